@@ -1,0 +1,93 @@
+//! The frame codec: what crosses a tunnel, in both encodings (docs/03).
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+pub mod binary;
+mod code;
+mod hello;
+pub mod json;
+mod target;
+
+use std::fmt;
+
+use bytes::Bytes;
+
+pub use code::{SessionCode, StreamCode};
+pub use hello::{Hello, HelloOk, Token};
+pub use target::{Target, TargetError};
+
+/// Identifies a logical stream within a session; 0 is the session itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u32);
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How frames are written on the wire; chosen by `Sec-WebSocket-Protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// `httvps.v1`: JSON text messages.
+    V1,
+    /// `httvps.v2`: binary frames.
+    V2,
+}
+
+/// One frame of either encoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// The client's first frame.
+    Hello(Box<Hello>),
+    /// The gateway's consent.
+    HelloOk(HelloOk),
+    /// Ends the session.
+    Error { code: SessionCode, message: String },
+    /// Asks for a `Pong` with the same bytes.
+    Ping([u8; 8]),
+    /// Answers a `Ping`.
+    Pong([u8; 8]),
+    /// No stream above `last` was or will be executed.
+    GoAway { last: StreamId, reconnect_in_ms: u32, code: SessionCode },
+    /// Bytes to be ignored.
+    Padding,
+    /// News for the user, JSON.
+    Notice(Bytes),
+    /// Opens a stream; without a target the payload begins with it.
+    Open { id: StreamId, target: Option<Target>, payload: Bytes, fin: bool, udp: bool },
+    /// Payload of a stream; `fin` ends the sender's direction.
+    Data { id: StreamId, payload: Bytes, fin: bool },
+    /// Credit in absolute offsets: what was consumed, what may be sent in all.
+    Window { id: StreamId, consumed: u64, limit: u64 },
+    /// Ends both directions at once and drops what is queued.
+    Reset { id: StreamId, code: StreamCode },
+    /// Delivers what is queued, then ends both directions (v1).
+    Close { id: StreamId },
+}
+
+/// Why bytes are not a frame. The session that sent them ends with `PROTOCOL_ERROR`.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum DecodeError {
+    #[error("a frame header or payload is cut short")]
+    Truncated,
+    #[error("unknown frame type 0x{0:02x}")]
+    UnknownType(u8),
+    #[error("unknown message type")]
+    UnknownMessage,
+    #[error("frame of type 0x{0:02x} has the wrong length")]
+    WrongLength(u8),
+    #[error("not a JSON message: {0}")]
+    Json(String),
+    #[error("field `{0}` is missing or of the wrong type")]
+    Field(&'static str),
+    #[error("`payload` is not base64")]
+    Base64,
+    #[error("text is not UTF-8")]
+    Utf8,
+    #[error("unknown code {0}")]
+    UnknownCode(u16),
+    #[error("stream id 0 where a stream is needed, or the other way round")]
+    StreamId,
+    #[error(transparent)]
+    Target(#[from] TargetError),
+}

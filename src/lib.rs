@@ -1,0 +1,3 @@
+//! HTTVPS: a VPN service behind ordinary HTTPS. Control plane, gateway and reference client (docs/01).
+
+pub mod frame;
