@@ -22,4 +22,5 @@ cat >"$config" <<JSON
 }
 JSON
 unset NODE_PASSWORD
+ulimit -n "$(ulimit -Hn)"
 exec ss-server -c "$config"

@@ -1,0 +1,161 @@
+//! The sans-IO multiplexer: messages and the time go in; messages, events and deadlines come out (docs/04).
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+mod budget;
+mod receive;
+mod send;
+mod session;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::frame::{DecodeError, Hello, HelloOk, SessionCode, StreamCode, StreamId, Target};
+
+pub use session::Session;
+
+/// Bytes kept free in front of every message for the transport's own frame header.
+pub const TRANSPORT_ROOM: usize = 14;
+/// Bytes a payload given to [`Session::send`] keeps free in front: the transport's room and a frame header.
+pub const HEADROOM: usize = TRANSPORT_ROOM + crate::frame::binary::HEADER_LEN;
+/// The receive window that both sides assume for a new v2 stream (docs/03, "Flow control").
+pub const INITIAL_WINDOW: u64 = 64 * 1024;
+
+/// Which end of the tunnel a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Sends `hello` and opens streams.
+    Client,
+    /// Answers them.
+    Gateway,
+}
+
+/// A stream as its owner knows it; unlike the id on the wire it is never used twice in a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StreamKey(pub(crate) u32);
+
+/// Limits and timers of a session; see `[mux]` in `config/default.toml`.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Streams open at once.
+    pub streams: usize,
+    /// Largest receive window of one stream in bytes (v2).
+    pub window: u64,
+    /// Bytes by which all windows of a session may exceed their initial size (v2).
+    pub window_pool: u64,
+    /// Bytes that may wait to be sent on one stream.
+    pub send_queue: usize,
+    /// Unconsumed bytes at which a v1 session stops reading.
+    pub v1_buffer: usize,
+    /// A v1 stream whose destination takes nothing for so long is closed.
+    pub v1_stall_timeout: Duration,
+    /// Bytes in a row that one stream may send before the next has its turn.
+    pub quantum: usize,
+    /// OPENs a second; more are reset with `LIMIT`.
+    pub opens_per_second: u32,
+    /// RESETs a second; more end the session.
+    pub resets_per_second: u32,
+    /// PINGs a second; more end the session.
+    pub pings_per_second: u32,
+    /// Frames of under 64 bytes of payload a second; beyond it the session is read more slowly.
+    pub tiny_frames_per_second: u32,
+    /// A ping is sent after so long without a byte from the peer.
+    pub ping_after: Duration,
+    /// The session ends after so long without a byte from the peer.
+    pub dead_after: Duration,
+}
+
+/// What happened, in order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The client introduced itself; answer with [`Session::accept`] or [`Session::close`].
+    Hello(Box<Hello>),
+    /// The gateway consented.
+    Accepted(HelloOk),
+    /// The peer opened a stream to a destination.
+    Opened { key: StreamKey, target: Target, udp: bool },
+    /// The peer will not execute streams above `last` and wants no more.
+    GoingAway { last: StreamId, reconnect_in: Duration },
+    /// The peer ended the session.
+    Ended { code: SessionCode },
+    /// The stream has bytes, its end, or may be written again.
+    Wake(StreamKey),
+    /// Every stream has to look at its state.
+    WakeAll,
+}
+
+/// What a stream's owner finds when it reads.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received {
+    /// Bytes; report them with [`Session::consumed`] once they are taken by the other side.
+    Data(Bytes),
+    /// The peer ended its direction; everything was delivered.
+    Finished,
+    /// The stream is gone.
+    Reset(StreamCode),
+    /// Nothing yet; [`Event::Wake`] follows.
+    Nothing,
+}
+
+/// What a stream's owner may send now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capacity {
+    /// So many bytes in one piece, at least one.
+    Bytes(usize),
+    /// Nothing yet; [`Event::Wake`] follows.
+    Blocked,
+    /// The peer takes no more on this stream.
+    Closed,
+}
+
+/// One thing for the transport to write.
+#[derive(Debug)]
+pub enum Transmit {
+    /// A message: its body begins at [`TRANSPORT_ROOM`].
+    Message(BytesMut),
+    /// A ping of the transport's own (v1 has no frame for it).
+    Ping,
+    /// Nothing follows: close with this code.
+    Close(Option<SessionCode>),
+}
+
+/// Why a session has to end because of what its peer did.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SessionError {
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("`{0}` is not expected now")]
+    Unexpected(&'static str),
+    #[error("stream id {0} is not above the last one or has the wrong parity")]
+    StreamId(StreamId),
+    #[error("more bytes than were granted on stream {0}")]
+    FlowControl(StreamId),
+    #[error("too many `{0}` a second")]
+    Flood(&'static str),
+    #[error("no byte from the peer for {0:?}")]
+    Silent(Duration),
+}
+
+impl SessionError {
+    /// The code that the peer is told.
+    pub fn code(&self) -> SessionCode {
+        match self {
+            Self::Silent(_) => SessionCode::GoingAway,
+            Self::Decode(_) | Self::Unexpected(_) | Self::StreamId(_) | Self::FlowControl(_) | Self::Flood(_) => {
+                SessionCode::ProtocolError
+            }
+        }
+    }
+}
+
+/// Why a stream cannot be opened by this side.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum OpenError {
+    #[error("the session is not open")]
+    NotOpen,
+    #[error("the session has no room for another stream")]
+    Limit,
+}

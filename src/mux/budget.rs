@@ -1,0 +1,63 @@
+use std::time::{Duration, Instant};
+
+const NANOS: u128 = 1_000_000_000;
+
+/// A token bucket that holds one second's worth.
+#[derive(Debug)]
+pub(super) struct Budget {
+    per_second: u32,
+    left: u32,
+    refilled: Instant,
+}
+
+impl Budget {
+    pub(super) fn new(per_second: u32, now: Instant) -> Self {
+        Self { per_second, left: per_second, refilled: now }
+    }
+
+    /// Takes one token if there is one.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        if self.left == 0 {
+            self.refill(now);
+        }
+        let had = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        had
+    }
+
+    /// When there will be a token again, if there is none.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let wait = NANOS.checked_div(u128::from(self.per_second)).unwrap_or(NANOS);
+        (self.left == 0)
+            .then(|| self.refilled.checked_add(Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX))))
+            .flatten()
+    }
+
+    pub(super) fn refill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.refilled).as_nanos();
+        let tokens = passed.saturating_mul(u128::from(self.per_second)).checked_div(NANOS).unwrap_or(0);
+        if tokens > 0 {
+            self.left = u32::try_from(tokens).unwrap_or(u32::MAX).saturating_add(self.left).min(self.per_second);
+            self.refilled = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_refills_it() {
+        let start = Instant::now();
+        let mut budget = Budget::new(3, start);
+        assert!((0..3).all(|_| budget.take(start)));
+        assert!(!budget.take(start));
+        let next = budget.next().unwrap();
+        assert!(next > start && next <= start + Duration::from_millis(334));
+        assert!(budget.take(start + Duration::from_millis(334)));
+        assert!(!budget.take(start + Duration::from_millis(335)));
+        assert!((0..3).all(|_| budget.take(start + Duration::from_secs(60))));
+        assert!(!budget.take(start + Duration::from_secs(60)));
+    }
+}

@@ -1,0 +1,295 @@
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::session::Phase;
+use super::stream::Stream;
+use super::{Event, INITIAL_WINDOW, Received, Role, Session, SessionError, StreamKey};
+use crate::frame::{Encoding, Frame, StreamCode, StreamId, Target, binary, json};
+
+const TINY: usize = 64;
+const UNMEASURED_RTT: Duration = Duration::from_millis(100);
+
+impl Session {
+    /// Takes one whole message of the peer's.
+    pub fn handle_message(&mut self, mut message: Bytes, now: Instant) -> Result<(), SessionError> {
+        self.heard(now);
+        match self.encoding {
+            Encoding::V1 => {
+                let frame = json::decode(&message)?;
+                self.handle_frame(frame, now)
+            }
+            Encoding::V2 => {
+                while let Some(frame) = binary::decode(&mut message)? {
+                    self.handle_frame(frame, now)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn handle_frame(&mut self, frame: Frame, now: Instant) -> Result<(), SessionError> {
+        match (&self.phase, &frame) {
+            (Phase::Closed, _) => return Ok(()),
+            (Phase::Greeting, Frame::Hello(_)) if self.role == Role::Gateway => {}
+            (Phase::Greeting, Frame::HelloOk(_)) if self.role == Role::Client => {}
+            (Phase::Greeting, Frame::Error { .. }) if self.role == Role::Client => {}
+            (Phase::Greeting, Frame::Padding | Frame::Ping(_) | Frame::Pong(_) | Frame::Notice(_)) => {}
+            (Phase::Greeting, _) => return Err(SessionError::Unexpected("a frame before `hello`")),
+            (Phase::Deciding | Phase::Open, _) => {}
+        }
+        match frame {
+            Frame::Hello(hello) if self.role == Role::Gateway && self.phase == Phase::Greeting => {
+                self.phase = Phase::Deciding;
+                self.events.push_back(Event::Hello(hello));
+            }
+            Frame::HelloOk(ok) if self.role == Role::Client && self.phase == Phase::Greeting => {
+                self.phase = Phase::Open;
+                self.events.push_back(Event::Accepted(ok));
+            }
+            Frame::Hello(_) => return Err(SessionError::Unexpected("hello")),
+            Frame::HelloOk(_) => return Err(SessionError::Unexpected("hello_ok")),
+            Frame::Error { code, .. } => self.ended(code),
+            Frame::GoAway { last, reconnect_in_ms, .. } => {
+                let reconnect_in = Duration::from_millis(reconnect_in_ms.into());
+                self.events.push_back(Event::GoingAway { last, reconnect_in });
+            }
+            Frame::Ping(bytes) => {
+                if !self.pings.take(now) {
+                    return Err(SessionError::Flood("ping"));
+                }
+                self.control.push_back(Frame::Pong(bytes));
+            }
+            Frame::Pong(bytes) => self.measured(bytes, now),
+            Frame::Padding | Frame::Notice(_) => self.charge_tiny(0, now),
+            Frame::Open { id, target, payload, fin, udp } => self.handle_open(id, target, payload, fin, udp, now)?,
+            Frame::Data { id, payload, fin } => self.handle_data(id, payload, fin, now)?,
+            Frame::Window { id, limit, .. } => {
+                self.charge_tiny(0, now);
+                self.handle_window(id, limit);
+            }
+            Frame::Reset { id, code } => {
+                if !self.resets.take(now) {
+                    return Err(SessionError::Flood("reset"));
+                }
+                self.handle_reset(id, code)?;
+            }
+            Frame::Close { id } => {
+                if !self.resets.take(now) {
+                    return Err(SessionError::Flood("stream_close"));
+                }
+                self.handle_close(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_open(
+        &mut self,
+        id: StreamId,
+        target: Option<Target>,
+        payload: Bytes,
+        fin: bool,
+        udp: bool,
+        now: Instant,
+    ) -> Result<(), SessionError> {
+        if self.role == Role::Client {
+            return Err(SessionError::Unexpected("a stream opened by the gateway"));
+        }
+        let key = match self.encoding {
+            Encoding::V1 if self.ids.contains_key(&id) => return Err(SessionError::StreamId(id)),
+            Encoding::V1 => self.fresh_key(),
+            Encoding::V2 if id.0.is_multiple_of(2) || id <= self.last_peer => return Err(SessionError::StreamId(id)),
+            Encoding::V2 => StreamKey(id.0),
+        };
+        self.last_peer = self.last_peer.max(id);
+        let room = self.streams.len() < self.limits.streams && self.opens.take(now);
+        if !room || self.draining {
+            let code = if room { StreamCode::Cancelled } else { StreamCode::Limit };
+            self.control.push_back(Frame::Reset { id, code });
+            return Ok(());
+        }
+        let mut stream = Stream::new(id, self.encoding == Encoding::V2, now);
+        if target.is_none() {
+            stream.head = Some(BytesMut::new());
+        }
+        self.streams.insert(key, stream);
+        if self.encoding == Encoding::V1 {
+            self.ids.insert(id, key);
+        }
+        if let Some(target) = target {
+            self.events.push_back(Event::Opened { key, target, udp });
+        }
+        if fin || !payload.is_empty() {
+            self.handle_data(id, payload, fin, now)?;
+        }
+        Ok(())
+    }
+
+    fn handle_data(&mut self, id: StreamId, payload: Bytes, fin: bool, now: Instant) -> Result<(), SessionError> {
+        self.charge_tiny(payload.len(), now);
+        let Some(key) = self.key_of(id)? else { return Ok(()) };
+        let payload = match self.take_head(key, payload) {
+            Ok(payload) => payload,
+            Err(code) => {
+                self.reset(key, code);
+                return Ok(());
+            }
+        };
+        let Some(stream) = self.streams.get_mut(&key) else { return Ok(()) };
+        if stream.incoming.finished {
+            self.reset(key, StreamCode::StreamProtocol);
+            return Ok(());
+        }
+        let incoming = &mut stream.incoming;
+        incoming.received = incoming.received.saturating_add(payload.len() as u64);
+        if incoming.received > incoming.limit {
+            return Err(SessionError::FlowControl(id));
+        }
+        if incoming.granted_at.is_none() {
+            incoming.granted_at = Some(now);
+        }
+        let was_idle = incoming.queue.is_empty();
+        if stream.unconsumed() == payload.len() as u64 {
+            stream.incoming.progress = now;
+        }
+        self.buffered = self.buffered.saturating_add(payload.len() as u64);
+        stream.incoming.finished |= fin;
+        if !payload.is_empty() {
+            stream.incoming.queue.push_back(payload);
+        }
+        if was_idle && stream.head.is_none() {
+            self.events.push_back(Event::Wake(key));
+        }
+        Ok(())
+    }
+
+    /// Completes the target of a v1 stream; gives back what of the payload lies behind it.
+    fn take_head(&mut self, key: StreamKey, payload: Bytes) -> Result<Bytes, StreamCode> {
+        let Some(stream) = self.streams.get_mut(&key) else { return Ok(payload) };
+        let Some(head) = &mut stream.head else { return Ok(payload) };
+        let before = head.len();
+        let missing = Target::MAX_LEN.saturating_sub(before);
+        head.extend_from_slice(payload.get(..missing).unwrap_or(&payload));
+        match Target::decode(head) {
+            Ok(None) => Ok(Bytes::new()),
+            Ok(Some((target, len))) => {
+                stream.head = None;
+                self.events.push_back(Event::Opened { key, target, udp: false });
+                let mut rest = payload;
+                rest.advance(len.saturating_sub(before));
+                Ok(rest)
+            }
+            Err(_) => Err(StreamCode::StreamProtocol),
+        }
+    }
+
+    fn handle_window(&mut self, id: StreamId, limit: u64) {
+        let Ok(Some(key)) = self.key_of(id) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let out = &mut stream.outgoing;
+        out.limit = out.limit.max(limit);
+        if out.blocked && out.accepted < out.limit && out.queued < self.limits.send_queue {
+            out.blocked = false;
+            self.events.push_back(Event::Wake(key));
+        }
+    }
+
+    fn handle_reset(&mut self, id: StreamId, code: StreamCode) -> Result<(), SessionError> {
+        let Some(key) = self.key_of(id)? else { return Ok(()) };
+        self.mark_reset(key, code);
+        self.events.push_back(Event::Wake(key));
+        Ok(())
+    }
+
+    /// `stream_close`: what is queued is delivered, then both directions are over; the id is free at once.
+    fn handle_close(&mut self, id: StreamId) {
+        let Some(key) = self.ids.remove(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        if stream.head.is_some() {
+            self.mark_reset(key, StreamCode::Cancelled);
+            self.release(key);
+            return;
+        }
+        stream.incoming.finished = true;
+        stream.outgoing.finished = true;
+        stream.outgoing.queue.clear();
+        stream.outgoing.queued = 0;
+        self.events.push_back(Event::Wake(key));
+    }
+
+    /// What a stream has for its owner.
+    pub fn receive(&mut self, key: StreamKey) -> Received {
+        let Some(stream) = self.streams.get_mut(&key) else { return Received::Reset(StreamCode::Cancelled) };
+        if let Some(code) = stream.reset {
+            self.release(key);
+            return Received::Reset(code);
+        }
+        if let Some(bytes) = stream.incoming.queue.pop_front() {
+            return Received::Data(bytes);
+        }
+        if stream.incoming.finished {
+            self.release(key);
+            return Received::Finished;
+        }
+        Received::Nothing
+    }
+
+    /// The other side took `len` bytes: credit may be granted for as many.
+    pub fn consumed(&mut self, key: StreamKey, len: usize, now: Instant) {
+        let len = len as u64;
+        let rtt = self.rtt.unwrap_or(UNMEASURED_RTT);
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        self.buffered = self.buffered.saturating_sub(len);
+        let incoming = &mut stream.incoming;
+        incoming.consumed = incoming.consumed.saturating_add(len);
+        incoming.progress = now;
+        if self.encoding == Encoding::V1 || incoming.finished || stream.reset.is_some() {
+            return;
+        }
+        if incoming.limit.saturating_sub(incoming.consumed) > incoming.window.div_ceil(2) {
+            return;
+        }
+        let quick = incoming.granted_at.is_some_and(|at| now.saturating_duration_since(at) <= rtt.saturating_mul(2));
+        if quick {
+            let larger = incoming.window.saturating_mul(2).min(self.limits.window);
+            let growth = larger.saturating_sub(incoming.window).min(self.pool_left);
+            incoming.window = incoming.window.saturating_add(growth);
+            self.pool_left = self.pool_left.saturating_sub(growth);
+        }
+        incoming.granted_at = Some(now);
+        incoming.limit = incoming.limit.max(incoming.consumed.saturating_add(incoming.window));
+        let frame = Frame::Window { id: stream.id, consumed: incoming.consumed, limit: incoming.limit };
+        self.control.push_back(frame);
+        if self.rtt.is_none() {
+            self.ping(now);
+        }
+    }
+
+    pub(super) fn return_growth(&mut self, stream: &Stream) {
+        let growth = stream.incoming.window.saturating_sub(INITIAL_WINDOW);
+        self.pool_left = self.pool_left.saturating_add(growth);
+        self.buffered = self.buffered.saturating_sub(stream.unconsumed());
+    }
+
+    /// The stream of a wire id; `None` for one that is over; an error for one that never was (v2).
+    fn key_of(&self, id: StreamId) -> Result<Option<StreamKey>, SessionError> {
+        match self.encoding {
+            Encoding::V1 => Ok(self.ids.get(&id).copied()),
+            Encoding::V2 => {
+                let newest = if self.role == Role::Gateway { self.last_peer } else { self.last_own };
+                if id > newest || id.0.is_multiple_of(2) {
+                    return Err(SessionError::StreamId(id));
+                }
+                let key = StreamKey(id.0);
+                Ok(self.streams.contains_key(&key).then_some(key))
+            }
+        }
+    }
+
+    fn charge_tiny(&mut self, len: usize, now: Instant) {
+        if len < TINY && !self.tiny.take(now) {
+            self.paused_until = self.tiny.next();
+        }
+    }
+}

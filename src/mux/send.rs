@@ -1,0 +1,174 @@
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{Capacity, Event, HEADROOM, Session, StreamKey, TRANSPORT_ROOM, Transmit};
+use crate::frame::{Encoding, Frame, binary, json};
+
+const SHARED_FRAME: usize = 16 * 1024;
+const V1_FRAME: usize = 32 * 1024;
+const CONTROL_MESSAGE: usize = 16 * 1024;
+
+impl Session {
+    /// How much may be sent on a stream now.
+    pub fn capacity(&mut self, key: StreamKey) -> Capacity {
+        let largest = match self.encoding {
+            Encoding::V1 => V1_FRAME,
+            Encoding::V2 if self.ready.len() > 1 => SHARED_FRAME,
+            Encoding::V2 => binary::MAX_DATA,
+        };
+        let Some(stream) = self.streams.get_mut(&key) else { return Capacity::Closed };
+        let out = &mut stream.outgoing;
+        if stream.reset.is_some() || out.finish || out.finished {
+            return Capacity::Closed;
+        }
+        let credit = usize::try_from(out.limit.saturating_sub(out.accepted)).unwrap_or(usize::MAX);
+        if credit == 0 || out.queued >= self.limits.send_queue {
+            out.blocked = true;
+            return Capacity::Blocked;
+        }
+        Capacity::Bytes(credit.min(largest))
+    }
+
+    /// Queues a payload that lies behind [`HEADROOM`] free bytes and is no longer than [`Session::capacity`] allows.
+    pub fn send(&mut self, key: StreamKey, payload: BytesMut) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let len = payload.len().saturating_sub(HEADROOM);
+        if len == 0 || stream.reset.is_some() || stream.outgoing.finish || stream.outgoing.finished {
+            return;
+        }
+        stream.outgoing.accepted = stream.outgoing.accepted.saturating_add(len as u64);
+        stream.outgoing.queued = stream.outgoing.queued.saturating_add(len);
+        stream.outgoing.queue.push_back(payload);
+        self.schedule(key);
+    }
+
+    /// Ends this side's direction once what is queued was sent. In v1 a client cannot, and nothing is sent.
+    pub fn finish(&mut self, key: StreamKey) {
+        let half = self.can_half_close();
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        if stream.outgoing.finished || !half {
+            return;
+        }
+        stream.outgoing.finish = true;
+        self.schedule(key);
+    }
+
+    fn schedule(&mut self, key: StreamKey) {
+        if let Some(stream) = self.streams.get_mut(&key)
+            && !stream.outgoing.scheduled
+        {
+            stream.outgoing.scheduled = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    /// The next thing to write, if there is one: control frames first, then the streams in turn.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        if !self.control.is_empty() {
+            return Some(Transmit::Message(self.control_message()));
+        }
+        if self.transport_ping {
+            self.transport_ping = false;
+            return Some(Transmit::Ping);
+        }
+        if let Some(code) = self.closing.take() {
+            return Some(Transmit::Close(code));
+        }
+        while let Some(key) = self.ready.pop_front() {
+            if let Some(message) = self.stream_message(key) {
+                return Some(Transmit::Message(message));
+            }
+        }
+        None
+    }
+
+    fn control_message(&mut self) -> BytesMut {
+        let mut message = empty_message(64);
+        while let Some(frame) = self.control.pop_front() {
+            match self.encoding {
+                Encoding::V1 => {
+                    json::encode(&frame, &mut (&mut message).writer());
+                    break;
+                }
+                Encoding::V2 => binary::encode(&frame, &mut message),
+            }
+            if message.len() >= CONTROL_MESSAGE {
+                break;
+            }
+        }
+        message
+    }
+
+    fn stream_message(&mut self, key: StreamKey) -> Option<BytesMut> {
+        let stream = self.streams.get_mut(&key)?;
+        let out = &mut stream.outgoing;
+        let Some(payload) = out.queue.pop_front() else {
+            out.scheduled = false;
+            if out.finish && !out.finished {
+                out.finished = true;
+                let id = stream.id;
+                let message = self.encode_finish(id);
+                self.release(key);
+                return Some(message);
+            }
+            return None;
+        };
+        let len = payload.len().saturating_sub(HEADROOM);
+        if out.deficit == 0 {
+            out.deficit = self.limits.quantum;
+        }
+        out.deficit = out.deficit.saturating_sub(len);
+        out.queued = out.queued.saturating_sub(len);
+        let last = out.queue.is_empty();
+        let fin = last && out.finish && self.encoding == Encoding::V2;
+        out.finished |= fin;
+        out.scheduled = !last || out.finish && !out.finished;
+        if last {
+            out.deficit = 0;
+        }
+        if out.scheduled {
+            if out.deficit > 0 {
+                self.ready.push_front(key);
+            } else {
+                self.ready.push_back(key);
+            }
+        }
+        if out.blocked && out.queued < self.limits.send_queue && out.accepted < out.limit {
+            out.blocked = false;
+            self.events.push_back(Event::Wake(key));
+        }
+        let id = stream.id;
+        if fin {
+            self.release(key);
+        }
+        Some(match self.encoding {
+            Encoding::V1 => {
+                let payload = payload.freeze().slice(HEADROOM..);
+                let mut message = empty_message(len.saturating_mul(4).saturating_div(3).saturating_add(80));
+                json::encode(&Frame::Data { id, payload, fin: false }, &mut (&mut message).writer());
+                message
+            }
+            Encoding::V2 => {
+                let mut message = payload;
+                if let Some(header) = message.get_mut(TRANSPORT_ROOM..HEADROOM) {
+                    header.copy_from_slice(&binary::data_header(id, len, fin));
+                }
+                message
+            }
+        })
+    }
+
+    fn encode_finish(&self, id: crate::frame::StreamId) -> BytesMut {
+        let mut message = empty_message(64);
+        match self.encoding {
+            Encoding::V1 => json::encode(&Frame::Close { id }, &mut (&mut message).writer()),
+            Encoding::V2 => binary::encode(&Frame::Data { id, payload: Bytes::new(), fin: true }, &mut message),
+        }
+        message
+    }
+}
+
+fn empty_message(capacity: usize) -> BytesMut {
+    let mut message = BytesMut::with_capacity(TRANSPORT_ROOM.saturating_add(capacity));
+    message.put_bytes(0, TRANSPORT_ROOM);
+    message
+}

@@ -1,0 +1,567 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use proptest::prelude::*;
+
+use super::*;
+use crate::frame::{Encoding, Frame, Hello, Token, binary};
+
+fn limits() -> Limits {
+    Limits {
+        streams: 8,
+        window: 1 << 20,
+        window_pool: 1 << 20,
+        send_queue: 128 * 1024,
+        v1_buffer: 64 * 1024,
+        v1_stall_timeout: Duration::from_secs(30),
+        quantum: 16 * 1024,
+        opens_per_second: 20,
+        resets_per_second: 10,
+        pings_per_second: 5,
+        tiny_frames_per_second: 100,
+        ping_after: Duration::from_secs(20),
+        dead_after: Duration::from_secs(45),
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        device_id: "d".into(),
+        access_token: Token::from("t".to_owned()),
+        region: "eu-1".into(),
+        client_version: String::new(),
+        platform: String::new(),
+    }
+}
+
+fn target() -> Target {
+    Target::Name("example.com".into(), 443)
+}
+
+/// Two cores and a clock that stands still unless told.
+struct Pair {
+    client: Session,
+    gateway: Session,
+    now: Instant,
+}
+
+impl Pair {
+    fn greeting(encoding: Encoding, limits: Limits) -> Self {
+        let now = Instant::now();
+        let limits = Arc::new(limits);
+        Self {
+            client: Session::new(Role::Client, encoding, Arc::clone(&limits), 0.5, now),
+            gateway: Session::new(Role::Gateway, encoding, limits, 0.5, now),
+            now,
+        }
+    }
+
+    fn open_with(encoding: Encoding, limits: Limits) -> Self {
+        let mut pair = Self::greeting(encoding, limits);
+        pair.client.hello(hello());
+        pair.exchange();
+        assert_eq!(pair.gateway.poll_event(), Some(Event::Hello(Box::new(hello()))));
+        pair.gateway.accept(HelloOk { session_id: "s".into() });
+        pair.exchange();
+        assert_eq!(pair.client.poll_event(), Some(Event::Accepted(HelloOk { session_id: "s".into() })));
+        pair
+    }
+
+    fn open(encoding: Encoding) -> Self {
+        Self::open_with(encoding, limits())
+    }
+
+    fn to_gateway(&mut self) -> Result<(), SessionError> {
+        carry(&mut self.client, &mut self.gateway, self.now)
+    }
+
+    fn exchange(&mut self) {
+        for _ in 0..4 {
+            self.to_gateway().unwrap();
+            carry(&mut self.gateway, &mut self.client, self.now).unwrap();
+        }
+    }
+
+    fn stream(&mut self) -> (StreamKey, StreamKey) {
+        let ours = self.client.open(&target(), Bytes::new(), self.now).unwrap();
+        self.exchange();
+        (ours, opened(&mut self.gateway).unwrap())
+    }
+}
+
+fn opened(session: &mut Session) -> Option<StreamKey> {
+    std::iter::from_fn(|| session.poll_event()).find_map(|event| match event {
+        Event::Opened { key, target: to, udp: false } if to == target() => Some(key),
+        _ => None,
+    })
+}
+
+fn carry(from: &mut Session, to: &mut Session, now: Instant) -> Result<(), SessionError> {
+    while let Some(transmit) = from.poll_transmit() {
+        if let Transmit::Message(message) = transmit {
+            to.handle_message(message.freeze().slice(TRANSPORT_ROOM..), now)?;
+        }
+    }
+    Ok(())
+}
+
+fn payload(bytes: &[u8]) -> BytesMut {
+    let mut payload = BytesMut::zeroed(HEADROOM);
+    payload.extend_from_slice(bytes);
+    payload
+}
+
+fn send_all(session: &mut Session, key: StreamKey, mut bytes: &[u8]) -> usize {
+    let mut sent = 0;
+    while !bytes.is_empty() {
+        let Capacity::Bytes(room) = session.capacity(key) else { break };
+        let (now, later) = bytes.split_at(room.min(bytes.len()));
+        session.send(key, payload(now));
+        sent += now.len();
+        bytes = later;
+    }
+    sent
+}
+
+fn receive_all(session: &mut Session, key: StreamKey, now: Instant) -> (Vec<u8>, Received) {
+    let mut bytes = Vec::new();
+    loop {
+        match session.receive(key) {
+            Received::Data(data) => {
+                bytes.extend_from_slice(&data);
+                session.consumed(key, data.len(), now);
+            }
+            end => return (bytes, end),
+        }
+    }
+}
+
+fn raw(session: &mut Session, frames: &[Frame], now: Instant) -> Result<(), SessionError> {
+    let mut message = BytesMut::new();
+    for frame in frames {
+        binary::encode(frame, &mut message);
+    }
+    session.handle_message(message.freeze(), now)
+}
+
+#[test]
+fn a_stream_both_ways_with_half_close() {
+    let mut pair = Pair::open(Encoding::V2);
+    let (ours, theirs) = pair.stream();
+    assert_eq!(send_all(&mut pair.client, ours, b"request"), 7);
+    pair.client.finish(ours);
+    assert_eq!(pair.client.capacity(ours), Capacity::Closed);
+    pair.exchange();
+    assert_eq!(receive_all(&mut pair.gateway, theirs, pair.now), (b"request".to_vec(), Received::Finished));
+    assert_eq!(send_all(&mut pair.gateway, theirs, b"answer"), 6);
+    pair.gateway.finish(theirs);
+    pair.exchange();
+    assert_eq!(receive_all(&mut pair.client, ours, pair.now), (b"answer".to_vec(), Received::Finished));
+    assert_eq!((pair.client.stream_count(), pair.gateway.stream_count()), (0, 0));
+}
+
+#[test]
+fn the_fin_waits_for_what_is_queued_when_the_owner_is_gone() {
+    for encoding in [Encoding::V1, Encoding::V2] {
+        let mut pair = Pair::open(encoding);
+        let (ours, theirs) = pair.stream();
+        if encoding == Encoding::V2 {
+            pair.client.finish(ours);
+            pair.exchange();
+            assert_eq!(pair.gateway.receive(theirs), Received::Finished);
+        }
+        assert_eq!(send_all(&mut pair.gateway, theirs, &[7; 40_000]), 40_000);
+        pair.gateway.finish(theirs);
+        pair.gateway.forget(theirs);
+        pair.exchange();
+        let (bytes, end) = receive_all(&mut pair.client, ours, pair.now);
+        assert_eq!((bytes.len(), end), (40_000, Received::Finished), "{encoding:?}");
+        assert_eq!((pair.client.stream_count(), pair.gateway.stream_count()), (0, 0));
+    }
+}
+
+#[test]
+fn credit_is_what_the_other_side_took() {
+    let mut pair = Pair::open(Encoding::V2);
+    let (ours, theirs) = pair.stream();
+    let bytes = vec![1; 300_000];
+    assert_eq!(send_all(&mut pair.client, ours, &bytes), 65_536);
+    pair.exchange();
+    assert_eq!(pair.client.capacity(ours), Capacity::Blocked);
+    let Received::Data(data) = pair.gateway.receive(theirs) else { panic!("no data") };
+    pair.exchange();
+    assert_eq!(pair.client.capacity(ours), Capacity::Blocked, "taken from the core is not consumed");
+    pair.gateway.consumed(theirs, data.len(), pair.now);
+    pair.exchange();
+    assert!(std::iter::from_fn(|| pair.client.poll_event()).any(|event| event == Event::Wake(ours)));
+    assert!(matches!(pair.client.capacity(ours), Capacity::Bytes(_)));
+}
+
+#[test]
+fn windows_grow_while_used_quickly_and_stay_within_the_pool() {
+    let mut pair = Pair::open(Encoding::V2);
+    let (ours, theirs) = pair.stream();
+    let mut sent = 0;
+    let mut largest = 0;
+    for _ in 0..200 {
+        let round = send_all(&mut pair.client, ours, &[0; 4 << 20]);
+        sent += round;
+        largest = largest.max(round);
+        pair.exchange();
+        receive_all(&mut pair.gateway, theirs, pair.now);
+        pair.exchange();
+        pair.now += Duration::from_millis(1);
+    }
+    assert!(sent > 1 << 20);
+    assert!(pair.gateway.pool_left <= (1 << 20) - (largest as u64).saturating_sub(INITIAL_WINDOW).min(1 << 19));
+    pair.client.reset(ours, StreamCode::Cancelled);
+    pair.exchange();
+    assert_eq!(pair.gateway.receive(theirs), Received::Reset(StreamCode::Cancelled));
+    assert_eq!(pair.gateway.pool_left, 1 << 20, "growth returns to the pool");
+}
+
+#[test]
+fn more_than_was_granted_ends_the_session() {
+    let mut pair = Pair::open(Encoding::V2);
+    pair.stream();
+    let data = Frame::Data { id: StreamId(1), payload: vec![0; 60_000].into(), fin: false };
+    raw(&mut pair.gateway, std::slice::from_ref(&data), pair.now).unwrap();
+    assert_eq!(raw(&mut pair.gateway, &[data], pair.now), Err(SessionError::FlowControl(StreamId(1))));
+}
+
+#[test]
+fn protocol_errors_name_what_was_wrong() {
+    let now = Instant::now();
+    let data = |id| Frame::Data { id: StreamId(id), payload: Bytes::from_static(b"x"), fin: false };
+    let open =
+        |id| Frame::Open { id: StreamId(id), target: Some(target()), payload: Bytes::new(), fin: false, udp: false };
+    let mut early = Pair::greeting(Encoding::V2, limits());
+    assert_eq!(raw(&mut early.gateway, &[open(1)], now), Err(SessionError::Unexpected("a frame before `hello`")));
+    let cases = [
+        (vec![open(2)], SessionError::StreamId(StreamId(2))),
+        (vec![open(3), open(1)], SessionError::StreamId(StreamId(1))),
+        (vec![open(3), open(3)], SessionError::StreamId(StreamId(3))),
+        (vec![data(9)], SessionError::StreamId(StreamId(9))),
+        (vec![Frame::Hello(Box::new(hello()))], SessionError::Unexpected("hello")),
+        (vec![Frame::HelloOk(HelloOk { session_id: String::new() })], SessionError::Unexpected("hello_ok")),
+    ];
+    for (frames, error) in cases {
+        let mut pair = Pair::open(Encoding::V2);
+        assert_eq!(raw(&mut pair.gateway, &frames, pair.now), Err(error));
+    }
+}
+
+#[test]
+fn frames_of_streams_that_are_over_are_ignored() {
+    let mut pair = Pair::open(Encoding::V2);
+    let (_, theirs) = pair.stream();
+    pair.gateway.reset(theirs, StreamCode::Refused);
+    let late = [
+        Frame::Data { id: StreamId(1), payload: Bytes::from_static(b"x"), fin: true },
+        Frame::Window { id: StreamId(1), consumed: 0, limit: u64::MAX },
+        Frame::Reset { id: StreamId(1), code: StreamCode::Cancelled },
+    ];
+    raw(&mut pair.gateway, &late, pair.now).unwrap();
+    let fin = Frame::Data { id: StreamId(3), payload: Bytes::new(), fin: true };
+    let open = Frame::Open { id: StreamId(3), target: Some(target()), payload: Bytes::new(), fin: false, udp: false };
+    raw(&mut pair.gateway, &[open, fin.clone(), fin], pair.now).unwrap();
+    assert_eq!(pair.gateway.receive(StreamKey(3)), Received::Reset(StreamCode::Cancelled), "DATA after FIN");
+}
+
+#[test]
+fn too_many_streams_are_reset_and_the_session_lives() {
+    for encoding in [Encoding::V1, Encoding::V2] {
+        let mut pair = Pair::open(encoding);
+        let mut more = limits();
+        more.streams = 100;
+        pair.client.limits = Arc::new(more);
+        let keys: Vec<_> = (0..9).map(|_| pair.client.open(&target(), Bytes::new(), pair.now).unwrap()).collect();
+        pair.exchange();
+        assert_eq!(pair.gateway.stream_count(), 8);
+        let refused = pair.client.receive(keys[8]);
+        assert!(matches!(refused, Received::Reset(StreamCode::Limit) | Received::Finished), "{refused:?}");
+        assert_eq!(pair.client.receive(keys[0]), Received::Nothing);
+    }
+}
+
+#[test]
+fn opens_beyond_the_rate_are_reset() {
+    let mut pair = Pair::open_with(Encoding::V2, Limits { resets_per_second: 100, ..limits() });
+    let mut refused = 0;
+    for _ in 0..30 {
+        let key = pair.client.open(&target(), Bytes::new(), pair.now).unwrap();
+        pair.exchange();
+        refused += usize::from(pair.client.receive(key) == Received::Reset(StreamCode::Limit));
+        pair.client.reset(key, StreamCode::Cancelled);
+        pair.exchange();
+        while let Some(event) = pair.gateway.poll_event() {
+            if let Event::Opened { key, .. } = event {
+                assert!(matches!(pair.gateway.receive(key), Received::Reset(_)));
+            }
+        }
+        pair.now += Duration::from_millis(1);
+    }
+    assert!((9..=10).contains(&refused), "{refused}");
+}
+
+#[test]
+fn floods_of_resets_and_pings_end_the_session() {
+    let mut pair = Pair::open(Encoding::V2);
+    pair.stream();
+    let reset = Frame::Reset { id: StreamId(1), code: StreamCode::Cancelled };
+    assert_eq!(raw(&mut pair.gateway, &vec![reset.clone(); 10], pair.now), Ok(()));
+    assert_eq!(raw(&mut pair.gateway, &[reset], pair.now), Err(SessionError::Flood("reset")));
+    let ping = Frame::Ping([0; 8]);
+    assert_eq!(raw(&mut pair.gateway, &vec![ping.clone(); 5], pair.now), Ok(()));
+    assert_eq!(raw(&mut pair.gateway, &[ping], pair.now), Err(SessionError::Flood("ping")));
+}
+
+#[test]
+fn tiny_frames_pause_reading_until_there_is_budget() {
+    let mut pair = Pair::open(Encoding::V2);
+    pair.stream();
+    let tiny = Frame::Data { id: StreamId(1), payload: Bytes::from_static(b"x"), fin: false };
+    raw(&mut pair.gateway, &vec![tiny.clone(); 100], pair.now).unwrap();
+    assert!(!pair.gateway.is_paused());
+    raw(&mut pair.gateway, &[tiny], pair.now).unwrap();
+    assert!(pair.gateway.is_paused());
+    let until = pair.gateway.poll_timeout().unwrap();
+    pair.gateway.handle_timeout(until).unwrap();
+    assert!(!pair.gateway.is_paused());
+}
+
+#[test]
+fn silence_is_pinged_and_then_ends() {
+    let mut pair = Pair::open(Encoding::V2);
+    let ping_at = pair.gateway.poll_timeout().unwrap();
+    assert_eq!(ping_at, pair.now + Duration::from_secs(20));
+    pair.now = ping_at;
+    pair.gateway.handle_timeout(pair.now).unwrap();
+    pair.exchange();
+    assert!(pair.gateway.rtt.is_some(), "the ping was answered");
+    let ping_at = pair.gateway.poll_timeout().unwrap();
+    pair.gateway.handle_timeout(ping_at).unwrap();
+    let dead_at = pair.gateway.poll_timeout().unwrap();
+    assert_eq!(dead_at, pair.now + Duration::from_secs(45));
+    assert_eq!(pair.gateway.handle_timeout(dead_at), Err(SessionError::Silent(Duration::from_secs(45))));
+}
+
+#[test]
+fn v1_pings_with_the_transports_own_frame() {
+    let mut pair = Pair::open(Encoding::V1);
+    let at = pair.gateway.poll_timeout().unwrap();
+    pair.gateway.handle_timeout(at).unwrap();
+    assert!(matches!(pair.gateway.poll_transmit(), Some(Transmit::Ping)));
+}
+
+#[test]
+fn v1_ids_are_free_after_close_and_the_target_may_span_payloads() {
+    let mut pair = Pair::open(Encoding::V1);
+    let mut head = Vec::new();
+    target().encode(&mut head);
+    head.extend_from_slice(b"first");
+    let say = |gateway: &mut Session, text: String, now| gateway.handle_message(text.into_bytes().into(), now);
+    let base64 = |bytes: &[u8]| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, bytes);
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        say(&mut pair.gateway, r#"{"type":"stream_open","stream_id":4}"#.into(), pair.now).unwrap();
+        for byte in &head {
+            let text = format!(r#"{{"type":"stream_data","stream_id":4,"payload":"{}"}}"#, base64(&[*byte]));
+            say(&mut pair.gateway, text, pair.now).unwrap();
+        }
+        keys.push(opened(&mut pair.gateway).unwrap());
+        say(&mut pair.gateway, r#"{"type":"stream_close","stream_id":4}"#.into(), pair.now).unwrap();
+        say(&mut pair.gateway, r#"{"type":"stream_data","stream_id":4,"payload":"eA=="}"#.into(), pair.now).unwrap();
+    }
+    for key in keys {
+        assert_eq!(receive_all(&mut pair.gateway, key, pair.now), (b"first".to_vec(), Received::Finished));
+    }
+    assert_eq!(pair.gateway.stream_count(), 0);
+}
+
+#[test]
+fn v1_stops_reading_when_full_and_closes_a_stalled_stream() {
+    let mut pair = Pair::open(Encoding::V1);
+    let (ours, theirs) = pair.stream();
+    assert_eq!(send_all(&mut pair.client, ours, &[1; 100_000]), 100_000);
+    pair.exchange();
+    assert!(pair.gateway.is_paused());
+    let at = pair.gateway.poll_timeout().unwrap();
+    assert_eq!(at, pair.now + Duration::from_secs(30), "the dead-peer timer stands still meanwhile");
+    pair.gateway.handle_timeout(at).unwrap();
+    pair.exchange();
+    assert!(!pair.gateway.is_paused());
+    assert!(matches!(pair.gateway.receive(theirs), Received::Reset(_)));
+    assert_eq!(pair.client.receive(ours), Received::Finished);
+}
+
+#[test]
+fn draining_tells_the_client_and_refuses_new_streams() {
+    let mut pair = Pair::open(Encoding::V2);
+    let (ours, theirs) = pair.stream();
+    pair.gateway.drain(Duration::from_secs(1));
+    pair.exchange();
+    let going = Event::GoingAway { last: StreamId(1), reconnect_in: Duration::from_secs(1) };
+    assert!(std::iter::from_fn(|| pair.client.poll_event()).any(|event| event == going));
+    let late = pair.client.open(&target(), Bytes::new(), pair.now).unwrap();
+    assert_eq!(send_all(&mut pair.gateway, theirs, b"still"), 5);
+    pair.exchange();
+    assert_eq!(pair.client.receive(late), Received::Reset(StreamCode::Cancelled));
+    assert_eq!(receive_all(&mut pair.client, ours, pair.now).0, b"still");
+}
+
+#[test]
+fn closing_tells_the_code_once_and_cancels_streams() {
+    for encoding in [Encoding::V1, Encoding::V2] {
+        let mut pair = Pair::open(encoding);
+        let (ours, theirs) = pair.stream();
+        send_all(&mut pair.gateway, theirs, &[0; 1000]);
+        pair.gateway.close(Some(SessionCode::LimitReached), "");
+        pair.gateway.close(Some(SessionCode::Internal), "");
+        assert!(matches!(pair.gateway.receive(theirs), Received::Reset(_)));
+        let Some(Transmit::Message(message)) = pair.gateway.poll_transmit() else { panic!("no error frame") };
+        pair.client.handle_message(message.freeze().slice(TRANSPORT_ROOM..), pair.now).unwrap();
+        assert!(matches!(pair.gateway.poll_transmit(), Some(Transmit::Close(Some(SessionCode::LimitReached)))));
+        assert!(pair.gateway.poll_transmit().is_none());
+        let ended = Event::Ended { code: SessionCode::LimitReached };
+        assert!(std::iter::from_fn(|| pair.client.poll_event()).any(|event| event == ended));
+        assert!(matches!(pair.client.receive(ours), Received::Reset(_)));
+    }
+}
+
+#[test]
+fn streams_take_turns_by_bytes() {
+    let mut pair = Pair::open(Encoding::V2);
+    let (_, first) = pair.stream();
+    let (_, second) = pair.stream();
+    for _ in 0..4 {
+        pair.gateway.send(first, payload(&[1; 16_000]));
+    }
+    for _ in 0..16 {
+        pair.gateway.send(second, payload(&[2; 1_000]));
+    }
+    let mut order = Vec::new();
+    while let Some(Transmit::Message(message)) = pair.gateway.poll_transmit() {
+        order.push((message[HEADROOM], message.len() - HEADROOM));
+    }
+    let before_second: usize = order.iter().take_while(|(mark, _)| *mark == 1).map(|(_, len)| len).sum();
+    assert!(before_second <= 32_000, "{order:?}");
+    let first_done = order.iter().rposition(|(mark, _)| *mark == 1);
+    let second_done = order.iter().rposition(|(mark, _)| *mark == 2);
+    assert!(second_done < first_done);
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Open,
+    Send { stream: usize, up: bool, len: usize },
+    Finish { stream: usize, up: bool },
+    Take { stream: usize, up: bool },
+    Carry,
+    Wait(u64),
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        1 => Just(Op::Open),
+        6 => (0..4usize, any::<bool>(), 1..90_000usize).prop_map(|(stream, up, len)| Op::Send { stream, up, len }),
+        1 => (0..4usize, any::<bool>()).prop_map(|(stream, up)| Op::Finish { stream, up }),
+        6 => (0..4usize, any::<bool>()).prop_map(|(stream, up)| Op::Take { stream, up }),
+        6 => Just(Op::Carry),
+        1 => (0..500u64).prop_map(Op::Wait),
+    ]
+}
+
+#[derive(Default)]
+struct Direction {
+    sent: Vec<u8>,
+    got: Vec<u8>,
+    finished: bool,
+    over: bool,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn bytes_arrive_exactly_whatever_the_order(ops in prop::collection::vec(any_op(), 1..120), v1: bool) {
+        let encoding = if v1 { Encoding::V1 } else { Encoding::V2 };
+        let mut pair = Pair::open(encoding);
+        let mut streams: Vec<(StreamKey, StreamKey, [Direction; 2])> = Vec::new();
+        let mut tail: Vec<Op> = Vec::new();
+        for stream in 0..4 {
+            if !v1 {
+                tail.push(Op::Finish { stream, up: true });
+            }
+            tail.push(Op::Finish { stream, up: false });
+        }
+        for _ in 0..200 {
+            tail.push(Op::Carry);
+            tail.extend((0..4).flat_map(|stream| [Op::Take { stream, up: true }, Op::Take { stream, up: false }]));
+        }
+        for op in ops.into_iter().chain(tail) {
+            match op {
+                Op::Open if streams.len() < 4 => {
+                    let (ours, theirs) = pair.stream();
+                    streams.push((ours, theirs, Default::default()));
+                }
+                Op::Send { stream, up, len } => if let Some((ours, theirs, directions)) = streams.get_mut(stream) {
+                    let (session, key) = if up { (&mut pair.client, *ours) } else { (&mut pair.gateway, *theirs) };
+                    let direction = &mut directions[usize::from(up)];
+                    let base = direction.sent.len();
+                    let bytes: Vec<u8> = (base..base + len).map(|at| (at % 251) as u8).collect();
+                    let sent = send_all(session, key, &bytes);
+                    prop_assert!(!direction.finished || sent == 0);
+                    direction.sent.extend_from_slice(&bytes[..sent]);
+                },
+                Op::Finish { stream, up } => if let Some((ours, theirs, directions)) = streams.get_mut(stream)
+                    && (!v1 || !up)
+                {
+                    let (session, key) = if up { (&mut pair.client, *ours) } else { (&mut pair.gateway, *theirs) };
+                    session.finish(key);
+                    directions[usize::from(up)].finished = true;
+                },
+                Op::Take { stream, up } => if let Some((ours, theirs, directions)) = streams.get_mut(stream) {
+                    let (session, key) = if up { (&mut pair.gateway, *theirs) } else { (&mut pair.client, *ours) };
+                    let direction = &mut directions[usize::from(up)];
+                    if direction.over { continue }
+                    match session.receive(key) {
+                        Received::Data(data) => {
+                            direction.got.extend_from_slice(&data);
+                            session.consumed(key, data.len(), pair.now);
+                        }
+                        Received::Finished | Received::Reset(_) => direction.over = true,
+                        Received::Nothing => {}
+                    }
+                },
+                Op::Carry => {
+                    carry(&mut pair.client, &mut pair.gateway, pair.now).unwrap();
+                    carry(&mut pair.gateway, &mut pair.client, pair.now).unwrap();
+                }
+                Op::Wait(millis) => pair.now += Duration::from_millis(millis),
+                Op::Open => {}
+            }
+        }
+        for (_, _, [down, up]) in &streams {
+            prop_assert!(down.got == down.sent, "down {} of {}", down.got.len(), down.sent.len());
+            prop_assert!(v1 || up.got == up.sent, "up {} of {}", up.got.len(), up.sent.len());
+            prop_assert!(up.sent.starts_with(&up.got));
+        }
+        prop_assert_eq!((pair.client.stream_count(), pair.gateway.stream_count()), (0, 0));
+        prop_assert_eq!((pair.client.buffered, pair.gateway.buffered), (0, 0));
+        prop_assert_eq!(pair.gateway.pool_left, 1 << 20);
+    }
+
+    #[test]
+    fn no_message_makes_it_panic(messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..20), v1: bool) {
+        let encoding = if v1 { Encoding::V1 } else { Encoding::V2 };
+        let mut pair = Pair::open(encoding);
+        for message in messages {
+            if pair.gateway.handle_message(message.into(), pair.now).is_err() {
+                pair.gateway.close(Some(SessionCode::ProtocolError), "");
+            }
+            while pair.gateway.poll_transmit().is_some() {}
+        }
+    }
+}
