@@ -1,0 +1,192 @@
+//! Configuration: `config/default.toml` < the file of `--config` < `HTTVPS_<SECTION>__<KEY>` (docs/01).
+
+mod control;
+mod data_path;
+mod env;
+mod error;
+mod gateway;
+mod secret;
+
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Format, Toml};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use control::{Admin, Control, Database, Sessions};
+pub use data_path::{Egress, Mux, Probe, Relay, Resolve, V1};
+pub use error::ConfigError;
+pub use gateway::{Client, Gateway, Tls, Tunnel};
+pub use secret::{Secret, read_file};
+
+const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// A section of the configuration.
+pub trait Section: DeserializeOwned + Serialize {
+    /// Its name in the file.
+    const NAME: &'static str;
+
+    /// Checks what types cannot: the key and why its value will not do.
+    fn validate(&self) -> Result<(), Invalid> {
+        Ok(())
+    }
+}
+
+/// A value that will not do.
+#[derive(Debug)]
+pub struct Invalid {
+    key: &'static str,
+    reason: String,
+}
+
+impl Invalid {
+    /// Names a key of the section and what is wrong with it.
+    pub fn new(key: &'static str, reason: impl Into<String>) -> Self {
+        Self { key, reason: reason.into() }
+    }
+}
+
+/// `[log]`
+#[derive(Clone, Debug, serde::Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// A `tracing` filter.
+    pub level: String,
+    /// How lines are written.
+    pub format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Section for Log {
+    const NAME: &'static str = "log";
+}
+
+/// `[runtime]`
+#[derive(Clone, Debug, serde::Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Runtime {
+    /// Worker threads; 0 is one a core.
+    pub worker_threads: usize,
+}
+
+impl Section for Runtime {
+    const NAME: &'static str = "runtime";
+}
+
+/// `[ops]`
+#[derive(Clone, Debug, serde::Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ops {
+    /// Address of the control plane's operations listener; empty for none.
+    pub control_listen: String,
+    /// Address of the gateway's operations listener; empty for none.
+    pub gateway_listen: String,
+}
+
+impl Section for Ops {
+    const NAME: &'static str = "ops";
+}
+
+/// The merged sources, from which each role takes its own sections.
+#[derive(Clone, Debug)]
+pub struct Source {
+    figment: Figment,
+    file: Option<PathBuf>,
+}
+
+impl Source {
+    /// Merges defaults, the file and the process's environment.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::merge(file, std::env::vars())
+    }
+
+    /// Defaults only, changed by `KEY=VALUE` pairs named as in the environment; for tests and the demo.
+    pub fn with<K: Into<String>, V: Into<String>>(
+        overrides: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, ConfigError> {
+        Self::merge(None, overrides.into_iter().map(|(key, value)| (key.into(), value.into())))
+    }
+
+    fn merge(file: Option<&Path>, vars: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let defaults = Figment::from(Toml::string(DEFAULTS));
+        let known = env::Known::of(DEFAULTS);
+        let mut figment = defaults;
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(|error| ConfigError::file(path, &error))?;
+            known.check_file(path, &text)?;
+            figment = figment.merge(Toml::string(&text));
+        }
+        let figment = known.merge_vars(figment, vars)?;
+        Ok(Self { figment, file: file.map(Path::to_owned) })
+    }
+
+    /// One section, validated.
+    pub fn section<S: Section>(&self) -> Result<S, ConfigError> {
+        let section: S =
+            self.figment.extract_inner(S::NAME).map_err(|error| ConfigError::value(S::NAME, &error, self.file()))?;
+        section.validate().map_err(|invalid| ConfigError::new(S::NAME, invalid.key, invalid.reason, self.file()))?;
+        Ok(section)
+    }
+
+    /// The error for a key that validated but cannot be used, with where it was set.
+    pub fn unusable<S: Section>(&self, key: &str, reason: impl std::fmt::Display) -> ConfigError {
+        ConfigError::new(S::NAME, key, reason.to_string(), self.file())
+    }
+
+    fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Every section as TOML, secrets redacted.
+    pub fn effective(&self) -> Result<String, ConfigError> {
+        #[derive(Serialize)]
+        struct All {
+            log: Log,
+            runtime: Runtime,
+            ops: Ops,
+            database: Database,
+            control: Control,
+            sessions: Sessions,
+            gateway: Gateway,
+            tls: Tls,
+            tunnel: Tunnel,
+            mux: Mux,
+            v1: V1,
+            relay: Relay,
+            egress: Egress,
+            probe: Probe,
+            client: Client,
+            admin: Admin,
+        }
+        let all = All {
+            log: self.section()?,
+            runtime: self.section()?,
+            ops: self.section()?,
+            database: self.section()?,
+            control: self.section()?,
+            sessions: self.section()?,
+            gateway: self.section()?,
+            tls: self.section()?,
+            tunnel: self.section()?,
+            mux: self.section()?,
+            v1: self.section()?,
+            relay: self.section()?,
+            egress: self.section()?,
+            probe: self.section()?,
+            client: self.section()?,
+            admin: self.section()?,
+        };
+        toml::to_string(&all).map_err(|error| ConfigError::new("config", "", error.to_string(), None))
+    }
+}
+
+#[cfg(test)]
+mod tests;

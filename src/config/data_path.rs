@@ -1,0 +1,156 @@
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use super::{Invalid, Section};
+
+/// `[mux]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mux {
+    /// Open streams of one session.
+    pub streams: usize,
+    /// Largest receive window of a stream.
+    pub window: ByteSize,
+    /// By how much all windows of a session may exceed their initial size.
+    pub window_pool: ByteSize,
+    /// Bytes waiting to be sent on one stream.
+    pub send_queue: ByteSize,
+    /// Bytes one stream sends before the next has its turn.
+    pub quantum: ByteSize,
+    /// OPENs a second.
+    pub opens_per_second: u32,
+    /// RESETs a second.
+    pub resets_per_second: u32,
+    /// PINGs a second.
+    pub pings_per_second: u32,
+    /// Frames of under 64 bytes a second.
+    pub tiny_frames_per_second: u32,
+    /// Idle time before a ping.
+    #[serde(with = "humantime_serde")]
+    pub ping_after: Duration,
+    /// Silence after which a peer is gone.
+    #[serde(with = "humantime_serde")]
+    pub dead_after: Duration,
+}
+
+impl Section for Mux {
+    const NAME: &'static str = "mux";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        if !(1..=65_536).contains(&self.streams) {
+            return Err(Invalid::new("streams", "must be 1 to 65536"));
+        }
+        if self.window.as_u64() < 64 * 1024 {
+            return Err(Invalid::new("window", "must be at least 64 KiB"));
+        }
+        if self.send_queue.as_u64() == 0 || self.quantum.as_u64() == 0 {
+            return Err(Invalid::new("send_queue", "send_queue and quantum must be larger than zero"));
+        }
+        let rates = [self.opens_per_second, self.resets_per_second, self.pings_per_second, self.tiny_frames_per_second];
+        if rates.contains(&0) {
+            return Err(Invalid::new("opens_per_second", "rates must be at least 1"));
+        }
+        if self.dead_after <= self.ping_after {
+            return Err(Invalid::new("dead_after", "must be longer than ping_after"));
+        }
+        Ok(())
+    }
+}
+
+/// `[v1]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct V1 {
+    /// Largest message.
+    pub message_max: ByteSize,
+    /// Bytes a session buffers before it stops reading.
+    pub buffer: ByteSize,
+    /// A stream whose destination takes nothing for so long is closed.
+    #[serde(with = "humantime_serde")]
+    pub stall_timeout: Duration,
+}
+
+impl Section for V1 {
+    const NAME: &'static str = "v1";
+}
+
+/// `[relay]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relay {
+    /// Longest time to reach a node.
+    #[serde(with = "humantime_serde")]
+    pub dial_timeout: Duration,
+    /// How long a target waits for the first bytes to travel with it.
+    #[serde(with = "humantime_serde")]
+    pub coalesce: Duration,
+    /// A stream without a byte either way ends after this time.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+}
+
+impl Section for Relay {
+    const NAME: &'static str = "relay";
+}
+
+/// Who resolves the names of destinations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resolve {
+    /// The gateway, which checks every address.
+    Gateway,
+    /// Nodes that filter themselves.
+    Node,
+}
+
+/// `[egress]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    /// Who resolves names.
+    pub resolve: Resolve,
+    /// Whether private and similar destinations are allowed.
+    pub allow_private: bool,
+    /// Destination ports that are refused.
+    pub blocked_ports: Vec<u16>,
+    /// Longest time to resolve a name.
+    #[serde(with = "humantime_serde")]
+    pub resolve_timeout: Duration,
+}
+
+impl Section for Egress {
+    const NAME: &'static str = "egress";
+}
+
+/// `[probe]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// Time between probes of a node.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// Longest wait for an answer.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// `host:port` of an HTTP server asked through each node; empty only connects.
+    pub target: String,
+    /// How long a node that could not be reached is left out for new streams.
+    #[serde(with = "humantime_serde")]
+    pub retry_after: Duration,
+}
+
+impl Section for Probe {
+    const NAME: &'static str = "probe";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        if !self.target.is_empty() && crate::frame::Target::parse(&self.target).is_err() {
+            return Err(Invalid::new("target", "must be host:port"));
+        }
+        if self.interval.is_zero() {
+            return Err(Invalid::new("interval", "must be longer than zero"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use figment::Figment;
+use figment::value::Value;
+
+use super::error::{ConfigError, line_of};
+
+const PREFIX: &str = "HTTVPS_";
+
+/// The variable that sets a key.
+pub(super) fn variable(section: &str, key: &str) -> String {
+    format!("{PREFIX}{}__{}", section.to_uppercase(), key.to_uppercase())
+}
+
+/// The keys that exist, with their defaults.
+pub(super) struct Known(BTreeMap<String, BTreeMap<String, toml::Value>>);
+
+impl Known {
+    pub(super) fn of(defaults: &str) -> Self {
+        Self(toml::from_str(defaults).unwrap_or_default())
+    }
+
+    /// Refuses a file that is not TOML or sets a key that does not exist.
+    pub(super) fn check_file(&self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let table: toml::Table = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            ConfigError::at("--config".into(), error.message().to_owned(), format!("{}:{line}", path.display()))
+        })?;
+        for (section, value) in &table {
+            let unknown = match (self.0.get(section), value) {
+                (None, _) => Some((section.clone(), String::new())),
+                (Some(keys), toml::Value::Table(table)) => table
+                    .keys()
+                    .find(|key| !keys.contains_key(*key))
+                    .map(|key| (format!("{section}.{key}"), key.clone())),
+                (Some(_), _) => {
+                    let line = line_of(text, section, "").unwrap_or(1);
+                    let place = format!("{}:{line}", path.display());
+                    return Err(ConfigError::at(section.clone(), "must be a section".into(), place));
+                }
+            };
+            if let Some((name, key)) = unknown {
+                let line = line_of(text, section, &key).unwrap_or(1);
+                let place = format!("{}:{line}", path.display());
+                return Err(ConfigError::at(name, "unknown key".into(), place));
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies `HTTVPS_<SECTION>__<KEY>` variables; names without `__` are somebody else's.
+    pub(super) fn merge_vars(
+        &self,
+        mut figment: Figment,
+        vars: impl Iterator<Item = (String, String)>,
+    ) -> Result<Figment, ConfigError> {
+        for (name, text) in vars {
+            let Some((section, key)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once("__")) else {
+                continue;
+            };
+            let (section, key) = (section.to_lowercase(), key.to_lowercase());
+            let Some(default) = self.0.get(&section).and_then(|keys| keys.get(&key)) else {
+                return Err(ConfigError::at(format!("{section}.{key}"), "unknown key".into(), name));
+            };
+            let value = match default {
+                toml::Value::String(_) => Value::from(text),
+                _ => text.parse().unwrap_or_else(|_| Value::from(text)),
+            };
+            figment = figment.merge(figment::providers::Serialized::default(&format!("{section}.{key}"), value));
+        }
+        Ok(figment)
+    }
+}

@@ -1,0 +1,199 @@
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use super::{Invalid, Secret, Section};
+
+/// `[gateway]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// Address of the clients' listener.
+    pub listen: String,
+    /// Base URL of the control plane.
+    pub control_url: String,
+    /// Whether `http://` may leave the machine.
+    pub allow_insecure_control: bool,
+    /// PEM file of the authority of the control plane's certificate.
+    pub control_ca: String,
+    /// The gateway's token.
+    pub token: Secret,
+    /// Folder of the usage journal.
+    pub state_dir: String,
+    /// Time between heartbeats.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat_interval: Duration,
+    /// Time between usage reports.
+    #[serde(with = "humantime_serde")]
+    pub report_interval: Duration,
+    /// Time between flushes of the journal.
+    #[serde(with = "humantime_serde")]
+    pub flush_interval: Duration,
+    /// Most sessions in one usage report.
+    pub report_batch: usize,
+    /// Longest wait for the control plane.
+    #[serde(with = "humantime_serde")]
+    pub control_timeout: Duration,
+    /// How long open streams may finish after SIGTERM.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+    /// Clients reconnect within this time after SIGTERM.
+    #[serde(with = "humantime_serde")]
+    pub drain_jitter: Duration,
+    /// Time between fetches of the signing keys.
+    #[serde(with = "humantime_serde")]
+    pub jwks_refresh: Duration,
+}
+
+impl Section for Gateway {
+    const NAME: &'static str = "gateway";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        let periods = [
+            ("heartbeat_interval", self.heartbeat_interval),
+            ("report_interval", self.report_interval),
+            ("flush_interval", self.flush_interval),
+            ("jwks_refresh", self.jwks_refresh),
+        ];
+        if let Some((key, _)) = periods.into_iter().find(|(_, period)| period.is_zero()) {
+            return Err(Invalid::new(key, "must be longer than zero"));
+        }
+        if !(1..=1000).contains(&self.report_batch) {
+            return Err(Invalid::new("report_batch", "must be 1 to 1000"));
+        }
+        if self.control_url.is_empty() {
+            return Ok(());
+        }
+        let url = reqwest::Url::parse(&self.control_url)
+            .map_err(|error| Invalid::new("control_url", format!("not a URL: {error}")))?;
+        match url.scheme() {
+            "https" => Ok(()),
+            "http" if self.allow_insecure_control || is_loopback(&url) => Ok(()),
+            "http" => Err(Invalid::new(
+                "control_url",
+                "http:// would send tokens in clear text; use https:// or set gateway.allow_insecure_control",
+            )),
+            _ => Err(Invalid::new("control_url", "must begin with https:// or http://")),
+        }
+    }
+}
+
+fn is_loopback(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// `[tls]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file of the certificate chain.
+    pub cert: String,
+    /// PEM file of the certificate's key.
+    pub key: String,
+    /// Whether to make a certificate for localhost at every start.
+    pub self_signed: bool,
+}
+
+impl Section for Tls {
+    const NAME: &'static str = "tls";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        if self.cert.is_empty() != self.key.is_empty() {
+            return Err(Invalid::new("cert", "cert and key must be set together"));
+        }
+        if self.self_signed && !self.cert.is_empty() {
+            return Err(Invalid::new("self_signed", "excludes cert and key"));
+        }
+        Ok(())
+    }
+}
+
+/// `[tunnel]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tunnel {
+    /// The one path that upgrades.
+    pub path: String,
+    /// Connections in all.
+    pub max_connections: usize,
+    /// Connections that have not said hello.
+    pub max_pre_hello: usize,
+    /// Connections of one address (IPv6: /64) that have not said hello.
+    pub max_pre_hello_per_address: usize,
+    /// From accept to the upgrade's answer.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// From the upgrade's answer to a whole hello.
+    #[serde(with = "humantime_serde")]
+    pub hello_timeout: Duration,
+    /// Unsent bytes the kernel may hold for one client.
+    pub notsent_lowat: ByteSize,
+    /// How long the last messages may take to leave.
+    #[serde(with = "humantime_serde")]
+    pub close_timeout: Duration,
+}
+
+impl Section for Tunnel {
+    const NAME: &'static str = "tunnel";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        if !self.path.is_empty() && !self.path.starts_with('/') {
+            return Err(Invalid::new("path", "must begin with /"));
+        }
+        if self.max_connections == 0 || self.max_pre_hello == 0 || self.max_pre_hello_per_address == 0 {
+            return Err(Invalid::new("max_connections", "limits must be at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// `[client]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// `wss://host:port/path`
+    pub gateway: String,
+    /// The device's id.
+    pub device_id: String,
+    /// The device's access token.
+    pub token: Secret,
+    /// Code of the exit region.
+    pub region: String,
+    /// PEM file of the authority of the gateway's certificate.
+    pub ca: String,
+    /// `v1` or `v2`.
+    pub encoding: String,
+    /// Address of the SOCKS5 listener; empty for none.
+    pub socks: String,
+    /// Address of the HTTP CONNECT listener; empty for none.
+    pub http: String,
+    /// Longest time to connect and to be answered.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// First wait before connecting again.
+    #[serde(with = "humantime_serde")]
+    pub backoff_min: Duration,
+    /// Longest wait before connecting again.
+    #[serde(with = "humantime_serde")]
+    pub backoff_max: Duration,
+    /// With v1, how long a stream waits for an answer after the program closed its side.
+    #[serde(with = "humantime_serde")]
+    pub v1_linger: Duration,
+}
+
+impl Section for Client {
+    const NAME: &'static str = "client";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        if !matches!(self.encoding.as_str(), "v1" | "v2") {
+            return Err(Invalid::new("encoding", "must be v1 or v2"));
+        }
+        if self.backoff_min.is_zero() || self.backoff_max < self.backoff_min {
+            return Err(Invalid::new("backoff_max", "must be at least backoff_min, and that longer than zero"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+use std::io::Write;
+
+use super::*;
+
+fn load(text: &str) -> Result<Source, ConfigError> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    Source::merge(Some(&file.into_temp_path()), std::iter::empty())
+}
+
+fn error_of<S: Section>(text: &str) -> String {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let path = file.into_temp_path();
+    let result = Source::merge(Some(&path), std::iter::empty()).and_then(|source| source.section::<S>().map(|_| ()));
+    result.unwrap_err().to_string().replace(&path.display().to_string(), "FILE")
+}
+
+#[test]
+fn defaults_load_and_print_as_toml_that_loads() {
+    let source = Source::merge(None, std::iter::empty()).unwrap();
+    let text = source.effective().unwrap();
+    assert_eq!(load(&text).unwrap().effective().unwrap(), text);
+}
+
+#[test]
+fn secrets_are_redacted_wherever_they_are_printed() {
+    let source =
+        Source::with([("HTTVPS_CONTROL__SIGNING_KEY", "hush"), ("HTTVPS_DATABASE__URL", "sqlite://hush")]).unwrap();
+    let text = source.effective().unwrap();
+    assert!(!text.contains("hush") && text.contains("signing_key = \"<redacted>\""), "{text}");
+    assert!(!format!("{:?}", source.section::<Control>().unwrap()).contains("hush"));
+}
+
+#[test]
+fn the_environment_beats_the_file_and_strings_stay_text() {
+    let vars = [("HTTVPS_TUNNEL__PATH", "/0123"), ("HTTVPS_CLIENT__REGION", "0123"), ("HTTVPS_MUX__STREAMS", "7")];
+    let source = Source::with(vars).unwrap();
+    assert_eq!(source.section::<Client>().unwrap().region, "0123");
+    assert_eq!(source.section::<Mux>().unwrap().streams, 7);
+    assert!(Source::with([("HTTVPS_PORT", "tcp://10.0.0.1:1")]).is_ok());
+    let error = Source::with([("HTTVPS_MUX__STREEMS", "1")]).unwrap_err();
+    assert_eq!(error.to_string(), "mux.streems: unknown key (HTTVPS_MUX__STREEMS)");
+}
+
+#[test]
+fn mistakes_are_named_with_their_line() {
+    assert_eq!(error_of::<Mux>("\n[mux]\nstreams = 0\n"), "mux.streams: must be 1 to 65536 (FILE:3)");
+    assert_eq!(error_of::<Mux>("[mux]\nstreems = 1\n"), "mux.streems: unknown key (FILE:2)");
+    assert_eq!(error_of::<Mux>("[mox]\nstreams = 1\n"), "mox: unknown key (FILE:1)");
+    let wrong_type = error_of::<Mux>("[mux]\n\nstreams = \"many\"\n");
+    assert!(wrong_type.starts_with("mux.streams: ") && wrong_type.ends_with("(FILE:3)"), "{wrong_type}");
+    let duration = error_of::<Mux>("[mux]\nping_after = \"soon\"\n");
+    assert!(duration.starts_with("mux.ping_after: ") && duration.ends_with("(FILE:2)"), "{duration}");
+    let syntax = error_of::<Mux>("[mux]\nstreams = = 1\n");
+    assert!(syntax.starts_with("--config: ") && syntax.ends_with("(FILE:2)"), "{syntax}");
+    let secret = error_of::<Control>("[control]\nsigning_key = \"file:/nonexistent/key\"\n");
+    assert!(secret.starts_with("control.signing_key: /nonexistent/key: ") && secret.ends_with("(FILE:2)"), "{secret}");
+}
+
+#[test]
+fn a_clear_text_control_url_stays_on_loopback() {
+    let with = |url: &str| Source::with([("HTTVPS_GATEWAY__CONTROL_URL", url)]).unwrap().section::<Gateway>();
+    for good in ["https://control.example", "http://127.0.0.1:8080", "http://[::1]:8080", "http://localhost:8080"] {
+        assert!(with(good).is_ok(), "{good}");
+    }
+    for bad in ["http://10.0.0.1:8080", "http://localhost.example", "ftp://127.0.0.1", "nonsense"] {
+        assert!(with(bad).is_err(), "{bad}");
+    }
+}
