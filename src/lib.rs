@@ -1,5 +1,10 @@
 //! HTTVPS: a VPN service behind ordinary HTTPS. Control plane, gateway and reference client (docs/01).
 
+pub mod api;
 pub mod config;
 pub mod frame;
+pub mod lifecycle;
+pub mod metrics;
 pub mod mux;
+pub mod net;
+pub mod telemetry;

@@ -3,7 +3,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::{Capacity, Event, HEADROOM, Session, StreamKey, TRANSPORT_ROOM, Transmit};
 use crate::frame::{Encoding, Frame, binary, json};
 
-const SHARED_FRAME: usize = 16 * 1024;
+/// Four TLS records hold a WebSocket header of 4 bytes, a frame header and this.
+const LONE_FRAME: usize = 4 * 16_384 - 12;
+const SHARED_FRAME: usize = 16_384 - 12;
 const V1_FRAME: usize = 32 * 1024;
 const CONTROL_MESSAGE: usize = 16 * 1024;
 
@@ -13,7 +15,7 @@ impl Session {
         let largest = match self.encoding {
             Encoding::V1 => V1_FRAME,
             Encoding::V2 if self.ready.len() > 1 => SHARED_FRAME,
-            Encoding::V2 => binary::MAX_DATA,
+            Encoding::V2 => LONE_FRAME,
         };
         let Some(stream) = self.streams.get_mut(&key) else { return Capacity::Closed };
         let out = &mut stream.outgoing;

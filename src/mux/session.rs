@@ -266,6 +266,24 @@ impl Session {
         self.encoding == Encoding::V1 && self.buffered >= self.limits.v1_buffer as u64
     }
 
+    /// Whether [`Session::poll_transmit`] has something.
+    pub fn wants_transmit(&self) -> bool {
+        !self.control.is_empty() || self.transport_ping || self.closing.is_some() || !self.ready.is_empty()
+    }
+
+    /// A ping of the transport's own arrived.
+    pub fn charge_ping(&mut self, now: Instant) -> Result<(), SessionError> {
+        if self.pings.take(now) { Ok(()) } else { Err(SessionError::Flood("ping")) }
+    }
+
+    /// The transport's own pong arrived.
+    pub fn pong(&mut self, now: Instant) {
+        self.heard(now);
+        if self.encoding == Encoding::V1 {
+            self.ping_sent = None;
+        }
+    }
+
     /// Streams open now.
     pub fn stream_count(&self) -> usize {
         self.streams.len()

@@ -1,0 +1,84 @@
+//! Shutdown in two steps: drain softly, then abort (docs/01).
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What every part of a role watches to end, and where its tasks are counted.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    drain: CancellationToken,
+    abort: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Shutdown {
+    /// Asks for a soft end: no new work, open work may finish.
+    pub fn drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// Ends everything now.
+    pub fn abort(&self) {
+        self.drain.cancel();
+        self.abort.cancel();
+    }
+
+    /// Resolves once draining was asked for.
+    pub async fn draining(&self) {
+        self.drain.cancelled().await;
+    }
+
+    /// Resolves once everything has to end.
+    pub async fn aborted(&self) {
+        self.abort.cancelled().await;
+    }
+
+    /// Whether draining was asked for.
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_cancelled()
+    }
+
+    /// A shutdown that also ends with this one and has tasks of its own.
+    pub fn child(&self) -> Self {
+        Self { drain: self.drain.child_token(), abort: self.abort.child_token(), tasks: TaskTracker::new() }
+    }
+
+    /// Starts a task that [`Shutdown::finished`] waits for.
+    pub fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task);
+    }
+
+    /// Resolves when draining was asked for and every task has ended.
+    pub async fn finished(&self) {
+        self.draining().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Drains on SIGTERM or SIGINT, aborts on the second.
+    pub fn on_signals(&self) -> std::io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let shutdown = self.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                if shutdown.is_draining() {
+                    tracing::warn!("second signal: ending now");
+                    shutdown.abort();
+                    return;
+                }
+                tracing::info!("signal: draining");
+                shutdown.drain();
+            }
+        });
+        Ok(())
+    }
+}

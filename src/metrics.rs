@@ -1,0 +1,68 @@
+//! Prometheus metrics; each role owns a registry (names: docs/01).
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, core::Collector,
+};
+
+/// A role's registry.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// A registry with `httvps_build_info`.
+    pub fn new(role: &str) -> Self {
+        let metrics = Self { registry: Registry::new() };
+        let info = metrics.gauges("httvps_build_info", "Version of the running binary", &["version", "role"]);
+        info.with_label_values(&[env!("CARGO_PKG_VERSION"), role]).set(1);
+        metrics
+    }
+
+    fn register<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        match made.and_then(|collector| self.registry.register(Box::new(collector.clone())).map(|()| collector)) {
+            Ok(collector) => collector,
+            Err(error) => unreachable!("metric names are constants and unique: {error}"),
+        }
+    }
+
+    /// A gauge.
+    pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::new(name, help))
+    }
+
+    /// Gauges by label.
+    pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    /// A counter.
+    pub fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::new(name, help))
+    }
+
+    /// Counters by label.
+    pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    /// A histogram of seconds.
+    pub fn seconds(&self, name: &str, help: &str) -> Histogram {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help)))
+    }
+
+    /// Histograms of seconds by label.
+    pub fn seconds_by(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        self.register(HistogramVec::new(HistogramOpts::new(name, help), labels))
+    }
+
+    /// The text that `/metrics` answers.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics cannot be encoded");
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+}

@@ -1,0 +1,9 @@
+//! Sockets: listeners, TLS, HTTP, the tunnel's transport and the operations listener (docs/04).
+
+pub mod buffered;
+pub mod http;
+pub mod listener;
+pub mod ops;
+pub mod tls;
+pub mod tunnel;
+pub mod websocket;

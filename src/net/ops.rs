@@ -1,0 +1,38 @@
+//! The operations listener of a role: `/metrics`, `/healthz`, `/readyz`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use super::http;
+use crate::lifecycle::Shutdown;
+use crate::metrics::Metrics;
+
+/// Says whether a role can do its work now, or why not.
+pub trait Readiness: Send + Sync + 'static {
+    /// `Err` with one line of reason.
+    fn ready(&self) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// Serves until drained.
+pub async fn serve<R: Readiness>(listener: TcpListener, metrics: Metrics, readiness: Arc<R>, shutdown: &Shutdown) {
+    let draining = shutdown.clone();
+    let ready = move || async move {
+        if draining.is_draining() {
+            return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
+        }
+        match readiness.ready().await {
+            Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+            Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+        }
+    };
+    let render = move || async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()) };
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(render));
+    http::serve(listener, None, router, shutdown).await;
+}

@@ -1,0 +1,78 @@
+//! TLS configurations of both sides, rustls with aws-lc-rs.
+
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_platform_verifier::BuilderVerifierExt;
+
+use crate::config::read_file;
+
+/// A server's certificate chain and key in PEM.
+pub struct Identity {
+    /// The chain, leaf first.
+    pub cert: Vec<u8>,
+    /// The leaf's key.
+    pub key: Vec<u8>,
+}
+
+impl Identity {
+    /// Reads both from files.
+    pub fn read(cert: &str, key: &str) -> Result<Self, String> {
+        Ok(Self { cert: read_file(cert)?, key: read_file(key)? })
+    }
+
+    /// A fresh self-signed certificate for localhost and the loopback addresses.
+    pub fn self_signed() -> Result<Self, String> {
+        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let made = rcgen::generate_simple_self_signed(names).map_err(|error| error.to_string())?;
+        Ok(Self { cert: made.cert.pem().into_bytes(), key: made.signing_key.serialize_pem().into_bytes() })
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// A server that speaks HTTP/1.1.
+pub fn server(identity: &Identity) -> Result<Arc<ServerConfig>, String> {
+    let chain = certificates(&identity.cert)?;
+    let key = PrivateKeyDer::from_pem_slice(&identity.key).map_err(|error| format!("no private key: {error}"))?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| error.to_string())?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
+
+/// A client that trusts the authorities in `ca`, or the system's without one.
+pub fn client(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, String> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let builder = match ca {
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            for cert in certificates(pem)? {
+                roots.add(cert).map_err(|error| error.to_string())?;
+            }
+            builder.with_root_certificates(roots)
+        }
+        None => builder.with_platform_verifier().map_err(|error| error.to_string())?,
+    };
+    Ok(Arc::new(builder.with_no_client_auth()))
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certs = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    match certs {
+        Ok(certs) if certs.is_empty() => Err("no certificate in PEM form".into()),
+        Ok(certs) => Ok(certs),
+        Err(error) => Err(format!("not a certificate: {error}")),
+    }
+}

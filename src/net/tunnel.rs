@@ -1,0 +1,169 @@
+//! A tunnel: a mux session over a WebSocket, shared by its driver, its owner and its streams (docs/04).
+
+mod driver;
+mod stream;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::frame::{Encoding, Hello, HelloOk, SessionCode, Target};
+use crate::mux::{Event, Limits, OpenError, Role, Session, StreamKey};
+
+pub use driver::{Driver, Ended, Transport};
+pub use stream::TunnelStream;
+
+/// A handle to a tunnel; clones share it.
+#[derive(Clone, Debug)]
+pub struct Tunnel(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    session: Session,
+    streams: HashMap<StreamKey, Waker>,
+    events: VecDeque<Event>,
+    owner: Option<Waker>,
+    driver: Option<Waker>,
+    driver_paused: bool,
+    gone: bool,
+}
+
+impl Tunnel {
+    /// A tunnel at its start; [`Driver`] moves its bytes.
+    pub fn new(role: Role, encoding: Encoding, limits: Arc<Limits>) -> Self {
+        let mut byte = [0];
+        let jitter = if aws_lc_rs::rand::fill(&mut byte).is_ok() { f32::from(byte[0]) / 255.0 } else { 0.5 };
+        Self(Arc::new(Mutex::new(State {
+            session: Session::new(role, encoding, limits, jitter, Instant::now()),
+            streams: HashMap::new(),
+            events: VecDeque::new(),
+            owner: None,
+            driver: None,
+            driver_paused: false,
+            gone: false,
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn act<T>(&self, action: impl FnOnce(&mut Session) -> T) -> T {
+        let mut state = self.state();
+        let result = action(&mut state.session);
+        state.settle();
+        result
+    }
+
+    /// The next event for the session's owner; `None` once the connection is gone.
+    pub async fn next_event(&self) -> Option<Event> {
+        std::future::poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let mut state = self.state();
+        if let Some(event) = state.events.pop_front() {
+            return Poll::Ready(Some(event));
+        }
+        if state.gone {
+            return Poll::Ready(None);
+        }
+        state.owner = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Sends the client's `hello`.
+    pub fn hello(&self, hello: Hello) {
+        self.act(|session| session.hello(hello));
+    }
+
+    /// Consents to a `hello`.
+    pub fn accept(&self, ok: HelloOk) {
+        self.act(|session| session.accept(ok));
+    }
+
+    /// Ends the session, with a code for the peer if there is one.
+    pub fn close(&self, code: Option<SessionCode>, message: &str) {
+        self.act(|session| session.close(code, message));
+    }
+
+    /// Refuses new streams and tells the peer to reconnect elsewhere.
+    pub fn drain(&self, reconnect_in: std::time::Duration) {
+        self.act(|session| session.drain(reconnect_in));
+    }
+
+    /// Opens a stream (client).
+    pub fn open(&self, target: &Target, payload: Bytes) -> Result<TunnelStream, OpenError> {
+        let key = self.act(|session| session.open(target, payload, Instant::now()))?;
+        Ok(TunnelStream::new(self.clone(), key))
+    }
+
+    /// The stream of an [`Event::Opened`].
+    pub fn stream(&self, key: StreamKey) -> TunnelStream {
+        TunnelStream::new(self.clone(), key)
+    }
+
+    /// Streams open now.
+    pub fn stream_count(&self) -> usize {
+        self.state().session.stream_count()
+    }
+
+    /// Whether streams can be opened.
+    pub fn is_open(&self) -> bool {
+        let state = self.state();
+        !state.gone && state.session.is_open()
+    }
+}
+
+impl State {
+    /// Hands out what an action on the session brought about.
+    fn settle(&mut self) {
+        let mut for_owner = false;
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Wake(key) => {
+                    if let Some(waker) = self.streams.remove(&key) {
+                        waker.wake();
+                    }
+                }
+                Event::WakeAll => self.wake_streams(),
+                Event::Hello(_)
+                | Event::Accepted(_)
+                | Event::Opened { .. }
+                | Event::GoingAway { .. }
+                | Event::Ended { .. } => {
+                    self.events.push_back(event);
+                    for_owner = true;
+                }
+            }
+        }
+        if for_owner && let Some(waker) = self.owner.take() {
+            waker.wake();
+        }
+        let resumed = self.driver_paused && !self.session.is_paused();
+        if (resumed || self.session.wants_transmit())
+            && let Some(waker) = self.driver.take()
+        {
+            waker.wake();
+        }
+    }
+
+    fn wake_streams(&mut self) {
+        for (_, waker) in self.streams.drain() {
+            waker.wake();
+        }
+    }
+
+    fn connection_gone(&mut self) {
+        self.session.close(None, "");
+        self.gone = true;
+        self.settle();
+        self.wake_streams();
+        if let Some(waker) = self.owner.take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,316 @@
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use fastwebsockets::OpCode;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Sleep;
+use tokio_util::io::poll_read_buf;
+
+use super::Tunnel;
+use crate::frame::{Encoding, SessionCode};
+use crate::mux::{SessionError, TRANSPORT_ROOM, Transmit};
+use crate::net::buffered::CHUNK;
+use crate::net::websocket::{Incoming, Reader, Side, Violation, seal};
+
+const TURNS: usize = 32;
+
+thread_local! {
+    static SPARE: RefCell<Option<BytesMut>> = const { RefCell::new(None) };
+}
+
+/// What a tunnel runs over and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Transport {
+    /// Which end this is.
+    pub side: Side,
+    /// The encoding of its messages.
+    pub encoding: Encoding,
+    /// Largest message in bytes.
+    pub message_max: usize,
+    /// How long the last messages may take to leave.
+    pub close_timeout: Duration,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    #[error("closed")]
+    Closed,
+    #[error("the peer closed")]
+    ByPeer,
+    #[error("the peer is gone")]
+    Gone,
+    #[error("connection lost: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("WebSocket: {0}")]
+    Violation(#[from] Violation),
+}
+
+/// Moves bytes between a socket and a tunnel until one of them ends.
+pub struct Driver<S> {
+    socket: S,
+    tunnel: Tunnel,
+    transport: Transport,
+    reader: Reader,
+    input: BytesMut,
+    missing: usize,
+    output: Option<(BytesMut, usize)>,
+    pong: Option<Bytes>,
+    unflushed: bool,
+    closing: bool,
+    timer: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// A driver for an upgraded socket; `read` is what was read of it beyond the handshake.
+    pub fn new(socket: S, read: Bytes, tunnel: Tunnel, transport: Transport) -> Self {
+        Self {
+            socket,
+            tunnel,
+            transport,
+            reader: Reader::new(transport.side, transport.message_max),
+            input: BytesMut::from(read),
+            missing: 2,
+            output: None,
+            pong: None,
+            unflushed: false,
+            closing: false,
+            timer: None,
+        }
+    }
+
+    /// Runs until the connection ends; then the tunnel is gone. A peer that broke the rules is told so.
+    pub async fn run(mut self) -> Ended {
+        let ended = poll_fn(|cx| self.poll(cx)).await;
+        let timeout = self.transport.close_timeout;
+        match tokio::time::timeout(timeout, self.part(&ended)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "parting failed"),
+            Err(_) => tracing::debug!("parting timed out"),
+        }
+        self.tunnel.state().connection_gone();
+        ended
+    }
+
+    /// Says why, closes, and reads on until the peer closes too, so that what was said is not lost to a TCP reset.
+    async fn part(&mut self, ended: &Ended) -> io::Result<()> {
+        match ended {
+            Ended::Io(_) | Ended::Gone => return Ok(()),
+            Ended::Closed => {}
+            Ended::Session(error) => self.tunnel.close(Some(error.code()), &error.to_string()),
+            Ended::ByPeer => self.tunnel.close(None, ""),
+            Ended::Violation(violation) => {
+                self.tunnel.close(None, "");
+                while self.tunnel.state().session.poll_transmit().is_some() {}
+                if self.output.is_none() {
+                    self.queue(message_of(&violation.close_code().to_be_bytes()), OpCode::Close);
+                }
+            }
+        }
+        poll_fn(|cx| match self.poll_write(cx) {
+            Ok(true) => Pin::new(&mut self.socket).poll_shutdown(cx),
+            Ok(false) => Poll::Pending,
+            Err(Ended::Io(error)) => Poll::Ready(Err(error)),
+            Err(_) => Poll::Ready(Ok(())),
+        })
+        .await?;
+        loop {
+            self.input.clear();
+            self.input.reserve(CHUNK);
+            if poll_fn(|cx| poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input)).await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        for _ in 0..TURNS {
+            let idle = match self.poll_write(cx) {
+                Ok(true) if self.closing => return Poll::Ready(Ended::Closed),
+                Ok(idle) => idle,
+                Err(error) => return Poll::Ready(error),
+            };
+            let read = match self.poll_read(cx) {
+                Ok(progress) => progress,
+                Err(error) => return Poll::Ready(error),
+            };
+            if read {
+                continue;
+            }
+            match self.poll_timer(cx) {
+                Ok(true) => {}
+                Ok(false) if self.rest(cx, idle) => return Poll::Pending,
+                Ok(false) => {}
+                Err(error) => return Poll::Ready(error),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Registers for wake-ups from the tunnel; `false` when something came up meanwhile. While the socket takes
+    /// nothing only the end of a pause matters.
+    fn rest(&mut self, cx: &mut Context<'_>, idle: bool) -> bool {
+        let mut state = self.tunnel.state();
+        let paused = state.session.is_paused();
+        let resumed = state.driver_paused && !paused;
+        state.driver_paused = paused;
+        if resumed || idle && state.session.wants_transmit() {
+            return false;
+        }
+        state.driver = (idle || paused).then(|| cx.waker().clone());
+        true
+    }
+
+    /// Writes what there is; `Ok(true)` when nothing is left and all is flushed.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        loop {
+            if let Some((message, at)) = &mut self.output {
+                while *at < message.len() {
+                    match Pin::new(&mut self.socket).poll_write(cx, &message[*at..])? {
+                        Poll::Ready(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                        Poll::Ready(written) => *at += written,
+                        Poll::Pending => return Ok(false),
+                    }
+                }
+                self.output = None;
+                self.unflushed = true;
+            }
+            if let Some(payload) = self.pong.take() {
+                self.queue(message_of(&payload), OpCode::Pong);
+                continue;
+            }
+            let transmit = self.tunnel.state().session.poll_transmit();
+            match transmit {
+                Some(Transmit::Message(message)) => {
+                    let opcode = match self.transport.encoding {
+                        Encoding::V1 => OpCode::Text,
+                        Encoding::V2 => OpCode::Binary,
+                    };
+                    self.queue(message, opcode);
+                }
+                Some(Transmit::Ping) => self.queue(message_of(b""), OpCode::Ping),
+                Some(Transmit::Close(code)) => {
+                    let status = code.map_or(1000, close_status);
+                    self.queue(message_of(&status.to_be_bytes()), OpCode::Close);
+                    self.closing = true;
+                }
+                None => break,
+            }
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.socket).poll_flush(cx)? {
+                Poll::Ready(()) => self.unflushed = false,
+                Poll::Pending => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn queue(&mut self, mut message: BytesMut, opcode: OpCode) {
+        let start = seal(&mut message, opcode, self.transport.side);
+        self.output = Some((message, start));
+    }
+
+    /// Reads and hands over what came; `Ok(false)` when there is nothing now.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        if self.pong.is_some() || self.tunnel.state().session.is_paused() {
+            return Ok(false);
+        }
+        if self.missing > 0 {
+            let wanted = self.missing.max(CHUNK);
+            if self.input.is_empty() && self.input.capacity() < wanted {
+                self.input = SPARE.take().filter(|spare| spare.capacity() >= wanted).unwrap_or_default();
+            }
+            self.input.reserve(wanted);
+            match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input)? {
+                Poll::Ready(0) => return Err(Ended::Gone),
+                Poll::Ready(read) => self.missing = self.missing.saturating_sub(read),
+                Poll::Pending => {
+                    if self.input.is_empty() {
+                        SPARE.set(Some(std::mem::take(&mut self.input)));
+                    }
+                    return Ok(false);
+                }
+            }
+        }
+        while self.missing == 0 {
+            match self.reader.next(&mut self.input) {
+                Ok(incoming) => self.take(incoming)?,
+                Err(Ok(missing)) => self.missing = missing,
+                Err(Err(violation)) => return Err(violation.into()),
+            }
+            if self.pong.is_some() || self.tunnel.state().session.is_paused() {
+                return Ok(true);
+            }
+        }
+        Ok(true)
+    }
+
+    fn take(&mut self, incoming: Incoming) -> Result<(), Ended> {
+        let now = Instant::now();
+        let message = match (incoming, self.transport.encoding) {
+            (Incoming::Text(message), Encoding::V1) | (Incoming::Binary(message), Encoding::V2) => message,
+            (Incoming::Text(_) | Incoming::Binary(_), _) => {
+                return Err(SessionError::Unexpected("a message of the other encoding").into());
+            }
+            (Incoming::Ping(payload), _) => {
+                let mut state = self.tunnel.state();
+                state.session.heard(now);
+                state.session.charge_ping(now)?;
+                self.pong = Some(payload);
+                return Ok(());
+            }
+            (Incoming::Pong, _) => {
+                self.tunnel.state().session.pong(now);
+                return Ok(());
+            }
+            (Incoming::Close(_), _) => return Err(Ended::ByPeer),
+        };
+        let mut state = self.tunnel.state();
+        let handled = state.session.handle_message(message, now);
+        state.settle();
+        Ok(handled?)
+    }
+
+    /// `Ok(true)` when a deadline passed and was handled.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let Some(deadline) = self.tunnel.state().session.poll_timeout() else {
+            self.timer = None;
+            return Ok(false);
+        };
+        let (set, sleep) =
+            self.timer.get_or_insert_with(|| (deadline, Box::pin(tokio::time::sleep_until(deadline.into()))));
+        if deadline < *set {
+            *set = deadline;
+            sleep.as_mut().reset(deadline.into());
+        }
+        if sleep.as_mut().poll(cx).is_pending() {
+            return Ok(false);
+        }
+        self.timer = None;
+        let mut state = self.tunnel.state();
+        let handled = state.session.handle_timeout(Instant::now());
+        state.settle();
+        handled?;
+        Ok(true)
+    }
+}
+
+/// The WebSocket status of a session code: 4000 + its number, 1001 for going away.
+fn close_status(code: SessionCode) -> u16 {
+    if code == SessionCode::GoingAway { 1001 } else { 4000 + code.number() }
+}
+
+fn message_of(body: &[u8]) -> BytesMut {
+    let mut message = BytesMut::zeroed(TRANSPORT_ROOM);
+    message.put_slice(body);
+    message
+}

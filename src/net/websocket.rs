@@ -1,0 +1,211 @@
+//! RFC 6455 framing: a sans-IO reader of its own (docs/04 says why) and headers by fastwebsockets.
+
+use bytes::{Buf, Bytes, BytesMut};
+use fastwebsockets::{Frame, OpCode, Payload, unmask};
+
+use crate::mux::TRANSPORT_ROOM;
+
+const CONTROL_MAX: usize = 125;
+
+/// Which end of the connection this is; a client masks what it sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Client,
+    Server,
+}
+
+/// What arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Incoming {
+    Text(Bytes),
+    Binary(Bytes),
+    Ping(Bytes),
+    Pong,
+    /// The peer closes, with its code.
+    Close(Option<u16>),
+}
+
+/// Why the peer's bytes are refused; [`Violation::close_code`] is told to it.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Violation {
+    #[error("reserved bits or opcodes")]
+    Reserved,
+    #[error("a frame is masked the wrong way")]
+    Mask,
+    #[error("a control frame is fragmented or too long")]
+    Control,
+    #[error("fragments out of order")]
+    Fragment,
+    #[error("a message is too large")]
+    TooLarge,
+    #[error("text is not UTF-8")]
+    Utf8,
+    #[error("a close frame is malformed")]
+    Close,
+}
+
+impl Violation {
+    /// The status code of RFC 6455, section 7.4.1.
+    pub const fn close_code(self) -> u16 {
+        match self {
+            Self::TooLarge => 1009,
+            Self::Utf8 => 1007,
+            Self::Reserved | Self::Mask | Self::Control | Self::Fragment | Self::Close => 1002,
+        }
+    }
+}
+
+/// Turns bytes into messages. Never holds more than one message of the maximum size.
+#[derive(Debug)]
+pub struct Reader {
+    side: Side,
+    max: usize,
+    partial: Option<(OpCode, BytesMut)>,
+}
+
+struct Header {
+    fin: bool,
+    opcode: OpCode,
+    mask: Option<[u8; 4]>,
+    start: usize,
+    len: usize,
+}
+
+impl Reader {
+    /// Reads what the other side sends, messages of at most `max` bytes.
+    pub fn new(side: Side, max: usize) -> Self {
+        Self { side, max, partial: None }
+    }
+
+    /// Takes the next message off `buf`; `Err(Ok(n))` when at least `n` bytes more are needed.
+    pub fn next(&mut self, buf: &mut BytesMut) -> Result<Incoming, Result<usize, Violation>> {
+        loop {
+            let header = self.header(buf)?;
+            let missing = (header.start + header.len).saturating_sub(buf.len());
+            if missing > 0 {
+                return Err(Ok(missing));
+            }
+            buf.advance(header.start);
+            let mut payload = buf.split_to(header.len);
+            if let Some(mask) = header.mask {
+                unmask(&mut payload, mask);
+            }
+            if let Some(message) = self.accept(&header, payload).map_err(Err)? {
+                return Ok(message);
+            }
+        }
+    }
+
+    fn header(&self, buf: &[u8]) -> Result<Header, Result<usize, Violation>> {
+        let &[first, second, ..] = buf else { return Err(Ok(2 - buf.len())) };
+        let opcode = OpCode::try_from(first & 0x0f).map_err(|_| Err(Violation::Reserved))?;
+        if first & 0x70 != 0 {
+            return Err(Err(Violation::Reserved));
+        }
+        let fin = first & 0x80 != 0;
+        let masked = second & 0x80 != 0;
+        if masked != (self.side == Side::Server) {
+            return Err(Err(Violation::Mask));
+        }
+        let short = usize::from(second & 0x7f);
+        let is_control = matches!(opcode, OpCode::Close | OpCode::Ping | OpCode::Pong);
+        if is_control && (!fin || short > CONTROL_MAX) {
+            return Err(Err(Violation::Control));
+        }
+        let extended = match short {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let start = 2 + extended + if masked { 4 } else { 0 };
+        let Some(rest) = buf.get(2..start) else { return Err(Ok(start - buf.len())) };
+        let (length, key) = rest.split_at(extended);
+        let len = match extended {
+            0 => short as u64,
+            _ => length.iter().fold(0, |len, byte| (len << 8) | u64::from(*byte)),
+        };
+        let held = self.partial.as_ref().map_or(0, |(_, held)| held.len());
+        if !is_control && len.saturating_add(held as u64) > self.max as u64 {
+            return Err(Err(Violation::TooLarge));
+        }
+        let in_order = match opcode {
+            OpCode::Continuation => self.partial.is_some(),
+            OpCode::Text | OpCode::Binary => self.partial.is_none(),
+            OpCode::Close | OpCode::Ping | OpCode::Pong => true,
+        };
+        if !in_order {
+            return Err(Err(Violation::Fragment));
+        }
+        let len = usize::try_from(len).map_err(|_| Err(Violation::TooLarge))?;
+        Ok(Header { fin, opcode, mask: key.try_into().ok(), start, len })
+    }
+
+    fn accept(&mut self, header: &Header, payload: BytesMut) -> Result<Option<Incoming>, Violation> {
+        match header.opcode {
+            OpCode::Ping => Ok(Some(Incoming::Ping(payload.freeze()))),
+            OpCode::Pong => Ok(Some(Incoming::Pong)),
+            OpCode::Close => close_code(&payload).map(|code| Some(Incoming::Close(code))),
+            OpCode::Text | OpCode::Binary if header.fin => message(header.opcode, payload).map(Some),
+            OpCode::Text | OpCode::Binary => {
+                self.partial = Some((header.opcode, payload));
+                Ok(None)
+            }
+            OpCode::Continuation => {
+                let Some((opcode, mut held)) = self.partial.take() else { return Err(Violation::Fragment) };
+                held.extend_from_slice(&payload);
+                if header.fin {
+                    return message(opcode, held).map(Some);
+                }
+                self.partial = Some((opcode, held));
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn message(opcode: OpCode, payload: BytesMut) -> Result<Incoming, Violation> {
+    if opcode != OpCode::Text {
+        return Ok(Incoming::Binary(payload.freeze()));
+    }
+    std::str::from_utf8(&payload).map_err(|_| Violation::Utf8)?;
+    Ok(Incoming::Text(payload.freeze()))
+}
+
+fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
+    let Some((code, reason)) = payload.split_at_checked(2) else {
+        return if payload.is_empty() { Ok(None) } else { Err(Violation::Close) };
+    };
+    let code = code.iter().fold(0, |code, byte| (code << 8) | u16::from(*byte));
+    let may_travel = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+    if !may_travel {
+        return Err(Violation::Close);
+    }
+    std::str::from_utf8(reason).map_err(|_| Violation::Utf8)?;
+    Ok(Some(code))
+}
+
+/// Writes the frame header into the room in front of a body and masks the body if `side` is the client's; gives
+/// where the frame begins.
+pub fn seal(message: &mut BytesMut, opcode: OpCode, side: Side) -> usize {
+    let (room, body) = message.split_at_mut(TRANSPORT_ROOM);
+    let mask = (side == Side::Client).then(random_mask);
+    let mut head = [0; 16];
+    let len = Frame::new(true, opcode, mask, Payload::Borrowed(body)).fmt_head(&mut head);
+    let start = TRANSPORT_ROOM - len;
+    room[start..].copy_from_slice(&head[..len]);
+    if let Some(mask) = mask {
+        unmask(body, mask);
+    }
+    start
+}
+
+fn random_mask() -> [u8; 4] {
+    let mut mask = [0; 4];
+    if aws_lc_rs::rand::fill(&mut mask).is_err() {
+        tracing::error!("no randomness for a mask");
+    }
+    mask
+}
+
+#[cfg(test)]
+mod tests;
