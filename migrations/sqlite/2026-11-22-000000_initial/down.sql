@@ -1,0 +1,12 @@
+DROP TABLE session_tombstones;
+DROP TABLE sessions;
+DROP TABLE node_health;
+DROP TABLE gateway_exit_regions;
+DROP TABLE gateway_nodes;
+DROP TABLE outline_nodes;
+DROP TABLE regions;
+DROP TABLE usage_periods;
+DROP TABLE subscriptions;
+DROP TABLE plans;
+DROP TABLE devices;
+DROP TABLE users;

@@ -1,0 +1,152 @@
+use super::*;
+
+fn node(active: i32, max: i32, weight: i32) -> OutlineNode {
+    OutlineNode {
+        id: Id::fresh(),
+        region_id: Id::fresh(),
+        name: String::new(),
+        internal_ip: String::new(),
+        ss_port: 1,
+        ss_method: String::new(),
+        ss_password: String::new(),
+        max_sessions: max,
+        active_sessions: active,
+        weight,
+        state: "active".into(),
+        health_status: "healthy".into(),
+        last_heartbeat_at: None,
+        created_at: Time::now(),
+    }
+}
+
+fn wish(user: Id) -> Wish {
+    let now = Time::now();
+    Wish {
+        gateway: Gateway {
+            id: Id::fresh(),
+            region_id: Id::fresh(),
+            name: String::new(),
+            public_ip: String::new(),
+            internal_ip: String::new(),
+            status: "online".into(),
+            draining: false,
+            token_hash: String::new(),
+            version: String::new(),
+            sessions: 0,
+            streams: 0,
+            last_heartbeat_at: None,
+            created_at: now,
+        },
+        user,
+        device: Id::fresh(),
+        region: "eu-1".into(),
+        session: None,
+        exclude: Vec::new(),
+        client_version: None,
+        now,
+        reservation_ttl: Duration::from_secs(60),
+        random: 0,
+    }
+}
+
+fn good(user: Id) -> Facts {
+    let now = Time::now();
+    let day = Duration::from_secs(86_400);
+    let plan = Plan {
+        id: Id::fresh(),
+        name: "p".into(),
+        max_devices: Some(2),
+        max_sessions: Some(3),
+        traffic_limit_gb: Some(1.0),
+        rate_limit_mbps: None,
+        period: "month".into(),
+        price: 0,
+        currency: "EUR".into(),
+        created_at: now,
+    };
+    let subscription = Subscription {
+        id: Id::fresh(),
+        user_id: user,
+        plan_id: plan.id,
+        status: "active".into(),
+        starts_at: now.before(day),
+        valid_until: now.after(day),
+        created_at: now,
+    };
+    let device = Device {
+        id: Id::fresh(),
+        user_id: user,
+        device_uuid: String::new(),
+        platform: String::new(),
+        client_version: None,
+        status: "active".into(),
+        created_at: now,
+        last_seen_at: None,
+    };
+    let user = User {
+        id: user,
+        identifier_kind: "email".into(),
+        identifier: String::new(),
+        status: "active".into(),
+        created_at: now,
+        updated_at: now,
+    };
+    Facts {
+        device: Some((device, user)),
+        subscription: Some((subscription, plan)),
+        used: 1,
+        older_devices: 1,
+        live_sessions: 2,
+    }
+}
+
+#[test]
+fn a_good_device_is_granted_what_is_left() {
+    let user = Id::fresh();
+    assert_eq!(good(user).judge(&wish(user)).unwrap().remaining, Some(999_999_999));
+}
+
+#[test]
+fn every_refusal_has_its_code() {
+    type Spoil = fn(&mut Facts);
+    let plan = |facts: &mut Facts| facts.subscription.clone().unwrap().1;
+    let _ = plan;
+    let cases: [(SessionCode, Spoil); 11] = [
+        (SessionCode::InvalidToken, |facts| facts.device = None),
+        (SessionCode::InvalidToken, |facts| facts.device.as_mut().unwrap().1.id = Id::fresh()),
+        (SessionCode::UserBanned, |facts| facts.device.as_mut().unwrap().1.status = "banned".into()),
+        (SessionCode::UserPending, |facts| facts.device.as_mut().unwrap().1.status = "pending".into()),
+        (SessionCode::DeviceBanned, |facts| facts.device.as_mut().unwrap().0.status = "revoked".into()),
+        (SessionCode::NoSubscription, |facts| facts.subscription = None),
+        (SessionCode::NoSubscription, |facts| facts.subscription.as_mut().unwrap().0.status = "cancelled".into()),
+        (SessionCode::SubscriptionExpired, |facts| {
+            let subscription = &mut facts.subscription.as_mut().unwrap().0;
+            subscription.valid_until = subscription.starts_at;
+        }),
+        (SessionCode::DeviceLimit, |facts| facts.older_devices = 2),
+        (SessionCode::LimitReached, |facts| facts.used = 1_000_000_000),
+        (SessionCode::TooManySessions, |facts| facts.live_sessions = 3),
+    ];
+    for (code, spoil) in cases {
+        let user = Id::fresh();
+        let mut facts = good(user);
+        spoil(&mut facts);
+        assert_eq!(facts.judge(&wish(user)).unwrap_err(), code);
+    }
+}
+
+#[test]
+fn the_less_loaded_of_two_comes_first() {
+    let nodes = vec![node(5, 10, 1), node(1, 10, 1)];
+    for random in [0, 1, u64::MAX, 0x1_0000_0001] {
+        assert_eq!(choose(nodes.clone(), random)[0].active_sessions, 1);
+    }
+    let weighted = vec![node(5, 10, 10), node(1, 10, 1)];
+    assert_eq!(choose(weighted, 0)[0].active_sessions, 5);
+    let many: Vec<_> = (0..10).map(|active| node(active, 10, 1)).collect();
+    for random in (0..10_000u64).map(|seed| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+        let order = choose(many.clone(), random);
+        assert_eq!(order.len(), 10);
+        assert!(order[0].active_sessions < 9, "the most loaded never wins a pair");
+    }
+}

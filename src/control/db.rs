@@ -1,0 +1,179 @@
+//! PostgreSQL and SQLite behind one set of queries (docs/01, "Database").
+
+mod lite;
+mod migrations;
+mod pg;
+pub mod schema;
+pub mod types;
+
+use std::time::Duration;
+
+use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolableConnection};
+use diesel_async::{AsyncConnection, SimpleAsyncConnection};
+use futures_util::FutureExt;
+
+pub use migrations::{Status, migrate, status};
+
+use crate::config::Database;
+use crate::control::sweep::{Cutoffs, Swept};
+
+/// A pool of connections to either database.
+#[derive(Clone)]
+pub enum Db {
+    Pg(Pool<pg::Conn>),
+    Lite(Pool<lite::Conn>),
+}
+
+/// A pooled connection.
+pub(crate) enum DbConn {
+    Pg(Object<pg::Conn>),
+    Lite(Object<lite::Conn>),
+}
+
+/// Why the database did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    #[error("no connection to the database: {0}")]
+    Unavailable(String),
+    #[error(transparent)]
+    Query(#[from] diesel::result::Error),
+}
+
+/// What an administrator may delete.
+#[derive(Clone, Copy, Debug)]
+pub enum Doomed {
+    User,
+    Device,
+    Plan,
+    Subscription,
+    Region,
+    Node,
+    Gateway,
+}
+
+/// Calls a query of whichever backend a connection has.
+macro_rules! on {
+    ($conn:expr, $($path:ident)::+ ( $($argument:expr),* $(,)? )) => {
+        match $conn {
+            $crate::control::db::DbConn::Pg(conn) => $crate::control::db::pg::$($path)::+(conn $(, $argument)*).await,
+            $crate::control::db::DbConn::Lite(conn) => $crate::control::db::lite::$($path)::+(conn $(, $argument)*).await,
+        }
+    };
+}
+pub(crate) use on;
+
+impl Db {
+    /// Opens the pool; connections are made when they are needed.
+    pub fn open(config: &Database) -> Result<Self, String> {
+        let url = config.url.expose();
+        if let Some(path) = sqlite_path(url) {
+            let manager = AsyncDieselConnectionManager::new_with_config(path, lite_setup(config.busy_timeout));
+            return pool(manager, 1, config).map(Self::Lite);
+        }
+        let manager = AsyncDieselConnectionManager::new_with_config(url, pg_setup(config)?);
+        pool(manager, config.pool_size, config).map(Self::Pg)
+    }
+
+    pub(crate) async fn get(&self) -> Result<DbConn, DbError> {
+        match self {
+            Self::Pg(pool) => pool.get().await.map(DbConn::Pg).map_err(|error| DbError::Unavailable(error.to_string())),
+            Self::Lite(pool) => {
+                pool.get().await.map(DbConn::Lite).map_err(|error| DbError::Unavailable(error.to_string()))
+            }
+        }
+    }
+
+    /// Ends what is stale.
+    pub async fn sweep(&self, cutoffs: Cutoffs) -> Result<Swept, DbError> {
+        Ok(on!(&mut self.get().await?, sweep::sweep(cutoffs))?)
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), DbError> {
+        on!(&mut self.get().await?, sweep::ping())?;
+        Ok(())
+    }
+
+    /// Connections in use and in all.
+    pub fn usage(&self) -> (usize, usize) {
+        let status = match self {
+            Self::Pg(pool) => pool.status(),
+            Self::Lite(pool) => pool.status(),
+        };
+        (status.size.saturating_sub(status.available), status.max_size)
+    }
+}
+
+fn pool<C>(manager: AsyncDieselConnectionManager<C>, size: usize, config: &Database) -> Result<Pool<C>, String>
+where
+    C: PoolableConnection + Send + 'static,
+    AsyncDieselConnectionManager<C>: deadpool::managed::Manager<Type = C>,
+{
+    Pool::builder(manager)
+        .max_size(size)
+        .wait_timeout(Some(config.acquire_timeout))
+        .create_timeout(Some(config.acquire_timeout))
+        .recycle_timeout(Some(config.acquire_timeout))
+        .runtime(deadpool::Runtime::Tokio1)
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+/// The file of a `sqlite://` URL.
+fn sqlite_path(url: &str) -> Option<&str> {
+    url.strip_prefix("sqlite://")
+}
+
+fn lite_setup(busy: Duration) -> ManagerConfig<lite::Conn> {
+    let mut config = ManagerConfig::default();
+    config.custom_setup = Box::new(move |path| lite_connect(path.to_owned(), busy).boxed());
+    config
+}
+
+async fn lite_connect(path: String, busy: Duration) -> diesel::ConnectionResult<lite::Conn> {
+    let mut conn = lite::Conn::establish(&path).await?;
+    let setup = format!(
+        "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;",
+        busy.as_millis()
+    );
+    conn.batch_execute(&setup).await.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
+type PgTls = tokio_postgres_rustls::MakeRustlsConnect;
+
+fn pg_settings(config: &Database) -> Result<(tokio_postgres::Config, PgTls), String> {
+    let tls = PgTls::new(crate::net::tls::client(None)?.as_ref().clone());
+    let mut settings: tokio_postgres::Config =
+        config.url.expose().parse().map_err(|error| format!("not a PostgreSQL URL: {error}"))?;
+    settings.application_name("httvps");
+    settings.connect_timeout(config.acquire_timeout);
+    let options = settings.get_options().unwrap_or_default();
+    let options = format!("{options} -c statement_timeout={}", config.statement_timeout.as_millis());
+    settings.options(options.trim());
+    Ok((settings, tls))
+}
+
+fn pg_setup(config: &Database) -> Result<ManagerConfig<pg::Conn>, String> {
+    let (settings, tls) = pg_settings(config)?;
+    let mut manager = ManagerConfig::default();
+    manager.custom_setup = Box::new(move |_| pg_connect(settings.clone(), tls.clone()).boxed());
+    Ok(manager)
+}
+
+async fn pg_connect(settings: tokio_postgres::Config, tls: PgTls) -> diesel::ConnectionResult<pg::Conn> {
+    let (client, connection) =
+        settings.connect(tls).await.map_err(|error| diesel::ConnectionError::BadConnection(reasons(&error)))?;
+    pg::Conn::try_from_client_and_connection(client, connection).await
+}
+
+fn reasons(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,194 @@
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::{Conn, sweep};
+use crate::control::admission::Refusal;
+use crate::control::db::Doomed;
+use crate::control::db::schema::{
+    devices, gateway_exit_regions, gateway_nodes, outline_nodes, plans, regions, sessions, subscriptions, users,
+};
+use crate::control::db::types::{Id, Time};
+use crate::control::models::{
+    Device, DeviceChange, Gateway, GatewayChange, NodeChange, OutlineNode, Plan, PlanChange, Region, RegionChange,
+    Session, Subscription, SubscriptionChange, User, UserChange, state,
+};
+use crate::frame::SessionCode;
+
+macro_rules! resource {
+    ($module:ident, $table:ident, $row:ty, $change:ty) => {
+        pub(crate) mod $module {
+            use super::*;
+
+            pub(crate) async fn get(conn: &mut Conn, id: Id) -> QueryResult<$row> {
+                $table::table.find(id).select(<$row>::as_select()).first(conn).await
+            }
+
+            pub(crate) async fn update(conn: &mut Conn, id: Id, change: &$change) -> QueryResult<$row> {
+                let changed = diesel::update($table::table.find(id)).set(change).execute(conn).await;
+                match changed {
+                    Ok(_) | Err(diesel::result::Error::QueryBuilderError(_)) => get(conn, id).await,
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    };
+}
+
+macro_rules! creatable {
+    ($create:ident, $table:ident, $row:ty) => {
+        pub(crate) async fn $create(conn: &mut Conn, row: &$row) -> QueryResult<()> {
+            diesel::insert_into($table::table).values(row).execute(conn).await.map(|_| ())
+        }
+    };
+}
+
+macro_rules! listed {
+    ($list:ident, $table:ident, $row:ty $(, $column:ident)?) => {
+        pub(crate) async fn $list(conn: &mut Conn, after: Option<Id>, of: Option<Id>, limit: i64) -> QueryResult<Vec<$row>> {
+            let mut query = $table::table.select(<$row>::as_select()).order($table::id).limit(limit).into_boxed();
+            if let Some(after) = after {
+                query = query.filter($table::id.gt(after));
+            }
+            if let Some(of) = of {
+                $(query = query.filter($table::$column.eq(of));)?
+                let _: Id = of;
+            }
+            query.load(conn).await
+        }
+    };
+}
+
+resource!(user, users, User, UserChange);
+resource!(device, devices, Device, DeviceChange);
+resource!(plan, plans, Plan, PlanChange);
+resource!(subscription, subscriptions, Subscription, SubscriptionChange);
+resource!(region, regions, Region, RegionChange);
+resource!(node, outline_nodes, OutlineNode, NodeChange);
+resource!(gateway, gateway_nodes, Gateway, GatewayChange);
+
+creatable!(create_user, users, User);
+creatable!(create_plan, plans, Plan);
+creatable!(create_subscription, subscriptions, Subscription);
+creatable!(create_region, regions, Region);
+creatable!(create_node, outline_nodes, OutlineNode);
+
+listed!(list_users, users, User);
+listed!(list_devices, devices, Device, user_id);
+listed!(list_plans, plans, Plan);
+listed!(list_subscriptions, subscriptions, Subscription, user_id);
+listed!(list_regions, regions, Region);
+listed!(list_nodes, outline_nodes, OutlineNode, region_id);
+listed!(list_gateways, gateway_nodes, Gateway, region_id);
+listed!(list_sessions, sessions, Session, device_id);
+
+/// The region of a code.
+pub(crate) async fn region_by_code(conn: &mut Conn, code: &str) -> QueryResult<Option<Region>> {
+    regions::table.filter(regions::code.eq(code)).select(Region::as_select()).first(conn).await.optional()
+}
+
+/// Codes of the exit regions that are listed for a gateway.
+pub(crate) async fn exit_codes(conn: &mut Conn, gateway: Id) -> QueryResult<Vec<String>> {
+    gateway_exit_regions::table
+        .inner_join(regions::table.on(regions::id.eq(gateway_exit_regions::region_id)))
+        .filter(gateway_exit_regions::gateway_node_id.eq(gateway))
+        .select(regions::code)
+        .order(regions::code)
+        .load(conn)
+        .await
+}
+
+/// Makes a gateway with its exit regions.
+pub(crate) async fn create_gateway(conn: &mut Conn, row: &Gateway, exits: &[Id]) -> QueryResult<()> {
+    transaction!(conn, async |conn: &mut Conn| {
+        diesel::insert_into(gateway_nodes::table).values(row).execute(conn).await?;
+        set_exits(conn, row.id, exits).await
+    })
+    .await
+}
+
+/// Replaces a gateway's exit regions.
+pub(crate) async fn set_exits(conn: &mut Conn, gateway: Id, exits: &[Id]) -> QueryResult<()> {
+    diesel::delete(gateway_exit_regions::table.filter(gateway_exit_regions::gateway_node_id.eq(gateway)))
+        .execute(conn)
+        .await?;
+    for exit in exits {
+        let row = (gateway_exit_regions::gateway_node_id.eq(gateway), gateway_exit_regions::region_id.eq(*exit));
+        diesel::insert_into(gateway_exit_regions::table).values(row).execute(conn).await?;
+    }
+    Ok(())
+}
+
+/// Makes a device if the user's plan has room for one.
+pub(crate) async fn create_device(conn: &mut Conn, row: &Device) -> Result<(), Refusal> {
+    transaction!(conn, async |conn: &mut Conn| {
+        super::lock_user(conn, row.user_id).await?;
+        let found: Vec<(Subscription, Plan)> = subscriptions::table
+            .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
+            .filter(subscriptions::user_id.eq(row.user_id))
+            .select((Subscription::as_select(), Plan::as_select()))
+            .order(subscriptions::valid_until.desc())
+            .load(conn)
+            .await?;
+        let plan = found.into_iter().find(|(subscription, _)| subscription.is_valid(row.created_at));
+        if let Some(max) = plan.and_then(|(_, plan)| plan.max_devices) {
+            let count: i64 = devices::table
+                .filter(devices::user_id.eq(row.user_id).and(devices::status.eq("active")))
+                .count()
+                .get_result(conn)
+                .await?;
+            if count >= i64::from(max) {
+                return Err(Refusal::Code(SessionCode::DeviceLimit));
+            }
+        }
+        diesel::insert_into(devices::table).values(row).execute(conn).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Ends a session for good and frees its place.
+pub(crate) async fn kill_session(conn: &mut Conn, id: Id, now: Time) -> QueryResult<Session> {
+    transaction!(conn, async |conn: &mut Conn| {
+        super::lock_sessions(conn, &[id]).await?;
+        let session: Session = sessions::table.find(id).select(Session::as_select()).first(conn).await?;
+        if state::LIVE.contains(&session.state.as_str()) {
+            if let Some(node) = session.outline_node_id {
+                diesel::update(outline_nodes::table.find(node))
+                    .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions - 1))
+                    .execute(conn)
+                    .await?;
+            }
+            let change = (sessions::state.eq(state::KILLED), sessions::ended_at.eq(now));
+            diesel::update(sessions::table.find(id)).set(change).execute(conn).await?;
+        }
+        sessions::table.find(id).select(Session::as_select()).first(conn).await
+    })
+    .await
+}
+
+/// Deletes a row; sessions that belong to it leave tombstones.
+pub(crate) async fn delete(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> QueryResult<usize> {
+    transaction!(conn, async |conn: &mut Conn| {
+        let of = sessions::table.select(sessions::id).into_boxed();
+        let doomed: Vec<Id> = match what {
+            Doomed::User => of.filter(sessions::user_id.eq(id)).load(conn).await?,
+            Doomed::Device => of.filter(sessions::device_id.eq(id)).load(conn).await?,
+            Doomed::Gateway => of.filter(sessions::gateway_node_id.eq(id)).load(conn).await?,
+            Doomed::Plan | Doomed::Subscription | Doomed::Region | Doomed::Node => Vec::new(),
+        };
+        if !doomed.is_empty() {
+            sweep::delete_sessions(conn, &doomed, now).await?;
+            sweep::recount(conn).await?;
+        }
+        match what {
+            Doomed::User => diesel::delete(users::table.find(id)).execute(conn).await,
+            Doomed::Device => diesel::delete(devices::table.find(id)).execute(conn).await,
+            Doomed::Plan => diesel::delete(plans::table.find(id)).execute(conn).await,
+            Doomed::Subscription => diesel::delete(subscriptions::table.find(id)).execute(conn).await,
+            Doomed::Region => diesel::delete(regions::table.find(id)).execute(conn).await,
+            Doomed::Node => diesel::delete(outline_nodes::table.find(id)).execute(conn).await,
+            Doomed::Gateway => diesel::delete(gateway_nodes::table.find(id)).execute(conn).await,
+        }
+    })
+    .await
+}

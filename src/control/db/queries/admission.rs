@@ -1,0 +1,214 @@
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::{Conn, lock_user, relax_durability};
+use crate::control::admission::{Admission, Facts, Grant, Refusal, Wish, choose};
+use crate::control::db::schema::{
+    devices, gateway_exit_regions, gateway_nodes, outline_nodes, plans, regions, sessions, subscriptions,
+    usage_periods, users,
+};
+use crate::control::db::types::{Id, Time};
+use crate::control::models::{
+    Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Subscription, User, state,
+};
+use crate::frame::SessionCode;
+
+/// The gateway whose token hashes to `hash`.
+pub(crate) async fn gateway(conn: &mut Conn, hash: &str) -> QueryResult<Option<Gateway>> {
+    gateway_nodes::table
+        .filter(gateway_nodes::token_hash.eq(hash))
+        .select(Gateway::as_select())
+        .first(conn)
+        .await
+        .optional()
+}
+
+/// The regions a gateway may use: those listed for it, else its own.
+pub(crate) async fn exit_regions(conn: &mut Conn, gateway: &Gateway) -> QueryResult<Vec<Region>> {
+    let listed: Vec<Region> = gateway_exit_regions::table
+        .inner_join(regions::table.on(regions::id.eq(gateway_exit_regions::region_id)))
+        .filter(gateway_exit_regions::gateway_node_id.eq(gateway.id))
+        .select(Region::as_select())
+        .load(conn)
+        .await?;
+    if listed.is_empty() {
+        return regions::table.filter(regions::id.eq(gateway.region_id)).select(Region::as_select()).load(conn).await;
+    }
+    Ok(listed)
+}
+
+/// Decides on a device and, if asked to, reserves a node for its session.
+pub(crate) async fn admit(conn: &mut Conn, wish: Wish) -> Result<Admission, Refusal> {
+    transaction!(conn, async |conn: &mut Conn| {
+        if wish.session.is_some() {
+            relax_durability(conn).await?;
+            lock_user(conn, wish.user).await?;
+        }
+        let facts = facts(conn, &wish).await?;
+        let grant = facts.judge(&wish)?;
+        let region = region(conn, &wish).await?;
+        let assigned = match wish.session {
+            Some(session) => Some(reserve(conn, &wish, &grant, session, region).await?),
+            None => None,
+        };
+        seen(conn, &wish).await?;
+        Ok(Admission { grant, assigned })
+    })
+    .await
+}
+
+async fn facts(conn: &mut Conn, wish: &Wish) -> QueryResult<Facts> {
+    let found: Option<(Device, User)> = devices::table
+        .inner_join(users::table.on(users::id.eq(devices::user_id)))
+        .filter(devices::id.eq(wish.device))
+        .select((Device::as_select(), User::as_select()))
+        .first(conn)
+        .await
+        .optional()?;
+    let Some((device, user)) = found else { return Ok(Facts::default()) };
+    let subscription = subscription(conn, user.id, wish.now).await?;
+    let mut facts = Facts { subscription, ..Facts::default() };
+    if let Some((subscription, plan)) = &facts.subscription {
+        let start = plan.period_start(subscription, wish.now);
+        facts.used = used(conn, subscription.id, start).await?;
+        if plan.max_devices.is_some() {
+            let older = devices::created_at
+                .lt(device.created_at)
+                .or(devices::created_at.eq(device.created_at).and(devices::id.lt(device.id)));
+            facts.older_devices = devices::table
+                .filter(devices::user_id.eq(user.id).and(devices::status.eq("active")).and(older))
+                .count()
+                .get_result(conn)
+                .await?;
+        }
+        if plan.max_sessions.is_some() {
+            let mut live = sessions::table
+                .filter(sessions::device_id.eq(device.id))
+                .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.gt(wish.now)))
+                .into_boxed();
+            if let Some(session) = wish.session {
+                live = live.filter(sessions::id.ne(session));
+            }
+            facts.live_sessions = live.count().get_result(conn).await?;
+        }
+    }
+    facts.device = Some((device, user));
+    Ok(facts)
+}
+
+/// The subscription that is valid and ends last, else the one that ended last.
+async fn subscription(conn: &mut Conn, user: Id, now: Time) -> QueryResult<Option<(Subscription, Plan)>> {
+    let mut all: Vec<(Subscription, Plan)> = subscriptions::table
+        .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
+        .filter(subscriptions::user_id.eq(user))
+        .select((Subscription::as_select(), Plan::as_select()))
+        .order(subscriptions::valid_until.desc())
+        .limit(20)
+        .load(conn)
+        .await?;
+    let at = all.iter().position(|(subscription, _)| subscription.is_valid(now)).unwrap_or(0);
+    Ok(if all.is_empty() { None } else { Some(all.swap_remove(at)) })
+}
+
+async fn used(conn: &mut Conn, subscription: Id, period_start: Time) -> QueryResult<u64> {
+    let used: Option<(i64, i64)> = usage_periods::table
+        .find((subscription, period_start))
+        .select((usage_periods::bytes_up, usage_periods::bytes_down))
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(used.map_or(0, |(up, down)| up.unsigned_abs().saturating_add(down.unsigned_abs())))
+}
+
+async fn seen(conn: &mut Conn, wish: &Wish) -> QueryResult<()> {
+    let device = diesel::update(devices::table.find(wish.device));
+    match &wish.client_version {
+        Some(version) => {
+            let change = (devices::last_seen_at.eq(wish.now), devices::client_version.eq(version));
+            device.set(change).execute(conn).await?
+        }
+        None => device.set(devices::last_seen_at.eq(wish.now)).execute(conn).await?,
+    };
+    Ok(())
+}
+
+async fn region(conn: &mut Conn, wish: &Wish) -> Result<Id, Refusal> {
+    let regions = exit_regions(conn, &wish.gateway).await?;
+    let region = regions.into_iter().find(|region| region.code == wish.region);
+    region.map(|region| region.id).ok_or(Refusal::Code(SessionCode::UnknownRegion))
+}
+
+async fn reserve(
+    conn: &mut Conn,
+    wish: &Wish,
+    grant: &Grant,
+    session: Id,
+    region: Id,
+) -> Result<(OutlineNode, Vec<Id>), Refusal> {
+    let held: Option<Session> =
+        sessions::table.find(session).select(Session::as_select()).first(conn).await.optional()?;
+    if let Some(held) = &held {
+        if held.device_id != wish.device || held.gateway_node_id != wish.gateway.id {
+            return Err(Refusal::SessionTaken);
+        }
+        if !state::LIVE.contains(&held.state.as_str()) {
+            return Err(Refusal::Code(SessionCode::SessionKilled));
+        }
+    }
+    let candidates: Vec<OutlineNode> = outline_nodes::table
+        .filter(outline_nodes::region_id.eq(region).and(outline_nodes::state.eq("active")))
+        .filter(outline_nodes::health_status.eq_any(["healthy", "unknown"]))
+        .filter(outline_nodes::active_sessions.lt(outline_nodes::max_sessions))
+        .filter(outline_nodes::id.ne_all(wish.exclude.clone()))
+        .select(OutlineNode::as_select())
+        .load(conn)
+        .await?;
+    let order = choose(candidates, wish.random);
+    let mut chosen = None;
+    for node in &order {
+        let taken = outline_nodes::table
+            .filter(outline_nodes::id.eq(node.id))
+            .filter(outline_nodes::active_sessions.lt(outline_nodes::max_sessions));
+        let taken = diesel::update(taken)
+            .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions + 1))
+            .execute(conn)
+            .await?;
+        if taken == 1 {
+            chosen = Some(node.clone());
+            break;
+        }
+    }
+    let Some(node) = chosen else { return Err(Refusal::Code(SessionCode::NoNodeAvailable)) };
+    let alternates = order.iter().map(|other| other.id).filter(|id| *id != node.id).collect();
+    let expires_at = wish.now.after(wish.reservation_ttl);
+    match held {
+        Some(held) => {
+            if let Some(old) = held.outline_node_id {
+                diesel::update(outline_nodes::table.find(old))
+                    .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions - 1))
+                    .execute(conn)
+                    .await?;
+            }
+            let change =
+                (sessions::outline_node_id.eq(node.id), sessions::expires_at.eq(held.expires_at.max(expires_at)));
+            diesel::update(sessions::table.find(session)).set(change).execute(conn).await?;
+        }
+        None => {
+            let row = NewSession {
+                id: session,
+                user_id: grant.user.id,
+                device_id: wish.device,
+                subscription_id: Some(grant.subscription.id),
+                gateway_node_id: wish.gateway.id,
+                outline_node_id: Some(node.id),
+                state: state::RESERVED,
+                started_at: wish.now,
+                expires_at,
+                bytes_up: 0,
+                bytes_down: 0,
+            };
+            diesel::insert_into(sessions::table).values(row).execute(conn).await?;
+        }
+    }
+    Ok((node, alternates))
+}

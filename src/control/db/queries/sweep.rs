@@ -1,0 +1,91 @@
+use diesel::prelude::*;
+use diesel::sql_types::Integer;
+use diesel_async::RunQueryDsl;
+
+use super::Conn;
+use crate::control::db::schema::{gateway_nodes, outline_nodes, session_tombstones, sessions};
+use crate::control::db::types::{Id, SqlTime, Time};
+use crate::control::models::state;
+use crate::control::sweep::{Cutoffs, Swept};
+
+/// Ends what is stale and recounts the nodes' sessions.
+pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swept> {
+    transaction!(conn, async |conn: &mut Conn| {
+        let expired = end(conn, state::RESERVED, state::EXPIRED, cutoffs.now).await?;
+        let reaped = end(conn, state::ACTIVE, state::REAPED, cutoffs.now).await?;
+        let gateways = diesel::update(
+            gateway_nodes::table
+                .filter(gateway_nodes::status.eq("online").and(gateway_nodes::last_heartbeat_at.lt(cutoffs.gateways))),
+        )
+        .set(gateway_nodes::status.eq("offline"))
+        .execute(conn)
+        .await?;
+        let nodes = diesel::update(
+            outline_nodes::table
+                .filter(outline_nodes::health_status.eq_any(["healthy", "unhealthy"]))
+                .filter(outline_nodes::last_heartbeat_at.lt(cutoffs.nodes)),
+        )
+        .set(outline_nodes::health_status.eq("offline"))
+        .execute(conn)
+        .await?;
+        recount(conn).await?;
+        let deleted = bury(conn, cutoffs).await?;
+        Ok(Swept { expired, reaped, gateways, nodes, deleted })
+    })
+    .await
+}
+
+async fn end(conn: &mut Conn, from: &str, to: &str, now: Time) -> QueryResult<usize> {
+    diesel::update(sessions::table.filter(sessions::state.eq(from).and(sessions::expires_at.lt(now))))
+        .set((sessions::state.eq(to), sessions::ended_at.eq(now)))
+        .execute(conn)
+        .await
+}
+
+/// Sets every node's count of sessions to what the sessions say.
+pub(crate) async fn recount(conn: &mut Conn) -> QueryResult<usize> {
+    diesel::sql_query(
+        "UPDATE outline_nodes SET active_sessions = live.count FROM (\
+         SELECT n.id, COUNT(s.id) AS count FROM outline_nodes n LEFT JOIN sessions s \
+         ON s.outline_node_id = n.id AND s.state IN ('reserved', 'active') GROUP BY n.id) AS live \
+         WHERE live.id = outline_nodes.id AND live.count <> outline_nodes.active_sessions",
+    )
+    .execute(conn)
+    .await
+}
+
+async fn bury(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<usize> {
+    diesel::delete(session_tombstones::table.filter(session_tombstones::deleted_at.lt(cutoffs.tombstones)))
+        .execute(conn)
+        .await?;
+    let old: Vec<Id> = sessions::table
+        .filter(sessions::ended_at.lt(cutoffs.sessions).and(sessions::state.ne_all(state::LIVE)))
+        .select(sessions::id)
+        .limit(cutoffs.batch)
+        .load(conn)
+        .await?;
+    delete_sessions(conn, &old, cutoffs.now).await
+}
+
+/// Deletes sessions and leaves tombstones, so that a late report charges nothing.
+pub(crate) async fn delete_sessions(conn: &mut Conn, ids: &[Id], now: Time) -> QueryResult<usize> {
+    let columns = (
+        session_tombstones::id,
+        session_tombstones::bytes_up,
+        session_tombstones::bytes_down,
+        session_tombstones::deleted_at,
+    );
+    sessions::table
+        .filter(sessions::id.eq_any(ids))
+        .select((sessions::id, sessions::bytes_up, sessions::bytes_down, now.into_sql::<SqlTime>()))
+        .insert_into(session_tombstones::table)
+        .into_columns(columns)
+        .execute(conn)
+        .await?;
+    diesel::delete(sessions::table.filter(sessions::id.eq_any(ids))).execute(conn).await
+}
+
+/// One row with 1: whether the database answers.
+pub(crate) async fn ping(conn: &mut Conn) -> QueryResult<i32> {
+    diesel::select(diesel::dsl::sql::<Integer>("1")).get_result(conn).await
+}

@@ -1,0 +1,213 @@
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Integer, Nullable, Text};
+use diesel_async::RunQueryDsl;
+
+use super::{Conn, lock_sessions};
+use crate::control::accounting::{Batch, Charged, Ledger, Outcome, Owner};
+use crate::control::db::schema::{devices, plans, session_tombstones, sessions, subscriptions, usage_periods, users};
+use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
+use crate::control::models::{NewSession, Plan, Session, Subscription, state};
+
+/// Takes a batch of cumulative counters and charges the differences, all or nothing.
+pub(crate) async fn report(conn: &mut Conn, batch: &Batch) -> QueryResult<Vec<Outcome>> {
+    transaction!(conn, async |conn: &mut Conn| {
+        let ids = batch.session_ids();
+        lock_sessions(conn, &ids).await?;
+        let mut known = load(conn, &ids).await?;
+        let strangers = batch.strangers(&known);
+        if !strangers.is_empty() {
+            known.extend(adopt(conn, batch, &strangers).await?);
+        }
+        let missing: Vec<Id> = ids.iter().copied().filter(|id| !known.contains_key(id)).collect();
+        let buried = buried(conn, &missing).await?;
+        let owners = owners(conn, &known).await?;
+        let plans = paid_by(conn, &known).await?;
+        let mut ledger = Ledger::new(batch, known, owners, plans, buried);
+        ledger.charge();
+        write_sessions(conn, batch, &ledger.charged).await?;
+        write_periods(conn, &ledger.periods).await?;
+        write_nodes(conn, &ledger.nodes).await?;
+        ledger.used = used(conn, &ledger.accounts()).await?;
+        Ok(ledger.outcomes())
+    })
+    .await
+}
+
+async fn load(conn: &mut Conn, ids: &[Id]) -> QueryResult<HashMap<Id, Session>> {
+    let rows: Vec<Session> =
+        sessions::table.filter(sessions::id.eq_any(ids)).select(Session::as_select()).load(conn).await?;
+    Ok(rows.into_iter().map(|session| (session.id, session)).collect())
+}
+
+/// Makes rows for sessions that started while the control plane was away; their token was checked.
+async fn adopt(conn: &mut Conn, batch: &Batch, strangers: &[(Id, Id, Time)]) -> QueryResult<HashMap<Id, Session>> {
+    let buried = buried(conn, &strangers.iter().map(|(session, ..)| *session).collect::<Vec<_>>()).await?;
+    let ids: Vec<Id> = strangers.iter().map(|(_, device, _)| *device).collect();
+    let users: HashMap<Id, Id> = devices::table
+        .filter(devices::id.eq_any(ids))
+        .select((devices::id, devices::user_id))
+        .load::<(Id, Id)>(conn)
+        .await?
+        .into_iter()
+        .collect();
+    let mut adopted = Vec::new();
+    for (session, device, started_at) in strangers {
+        let Some(user) = users.get(device).filter(|_| !buried.contains(session)) else { continue };
+        let subscription: Option<Id> = subscriptions::table
+            .filter(subscriptions::user_id.eq(*user).and(subscriptions::starts_at.le(*started_at)))
+            .order(subscriptions::valid_until.desc())
+            .select(subscriptions::id)
+            .first(conn)
+            .await
+            .optional()?;
+        let row = NewSession {
+            id: *session,
+            user_id: *user,
+            device_id: *device,
+            subscription_id: subscription,
+            gateway_node_id: batch.gateway,
+            outline_node_id: None,
+            state: state::RESERVED,
+            started_at: *started_at,
+            expires_at: batch.now,
+            bytes_up: 0,
+            bytes_down: 0,
+        };
+        diesel::insert_into(sessions::table).values(row).execute(conn).await?;
+        adopted.push(*session);
+    }
+    load(conn, &adopted).await
+}
+
+async fn buried(conn: &mut Conn, ids: &[Id]) -> QueryResult<Vec<Id>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = session_tombstones::table.filter(session_tombstones::id.eq_any(ids));
+    found.select(session_tombstones::id).load(conn).await
+}
+
+async fn owners(conn: &mut Conn, known: &HashMap<Id, Session>) -> QueryResult<HashMap<Id, Owner>> {
+    let ids: Vec<Id> = known.values().map(|session| session.device_id).collect();
+    let rows: Vec<(Id, String, String)> = devices::table
+        .inner_join(users::table.on(users::id.eq(devices::user_id)))
+        .filter(devices::id.eq_any(ids))
+        .select((devices::id, devices::status, users::status))
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(|(id, device, user)| (id, Owner { device, user })).collect())
+}
+
+async fn paid_by(conn: &mut Conn, known: &HashMap<Id, Session>) -> QueryResult<HashMap<Id, (Subscription, Plan)>> {
+    let ids: Vec<Id> = known.values().filter_map(|session| session.subscription_id).collect();
+    let rows: Vec<(Subscription, Plan)> = subscriptions::table
+        .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
+        .filter(subscriptions::id.eq_any(ids))
+        .select((Subscription::as_select(), Plan::as_select()))
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(|(subscription, plan)| (subscription.id, (subscription, plan))).collect())
+}
+
+/// `(…), (…)` with `columns` numbered places a row.
+fn places(rows: usize, columns: usize) -> String {
+    let mut text = String::new();
+    for row in 0..rows {
+        text.push_str(if row == 0 { "(" } else { ", (" });
+        for column in 1..=columns {
+            let comma = if column == 1 { "" } else { ", " };
+            let written = write!(text, "{comma}${}", row * columns + column);
+            debug_assert!(written.is_ok(), "a string grows");
+        }
+        text.push(')');
+    }
+    text
+}
+
+async fn write_sessions(conn: &mut Conn, batch: &Batch, charged: &[Charged]) -> QueryResult<()> {
+    if charged.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "UPDATE sessions SET last_report_at = v.column6, expires_at = v.column7, bytes_up = v.column2, \
+         bytes_down = v.column3, state = v.column4, ended_at = v.column5 \
+         FROM (VALUES {}) AS v WHERE sessions.id = v.column1",
+        places(charged.len(), 7),
+    );
+    let mut query = diesel::sql_query(sql).into_boxed();
+    for row in charged {
+        query = query
+            .bind::<SqlUuid, _>(row.session)
+            .bind::<BigInt, _>(row.bytes_up)
+            .bind::<BigInt, _>(row.bytes_down)
+            .bind::<Text, _>(row.state)
+            .bind::<Nullable<SqlTime>, _>(row.ended_at)
+            .bind::<SqlTime, _>(batch.now)
+            .bind::<SqlTime, _>(batch.expires_at);
+    }
+    query.execute(conn).await?;
+    Ok(())
+}
+
+async fn write_periods(conn: &mut Conn, periods: &BTreeMap<(Id, Time), (i64, i64)>) -> QueryResult<()> {
+    if periods.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "INSERT INTO usage_periods (subscription_id, period_start, bytes_up, bytes_down) VALUES {} \
+         ON CONFLICT (subscription_id, period_start) DO UPDATE SET \
+         bytes_up = usage_periods.bytes_up + excluded.bytes_up, \
+         bytes_down = usage_periods.bytes_down + excluded.bytes_down",
+        places(periods.len(), 4),
+    );
+    let mut query = diesel::sql_query(sql).into_boxed();
+    for ((subscription, start), (up, down)) in periods {
+        query = query
+            .bind::<SqlUuid, _>(*subscription)
+            .bind::<SqlTime, _>(*start)
+            .bind::<BigInt, _>(*up)
+            .bind::<BigInt, _>(*down);
+    }
+    query.execute(conn).await?;
+    Ok(())
+}
+
+async fn write_nodes(conn: &mut Conn, nodes: &BTreeMap<Id, i32>) -> QueryResult<()> {
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "UPDATE outline_nodes SET active_sessions = active_sessions + v.column2 FROM (VALUES {}) AS v \
+         WHERE outline_nodes.id = v.column1",
+        places(nodes.len(), 2),
+    );
+    let mut query = diesel::sql_query(sql).into_boxed();
+    for (node, change) in nodes {
+        query = query.bind::<SqlUuid, _>(*node).bind::<Integer, _>(*change);
+    }
+    query.execute(conn).await?;
+    Ok(())
+}
+
+async fn used(conn: &mut Conn, accounts: &[(Id, Time)]) -> QueryResult<HashMap<(Id, Time), u64>> {
+    if accounts.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<Id> = accounts.iter().map(|(subscription, _)| *subscription).collect();
+    let starts: Vec<Time> = accounts.iter().map(|(_, start)| *start).collect();
+    let rows: Vec<(Id, Time, i64, i64)> = usage_periods::table
+        .filter(usage_periods::subscription_id.eq_any(ids).and(usage_periods::period_start.eq_any(starts)))
+        .select((
+            usage_periods::subscription_id,
+            usage_periods::period_start,
+            usage_periods::bytes_up,
+            usage_periods::bytes_down,
+        ))
+        .load(conn)
+        .await?;
+    let total = |up: i64, down: i64| up.unsigned_abs().saturating_add(down.unsigned_abs());
+    Ok(rows.into_iter().map(|(id, start, up, down)| ((id, start), total(up, down))).collect())
+}

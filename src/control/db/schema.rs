@@ -1,0 +1,140 @@
+macro_rules! tables {
+    ($($table:ident ($($key:ident),+) { $($column:ident -> $kind:ty,)+ })+) => {
+        $(diesel::table! {
+            use diesel::sql_types::*;
+            use crate::control::db::types::{SqlTime, SqlUuid};
+            $table ($($key),+) { $($column -> $kind,)+ }
+        })+
+    };
+}
+
+tables! {
+    users (id) {
+        id -> SqlUuid,
+        identifier_kind -> Text,
+        identifier -> Text,
+        status -> Text,
+        created_at -> SqlTime,
+        updated_at -> SqlTime,
+    }
+    devices (id) {
+        id -> SqlUuid,
+        user_id -> SqlUuid,
+        device_uuid -> Text,
+        platform -> Text,
+        client_version -> Nullable<Text>,
+        status -> Text,
+        created_at -> SqlTime,
+        last_seen_at -> Nullable<SqlTime>,
+    }
+    plans (id) {
+        id -> SqlUuid,
+        name -> Text,
+        max_devices -> Nullable<Integer>,
+        max_sessions -> Nullable<Integer>,
+        traffic_limit_gb -> Nullable<Double>,
+        rate_limit_mbps -> Nullable<Integer>,
+        period -> Text,
+        price -> BigInt,
+        currency -> Text,
+        created_at -> SqlTime,
+    }
+    subscriptions (id) {
+        id -> SqlUuid,
+        user_id -> SqlUuid,
+        plan_id -> SqlUuid,
+        status -> Text,
+        starts_at -> SqlTime,
+        valid_until -> SqlTime,
+        created_at -> SqlTime,
+    }
+    usage_periods (subscription_id, period_start) {
+        subscription_id -> SqlUuid,
+        period_start -> SqlTime,
+        bytes_up -> BigInt,
+        bytes_down -> BigInt,
+    }
+    regions (id) {
+        id -> SqlUuid,
+        code -> Text,
+        name -> Text,
+    }
+    outline_nodes (id) {
+        id -> SqlUuid,
+        region_id -> SqlUuid,
+        name -> Text,
+        internal_ip -> Text,
+        ss_port -> Integer,
+        ss_method -> Text,
+        ss_password -> Text,
+        max_sessions -> Integer,
+        active_sessions -> Integer,
+        weight -> Integer,
+        state -> Text,
+        health_status -> Text,
+        last_heartbeat_at -> Nullable<SqlTime>,
+        created_at -> SqlTime,
+    }
+    gateway_nodes (id) {
+        id -> SqlUuid,
+        region_id -> SqlUuid,
+        name -> Text,
+        public_ip -> Text,
+        internal_ip -> Text,
+        status -> Text,
+        draining -> Bool,
+        token_hash -> Text,
+        version -> Text,
+        sessions -> BigInt,
+        streams -> BigInt,
+        last_heartbeat_at -> Nullable<SqlTime>,
+        created_at -> SqlTime,
+    }
+    gateway_exit_regions (gateway_node_id, region_id) {
+        gateway_node_id -> SqlUuid,
+        region_id -> SqlUuid,
+    }
+    node_health (outline_node_id, gateway_node_id) {
+        outline_node_id -> SqlUuid,
+        gateway_node_id -> SqlUuid,
+        healthy -> Bool,
+        latency_ms -> Nullable<Integer>,
+        checked_at -> SqlTime,
+    }
+    sessions (id) {
+        id -> SqlUuid,
+        user_id -> SqlUuid,
+        device_id -> SqlUuid,
+        subscription_id -> Nullable<SqlUuid>,
+        gateway_node_id -> SqlUuid,
+        outline_node_id -> Nullable<SqlUuid>,
+        state -> Text,
+        started_at -> SqlTime,
+        last_report_at -> Nullable<SqlTime>,
+        expires_at -> SqlTime,
+        ended_at -> Nullable<SqlTime>,
+        bytes_up -> BigInt,
+        bytes_down -> BigInt,
+    }
+    session_tombstones (id) {
+        id -> SqlUuid,
+        bytes_up -> BigInt,
+        bytes_down -> BigInt,
+        deleted_at -> SqlTime,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(
+    users,
+    devices,
+    plans,
+    subscriptions,
+    usage_periods,
+    regions,
+    outline_nodes,
+    gateway_nodes,
+    gateway_exit_regions,
+    node_health,
+    sessions,
+    session_tombstones,
+);

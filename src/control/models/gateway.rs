@@ -1,0 +1,37 @@
+use diesel::prelude::*;
+use serde::Serialize;
+
+use crate::control::db::schema::gateway_nodes;
+use crate::control::db::types::{Id, Time};
+
+/// A gateway; of its token only the hash is kept.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[diesel(table_name = gateway_nodes)]
+pub struct Gateway {
+    pub id: Id,
+    pub region_id: Id,
+    pub name: String,
+    pub public_ip: String,
+    pub internal_ip: String,
+    pub status: String,
+    pub draining: bool,
+    #[serde(skip)]
+    pub token_hash: String,
+    pub version: String,
+    pub sessions: i64,
+    pub streams: i64,
+    pub last_heartbeat_at: Option<Time>,
+    pub created_at: Time,
+}
+
+/// What an administrator may change of a gateway.
+#[derive(Clone, Debug, Default, AsChangeset)]
+#[diesel(table_name = gateway_nodes)]
+pub struct GatewayChange {
+    pub region_id: Option<Id>,
+    pub name: Option<String>,
+    pub public_ip: Option<String>,
+    pub internal_ip: Option<String>,
+    pub draining: Option<bool>,
+    pub token_hash: Option<String>,
+}

@@ -1,0 +1,41 @@
+use diesel::prelude::*;
+use serde::Serialize;
+
+use crate::control::db::schema::outline_nodes;
+use crate::control::db::types::{Id, Time};
+
+/// A Shadowsocks server; its password is sealed and never answered.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[diesel(table_name = outline_nodes)]
+pub struct OutlineNode {
+    pub id: Id,
+    pub region_id: Id,
+    pub name: String,
+    pub internal_ip: String,
+    pub ss_port: i32,
+    pub ss_method: String,
+    #[serde(skip)]
+    pub ss_password: String,
+    pub max_sessions: i32,
+    pub active_sessions: i32,
+    pub weight: i32,
+    pub state: String,
+    pub health_status: String,
+    pub last_heartbeat_at: Option<Time>,
+    pub created_at: Time,
+}
+
+/// What an administrator may change of a node.
+#[derive(Clone, Debug, Default, AsChangeset)]
+#[diesel(table_name = outline_nodes)]
+pub struct NodeChange {
+    pub region_id: Option<Id>,
+    pub name: Option<String>,
+    pub internal_ip: Option<String>,
+    pub ss_port: Option<i32>,
+    pub ss_method: Option<String>,
+    pub ss_password: Option<String>,
+    pub max_sessions: Option<i32>,
+    pub weight: Option<i32>,
+    pub state: Option<String>,
+}

@@ -1,0 +1,58 @@
+use diesel::prelude::*;
+use serde::Serialize;
+
+use crate::control::db::schema::sessions;
+use crate::control::db::types::{Id, Time};
+
+/// States of a session.
+pub mod state {
+    /// A node is reserved; nothing was reported yet.
+    pub const RESERVED: &str = "reserved";
+    /// Reported and alive.
+    pub const ACTIVE: &str = "active";
+    /// Reported as over; sticky.
+    pub const ENDED: &str = "ended";
+    /// The reservation was never used; reopens with a report.
+    pub const EXPIRED: &str = "expired";
+    /// Its gateway fell silent; reopens with a report.
+    pub const REAPED: &str = "reaped";
+    /// Ended by an administrator; does not reopen.
+    pub const KILLED: &str = "killed";
+    /// The states that hold a place on a node.
+    pub const LIVE: [&str; 2] = [RESERVED, ACTIVE];
+}
+
+/// One tunnel of a device and what it moved.
+#[derive(Clone, Debug, Queryable, Selectable, Serialize)]
+pub struct Session {
+    pub id: Id,
+    pub user_id: Id,
+    pub device_id: Id,
+    pub subscription_id: Option<Id>,
+    pub gateway_node_id: Id,
+    pub outline_node_id: Option<Id>,
+    pub state: String,
+    pub started_at: Time,
+    pub last_report_at: Option<Time>,
+    pub expires_at: Time,
+    pub ended_at: Option<Time>,
+    pub bytes_up: i64,
+    pub bytes_down: i64,
+}
+
+/// A session as it is made.
+#[derive(Clone, Debug, Insertable)]
+#[diesel(table_name = sessions)]
+pub struct NewSession {
+    pub id: Id,
+    pub user_id: Id,
+    pub device_id: Id,
+    pub subscription_id: Option<Id>,
+    pub gateway_node_id: Id,
+    pub outline_node_id: Option<Id>,
+    pub state: &'static str,
+    pub started_at: Time,
+    pub expires_at: Time,
+    pub bytes_up: i64,
+    pub bytes_down: i64,
+}
