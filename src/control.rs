@@ -3,5 +3,176 @@
 mod accounting;
 mod admission;
 pub mod db;
+mod error;
+mod extract;
+mod handlers;
+mod lenient;
 mod models;
+mod router;
+mod seal;
 mod sweep;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use prometheus::{HistogramVec, IntGauge};
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+
+use crate::config::{self, ConfigError, Database, Ops, Secret, Sessions, Source};
+use crate::digest::sha256_hex;
+use crate::lifecycle::Shutdown;
+use crate::metrics::Metrics;
+use crate::net::ops::Readiness;
+use crate::net::tls::Identity;
+use crate::net::{http, listener, ops, tls};
+use crate::token::{Issuer, Verifier};
+
+use db::Db;
+use seal::Sealer;
+
+/// Why the control plane cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("database: {0}")]
+    Database(String),
+    #[error("database.url: the schema lacks {0}; run `httvps migrate`")]
+    Schema(String),
+}
+
+/// What handlers share.
+struct State {
+    db: Db,
+    issuer: Issuer,
+    verifier: Verifier,
+    sealer: Sealer,
+    bootstrap_hash: Option<String>,
+    config: config::Control,
+    sessions: Sessions,
+    metrics: ControlMetrics,
+}
+
+struct ControlMetrics {
+    all: Metrics,
+    http: HistogramVec,
+    pool_in_use: IntGauge,
+    pool_size: IntGauge,
+}
+
+impl ControlMetrics {
+    fn new() -> Self {
+        let all = Metrics::new("control");
+        Self {
+            http: all.seconds_by("httvps_http_request_seconds", "Time to answer a request", &["route", "status"]),
+            pool_in_use: all.gauge("httvps_db_pool_in_use", "Database connections in use"),
+            pool_size: all.gauge("httvps_db_pool_size", "Most database connections"),
+            all,
+        }
+    }
+}
+
+/// A control plane that is bound and has not begun to serve.
+pub struct Control {
+    state: Arc<State>,
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    ops: Option<TcpListener>,
+}
+
+impl Control {
+    /// Loads keys, checks the schema and binds the sockets.
+    pub async fn bind(source: &Source) -> Result<Self, StartError> {
+        let database: Database = source.section()?;
+        let config: config::Control = source.section()?;
+        let sessions: Sessions = source.section()?;
+        if database.url.is_empty() {
+            return Err(source.unusable::<Database>("url", "must be set").into());
+        }
+        let key = |name, secret: &Secret| {
+            key_bytes(secret).map_err(|reason| source.unusable::<config::Control>(name, reason))
+        };
+        let issuer = Issuer::new(&key("signing_key", &config.signing_key)?)
+            .map_err(|reason| source.unusable::<config::Control>("signing_key", reason))?;
+        let sealer = Sealer::new(&key("encryption_key", &config.encryption_key)?)
+            .map_err(|reason| source.unusable::<config::Control>("encryption_key", reason))?;
+        let tls = if config.cert.is_empty() {
+            None
+        } else {
+            let identity = Identity::read(&config.cert, &config.key);
+            let made = identity.and_then(|identity| tls::server(&identity));
+            Some(made.map_err(|reason| source.unusable::<config::Control>("cert", reason))?)
+        };
+        let status = db::status(&database).await.map_err(|error| StartError::Database(error.to_string()))?;
+        if !status.pending.is_empty() {
+            return Err(StartError::Schema(status.pending.join(", ")));
+        }
+        let db = Db::open(&database).map_err(|reason| source.unusable::<Database>("url", reason))?;
+        let listener = listener::bind(&config.listen)
+            .await
+            .map_err(|reason| source.unusable::<config::Control>("listen", reason))?;
+        let ops: Ops = source.section()?;
+        let ops =
+            ops::bind(&ops.control_listen).await.map_err(|reason| source.unusable::<Ops>("control_listen", reason))?;
+        let bootstrap_hash =
+            (!config.bootstrap_key.is_empty()).then(|| sha256_hex(config.bootstrap_key.expose().as_bytes()));
+        let verifier = Verifier::new(issuer.key_set());
+        let metrics = ControlMetrics::new();
+        let state = State { db, issuer, verifier, sealer, bootstrap_hash, config, sessions, metrics };
+        Ok(Self { state: Arc::new(state), listener, tls, ops })
+    }
+
+    /// Where the REST API listens.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Where the operations listener is, if there is one.
+    pub fn ops_address(&self) -> Option<SocketAddr> {
+        self.ops.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Whether it speaks HTTPS.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Serves until drained.
+    pub async fn serve(self, shutdown: Shutdown) {
+        let state = self.state;
+        let sweeper = sweep::run(state.db.clone(), state.sessions.clone(), shutdown.clone());
+        let api = http::serve(self.listener, self.tls, router::router(Arc::clone(&state)), &shutdown);
+        let ops = async {
+            if let Some(listener) = self.ops {
+                let metrics = state.metrics.all.clone();
+                ops::serve(listener, metrics, Arc::clone(&state), &shutdown).await;
+            }
+        };
+        tokio::join!(sweeper, api, ops);
+    }
+}
+
+impl Readiness for State {
+    async fn ready(&self) -> Result<(), String> {
+        self.db.ping().await.map_err(|error| error.to_string())
+    }
+
+    fn refresh(&self) {
+        let (in_use, size) = self.db.usage();
+        self.metrics.pool_in_use.set(i64::try_from(in_use).unwrap_or(i64::MAX));
+        self.metrics.pool_size.set(i64::try_from(size).unwrap_or(i64::MAX));
+    }
+}
+
+fn key_bytes(secret: &Secret) -> Result<Vec<u8>, &'static str> {
+    if secret.is_empty() {
+        return Err("must be set; `httvps admin keygen` prints fresh keys");
+    }
+    match BASE64_STANDARD.decode(secret.expose().trim()) {
+        Ok(bytes) if bytes.len() == 32 => Ok(bytes),
+        _ => Err("must be 32 bytes in base64; `httvps admin keygen` prints fresh keys"),
+    }
+}

@@ -3,9 +3,12 @@
 pub mod api;
 pub mod config;
 pub mod control;
+pub mod digest;
 pub mod frame;
 pub mod lifecycle;
 pub mod metrics;
 pub mod mux;
 pub mod net;
+pub mod shadowsocks;
 pub mod telemetry;
+pub mod token;

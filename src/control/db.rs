@@ -1,8 +1,8 @@
 //! PostgreSQL and SQLite behind one set of queries (docs/01, "Database").
 
-mod lite;
+pub(crate) mod lite;
 mod migrations;
-mod pg;
+pub(crate) mod pg;
 pub mod schema;
 pub mod types;
 

@@ -7,7 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use super::http;
+use super::{http, listener};
 use crate::lifecycle::Shutdown;
 use crate::metrics::Metrics;
 
@@ -15,10 +15,23 @@ use crate::metrics::Metrics;
 pub trait Readiness: Send + Sync + 'static {
     /// `Err` with one line of reason.
     fn ready(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Sets gauges that are read rather than counted, before they are shown.
+    fn refresh(&self) {}
+}
+
+/// Binds the address of an operations listener, if there is one.
+pub async fn bind(address: &str) -> Result<Option<TcpListener>, String> {
+    if address.is_empty() { Ok(None) } else { listener::bind(address).await.map(Some) }
 }
 
 /// Serves until drained.
 pub async fn serve<R: Readiness>(listener: TcpListener, metrics: Metrics, readiness: Arc<R>, shutdown: &Shutdown) {
+    let shown = Arc::clone(&readiness);
+    let render = move || async move {
+        shown.refresh();
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())
+    };
     let draining = shutdown.clone();
     let ready = move || async move {
         if draining.is_draining() {
@@ -29,7 +42,6 @@ pub async fn serve<R: Readiness>(listener: TcpListener, metrics: Metrics, readin
             Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
         }
     };
-    let render = move || async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()) };
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

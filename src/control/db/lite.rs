@@ -3,7 +3,7 @@ use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
 use super::types::Id;
 
-pub(super) type Conn = SyncConnectionWrapper<SqliteConnection>;
+pub(crate) type Conn = SyncConnectionWrapper<SqliteConnection>;
 
 macro_rules! transaction {
     ($conn:expr, $body:expr) => {
@@ -27,12 +27,12 @@ pub(super) async fn relax_durability(_: &mut Conn) -> QueryResult<()> {
 }
 
 #[path = "queries/admin.rs"]
-pub(super) mod admin;
+pub(crate) mod admin;
 #[path = "queries/admission.rs"]
-pub(super) mod admission;
+pub(crate) mod admission;
 #[path = "queries/health.rs"]
-pub(super) mod health;
+pub(crate) mod health;
 #[path = "queries/sweep.rs"]
-pub(super) mod sweep;
+pub(crate) mod sweep;
 #[path = "queries/usage.rs"]
-pub(super) mod usage;
+pub(crate) mod usage;

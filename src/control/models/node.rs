@@ -1,7 +1,7 @@
 use diesel::prelude::*;
 use serde::Serialize;
 
-use crate::control::db::schema::outline_nodes;
+use crate::control::db::schema::{node_health, outline_nodes};
 use crate::control::db::types::{Id, Time};
 
 /// A Shadowsocks server; its password is sealed and never answered.
@@ -38,4 +38,15 @@ pub struct NodeChange {
     pub max_sessions: Option<i32>,
     pub weight: Option<i32>,
     pub state: Option<String>,
+}
+
+/// A gateway's view of a node.
+#[derive(Clone, Copy, Debug, Insertable, AsChangeset)]
+#[diesel(table_name = node_health)]
+pub struct NodeView {
+    pub outline_node_id: Id,
+    pub gateway_node_id: Id,
+    pub healthy: bool,
+    pub latency_ms: Option<i32>,
+    pub checked_at: Time,
 }

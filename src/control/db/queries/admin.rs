@@ -107,7 +107,11 @@ pub(crate) async fn create_gateway(conn: &mut Conn, row: &Gateway, exits: &[Id])
 }
 
 /// Replaces a gateway's exit regions.
-pub(crate) async fn set_exits(conn: &mut Conn, gateway: Id, exits: &[Id]) -> QueryResult<()> {
+pub(crate) async fn replace_exits(conn: &mut Conn, gateway: Id, exits: &[Id]) -> QueryResult<()> {
+    transaction!(conn, async |conn: &mut Conn| set_exits(conn, gateway, exits).await).await
+}
+
+async fn set_exits(conn: &mut Conn, gateway: Id, exits: &[Id]) -> QueryResult<()> {
     diesel::delete(gateway_exit_regions::table.filter(gateway_exit_regions::gateway_node_id.eq(gateway)))
         .execute(conn)
         .await?;
@@ -146,11 +150,16 @@ pub(crate) async fn create_device(conn: &mut Conn, row: &Device) -> Result<(), R
     .await
 }
 
+/// One session.
+pub(crate) async fn get_session(conn: &mut Conn, id: Id) -> QueryResult<Session> {
+    sessions::table.find(id).select(Session::as_select()).first(conn).await
+}
+
 /// Ends a session for good and frees its place.
 pub(crate) async fn kill_session(conn: &mut Conn, id: Id, now: Time) -> QueryResult<Session> {
     transaction!(conn, async |conn: &mut Conn| {
         super::lock_sessions(conn, &[id]).await?;
-        let session: Session = sessions::table.find(id).select(Session::as_select()).first(conn).await?;
+        let session = get_session(conn, id).await?;
         if state::LIVE.contains(&session.state.as_str()) {
             if let Some(node) = session.outline_node_id {
                 diesel::update(outline_nodes::table.find(node))
@@ -161,7 +170,7 @@ pub(crate) async fn kill_session(conn: &mut Conn, id: Id, now: Time) -> QueryRes
             let change = (sessions::state.eq(state::KILLED), sessions::ended_at.eq(now));
             diesel::update(sessions::table.find(id)).set(change).execute(conn).await?;
         }
-        sessions::table.find(id).select(Session::as_select()).first(conn).await
+        get_session(conn, id).await
     })
     .await
 }

@@ -4,18 +4,7 @@ use diesel_async::RunQueryDsl;
 use super::{Conn, admission};
 use crate::control::db::schema::{gateway_exit_regions, gateway_nodes, node_health, outline_nodes, regions};
 use crate::control::db::types::{Id, Time};
-use crate::control::models::{Gateway, OutlineNode};
-
-/// A gateway's view of a node.
-#[derive(Clone, Copy, Debug, Insertable, AsChangeset)]
-#[diesel(table_name = node_health)]
-pub(crate) struct NodeView {
-    pub(crate) outline_node_id: Id,
-    pub(crate) gateway_node_id: Id,
-    pub(crate) healthy: bool,
-    pub(crate) latency_ms: Option<i32>,
-    pub(crate) checked_at: Time,
-}
+use crate::control::models::{Gateway, NodeView, OutlineNode};
 
 /// Notes that a gateway is alive; gives the nodes it may use with their regions' codes.
 pub(crate) async fn gateway_alive(
@@ -51,7 +40,7 @@ pub(crate) async fn node_seen(
     gateway: &Gateway,
     view: NodeView,
     since: Time,
-) -> QueryResult<Option<&'static str>> {
+) -> QueryResult<Option<String>> {
     let exits = admission::exit_regions(conn, gateway).await?;
     transaction!(conn, async |conn: &mut Conn| {
         let node: Option<Id> = outline_nodes::table
@@ -92,7 +81,7 @@ pub(crate) async fn node_seen(
             .set((outline_nodes::health_status.eq(health), outline_nodes::last_heartbeat_at.eq(view.checked_at)))
             .execute(conn)
             .await?;
-        Ok(Some(health))
+        Ok(Some(health.to_owned()))
     })
     .await
 }

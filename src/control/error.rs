@@ -1,0 +1,117 @@
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use diesel::result::{DatabaseErrorKind, Error as Diesel};
+
+use crate::api::FieldError;
+use crate::control::admission::Refusal;
+use crate::control::db::DbError;
+use crate::frame::SessionCode;
+
+/// Why a request is refused; answered as problem+json by the router's outermost layer.
+#[derive(Clone, Debug)]
+pub(super) struct ApiError {
+    pub(super) status: StatusCode,
+    pub(super) code: String,
+    pub(super) detail: Option<String>,
+    pub(super) errors: Vec<FieldError>,
+    pub(super) retry_after: Option<u64>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &str) -> Self {
+        Self { status, code: code.into(), detail: None, errors: Vec::new(), retry_after: None }
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED")
+    }
+
+    pub(super) fn forbidden(detail: &str) -> Self {
+        Self { detail: Some(detail.into()), ..Self::new(StatusCode::FORBIDDEN, "FORBIDDEN") }
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NOT_FOUND")
+    }
+
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..Self::new(StatusCode::BAD_REQUEST, "BAD_REQUEST") }
+    }
+
+    pub(super) fn invalid(field: &str, code: &str, detail: impl Into<String>) -> Self {
+        Self {
+            detail: Some(detail.into()),
+            errors: vec![FieldError { field: field.into(), code: code.into() }],
+            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "INVALID")
+        }
+    }
+
+    pub(super) fn conflict(code: &str, detail: &str) -> Self {
+        Self { detail: Some(detail.into()), ..Self::new(StatusCode::CONFLICT, code) }
+    }
+
+    pub(super) fn refused(code: SessionCode) -> Self {
+        let status = match code {
+            SessionCode::UnknownRegion => StatusCode::NOT_FOUND,
+            SessionCode::NoNodeAvailable | SessionCode::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            SessionCode::DeviceLimit | SessionCode::TooManySessions => StatusCode::CONFLICT,
+            _ => StatusCode::FORBIDDEN,
+        };
+        Self::new(status, code.as_str())
+    }
+
+    pub(super) fn internal(cause: impl std::fmt::Display) -> Self {
+        tracing::error!(%cause, "request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL")
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<Diesel> for ApiError {
+    fn from(error: Diesel) -> Self {
+        match error {
+            Diesel::NotFound => Self::not_found(),
+            Diesel::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => {
+                Self::conflict("CONFLICT", "something with the same name, identifier or address exists")
+            }
+            Diesel::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _) => {
+                Self::conflict("IN_USE", "it refers to something that does not exist, or something refers to it")
+            }
+            Diesel::DatabaseError(DatabaseErrorKind::CheckViolation, info) => Self::invalid(
+                info.column_name().or(info.constraint_name()).unwrap_or("body"),
+                "OUT_OF_RANGE",
+                info.message(),
+            ),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<DbError> for ApiError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Query(error) => error.into(),
+            DbError::Unavailable(cause) => {
+                tracing::warn!(%cause, "no database connection");
+                Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "DATABASE_UNAVAILABLE") }
+            }
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Code(code) => Self::refused(code),
+            Refusal::SessionTaken => Self::conflict("SESSION_TAKEN", "the session id is another device's or gateway's"),
+            Refusal::Database(error) => error.into(),
+        }
+    }
+}

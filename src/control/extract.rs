@@ -1,0 +1,82 @@
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use super::State;
+use super::db::on;
+use super::error::ApiError;
+use super::models::Gateway;
+use crate::digest::{equal, sha256_hex};
+
+fn bearer(parts: &Parts) -> Result<&str, ApiError> {
+    let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let (scheme, token) = header.and_then(|text| text.split_once(' ')).ok_or_else(ApiError::unauthorized)?;
+    if !scheme.eq_ignore_ascii_case("bearer") || token.trim().is_empty() {
+        return Err(ApiError::unauthorized());
+    }
+    Ok(token.trim())
+}
+
+/// A request of a gateway, by its token.
+pub(super) struct FromGateway(pub(super) Gateway);
+
+impl FromRequestParts<Arc<State>> for FromGateway {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, ApiError> {
+        let hash = sha256_hex(bearer(parts)?.as_bytes());
+        let found = on!(&mut state.db.get().await?, admission::gateway(&hash))?;
+        found.map(Self).ok_or_else(ApiError::unauthorized)
+    }
+}
+
+/// A request of an administrator, by his key.
+pub(super) struct FromAdmin;
+
+impl FromRequestParts<Arc<State>> for FromAdmin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, ApiError> {
+        let hash = sha256_hex(bearer(parts)?.as_bytes());
+        match &state.bootstrap_hash {
+            Some(expected) if equal(expected, &hash) => Ok(Self),
+            _ => Err(ApiError::unauthorized()),
+        }
+    }
+}
+
+/// A JSON body; the error names the field.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<State>> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Arc<State>) -> Result<Self, ApiError> {
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        serde_path_to_error::deserialize(&mut json).map(Self).map_err(|error| {
+            let reason = error.inner().to_string();
+            if error.inner().is_syntax() || error.inner().is_eof() {
+                return ApiError::bad_request(format!("not JSON: {reason}"));
+            }
+            let quoted = reason.split('`').nth(1).unwrap_or("body").to_owned();
+            let path = error.path().to_string();
+            let is_root = path == "." || path.is_empty();
+            let field = if is_root { quoted } else { path };
+            let code = if reason.starts_with("missing field") {
+                "MISSING"
+            } else if reason.starts_with("unknown field") {
+                "UNKNOWN"
+            } else {
+                "INVALID"
+            };
+            ApiError::invalid(&field, code, reason)
+        })
+    }
+}

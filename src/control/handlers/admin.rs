@@ -1,0 +1,139 @@
+//! Administration: one file a resource, the same five verbs each.
+
+mod gateways;
+mod nodes;
+mod plans;
+mod sessions;
+mod users;
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State as Shared};
+use axum::http::StatusCode;
+use axum::routing::{MethodRouter, get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::control::State;
+use crate::control::db::types::{Id, Time};
+use crate::control::db::{DbConn, Doomed, on};
+use crate::control::error::ApiError;
+use crate::control::extract::FromAdmin;
+
+/// A page of a list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    after: Option<Uuid>,
+    limit: Option<u32>,
+    user_id: Option<Uuid>,
+    device_id: Option<Uuid>,
+    region_id: Option<Uuid>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    items: Vec<Value>,
+    next: Option<Id>,
+}
+
+impl Page {
+    fn limit(&self, state: &State) -> i64 {
+        i64::from(self.limit.unwrap_or(100).clamp(1, state.config.page_max))
+    }
+
+    fn after(&self) -> Option<Id> {
+        self.after.map(Id)
+    }
+}
+
+fn listed<T: Serialize>(rows: &[T], id: impl Fn(&T) -> Id, limit: i64) -> Result<Json<Listed>, ApiError> {
+    let full = i64::try_from(rows.len()).is_ok_and(|count| count >= limit);
+    let next = if full { rows.last().map(id) } else { None };
+    let items = rows.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(ApiError::internal)?;
+    Ok(Json(Listed { items, next }))
+}
+
+type Created = (StatusCode, Json<Value>);
+
+fn created(row: &impl Serialize) -> Result<Created, ApiError> {
+    Ok((StatusCode::CREATED, Json(serde_json::to_value(row).map_err(ApiError::internal)?)))
+}
+
+/// A row with fields that are shown only now.
+fn created_with(row: &impl Serialize, more: Value) -> Result<Created, ApiError> {
+    let mut value = serde_json::to_value(row).map_err(ApiError::internal)?;
+    if let (Value::Object(fields), Value::Object(more)) = (&mut value, more) {
+        fields.extend(more);
+    }
+    Ok((StatusCode::CREATED, Json(value)))
+}
+
+/// Refuses a text that is none of the allowed ones.
+fn one_of(field: &str, value: Option<&str>, allowed: &[&str]) -> Result<(), ApiError> {
+    match value {
+        Some(value) if !allowed.contains(&value) => {
+            Err(ApiError::invalid(field, "INVALID", format!("must be one of {}", allowed.join(", "))))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a text that is empty or too long.
+fn text(field: &str, value: Option<&str>) -> Result<(), ApiError> {
+    match value {
+        Some(value) if value.trim().is_empty() => Err(ApiError::invalid(field, "INVALID", "must not be empty")),
+        Some(value) if value.len() > 255 => Err(ApiError::invalid(field, "TOO_LONG", "at most 255 bytes")),
+        _ => Ok(()),
+    }
+}
+
+/// The region of a code.
+async fn region(conn: &mut DbConn, field: &str, code: &str) -> Result<Id, ApiError> {
+    let region = on!(conn, admin::region_by_code(code))?;
+    let region = region.ok_or_else(|| ApiError::invalid(field, "UNKNOWN", format!("there is no region {code:?}")))?;
+    Ok(region.id)
+}
+
+async fn delete(state: &State, what: Doomed, id: Uuid) -> Result<StatusCode, ApiError> {
+    match on!(&mut state.db.get().await?, admin::delete(what, Id(id), Time::now()))? {
+        0 => Err(ApiError::not_found()),
+        _ => Ok(StatusCode::NO_CONTENT),
+    }
+}
+
+fn deleting(what: Doomed) -> MethodRouter<Arc<State>> {
+    axum::routing::delete(move |_: FromAdmin, Shared(state): Shared<Arc<State>>, Path(id): Path<Uuid>| async move {
+        delete(&state, what, id).await
+    })
+}
+
+/// Routes below `/api/v1/admin`.
+pub(in crate::control) fn routes() -> Router<Arc<State>> {
+    Router::new()
+        .route("/users", get(users::list).post(users::create))
+        .route("/users/{id}", get(users::get).patch(users::update).merge(deleting(Doomed::User)))
+        .route("/devices", get(users::list_devices).post(users::create_device))
+        .route("/devices/{id}", get(users::get_device).patch(users::update_device).merge(deleting(Doomed::Device)))
+        .route("/devices/{id}/token", post(users::device_token))
+        .route("/plans", get(plans::list).post(plans::create))
+        .route("/plans/{id}", get(plans::get).patch(plans::update).merge(deleting(Doomed::Plan)))
+        .route("/subscriptions", get(plans::list_subscriptions).post(plans::create_subscription))
+        .route(
+            "/subscriptions/{id}",
+            get(plans::get_subscription).patch(plans::update_subscription).merge(deleting(Doomed::Subscription)),
+        )
+        .route("/regions", get(nodes::list_regions).post(nodes::create_region))
+        .route("/regions/{id}", get(nodes::get_region).patch(nodes::update_region).merge(deleting(Doomed::Region)))
+        .route("/nodes", get(nodes::list).post(nodes::create))
+        .route("/nodes/{id}", get(nodes::get).patch(nodes::update).merge(deleting(Doomed::Node)))
+        .route("/gateways", get(gateways::list).post(gateways::create))
+        .route("/gateways/{id}", get(gateways::get).patch(gateways::update).merge(deleting(Doomed::Gateway)))
+        .route("/gateways/{id}/token", post(gateways::rotate_token))
+        .route("/sessions", get(sessions::list))
+        .route("/sessions/{id}", get(sessions::get).delete(sessions::kill))
+}
+
+type Paged = Query<Page>;

@@ -1,0 +1,41 @@
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State as Shared};
+use uuid::Uuid;
+
+use super::{Listed, Paged, listed};
+use crate::control::State;
+use crate::control::db::on;
+use crate::control::db::types::{Id, Time};
+use crate::control::error::ApiError;
+use crate::control::extract::FromAdmin;
+use crate::control::models::Session;
+
+pub(super) async fn list(
+    _: FromAdmin,
+    Shared(state): Shared<Arc<State>>,
+    Query(page): Paged,
+) -> Result<Json<Listed>, ApiError> {
+    let limit = page.limit(&state);
+    let of = page.device_id.map(Id);
+    let rows = on!(&mut state.db.get().await?, admin::list_sessions(page.after(), of, limit))?;
+    listed(&rows, |row| row.id, limit)
+}
+
+pub(super) async fn get(
+    _: FromAdmin,
+    Shared(state): Shared<Arc<State>>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<Session>, ApiError> {
+    Ok(Json(on!(&mut state.db.get().await?, admin::get_session(Id(id)))?))
+}
+
+/// Ends a session for good; its gateway cuts it at its next report.
+pub(super) async fn kill(
+    _: FromAdmin,
+    Shared(state): Shared<Arc<State>>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<Session>, ApiError> {
+    Ok(Json(on!(&mut state.db.get().await?, admin::kill_session(Id(id), Time::now()))?))
+}

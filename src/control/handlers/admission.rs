@@ -1,0 +1,135 @@
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State as Shared;
+use jsonwebtoken::jwk::JwkSet;
+
+use crate::api::{AssignOutline, Assigned, LimitsView, Node, SubscriptionView, UserView, ValidateDevice, Validated};
+use crate::control::State;
+use crate::control::admission::{Admission, Refusal, Wish};
+use crate::control::db::on;
+use crate::control::db::types::{Id, Time};
+use crate::control::error::ApiError;
+use crate::control::extract::{Body, FromGateway};
+use crate::control::models::{Gateway, OutlineNode};
+use crate::digest::fresh_number;
+use crate::frame::SessionCode;
+use crate::token::TokenError;
+
+pub(in crate::control) async fn jwks(Shared(state): Shared<Arc<State>>) -> Json<JwkSet> {
+    Json(state.issuer.key_set().clone())
+}
+
+pub(in crate::control) async fn validate_device(
+    Shared(state): Shared<Arc<State>>,
+    FromGateway(gateway): FromGateway,
+    Body(request): Body<ValidateDevice>,
+) -> Result<Json<Validated>, ApiError> {
+    if request.assign && request.session_id.is_none() {
+        return Err(ApiError::invalid("session_id", "MISSING", "`assign` needs `session_id`"));
+    }
+    let claims = match state.verifier.verify(request.access_token.expose()) {
+        Ok(claims) if claims.sub == request.device_id => claims,
+        Ok(_) | Err(TokenError::Invalid | TokenError::UnknownKey) => return Ok(refusal(SessionCode::InvalidToken)),
+        Err(TokenError::Expired) => return Ok(refusal(SessionCode::TokenExpired)),
+    };
+    let wish = Wish {
+        gateway,
+        user: Id(claims.uid),
+        device: Id(request.device_id),
+        region: request.region,
+        session: request.session_id.filter(|_| request.assign).map(Id),
+        exclude: request.exclude.into_iter().map(Id).collect(),
+        client_version: request.client_version,
+        now: Time::now(),
+        reservation_ttl: state.sessions.reservation_ttl,
+        random: fresh_number(),
+    };
+    let region = wish.region.clone();
+    match on!(&mut state.db.get().await?, admission::admit(wish)) {
+        Ok(admission) => Ok(Json(grant(&state, admission, &region)?)),
+        Err(Refusal::Code(code)) => Ok(refusal(code)),
+        Err(other) => Err(other.into()),
+    }
+}
+
+fn refusal(code: SessionCode) -> Json<Validated> {
+    Json(Validated { code: Some(code), ..Validated::default() })
+}
+
+fn grant(state: &State, admission: Admission, region: &str) -> Result<Validated, ApiError> {
+    let Admission { grant, assigned } = admission;
+    let (node, alternates) = match assigned {
+        Some((node, others)) => (Some(node_view(state, &node, region)?), others.into_iter().map(|id| id.0).collect()),
+        None => (None, Vec::new()),
+    };
+    Ok(Validated {
+        ok: true,
+        code: None,
+        user: Some(UserView { id: grant.user.id.0, status: grant.user.status }),
+        limits: Some(LimitsView {
+            max_sessions: grant.plan.max_sessions,
+            rate_limit_mbps: grant.plan.rate_limit_mbps,
+            traffic_limit_bytes: grant.plan.limit_bytes(),
+        }),
+        subscription: Some(SubscriptionView {
+            id: grant.subscription.id.0,
+            plan: grant.plan.name,
+            valid_until: grant.subscription.valid_until.0,
+        }),
+        remaining_bytes: grant.remaining,
+        node,
+        alternates,
+    })
+}
+
+/// A node with its password opened, for a gateway.
+pub(super) fn node_view(state: &State, node: &OutlineNode, region: &str) -> Result<Node, ApiError> {
+    Ok(Node {
+        id: node.id.0,
+        region: region.to_owned(),
+        internal_ip: node.internal_ip.clone(),
+        port: u16::try_from(node.ss_port).map_err(ApiError::internal)?,
+        method: node.ss_method.clone(),
+        password: state.sealer.open(node.id, &node.ss_password).map_err(ApiError::internal)?,
+    })
+}
+
+pub(in crate::control) async fn assign_outline(
+    Shared(state): Shared<Arc<State>>,
+    FromGateway(gateway): FromGateway,
+    Body(request): Body<AssignOutline>,
+) -> Result<Json<Assigned>, ApiError> {
+    let session = request.session_id.map_or_else(Id::fresh, Id);
+    let wish = wish_of(&state, gateway, &request, session);
+    let admission = on!(&mut state.db.get().await?, admission::admit(wish)).map_err(assign_error)?;
+    let Some((node, alternates)) = admission.assigned else { return Err(ApiError::internal("no node was reserved")) };
+    Ok(Json(Assigned {
+        session_id: session.0,
+        node: node_view(&state, &node, &request.region)?,
+        alternates: alternates.into_iter().map(|id| id.0).collect(),
+    }))
+}
+
+fn wish_of(state: &State, gateway: Gateway, request: &AssignOutline, session: Id) -> Wish {
+    Wish {
+        gateway,
+        user: Id(request.user_id),
+        device: Id(request.device_id),
+        region: request.region.clone(),
+        session: Some(session),
+        exclude: request.exclude.iter().copied().map(Id).collect(),
+        client_version: None,
+        now: Time::now(),
+        reservation_ttl: state.sessions.reservation_ttl,
+        random: fresh_number(),
+    }
+}
+
+/// Without a token there is no invalid token: the device or user is simply not there.
+fn assign_error(refusal: Refusal) -> ApiError {
+    match refusal {
+        Refusal::Code(SessionCode::InvalidToken) => ApiError::not_found(),
+        other => other.into(),
+    }
+}

@@ -1,0 +1,70 @@
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State as Shared;
+
+use crate::api::{UsageReport, UsageReports, UsageVerdicts, Verdict as VerdictView};
+use crate::control::State;
+use crate::control::accounting::{Batch, Item, Outcome, Verdict};
+use crate::control::db::on;
+use crate::control::db::types::{Id, Time};
+use crate::control::error::ApiError;
+use crate::control::extract::{Body, FromGateway};
+
+pub(in crate::control) async fn report(
+    Shared(state): Shared<Arc<State>>,
+    FromGateway(gateway): FromGateway,
+    Body(request): Body<UsageReports>,
+) -> Result<Json<UsageVerdicts>, ApiError> {
+    let reports = match request {
+        UsageReports::Batch { reports } => reports,
+        UsageReports::One(report) => vec![*report],
+    };
+    if reports.len() > state.config.report_batch_max {
+        let detail = format!("at most {} sessions in one report", state.config.report_batch_max);
+        return Err(ApiError::invalid("reports", "TOO_MANY", detail));
+    }
+    if reports.iter().any(|report| report.gateway_id.is_some_and(|id| id != gateway.id.0)) {
+        return Err(ApiError::forbidden("`gateway_id` is not the gateway that the token belongs to"));
+    }
+    let now = Time::now();
+    let items = reports.iter().map(|report| item(&state, report)).collect::<Result<Vec<_>, _>>()?;
+    let batch = Batch::new(gateway.id, items, now, now.after(state.sessions.session_ttl));
+    let outcomes = on!(&mut state.db.get().await?, usage::report(&batch))?;
+    Ok(Json(UsageVerdicts { sessions: outcomes.iter().map(view).collect() }))
+}
+
+fn item(state: &State, report: &UsageReport) -> Result<Item, ApiError> {
+    let bytes = |value: u64, field| {
+        i64::try_from(value).map_err(|_| ApiError::invalid(field, "OUT_OF_RANGE", "larger than 2^63 - 1"))
+    };
+    let vouched = report.access_token.as_ref().is_some_and(|token| {
+        let claims = state.verifier.verify_any_age(token.expose());
+        claims
+            .is_ok_and(|claims| claims.sub == report.device_id && claims.iat <= report.started_at.unix_timestamp() + 60)
+    });
+    Ok(Item {
+        session: Id(report.session_id),
+        device: Id(report.device_id),
+        bytes_up: bytes(report.bytes_up, "bytes_up")?,
+        bytes_down: bytes(report.bytes_down, "bytes_down")?,
+        started_at: Time(report.started_at),
+        ended_at: report.ended_at.map(Time),
+        vouched,
+    })
+}
+
+fn view(outcome: &Outcome) -> VerdictView {
+    let code = match outcome.verdict {
+        Verdict::Continue | Verdict::Over => None,
+        Verdict::Stop(code) => Some(code.as_str().to_owned()),
+        Verdict::Foreign => Some("FORBIDDEN".to_owned()),
+        Verdict::Unknown => Some("UNKNOWN_SESSION".to_owned()),
+    };
+    VerdictView {
+        session_id: outcome.session.0,
+        go_on: outcome.verdict == Verdict::Continue,
+        code,
+        remaining_bytes: outcome.remaining,
+    }
+}

@@ -1,0 +1,47 @@
+//! Hashes of tokens and fresh random secrets.
+
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+
+/// SHA-256 in lower-case hexadecimal.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
+        let written = write!(text, "{byte:02x}");
+        debug_assert!(written.is_ok(), "a string grows");
+        text
+    })
+}
+
+/// Whether two texts are equal, in a time that does not tell where they differ.
+pub fn equal(a: &str, b: &str) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(a.as_bytes(), b.as_bytes()).is_ok()
+}
+
+fn random<const N: usize>() -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "the system gives no random bytes".to_owned())?;
+    Ok(bytes)
+}
+
+/// 256 random bits for a URL or a header.
+pub fn fresh_token() -> Result<String, String> {
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(random::<32>()?))
+}
+
+/// A 256-bit key in base64.
+pub fn fresh_key() -> Result<String, String> {
+    Ok(BASE64_STANDARD.encode(random::<32>()?))
+}
+
+/// A path for tunnels that nobody guesses.
+pub fn fresh_path() -> Result<String, String> {
+    Ok(format!("/{}", BASE64_URL_SAFE_NO_PAD.encode(random::<12>()?)))
+}
+
+/// 64 random bits, or 0 without randomness.
+pub fn fresh_number() -> u64 {
+    random::<8>().map_or(0, u64::from_ne_bytes)
+}

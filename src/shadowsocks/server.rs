@@ -1,0 +1,86 @@
+use std::io;
+use std::net::SocketAddr;
+
+use ::shadowsocks::ServerConfig;
+use ::shadowsocks::config::ServerType;
+use ::shadowsocks::context::Context;
+use ::shadowsocks::relay::socks5::Address;
+use ::shadowsocks::relay::tcprelay::proxy_listener::ProxyListener;
+use ::shadowsocks::relay::tcprelay::proxy_stream::ProxyServerStream;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::NodeKey;
+use crate::lifecycle::Shutdown;
+
+/// A small Shadowsocks server for the demo and for tests; `allow` decides on every address after resolution.
+pub struct Server {
+    listener: ProxyListener,
+    allow: fn(SocketAddr) -> bool,
+}
+
+impl Server {
+    /// Binds to a key's address.
+    pub async fn bind(key: &NodeKey, allow: fn(SocketAddr) -> bool) -> Result<Self, String> {
+        let config: ServerConfig = key.server_config()?;
+        let context = Context::new_shared(ServerType::Server);
+        let listener = ProxyListener::bind(context, &config).await.map_err(|error| error.to_string())?;
+        Ok(Self { listener, allow })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Relays until aborted.
+    pub async fn serve(self, shutdown: Shutdown) {
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.aborted() => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let (allow, lifetime) = (self.allow, shutdown.clone());
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = lifetime.aborted() => {}
+                            ended = relay(stream, allow) => if let Err(error) = ended {
+                                tracing::debug!(%error, "a node's stream ended");
+                            }
+                        }
+                    });
+                }
+                Err(error) => tracing::warn!(%error, "the node cannot accept"),
+            }
+        }
+    }
+}
+
+async fn relay(mut stream: ProxyServerStream<TcpStream>, allow: fn(SocketAddr) -> bool) -> io::Result<()> {
+    let target = stream.handshake().await?;
+    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in resolve(target).await? {
+        if !allow(address) {
+            refused = io::ErrorKind::PermissionDenied.into();
+            continue;
+        }
+        match TcpStream::connect(address).await {
+            Ok(mut socket) => {
+                socket.set_nodelay(true)?;
+                tokio::io::copy_bidirectional(&mut stream, &mut socket).await?;
+                return stream.shutdown().await;
+            }
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+async fn resolve(target: Address) -> io::Result<Vec<SocketAddr>> {
+    match target {
+        Address::SocketAddress(address) => Ok(vec![address]),
+        Address::DomainNameAddress(name, port) => Ok(tokio::net::lookup_host((name, port)).await?.collect()),
+    }
+}

@@ -1,0 +1,169 @@
+//! Device access tokens: JWT, EdDSA only (docs/02, "Tokens").
+
+use std::collections::HashMap;
+
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, CommonParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, OctetKeyPairParameters,
+    OctetKeyPairType, PublicKeyUse,
+};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+const ISSUER: &str = "httvps";
+const AUDIENCE: &str = "httvps-gateway";
+const LEEWAY_SECONDS: u64 = 60;
+
+/// What a token says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Claims {
+    pub iss: String,
+    pub aud: String,
+    /// The device.
+    pub sub: Uuid,
+    /// Its user.
+    pub uid: Uuid,
+    /// End of life, seconds since 1970.
+    pub exp: i64,
+    /// Issued at, seconds since 1970.
+    pub iat: i64,
+}
+
+/// Why a token is refused.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TokenError {
+    #[error("the token is not genuine")]
+    Invalid,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token was signed with an unknown key")]
+    UnknownKey,
+}
+
+/// Public keys by their id.
+#[derive(Clone, Default)]
+pub struct Verifier(HashMap<String, DecodingKey>);
+
+impl Verifier {
+    /// The usable keys of a set.
+    pub fn new(set: &JwkSet) -> Self {
+        let keys = set.keys.iter().filter_map(|jwk| {
+            let id = jwk.common.key_id.clone()?;
+            DecodingKey::from_jwk(jwk).ok().map(|key| (id, key))
+        });
+        Self(keys.collect())
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Checks signature, issuer, audience and life.
+    pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+        self.check(token, true)
+    }
+
+    /// As [`Self::verify`], whatever the token's life.
+    pub fn verify_any_age(&self, token: &str) -> Result<Claims, TokenError> {
+        self.check(token, false)
+    }
+
+    fn check(&self, token: &str, life: bool) -> Result<Claims, TokenError> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
+        let key = header.kid.and_then(|id| self.0.get(&id)).ok_or(TokenError::UnknownKey)?;
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_audience(&[AUDIENCE]);
+        validation.leeway = LEEWAY_SECONDS;
+        validation.validate_exp = life;
+        match jsonwebtoken::decode(token, key, &validation) {
+            Ok(data) => Ok(data.claims),
+            Err(error) if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::ExpiredSignature) => {
+                Err(TokenError::Expired)
+            }
+            Err(_) => Err(TokenError::Invalid),
+        }
+    }
+}
+
+/// Signs tokens.
+pub struct Issuer {
+    key: EncodingKey,
+    id: String,
+    set: JwkSet,
+}
+
+impl Issuer {
+    /// An issuer from an Ed25519 seed of 32 bytes.
+    pub fn new(seed: &[u8]) -> Result<Self, String> {
+        use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+        use base64::Engine;
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| "not an Ed25519 seed of 32 bytes")?;
+        let document = pair.to_pkcs8v1().map_err(|error| error.to_string())?;
+        let public = pair.public_key().as_ref();
+        let id = crate::digest::sha256_hex(public).chars().take(16).collect::<String>();
+        let jwk = Jwk {
+            common: CommonParameters {
+                public_key_use: Some(PublicKeyUse::Signature),
+                key_algorithm: Some(KeyAlgorithm::EdDSA),
+                key_id: Some(id.clone()),
+                ..CommonParameters::default()
+            },
+            algorithm: AlgorithmParameters::OctetKeyPair(OctetKeyPairParameters {
+                key_type: OctetKeyPairType::OctetKeyPair,
+                curve: EllipticCurve::Ed25519,
+                x: base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(public),
+            }),
+        };
+        Ok(Self { key: EncodingKey::from_ed_der(document.as_ref()), id, set: JwkSet { keys: vec![jwk] } })
+    }
+
+    /// The public keys, as `/.well-known/jwks.json` answers them.
+    pub fn key_set(&self) -> &JwkSet {
+        &self.set
+    }
+
+    /// Signs a device's token for a life in seconds.
+    pub fn issue(&self, device: Uuid, user: Uuid, now: i64, life: i64) -> Result<String, String> {
+        let claims = Claims {
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            sub: device,
+            uid: user,
+            exp: now.saturating_add(life),
+            iat: now,
+        };
+        let header = Header { kid: Some(self.id.clone()), ..Header::new(Algorithm::EdDSA) };
+        jsonwebtoken::encode(&header, &claims, &self.key).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_genuine_living_tokens_pass() {
+        let issuer = Issuer::new(&[7; 32]).unwrap();
+        let stranger = Issuer::new(&[8; 32]).unwrap();
+        let verifier = Verifier::new(issuer.key_set());
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        let (device, user) = (Uuid::now_v7(), Uuid::now_v7());
+        let token = issuer.issue(device, user, now, 60).unwrap();
+        let claims = verifier.verify(&token).unwrap();
+        assert_eq!((claims.sub, claims.uid), (device, user));
+        let old = issuer.issue(device, user, now - 200, 100).unwrap();
+        assert_eq!(verifier.verify(&old).unwrap_err(), TokenError::Expired);
+        assert!(verifier.verify_any_age(&old).is_ok());
+        let recent = issuer.issue(device, user, now - 130, 100).unwrap();
+        assert!(verifier.verify(&recent).is_ok(), "a minute of leeway");
+        let foreign = stranger.issue(device, user, now, 60).unwrap();
+        assert_eq!(verifier.verify(&foreign).unwrap_err(), TokenError::UnknownKey);
+        let forged = format!("{}.{}", token.rsplit_once('.').unwrap().0, foreign.rsplit_once('.').unwrap().1);
+        assert_eq!(verifier.verify(&forged).unwrap_err(), TokenError::Invalid);
+        assert_eq!(verifier.verify("nonsense").unwrap_err(), TokenError::Invalid);
+        let json = serde_json::to_value(issuer.key_set()).unwrap();
+        assert_eq!((&json["keys"][0]["kty"], &json["keys"][0]["crv"]), (&"OKP".into(), &"Ed25519".into()));
+    }
+}
