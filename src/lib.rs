@@ -1,10 +1,12 @@
 //! HTTVPS: a VPN service behind ordinary HTTPS. Control plane, gateway and reference client (docs/01).
 
 pub mod api;
+pub mod client;
 pub mod config;
 pub mod control;
 pub mod digest;
 pub mod frame;
+pub mod gateway;
 pub mod lifecycle;
 pub mod metrics;
 pub mod mux;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::config::{Mux, V1};
 use crate::frame::{DecodeError, Hello, HelloOk, SessionCode, StreamCode, StreamId, Target};
 
 pub use session::Session;
@@ -66,6 +67,28 @@ pub struct Limits {
     pub ping_after: Duration,
     /// The session ends after so long without a byte from the peer.
     pub dead_after: Duration,
+}
+
+impl Limits {
+    /// The limits of a configuration.
+    pub fn new(mux: &Mux, v1: &V1) -> Self {
+        let size = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        Self {
+            streams: mux.streams,
+            window: mux.window.as_u64(),
+            window_pool: mux.window_pool.as_u64(),
+            send_queue: size(mux.send_queue),
+            v1_buffer: size(v1.buffer),
+            v1_stall_timeout: v1.stall_timeout,
+            quantum: size(mux.quantum),
+            opens_per_second: mux.opens_per_second,
+            resets_per_second: mux.resets_per_second,
+            pings_per_second: mux.pings_per_second,
+            tiny_frames_per_second: mux.tiny_frames_per_second,
+            ping_after: mux.ping_after,
+            dead_after: mux.dead_after,
+        }
+    }
 }
 
 /// What happened, in order.

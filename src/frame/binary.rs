@@ -8,6 +8,8 @@ use super::{DecodeError, Frame, Hello, HelloOk, SessionCode, StreamCode, StreamI
 pub const HEADER_LEN: usize = 8;
 /// Most payload bytes of one DATA frame: a WebSocket message of 65,536 bytes holds it and its header.
 pub const MAX_DATA: usize = 65_528;
+/// Most bytes of a WebSocket message.
+pub const MAX_MESSAGE: usize = 65_536;
 /// Most payload bytes of HELLO and `HELLO_OK`.
 pub const MAX_HELLO: usize = 32 * 1024;
 

@@ -229,6 +229,7 @@ impl Session {
             return Received::Data(bytes);
         }
         if stream.incoming.finished {
+            stream.incoming.ended = true;
             self.release(key);
             return Received::Finished;
         }

@@ -194,12 +194,19 @@ impl Session {
     /// The owner of a stream is done with it; what it queued before [`Session::finish`] is still sent, otherwise the
     /// stream is cancelled.
     pub fn forget(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams.get(&key) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else { return };
         let answered = stream.incoming.finished || self.encoding == Encoding::V1;
-        let flushing = stream.outgoing.finish && !stream.outgoing.finished && answered;
-        if !flushing {
+        if answered && stream.outgoing.finish {
+            stream.incoming.ended = true;
+            self.release(key);
+        } else {
             self.reset(key, StreamCode::Cancelled);
         }
+    }
+
+    /// Whether a stream was reset or its session is over.
+    pub fn is_gone(&self, key: StreamKey) -> bool {
+        self.streams.get(&key).is_none_or(|stream| stream.reset.is_some())
     }
 
     /// Drops a stream that is over in both directions.

@@ -16,6 +16,8 @@ pub(super) struct Incoming {
     pub(super) window: u64,
     pub(super) granted_at: Option<Instant>,
     pub(super) finished: bool,
+    /// The owner has seen the end.
+    pub(super) ended: bool,
     pub(super) progress: Instant,
 }
 
@@ -58,6 +60,7 @@ impl Stream {
                 window: INITIAL_WINDOW,
                 granted_at: None,
                 finished: false,
+                ended: false,
                 progress: now,
             },
             outgoing: Outgoing {
@@ -81,6 +84,6 @@ impl Stream {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.reset.is_some() || self.incoming.finished && self.incoming.queue.is_empty() && self.outgoing.finished
+        self.reset.is_some() || self.incoming.ended && self.outgoing.finished
     }
 }

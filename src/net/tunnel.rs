@@ -1,6 +1,7 @@
 //! A tunnel: a mux session over a WebSocket, shared by its driver, its owner and its streams (docs/04).
 
 mod driver;
+mod relay;
 mod stream;
 
 use std::collections::{HashMap, VecDeque};
@@ -14,6 +15,7 @@ use crate::frame::{Encoding, Hello, HelloOk, SessionCode, Target};
 use crate::mux::{Event, Limits, OpenError, Role, Session, StreamKey};
 
 pub use driver::{Driver, Ended, Transport};
+pub use relay::{Meter, Patience, Relay};
 pub use stream::TunnelStream;
 
 /// A handle to a tunnel; clones share it.

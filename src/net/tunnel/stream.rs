@@ -43,6 +43,16 @@ impl TunnelStream {
         }
     }
 
+    /// Ready once the stream was reset or its session is over.
+    pub fn poll_gone(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.tunnel.state();
+        if state.session.is_gone(self.key) {
+            return Poll::Ready(());
+        }
+        self.wait(&mut state, cx);
+        Poll::Pending
+    }
+
     /// The destination took `len` bytes.
     pub fn consumed(&mut self, len: usize) {
         self.tunnel.act(|session| session.consumed(self.key, len, Instant::now()));

@@ -1,0 +1,90 @@
+//! The reference client: a tunnel behind SOCKS5 and HTTP CONNECT (docs/03 is enough to write another).
+
+mod http;
+mod link;
+mod local;
+mod socks;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use crate::config::{self, ConfigError, Source};
+use crate::frame::SessionCode;
+use crate::lifecycle::Shutdown;
+use crate::net::listener;
+
+use link::Link;
+
+/// Why a client ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub SessionCode);
+
+/// A client that is bound and has not connected.
+pub struct Client {
+    link: Arc<Link>,
+    socks: Option<TcpListener>,
+    http: Option<TcpListener>,
+}
+
+impl Client {
+    /// Checks the configuration and binds the local listeners.
+    pub async fn bind(source: &Source) -> Result<Self, ConfigError> {
+        let config: config::Client = source.section()?;
+        let bad = |key, reason: String| source.unusable::<config::Client>(key, reason);
+        for (key, missing) in [
+            ("gateway", config.gateway.is_empty()),
+            ("device_id", config.device_id.is_empty()),
+            ("token", config.token.is_empty()),
+            ("region", config.region.is_empty()),
+        ] {
+            if missing {
+                return Err(bad(key, "must be set".into()));
+            }
+        }
+        let socks = bind(&config.socks).await.map_err(|reason| bad("socks", reason))?;
+        let http = bind(&config.http).await.map_err(|reason| bad("http", reason))?;
+        let link = Link::new(source, config)?;
+        Ok(Self { link: Arc::new(link), socks, http })
+    }
+
+    /// Where SOCKS5 and HTTP CONNECT are spoken.
+    pub fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        let address = |listener: &Option<TcpListener>| listener.as_ref().and_then(|socket| socket.local_addr().ok());
+        (address(&self.socks), address(&self.http))
+    }
+
+    /// Keeps a tunnel up and serves programs until drained; `ready` is called once the first tunnel is up.
+    pub async fn serve(self, shutdown: &Shutdown, ready: impl FnOnce()) -> Result<(), Refused> {
+        let Self { link, socks, http } = self;
+        let (up, mut is_up) = tokio::sync::watch::channel(false);
+        let local = async {
+            if is_up.wait_for(|up| *up).await.is_err() {
+                return;
+            }
+            ready();
+            let socks = async {
+                if let Some(listener) = socks {
+                    local::accept(listener, &link, shutdown, |socket, link| Box::pin(socks::serve(socket, link))).await;
+                }
+            };
+            let http = async {
+                if let Some(listener) = http {
+                    local::accept(listener, &link, shutdown, |socket, link| Box::pin(http::serve(socket, link))).await;
+                }
+            };
+            tokio::join!(socks, http);
+        };
+        tokio::select! {
+            refused = link.keep_up(&up) => Err(Refused(refused)),
+            () = async { local.await; shutdown.draining().await } => Ok(()),
+            () = shutdown.draining() => Ok(()),
+        }
+    }
+}
+
+async fn bind(address: &str) -> Result<Option<TcpListener>, String> {
+    if address.is_empty() { Ok(None) } else { listener::bind(address).await.map(Some) }
+}

@@ -1,0 +1,55 @@
+//! HTTP CONNECT (RFC 9110, section 9.3.6).
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::link::Link;
+use super::local;
+use crate::frame::Target;
+
+pub(super) async fn serve(socket: TcpStream, link: Arc<Link>) -> io::Result<()> {
+    let service = service_fn(move |request| {
+        let link = Arc::clone(&link);
+        async move { Ok::<_, Infallible>(connect(request, link).await) }
+    });
+    http1::Builder::new()
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades()
+        .await
+        .map_err(io::Error::other)
+}
+
+async fn connect(mut request: Request<Incoming>, link: Arc<Link>) -> Response<Empty<Bytes>> {
+    let answer = |status| {
+        let mut response = Response::new(Empty::new());
+        *response.status_mut() = status;
+        response
+    };
+    if request.method() != Method::CONNECT {
+        return answer(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+    let Ok(target) = Target::parse(&authority) else { return answer(StatusCode::BAD_REQUEST) };
+    let Ok(stream) = link.open(&target).await else { return answer(StatusCode::BAD_GATEWAY) };
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let relayed = match upgrade.await {
+            Ok(upgraded) => local::relay(stream, TokioIo::new(upgraded), &link).await,
+            Err(error) => Err(io::Error::other(error)),
+        };
+        if let Err(error) = relayed {
+            tracing::debug!(%error, "a program's connection ended");
+        }
+    });
+    answer(StatusCode::OK)
+}

@@ -1,0 +1,223 @@
+//! Keeps one tunnel to the gateway up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fastwebsockets::handshake;
+use http_body_util::Empty;
+use hyper::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::upgrade::Upgraded;
+use hyper::{Request, Uri};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::config::{self, ConfigError, Mux, Source, V1, read_file};
+use crate::digest::fresh_number;
+use crate::frame::{Encoding, Hello, SessionCode, Target, Token, binary};
+use crate::mux::{Event, Limits, Role};
+use crate::net::buffered::Buffered;
+use crate::net::tls;
+use crate::net::tunnel::{Driver, Patience, Transport, Tunnel, TunnelStream};
+use crate::net::websocket::Side;
+
+/// The gateway's address and what to say to it.
+pub(super) struct Link {
+    config: config::Client,
+    host: String,
+    port: u16,
+    path: String,
+    encoding: Encoding,
+    tls: Arc<ClientConfig>,
+    limits: Arc<Limits>,
+    v1_message_max: usize,
+    idle_timeout: Duration,
+    current: watch::Sender<Option<Tunnel>>,
+}
+
+enum Outcome {
+    /// The gateway said why.
+    Told(SessionCode),
+    /// The connection failed or was lost.
+    Lost(String),
+    /// The gateway wants the next tunnel elsewhere or later.
+    Moved(Duration),
+}
+
+impl Link {
+    pub(super) fn new(source: &Source, config: config::Client) -> Result<Self, ConfigError> {
+        let bad = |key, reason: String| source.unusable::<config::Client>(key, reason);
+        let uri: Uri = config.gateway.parse().map_err(|error| bad("gateway", format!("not a URL: {error}")))?;
+        let (Some("wss"), Some(host)) = (uri.scheme_str(), uri.host()) else {
+            return Err(bad("gateway", "must be wss://host:port/path".into()));
+        };
+        let ca = match config.ca.as_str() {
+            "" => None,
+            path => Some(read_file(path).map_err(|reason| bad("ca", reason))?),
+        };
+        let v1: V1 = source.section()?;
+        let mux: Mux = source.section()?;
+        let relay: config::Relay = source.section()?;
+        Ok(Self {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: uri.port_u16().unwrap_or(443),
+            path: uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
+            encoding: if config.encoding == "v1" { Encoding::V1 } else { Encoding::V2 },
+            tls: tls::client(ca.as_deref()).map_err(|reason| bad("ca", reason))?,
+            limits: Arc::new(Limits::new(&mux, &v1)),
+            v1_message_max: usize::try_from(v1.message_max.as_u64()).unwrap_or(usize::MAX),
+            idle_timeout: relay.idle_timeout,
+            current: watch::channel(None).0,
+            config,
+        })
+    }
+
+    /// Connects, and connects again when the tunnel is lost, until the gateway refuses for good.
+    pub(super) async fn keep_up(&self, up: &watch::Sender<bool>) -> SessionCode {
+        let mut wait = self.config.backoff_min;
+        loop {
+            let (outcome, was_up) = self.run_once(up).await;
+            self.current.send_replace(None);
+            if was_up {
+                wait = self.config.backoff_min;
+            }
+            let pause = match outcome {
+                Outcome::Told(code) if code.is_final() => return code,
+                Outcome::Told(code) => {
+                    tracing::warn!(code = code.as_str(), "the gateway ended the session");
+                    wait
+                }
+                Outcome::Lost(reason) => {
+                    tracing::warn!(reason, "no tunnel");
+                    wait
+                }
+                Outcome::Moved(reconnect_in) => reconnect_in.min(self.config.backoff_max),
+            };
+            let jitter = 0.5 + f64::from((fresh_number() % 1000) as u32) / 1000.0;
+            tokio::time::sleep(pause.mul_f64(jitter)).await;
+            wait = (wait * 2).min(self.config.backoff_max);
+        }
+    }
+
+    async fn run_once(&self, up: &watch::Sender<bool>) -> (Outcome, bool) {
+        let limit = self.config.connect_timeout;
+        let socket = match timeout(limit, self.upgrade()).await {
+            Ok(Ok(socket)) => socket,
+            Ok(Err(reason)) => return (Outcome::Lost(reason), false),
+            Err(_) => return (Outcome::Lost("timed out".into()), false),
+        };
+        let tunnel = Tunnel::new(Role::Client, self.encoding, Arc::clone(&self.limits));
+        let transport = Transport {
+            side: Side::Client,
+            encoding: self.encoding,
+            message_max: match self.encoding {
+                Encoding::V1 => self.v1_message_max,
+                Encoding::V2 => binary::MAX_MESSAGE,
+            },
+            close_timeout: limit,
+        };
+        let driver = Driver::new(TokioIo::new(socket), Bytes::new(), tunnel.clone(), transport);
+        let driving = tokio::spawn(driver.run());
+        tunnel.hello(self.hello());
+        match timeout(limit, tunnel.next_event()).await {
+            Ok(Some(Event::Accepted(ok))) => tracing::info!(session = ok.session_id, "tunnel is up"),
+            Ok(Some(Event::Ended { code })) => return (Outcome::Told(code), false),
+            Ok(_) => return (Outcome::Lost("closed before hello_ok".into()), false),
+            Err(_) => return (Outcome::Lost("no answer to hello".into()), false),
+        }
+        self.current.send_replace(Some(tunnel.clone()));
+        up.send_replace(true);
+        let guard = AbortOnDrop(driving.abort_handle());
+        loop {
+            match tunnel.next_event().await {
+                Some(Event::Ended { code }) => return (Outcome::Told(code), true),
+                Some(Event::GoingAway { reconnect_in, .. }) => {
+                    std::mem::forget(guard);
+                    return (Outcome::Moved(reconnect_in), true);
+                }
+                Some(_) => {}
+                None => {
+                    let reason = match driving.await {
+                        Ok(ended) => ended.to_string(),
+                        Err(error) => error.to_string(),
+                    };
+                    return (Outcome::Lost(reason), true);
+                }
+            }
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            device_id: self.config.device_id.clone(),
+            access_token: Token::from(self.config.token.expose().to_owned()),
+            region: self.config.region.clone(),
+            client_version: env!("CARGO_PKG_VERSION").to_owned(),
+            platform: std::env::consts::OS.to_owned(),
+        }
+    }
+
+    async fn upgrade(&self) -> Result<Upgraded, String> {
+        let socket = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| error.to_string())?;
+        socket.set_nodelay(true).map_err(|error| error.to_string())?;
+        let name = ServerName::try_from(self.host.clone()).map_err(|error| error.to_string())?;
+        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        let socket =
+            connector.connect(name, Buffered::reading(socket)).await.map_err(|error| format!("TLS: {error}"))?;
+        let bracketed = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let protocol = match self.encoding {
+            Encoding::V1 => "httvps.v1",
+            Encoding::V2 => "httvps.v2",
+        };
+        let request = Request::get(self.path.as_str())
+            .header(HOST, format!("{bracketed}:{}", self.port))
+            .header(UPGRADE, "websocket")
+            .header(CONNECTION, "Upgrade")
+            .header(SEC_WEBSOCKET_KEY, handshake::generate_key())
+            .header(SEC_WEBSOCKET_VERSION, "13")
+            .header(SEC_WEBSOCKET_PROTOCOL, protocol)
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| error.to_string())?;
+        let (websocket, response) = handshake::client(&TokioExecutor::new(), request, socket)
+            .await
+            .map_err(|error| format!("upgrade: {error}"))?;
+        if response.headers().get(SEC_WEBSOCKET_PROTOCOL).is_none_or(|chosen| chosen != protocol) {
+            return Err(format!("the server did not choose {protocol}"));
+        }
+        Ok(websocket.into_inner().into_inner())
+    }
+
+    /// Opens a stream on the current tunnel; waits for one up to the connect timeout.
+    pub(super) async fn open(&self, target: &Target) -> Result<TunnelStream, String> {
+        let mut current = self.current.subscribe();
+        let wait = current.wait_for(|tunnel| tunnel.as_ref().is_some_and(Tunnel::is_open));
+        let tunnel = match timeout(self.config.connect_timeout, wait).await {
+            Ok(Ok(tunnel)) => tunnel.clone(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let tunnel = tunnel.ok_or("no tunnel")?;
+        tunnel.open(target, Bytes::new()).map_err(|error| error.to_string())
+    }
+
+    /// How long streams may stand still.
+    pub(super) fn patience(&self) -> Patience {
+        let half_open = match self.encoding {
+            Encoding::V1 => self.config.v1_linger,
+            Encoding::V2 => self.idle_timeout,
+        };
+        Patience { idle: self.idle_timeout, half_open }
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,238 @@
+//! The gateway: clients' tunnels in front, Shadowsocks nodes behind (docs/04).
+
+mod accept;
+mod control;
+pub(crate) mod egress;
+mod journal;
+mod keys;
+mod metrics;
+mod nodes;
+mod session;
+mod usage;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+
+use crate::api::GatewayHeartbeat;
+use crate::config::{self, ConfigError, Egress, Mux, Ops, Probe, Source, Tls, V1, read_file};
+use crate::lifecycle::Shutdown;
+use crate::mux::Limits;
+use crate::net::ops::Readiness;
+use crate::net::tls::Identity;
+use crate::net::{listener, ops, tls};
+
+use control::ControlClient;
+use journal::Journal;
+use keys::Keys;
+use metrics::GatewayMetrics;
+use nodes::Nodes;
+use usage::Usage;
+
+const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
+
+/// What the gateway's parts share.
+struct Shared {
+    gateway: config::Gateway,
+    tunnel: config::Tunnel,
+    relay: config::Relay,
+    egress: Egress,
+    limits: Arc<Limits>,
+    v1_message_max: usize,
+    tls: Arc<ServerConfig>,
+    control: ControlClient,
+    keys: Keys,
+    nodes: Nodes,
+    usage: Usage,
+    metrics: GatewayMetrics,
+    met_control: AtomicBool,
+    ordered_drain: AtomicBool,
+}
+
+/// A gateway that is bound and has not begun to serve.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    ops: Option<TcpListener>,
+    certificate: Option<Vec<u8>>,
+}
+
+impl Gateway {
+    /// Loads keys, opens the journal and binds the sockets.
+    pub async fn bind(source: &Source) -> Result<Self, ConfigError> {
+        let gateway: config::Gateway = source.section()?;
+        let tunnel: config::Tunnel = source.section()?;
+        let bad = |key, reason: String| source.unusable::<config::Gateway>(key, reason);
+        if gateway.control_url.is_empty() {
+            return Err(bad("control_url", "must be set".into()));
+        }
+        if gateway.token.is_empty() {
+            return Err(bad("token", "must be set; `httvps admin gateways create` shows it once".into()));
+        }
+        if tunnel.path.is_empty() {
+            let reason = "must be set; `httvps admin keygen` proposes one";
+            return Err(source.unusable::<config::Tunnel>("path", reason));
+        }
+        let ca = match gateway.control_ca.as_str() {
+            "" => None,
+            path => Some(read_file(path).map_err(|reason| bad("control_ca", reason))?),
+        };
+        let control = ControlClient::new(&gateway, ca.as_deref()).map_err(|reason| bad("control_ca", reason))?;
+        let (tls, certificate) = identity(source)?;
+        let metrics = GatewayMetrics::new();
+        let journal = Journal::open(Path::new(&gateway.state_dir)).map_err(|reason| bad("state_dir", reason))?;
+        let usage =
+            Usage::open(journal, gateway.clone(), metrics.clone()).await.map_err(|reason| bad("state_dir", reason))?;
+        let listener = listener::bind(&gateway.listen).await.map_err(|reason| bad("listen", reason))?;
+        let ops: Ops = source.section()?;
+        let ops =
+            ops::bind(&ops.gateway_listen).await.map_err(|reason| source.unusable::<Ops>("gateway_listen", reason))?;
+        let v1: V1 = source.section()?;
+        let mux: Mux = source.section()?;
+        let shared = Shared {
+            relay: source.section()?,
+            egress: source.section()?,
+            limits: Arc::new(Limits::new(&mux, &v1)),
+            v1_message_max: usize::try_from(v1.message_max.as_u64()).unwrap_or(usize::MAX),
+            tls,
+            control,
+            keys: Keys::default(),
+            nodes: Nodes::new(source.section::<Probe>()?, metrics.clone()),
+            usage,
+            metrics,
+            gateway,
+            tunnel,
+            met_control: AtomicBool::new(false),
+            ordered_drain: AtomicBool::new(false),
+        };
+        Ok(Self { shared: Arc::new(shared), listener, ops, certificate })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Where the operations listener is, if there is one.
+    pub fn ops_address(&self) -> Option<SocketAddr> {
+        self.ops.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// The self-signed certificate in PEM, if one was made.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.certificate.as_deref()
+    }
+
+    /// Serves until drained: sessions end first, then their usage is reported.
+    pub async fn serve(self, shutdown: Shutdown) {
+        let shared = self.shared;
+        let sessions = shutdown.child();
+        let background = Shutdown::default();
+        let front = async {
+            accept::run(self.listener, Arc::clone(&shared), &shutdown, &sessions).await;
+            sessions.finished().await;
+            background.drain();
+        };
+        let aborted = async {
+            tokio::select! {
+                () = shutdown.aborted() => background.abort(),
+                () = background.draining() => {}
+            }
+        };
+        let ops = async {
+            if let Some(listener) = self.ops {
+                ops::serve(listener, shared.metrics.all.clone(), Arc::clone(&shared), &background).await;
+            }
+        };
+        tokio::join!(
+            front,
+            aborted,
+            ops,
+            shared.usage.run(&shared.control, &background),
+            shared.keys.run(&shared.control, shared.gateway.jwks_refresh, &background),
+            shared.nodes_and_heartbeat(&background),
+        );
+    }
+}
+
+/// The TLS configuration, and the certificate if it was made here.
+fn identity(source: &Source) -> Result<(Arc<ServerConfig>, Option<Vec<u8>>), ConfigError> {
+    let config: Tls = source.section()?;
+    let bad = |reason: String| source.unusable::<Tls>("cert", reason);
+    if !config.self_signed && config.cert.is_empty() {
+        return Err(bad("must be set, or tls.self_signed for development".into()));
+    }
+    if config.self_signed {
+        let identity = Identity::self_signed().map_err(bad)?;
+        return Ok((tls::server(&identity).map_err(bad)?, Some(identity.cert)));
+    }
+    let identity = Identity::read(&config.cert, &config.key).map_err(bad)?;
+    Ok((tls::server(&identity).map_err(bad)?, None))
+}
+
+impl Shared {
+    fn refuses_sessions(&self) -> bool {
+        self.ordered_drain.load(Ordering::Relaxed)
+    }
+
+    /// Probes begin once the first heartbeat brought the nodes.
+    async fn nodes_and_heartbeat(&self, shutdown: &Shutdown) {
+        while !self.heartbeat().await {
+            tokio::select! {
+                () = shutdown.draining() => return,
+                () = tokio::time::sleep(HEARTBEAT_RETRY) => {}
+            }
+        }
+        let beats = async {
+            loop {
+                tokio::select! {
+                    () = shutdown.draining() => return,
+                    () = tokio::time::sleep(self.gateway.heartbeat_interval) => {}
+                }
+                self.heartbeat().await;
+            }
+        };
+        tokio::join!(beats, self.nodes.run(&self.control, shutdown));
+    }
+
+    async fn heartbeat(&self) -> bool {
+        let request = GatewayHeartbeat {
+            gateway_id: None,
+            sessions: i64::try_from(self.usage.live_count()).unwrap_or(i64::MAX),
+            streams: self.metrics.streams.get(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        match self.control.heartbeat(&request).await {
+            Ok(orders) => {
+                self.nodes.replace(orders.nodes);
+                self.ordered_drain.store(orders.drain, Ordering::Relaxed);
+                if !self.met_control.swap(true, Ordering::Relaxed) {
+                    tracing::info!(gateway = %orders.gateway_id, region = orders.region, "known to the control plane");
+                }
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "heartbeat failed");
+                false
+            }
+        }
+    }
+}
+
+impl Readiness for Shared {
+    async fn ready(&self) -> Result<(), String> {
+        if !self.met_control.load(Ordering::Relaxed) || !self.keys.is_ready() {
+            return Err("the control plane was not reached yet".into());
+        }
+        Ok(())
+    }
+
+    fn refresh(&self) {
+        self.metrics.unreported.set(i64::try_from(self.usage.unreported()).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,268 @@
+//! From a TCP connection to a tunnel: limits, TLS, the HTTP upgrade.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::{Shared, session};
+use crate::frame::Encoding;
+use crate::lifecycle::Shutdown;
+use crate::mux::Role;
+use crate::net::buffered::Buffered;
+use crate::net::listener;
+use crate::net::tunnel::{Driver, Transport, Tunnel};
+use crate::net::websocket::Side;
+
+const V1: &str = "httvps.v1";
+const V2: &str = "httvps.v2";
+
+type Socket = TlsStream<Buffered<TcpStream>>;
+
+/// Counts connections that have not said hello.
+#[derive(Default)]
+struct Greeting {
+    waiting: Mutex<(usize, HashMap<IpAddr, usize>)>,
+}
+
+/// A place among them, given back when dropped.
+struct Place {
+    greeting: Arc<Greeting>,
+    address: IpAddr,
+}
+
+/// IPv6 hosts have a /64 of addresses; it counts as one.
+fn counted(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+impl Greeting {
+    fn enter(self: &Arc<Self>, ip: IpAddr, total: usize, each: usize) -> Option<Place> {
+        let address = counted(ip);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, by_address) = &mut *waiting;
+        if *all >= total {
+            return None;
+        }
+        let own = by_address.entry(address).or_default();
+        if *own >= each {
+            return None;
+        }
+        *own += 1;
+        *all += 1;
+        Some(Place { greeting: Arc::clone(self), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut waiting = self.greeting.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, by_address) = &mut *waiting;
+        *all = all.saturating_sub(1);
+        if let Some(own) = by_address.get_mut(&self.address) {
+            *own -= 1;
+            if *own == 0 {
+                by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Accepts until draining; `sessions` counts what was accepted.
+pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: &Shutdown, sessions: &Shutdown) {
+    let greeting = Arc::new(Greeting::default());
+    let connections = Arc::new(Semaphore::new(shared.tunnel.max_connections));
+    loop {
+        let (socket, peer) = tokio::select! {
+            () = shutdown.draining() => return,
+            accepted = listener::accept(&listener) => accepted,
+        };
+        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
+            shared.metrics.refuse("connections");
+            continue;
+        };
+        let limits = &shared.tunnel;
+        let Some(place) = greeting.enter(peer.ip(), limits.max_pre_hello, limits.max_pre_hello_per_address) else {
+            shared.metrics.refuse("pre_hello");
+            continue;
+        };
+        let arrival = Arrival { peer, at: Instant::now(), place, permit };
+        sessions.spawn(handshake(Arc::clone(&shared), socket, arrival, sessions.clone()));
+    }
+}
+
+struct Arrival {
+    peer: SocketAddr,
+    at: Instant,
+    place: Place,
+    permit: OwnedSemaphorePermit,
+}
+
+type Agreed = Arc<Mutex<Option<(UpgradeFut, Encoding)>>>;
+
+/// TLS and HTTP within one deadline; the session goes on in a task of its own, which keeps idle tunnels small.
+async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, sessions: Shutdown) {
+    let limit = shared.tunnel.handshake_timeout;
+    let lowat = u32::try_from(shared.tunnel.notsent_lowat.as_u64()).unwrap_or(u32::MAX);
+    if let Err(error) = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(lowat) {
+        tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
+    }
+    let upgraded = tokio::select! {
+        upgraded = tokio::time::timeout(limit, Box::pin(agree(&shared, socket))) => upgraded,
+        () = sessions.draining() => return,
+    };
+    match upgraded {
+        Ok(Ok(Some((socket, read, encoding)))) => {
+            let lifetime = sessions.clone();
+            sessions.spawn(tunnel(shared, socket, read, encoding, arrival, lifetime));
+        }
+        Ok(Ok(None)) => shared.metrics.refuse("not_a_tunnel"),
+        Ok(Err(reason)) => {
+            shared.metrics.refuse("handshake");
+            tracing::debug!(reason, "handshake failed");
+        }
+        Err(_) => shared.metrics.refuse("handshake_timeout"),
+    }
+}
+
+async fn agree(shared: &Arc<Shared>, socket: TcpStream) -> Result<Option<(Socket, Bytes, Encoding)>, String> {
+    let acceptor = TlsAcceptor::from(Arc::clone(&shared.tls));
+    let socket = acceptor.accept(Buffered::reading(socket)).await.map_err(|error| error.to_string())?;
+    let agreed = Agreed::default();
+    let service = service_fn(|request| {
+        let response = respond(request, &shared.tunnel.path, &agreed);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(shared.tunnel.handshake_timeout)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades()
+        .await
+        .map_err(|error| error.to_string())?;
+    let Some((upgrade, encoding)) = agreed.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        return Ok(None);
+    };
+    let upgraded = upgrade.await.map_err(|error| error.to_string())?.into_inner().into_inner();
+    let parts = upgraded.downcast::<TokioIo<Socket>>().map_err(|_| "the upgraded socket is of another type")?;
+    Ok(Some((parts.io.into_inner(), parts.read_buf, encoding)))
+}
+
+fn respond(mut request: Request<Incoming>, path: &str, agreed: &Agreed) -> Response<Empty<Bytes>> {
+    let not_found = || {
+        let mut response = Response::new(Empty::new());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        response
+    };
+    if request.uri().path() != path || !is_upgrade_request(&request) {
+        return not_found();
+    }
+    let Some((encoding, echo)) = encoding_of(&request) else { return not_found() };
+    let Ok((mut response, upgrade)) = upgrade(&mut request) else { return not_found() };
+    if let Some(name) = echo {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+    }
+    *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, encoding));
+    response
+}
+
+/// The encoding a client asks for, the newer if it offers both, and the name to echo.
+fn encoding_of<B>(request: &Request<B>) -> Option<(Encoding, Option<&'static str>)> {
+    let headers = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL);
+    let offered: Vec<&str> = headers
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
+    if offered.is_empty() {
+        Some((Encoding::V1, None))
+    } else if offered.contains(&V2) {
+        Some((Encoding::V2, Some(V2)))
+    } else if offered.contains(&V1) {
+        Some((Encoding::V1, Some(V1)))
+    } else {
+        None
+    }
+}
+
+async fn tunnel(
+    shared: Arc<Shared>,
+    socket: Socket,
+    read: Bytes,
+    encoding: Encoding,
+    arrival: Arrival,
+    shutdown: Shutdown,
+) {
+    let Arrival { peer: _, at, place, permit } = arrival;
+    let tunnel = Tunnel::new(Role::Gateway, encoding, Arc::clone(&shared.limits));
+    let transport = Transport {
+        side: Side::Server,
+        encoding,
+        message_max: match encoding {
+            Encoding::V1 => shared.v1_message_max,
+            Encoding::V2 => crate::frame::binary::MAX_MESSAGE,
+        },
+        close_timeout: shared.tunnel.close_timeout,
+    };
+    let driver = Driver::new(socket, read, tunnel.clone(), transport);
+    let (ended, ()) = tokio::join!(driver.run(), session::serve(shared, tunnel, place, at, shutdown));
+    tracing::debug!(reason = %ended, "connection ended");
+    drop(permit);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_by_address_and_in_all() {
+        let greeting = Arc::new(Greeting::default());
+        let enter = |ip: &str| greeting.enter(ip.parse().unwrap(), 3, 2);
+        let first = enter("192.0.2.1").unwrap();
+        let _second = enter("::ffff:192.0.2.1").unwrap();
+        assert!(enter("192.0.2.1").is_none(), "two an address");
+        let _third = enter("2001:db8::1").unwrap();
+        assert!(enter("2001:db8:1::1").is_none(), "three in all");
+        drop(first);
+        let _fourth = enter("2001:db8::2").unwrap();
+        assert!(enter("2001:db8::3").is_none(), "a /64 is one address");
+        assert_eq!(greeting.waiting.lock().unwrap().1.len(), 2);
+    }
+
+    #[test]
+    fn encodings_by_subprotocol() {
+        let ask = |offered: &[&str]| {
+            let mut request = Request::new(());
+            for value in offered {
+                request.headers_mut().append(SEC_WEBSOCKET_PROTOCOL, value.parse().unwrap());
+            }
+            encoding_of(&request)
+        };
+        assert_eq!(ask(&[]), Some((Encoding::V1, None)));
+        assert_eq!(ask(&["httvps.v1, httvps.v2"]), Some((Encoding::V2, Some(V2))));
+        assert_eq!(ask(&["chat", "httvps.v1"]), Some((Encoding::V1, Some(V1))));
+        assert_eq!(ask(&["chat"]), None);
+    }
+}

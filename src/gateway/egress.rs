@@ -1,0 +1,184 @@
+//! Which destinations may be reached (docs/04, "Egress").
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::config::{Egress, Resolve};
+use crate::frame::{StreamCode, Target};
+
+/// Whether an address belongs to the public internet.
+pub(crate) fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_public_v4(ip),
+        IpAddr::V6(ip) => is_public_v6(ip),
+    }
+}
+
+fn is_public_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    !matches!(
+        (a, b, c),
+        (0 | 10 | 127 | 224.., ..)
+            | (100, 64..=127, _)
+            | (169, 254, _)
+            | (172, 16..=31, _)
+            | (192, 0, 0 | 2)
+            | (192, 88, 99)
+            | (192, 168, _)
+            | (198, 18..=19, _)
+            | (198, 51, 100)
+            | (203, 0, 113)
+    )
+}
+
+/// Only global unicast, without the parts that lead to IPv4 (Teredo, 6to4; NAT64 and mapped lie outside) or nowhere.
+fn is_public_v6(ip: Ipv6Addr) -> bool {
+    let [a, b, ..] = ip.segments();
+    let global = a & 0xe000 == 0x2000;
+    let teredo_or_special = a == 0x2001 && b < 0x0200;
+    let documentation = a == 0x2001 && b == 0x0db8 || a == 0x3fff && b < 0x1000;
+    let six_to_four = a == 0x2002;
+    global && !teredo_or_special && !documentation && !six_to_four
+}
+
+/// The destination to hand to the node: checked, and resolved unless the nodes filter themselves.
+pub(crate) async fn admit(target: Target, rules: &Egress) -> Result<Target, StreamCode> {
+    if rules.blocked_ports.contains(&target.port()) || target.port() == 0 {
+        return Err(StreamCode::Blocked);
+    }
+    match target {
+        Target::Ip(address) if rules.allow_private || is_public(address.ip()) => Ok(Target::Ip(address)),
+        Target::Ip(_) => Err(StreamCode::Blocked),
+        Target::Name(name, port) if rules.resolve == Resolve::Node => {
+            let numeric = name.rsplit('.').find(|label| !label.is_empty()).is_none_or(looks_numeric);
+            if numeric && !rules.allow_private { Err(StreamCode::Blocked) } else { Ok(Target::Name(name, port)) }
+        }
+        Target::Name(name, port) => resolve(&name, port, rules).await.map(Target::Ip),
+    }
+}
+
+/// Whether resolvers may read a last label as part of an IPv4 address.
+fn looks_numeric(label: &str) -> bool {
+    label.starts_with("0x") || label.starts_with("0X") || label.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+async fn resolve(name: &str, port: u16, rules: &Egress) -> Result<SocketAddr, StreamCode> {
+    let lookup = tokio::time::timeout(rules.resolve_timeout, tokio::net::lookup_host((name, port)));
+    let found = lookup.await.map_err(|_| StreamCode::Timeout)?.map_err(|_| StreamCode::Unreachable)?;
+    let mut best = None;
+    let mut any = false;
+    for address in found {
+        any = true;
+        if (rules.allow_private || is_public(address.ip())) && (best.is_none() || address.is_ipv4()) {
+            best = Some(address);
+            if address.is_ipv4() {
+                break;
+            }
+        }
+    }
+    best.ok_or(if any { StreamCode::Blocked } else { StreamCode::Unreachable })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+
+    fn rules() -> Egress {
+        Source::with::<&str, &str>([]).unwrap().section().unwrap()
+    }
+
+    #[test]
+    fn only_the_public_internet() {
+        let private = [
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.255.255.254",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "239.1.1.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::7f00:1",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::7f00:1",
+            "64:ff9b::808:808",
+            "64:ff9b:1::1",
+            "100::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:7f00:1::1",
+            "3fff::1",
+            "5f00::1",
+        ];
+        for text in private {
+            assert!(!is_public(text.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "1.1.1.1",
+            "8.8.8.8",
+            "100.128.0.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "2606:4700::1111",
+            "2a00::1",
+            "2001:4860::1",
+        ] {
+            assert!(is_public(text.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_spelling_of_loopback_and_blocked_ports_are_refused() {
+        let rules = rules();
+        for name in [
+            "localhost",
+            "LOCALHOST",
+            "localhost.",
+            "127.0.0.1",
+            "127.1",
+            "2130706433",
+            "0x7f.1",
+            "0x7f000001",
+            "0177.0.0.1",
+            "0",
+        ] {
+            let refused = admit(Target::Name(name.into(), 80), &rules).await;
+            assert!(matches!(refused, Err(StreamCode::Blocked | StreamCode::Unreachable)), "{name}: {refused:?}");
+        }
+        let mail = Target::Ip("1.1.1.1:25".parse().unwrap());
+        assert_eq!(admit(mail, &rules).await, Err(StreamCode::Blocked));
+        let web = Target::Ip("1.1.1.1:443".parse().unwrap());
+        assert_eq!(admit(web.clone(), &rules).await, Ok(web));
+    }
+
+    #[tokio::test]
+    async fn names_go_to_nodes_that_filter_unless_they_are_numbers() {
+        let rules = Egress { resolve: Resolve::Node, ..rules() };
+        let name = Target::Name("example.com".into(), 443);
+        assert_eq!(admit(name.clone(), &rules).await, Ok(name));
+        for number in ["127.1", "2130706433", "0x7f.0x1", "127.0.0.1."] {
+            assert_eq!(admit(Target::Name(number.into(), 443), &rules).await, Err(StreamCode::Blocked), "{number}");
+        }
+    }
+}

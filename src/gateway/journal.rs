@@ -1,0 +1,166 @@
+//! Unreported usage on disk, so that a crash loses at most the last flush (docs/04, "Accounting").
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Binary, Nullable};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+const SETUP: &str = "PRAGMA busy_timeout = 2000; PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; \
+    PRAGMA synchronous = NORMAL; BEGIN EXCLUSIVE; \
+    CREATE TABLE IF NOT EXISTS sessions (id BLOB PRIMARY KEY NOT NULL, device BLOB NOT NULL, up BIGINT NOT NULL, \
+    down BIGINT NOT NULL, started BIGINT NOT NULL, seen BIGINT NOT NULL, ended BIGINT) WITHOUT ROWID; COMMIT;";
+
+const UPSERT: &str = "INSERT INTO sessions (id, device, up, down, started, seen, ended) VALUES (?, ?, ?, ?, ?, ?, ?) \
+    ON CONFLICT (id) DO UPDATE SET up = excluded.up, down = excluded.down, seen = excluded.seen, ended = excluded.ended";
+
+/// A session's counters as they are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) session: Uuid,
+    pub(crate) device: Uuid,
+    pub(crate) up: u64,
+    pub(crate) down: u64,
+    pub(crate) started_at: OffsetDateTime,
+    pub(crate) ended_at: Option<OffsetDateTime>,
+}
+
+/// The journal's file; one process owns it.
+#[derive(Clone)]
+pub(crate) struct Journal(Arc<Mutex<SqliteConnection>>);
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = Binary)]
+    id: Vec<u8>,
+    #[diesel(sql_type = Binary)]
+    device: Vec<u8>,
+    #[diesel(sql_type = BigInt)]
+    up: i64,
+    #[diesel(sql_type = BigInt)]
+    down: i64,
+    #[diesel(sql_type = BigInt)]
+    started: i64,
+    #[diesel(sql_type = BigInt)]
+    seen: i64,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    ended: Option<i64>,
+}
+
+impl Journal {
+    /// Opens `usage.db` in a folder, which is made if it is not there; fails if another process has it.
+    pub(crate) fn open(folder: &Path) -> Result<Self, String> {
+        std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let path = folder.join("usage.db");
+        let shown = path.display();
+        let mut conn =
+            SqliteConnection::establish(&path.to_string_lossy()).map_err(|error| format!("{shown}: {error}"))?;
+        conn.batch_execute(SETUP).map_err(|error| match error.to_string() {
+            reason if reason.contains("locked") => format!("{shown} is in use by another gateway"),
+            reason => format!("{shown}: {reason}"),
+        })?;
+        Ok(Self(Arc::new(Mutex::new(conn))))
+    }
+
+    /// What an earlier process left: sessions that are over, at the latest when they were last seen.
+    pub(crate) async fn leftovers(&self) -> Result<Vec<Entry>, String> {
+        self.with(|conn| {
+            let rows: Vec<Row> = diesel::sql_query("SELECT * FROM sessions").load(conn)?;
+            Ok(rows.into_iter().filter_map(entry).collect())
+        })
+        .await
+    }
+
+    /// Keeps counters.
+    pub(crate) async fn keep(&self, entries: Vec<Entry>) -> Result<(), String> {
+        let seen = millis(OffsetDateTime::now_utc());
+        self.with(move |conn| {
+            conn.immediate_transaction(|conn| {
+                for entry in &entries {
+                    diesel::sql_query(UPSERT)
+                        .bind::<Binary, _>(entry.session.as_bytes().as_slice())
+                        .bind::<Binary, _>(entry.device.as_bytes().as_slice())
+                        .bind::<BigInt, _>(i64::try_from(entry.up).unwrap_or(i64::MAX))
+                        .bind::<BigInt, _>(i64::try_from(entry.down).unwrap_or(i64::MAX))
+                        .bind::<BigInt, _>(millis(entry.started_at))
+                        .bind::<BigInt, _>(seen)
+                        .bind::<Nullable<BigInt>, _>(entry.ended_at.map(millis))
+                        .execute(conn)?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Drops sessions that the control plane has settled.
+    pub(crate) async fn forget(&self, sessions: Vec<Uuid>) -> Result<(), String> {
+        self.with(move |conn| {
+            conn.immediate_transaction(|conn| {
+                for session in &sessions {
+                    diesel::sql_query("DELETE FROM sessions WHERE id = ?")
+                        .bind::<Binary, _>(session.as_bytes().as_slice())
+                        .execute(conn)?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut SqliteConnection) -> QueryResult<T> + Send + 'static,
+    ) -> Result<T, String> {
+        let conn = Arc::clone(&self.0);
+        let done = tokio::task::spawn_blocking(move || work(&mut conn.lock().unwrap_or_else(PoisonError::into_inner)));
+        done.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+}
+
+fn millis(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+fn moment(millis: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+fn entry(row: Row) -> Option<Entry> {
+    Some(Entry {
+        session: Uuid::from_slice(&row.id).ok()?,
+        device: Uuid::from_slice(&row.device).ok()?,
+        up: row.up.unsigned_abs(),
+        down: row.down.unsigned_abs(),
+        started_at: moment(row.started),
+        ended_at: Some(moment(row.ended.unwrap_or(row.seen))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_latest_counters_survive_and_one_process_owns_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        let started_at = moment(1_000);
+        let mut entry =
+            Entry { session: Uuid::now_v7(), device: Uuid::now_v7(), up: 1, down: 2, started_at, ended_at: None };
+        journal.keep(vec![entry]).await.unwrap();
+        entry.up = 10;
+        journal.keep(vec![entry]).await.unwrap();
+        assert!(Journal::open(folder.path()).err().unwrap().contains("in use by another gateway"));
+        drop(journal);
+        let journal = Journal::open(folder.path()).unwrap();
+        let left = journal.leftovers().await.unwrap();
+        assert_eq!((left.len(), left[0].up, left[0].down), (1, 10, 2));
+        assert!(left[0].ended_at.is_some_and(|at| at > started_at));
+        journal.forget(vec![entry.session]).await.unwrap();
+        assert_eq!(journal.leftovers().await.unwrap(), []);
+    }
+}

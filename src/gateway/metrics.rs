@@ -1,0 +1,56 @@
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use uuid::Uuid;
+
+use crate::metrics::Metrics;
+
+/// What a gateway measures.
+#[derive(Clone)]
+pub(crate) struct GatewayMetrics {
+    pub(crate) all: Metrics,
+    pub(crate) sessions: IntGauge,
+    pub(crate) streams: IntGauge,
+    pub(crate) bytes: IntCounterVec,
+    pub(crate) refused: IntCounterVec,
+    pub(crate) streams_refused: IntCounterVec,
+    pub(crate) handshake: Histogram,
+    pub(crate) node_dial: HistogramVec,
+    pub(crate) node_healthy: IntGaugeVec,
+    pub(crate) unreported: IntGauge,
+}
+
+impl GatewayMetrics {
+    pub(crate) fn new() -> Self {
+        let all = Metrics::new("gateway");
+        Self {
+            sessions: all.gauge("httvps_sessions", "Sessions open"),
+            streams: all.gauge("httvps_streams", "Streams open"),
+            bytes: all.counters("httvps_bytes_total", "Billed payload bytes", &["direction"]),
+            refused: all.counters("httvps_refused_total", "Connections and sessions refused", &["reason"]),
+            streams_refused: all.counters("httvps_streams_refused_total", "Streams refused or reset", &["reason"]),
+            handshake: all.seconds("httvps_handshake_seconds", "From accept to hello_ok"),
+            node_dial: all.seconds_by("httvps_node_dial_seconds", "Time to connect to a node", &["node"]),
+            node_healthy: all.gauges("httvps_node_healthy", "Whether a node answered its last probe", &["node"]),
+            unreported: all.gauge("httvps_usage_unreported_bytes", "Billed bytes the control plane has not heard of"),
+            all,
+        }
+    }
+
+    pub(crate) fn refuse(&self, reason: &str) {
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    pub(crate) fn refuse_stream(&self, reason: &str) {
+        self.streams_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Drops a node's series.
+    pub(crate) fn forget_node(&self, id: Uuid) {
+        let label = id.to_string();
+        for removed in [self.node_healthy.remove_label_values(&[&label]), self.node_dial.remove_label_values(&[&label])]
+        {
+            if removed.is_err() {
+                tracing::trace!(node = %id, "the node had no such series");
+            }
+        }
+    }
+}

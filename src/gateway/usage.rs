@@ -1,0 +1,293 @@
+//! Counts what sessions move, keeps it on disk and reports it (docs/04, "Accounting").
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use prometheus::IntCounter;
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
+use uuid::Uuid;
+
+use super::control::ControlClient;
+use super::journal::{Entry, Journal};
+use super::metrics::GatewayMetrics;
+use crate::api::{UsageReport, Verdict};
+use crate::config;
+use crate::frame::SessionCode;
+use crate::lifecycle::Shutdown;
+use crate::net::tunnel::{Meter, Tunnel};
+
+/// The counters of one session: billed payload bytes, cumulative.
+pub(crate) struct Account {
+    session: Uuid,
+    device: Uuid,
+    started_at: OffsetDateTime,
+    up: AtomicU64,
+    down: AtomicU64,
+    allowed: AtomicU64,
+    kept: AtomicU64,
+    settled: AtomicU64,
+    cut: OnceLock<SessionCode>,
+    tunnel: Tunnel,
+    total_up: IntCounter,
+    total_down: IntCounter,
+}
+
+impl Account {
+    /// An account that may spend `remaining` bytes, or any number.
+    pub(crate) fn new(
+        session: Uuid,
+        device: Uuid,
+        remaining: Option<u64>,
+        tunnel: Tunnel,
+        metrics: &GatewayMetrics,
+    ) -> Self {
+        Self {
+            session,
+            device,
+            started_at: OffsetDateTime::now_utc(),
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+            allowed: AtomicU64::new(remaining.unwrap_or(u64::MAX)),
+            kept: AtomicU64::new(u64::MAX),
+            settled: AtomicU64::new(0),
+            cut: OnceLock::new(),
+            tunnel,
+            total_up: metrics.bytes.with_label_values(&["up"]),
+            total_down: metrics.bytes.with_label_values(&["down"]),
+        }
+    }
+
+    fn enforce(&self) {
+        if self.spent() >= self.allowed.load(Ordering::Relaxed) {
+            self.cut(SessionCode::LimitReached);
+        }
+    }
+
+    fn spent(&self) -> u64 {
+        self.up.load(Ordering::Relaxed).saturating_add(self.down.load(Ordering::Relaxed))
+    }
+
+    /// Ends the session with a code; only the first counts.
+    pub(crate) fn cut(&self, code: SessionCode) {
+        if self.cut.set(code).is_ok() {
+            self.tunnel.close(Some(code), "");
+        }
+    }
+
+    /// Why the gateway ended the session, if it did.
+    pub(crate) fn cut_code(&self) -> Option<SessionCode> {
+        self.cut.get().copied()
+    }
+
+    fn entry(&self, ended_at: Option<OffsetDateTime>) -> Entry {
+        Entry {
+            session: self.session,
+            device: self.device,
+            up: self.up.load(Ordering::Relaxed),
+            down: self.down.load(Ordering::Relaxed),
+            started_at: self.started_at,
+            ended_at,
+        }
+    }
+}
+
+impl Meter for Account {
+    fn sent(&self, bytes: usize) {
+        self.up.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.total_up.inc_by(bytes as u64);
+        self.enforce();
+    }
+
+    fn received(&self, bytes: usize) {
+        self.down.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.total_down.inc_by(bytes as u64);
+        self.enforce();
+    }
+}
+
+/// All accounts of the gateway.
+pub(crate) struct Usage {
+    live: Mutex<HashMap<Uuid, Arc<Account>>>,
+    over: Mutex<HashMap<Uuid, Entry>>,
+    unkept: Mutex<HashSet<Uuid>>,
+    news: Notify,
+    journal: Journal,
+    config: config::Gateway,
+    metrics: GatewayMetrics,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Usage {
+    /// Adopts what an earlier process left in the journal.
+    pub(crate) async fn open(
+        journal: Journal,
+        config: config::Gateway,
+        metrics: GatewayMetrics,
+    ) -> Result<Self, String> {
+        let over: HashMap<_, _> = journal.leftovers().await?.into_iter().map(|entry| (entry.session, entry)).collect();
+        if !over.is_empty() {
+            tracing::info!(sessions = over.len(), "adopted unreported usage");
+        }
+        let (live, unkept, news) = Default::default();
+        Ok(Self { live, over: Mutex::new(over), unkept, news, journal, config, metrics })
+    }
+
+    /// A session begins.
+    pub(crate) fn begin(&self, account: &Arc<Account>) {
+        lock(&self.live).insert(account.session, Arc::clone(account));
+        self.metrics.sessions.inc();
+    }
+
+    /// A session is over and its counters stand still.
+    pub(crate) fn end(&self, account: &Account) {
+        if lock(&self.live).remove(&account.session).is_none() {
+            return;
+        }
+        self.metrics.sessions.dec();
+        lock(&self.over).insert(account.session, account.entry(Some(OffsetDateTime::now_utc())));
+        lock(&self.unkept).insert(account.session);
+        self.news.notify_one();
+    }
+
+    /// Sessions that are open.
+    pub(crate) fn live_count(&self) -> usize {
+        lock(&self.live).len()
+    }
+
+    /// Bytes that the control plane has not heard of.
+    pub(crate) fn unreported(&self) -> u64 {
+        let unsettled =
+            |account: &Arc<Account>| account.spent().saturating_sub(account.settled.load(Ordering::Relaxed));
+        let live: u64 = lock(&self.live).values().map(unsettled).sum();
+        let over: u64 = lock(&self.over).values().map(|entry| entry.up.saturating_add(entry.down)).sum();
+        live.saturating_add(over)
+    }
+
+    /// Flushes and reports at intervals and when sessions end, a last time when drained.
+    pub(crate) async fn run(&self, control: &ControlClient, shutdown: &Shutdown) {
+        let mut flush = interval(self.config.flush_interval);
+        let mut report = interval(self.config.report_interval);
+        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.draining() => break,
+                _ = flush.tick() => self.flush().await,
+                _ = report.tick() => {
+                    self.flush().await;
+                    self.report(control, true).await;
+                }
+                () = self.news.notified() => {
+                    self.flush().await;
+                    self.report(control, false).await;
+                }
+            }
+        }
+        self.flush().await;
+        self.report(control, true).await;
+    }
+
+    async fn flush(&self) {
+        let changed: Vec<(Arc<Account>, Entry)> = lock(&self.live)
+            .values()
+            .map(|account| (Arc::clone(account), account.entry(None)))
+            .filter(|(account, entry)| account.kept.load(Ordering::Relaxed) != entry.up + entry.down)
+            .collect();
+        let unkept: Vec<Uuid> = lock(&self.unkept).iter().copied().collect();
+        let mut entries: Vec<Entry> = changed.iter().map(|(_, entry)| *entry).collect();
+        {
+            let over = lock(&self.over);
+            entries.extend(unkept.iter().filter_map(|session| over.get(session)).copied());
+        }
+        if entries.is_empty() {
+            return;
+        }
+        match self.journal.keep(entries).await {
+            Ok(()) => {
+                for (account, entry) in changed {
+                    account.kept.store(entry.up + entry.down, Ordering::Relaxed);
+                }
+                lock(&self.unkept).retain(|session| !unkept.contains(session));
+            }
+            Err(reason) => tracing::error!(reason, "usage cannot be kept on disk"),
+        }
+    }
+
+    async fn report(&self, control: &ControlClient, with_live: bool) {
+        let mut entries: Vec<Entry> = lock(&self.over).values().copied().collect();
+        if with_live {
+            entries.extend(lock(&self.live).values().map(|account| account.entry(None)));
+        }
+        for batch in entries.chunks(self.config.report_batch) {
+            let reports = batch.iter().map(view).collect();
+            match control.report(reports).await {
+                Ok(answer) => self.settle(batch, &answer.sessions).await,
+                Err(error) => {
+                    tracing::warn!(%error, sessions = batch.len(), "usage not reported, kept");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn settle(&self, batch: &[Entry], verdicts: &[Verdict]) {
+        let verdicts: HashMap<Uuid, &Verdict> = verdicts.iter().map(|verdict| (verdict.session_id, verdict)).collect();
+        let mut done = Vec::new();
+        for entry in batch {
+            let Some(verdict) = verdicts.get(&entry.session) else { continue };
+            if entry.ended_at.is_some() {
+                if let Some(code) = &verdict.code {
+                    tracing::warn!(session = %entry.session, code, "final usage");
+                }
+                done.push(entry.session);
+            } else if let Some(account) = lock(&self.live).get(&entry.session).map(Arc::clone) {
+                instruct(&account, entry, verdict);
+            }
+        }
+        if done.is_empty() {
+            return;
+        }
+        {
+            let mut over = lock(&self.over);
+            for session in &done {
+                over.remove(session);
+            }
+        }
+        if let Err(reason) = self.journal.forget(done).await {
+            tracing::error!(reason, "reported usage stays on disk");
+        }
+    }
+}
+
+/// Applies the control plane's word on a live session.
+fn instruct(account: &Account, entry: &Entry, verdict: &Verdict) {
+    let reported = entry.up.saturating_add(entry.down);
+    account.settled.store(reported, Ordering::Relaxed);
+    let allowed = verdict.remaining_bytes.map_or(u64::MAX, |left| reported.saturating_add(left));
+    account.allowed.store(allowed, Ordering::Relaxed);
+    if !verdict.go_on {
+        let code = verdict.code.as_deref().and_then(SessionCode::from_name);
+        account.cut(code.unwrap_or(SessionCode::SessionKilled));
+    } else {
+        account.enforce();
+    }
+}
+
+fn view(entry: &Entry) -> UsageReport {
+    UsageReport {
+        gateway_id: None,
+        device_id: entry.device,
+        session_id: entry.session,
+        bytes_up: entry.up,
+        bytes_down: entry.down,
+        started_at: entry.started_at,
+        ended_at: entry.ended_at,
+        access_token: None,
+    }
+}

@@ -1,0 +1,256 @@
+//! One stream between a tunnel and a socket (docs/04, "Data path").
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep};
+use tokio_util::io::poll_read_buf;
+
+use super::TunnelStream;
+use crate::frame::StreamCode;
+use crate::mux::{HEADROOM, Received};
+use crate::net::buffered::CHUNK;
+
+/// A read that fills less of a buffer than this is copied out of it, so that queues do not hold empty space.
+const WORTH_KEEPING: usize = CHUNK / 4;
+const TURNS: usize = 16;
+
+thread_local! {
+    static SPARE: RefCell<Option<BytesMut>> = const { RefCell::new(None) };
+}
+
+/// Counts payload bytes as the socket takes and gives them.
+pub trait Meter {
+    /// The socket took bytes of the tunnel's.
+    fn sent(&self, bytes: usize);
+    /// The socket gave bytes for the tunnel.
+    fn received(&self, bytes: usize);
+}
+
+/// Counts nothing.
+impl Meter for () {
+    fn sent(&self, _: usize) {}
+    fn received(&self, _: usize) {}
+}
+
+/// How long a stream may stand still.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// While both directions are open.
+    pub idle: Duration,
+    /// Once the socket's side has ended.
+    pub half_open: Duration,
+}
+
+enum Upload {
+    Open,
+    /// The tunnel's side finished; the socket is to be told.
+    Finishing,
+    Done,
+}
+
+/// Moves bytes between a stream of a tunnel and a socket until both directions have ended.
+pub struct Relay<'a, S, M> {
+    stream: TunnelStream,
+    socket: S,
+    meter: &'a M,
+    upload: Upload,
+    download_done: bool,
+    pending: Bytes,
+    unflushed: usize,
+    patience: Patience,
+    idle: Pin<Box<Sleep>>,
+    active: Instant,
+}
+
+/// How a stream ended.
+enum End {
+    /// Both directions finished, or the tunnel's side ended it.
+    Over,
+    Failed(StreamCode),
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
+    /// A relay for a socket that flushes what it gathers.
+    pub fn new(stream: TunnelStream, socket: S, meter: &'a M, patience: Patience) -> Self {
+        Self {
+            stream,
+            socket,
+            meter,
+            upload: Upload::Open,
+            download_done: false,
+            pending: Bytes::new(),
+            unflushed: 0,
+            patience,
+            idle: Box::pin(tokio::time::sleep(patience.idle)),
+            active: Instant::now(),
+        }
+    }
+
+    /// Runs to the end; gives the reason if the stream had to be reset.
+    pub async fn run(mut self) -> Result<(), StreamCode> {
+        match poll_fn(|cx| self.poll(cx)).await {
+            End::Over => Ok(()),
+            End::Failed(code) => {
+                self.stream.reset(code);
+                Err(code)
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if self.stream.poll_gone(cx).is_ready() && matches!(self.upload, Upload::Open) {
+            return Poll::Ready(End::Over);
+        }
+        for _ in 0..TURNS {
+            let up = match self.poll_upload(cx) {
+                Ok(progress) => progress,
+                Err(end) => return Poll::Ready(end),
+            };
+            let down = match self.poll_download(cx) {
+                Ok(progress) => progress,
+                Err(end) => return Poll::Ready(end),
+            };
+            if self.download_done && matches!(self.upload, Upload::Done) {
+                return Poll::Ready(End::Over);
+            }
+            if up || down {
+                self.active = Instant::now();
+            } else {
+                return self.poll_idle(cx);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let limit = if self.download_done { self.patience.half_open } else { self.patience.idle };
+        let deadline = self.active + limit;
+        if deadline < self.idle.deadline() {
+            self.idle.as_mut().reset(deadline);
+        }
+        while self.idle.as_mut().poll(cx).is_ready() {
+            if deadline <= Instant::now() {
+                return Poll::Ready(End::Failed(StreamCode::Timeout));
+            }
+            self.idle.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    /// Tunnel to socket; `Ok(false)` when nothing moves now.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut progress = false;
+        loop {
+            if matches!(self.upload, Upload::Done) {
+                return Ok(progress);
+            }
+            if self.pending.is_empty() && matches!(self.upload, Upload::Open) && self.unflushed < CHUNK {
+                match self.stream.poll_receive(cx) {
+                    Poll::Ready(Received::Data(bytes)) => self.pending = bytes,
+                    Poll::Ready(Received::Finished) => self.upload = Upload::Finishing,
+                    Poll::Ready(Received::Reset(_)) => return Err(End::Over),
+                    Poll::Ready(Received::Nothing) | Poll::Pending => {}
+                }
+            }
+            if !self.pending.is_empty() {
+                match Pin::new(&mut self.socket).poll_write(cx, &self.pending).map_err(broken)? {
+                    Poll::Ready(written) => {
+                        self.pending.advance(written);
+                        self.unflushed += written;
+                        progress = true;
+                        continue;
+                    }
+                    Poll::Pending => return Ok(progress),
+                }
+            }
+            if Pin::new(&mut self.socket).poll_flush(cx).map_err(broken)?.is_pending() {
+                return Ok(progress);
+            }
+            if self.unflushed > 0 {
+                self.meter.sent(self.unflushed);
+                self.stream.consumed(self.unflushed);
+                self.unflushed = 0;
+                progress = true;
+                continue;
+            }
+            if !matches!(self.upload, Upload::Finishing) {
+                return Ok(progress);
+            }
+            if Pin::new(&mut self.socket).poll_shutdown(cx).map_err(broken)?.is_pending() {
+                return Ok(progress);
+            }
+            self.upload = Upload::Done;
+            progress = true;
+        }
+    }
+
+    /// Socket to tunnel; `Ok(false)` when nothing moves now.
+    fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.download_done {
+            return Ok(false);
+        }
+        let room = match self.stream.poll_capacity(cx) {
+            Poll::Ready(Some(room)) => room,
+            Poll::Ready(None) => {
+                self.download_done = true;
+                return Ok(true);
+            }
+            Poll::Pending => return Ok(false),
+        };
+        let mut buffer = SPARE.take().unwrap_or_else(|| {
+            let mut buffer = BytesMut::with_capacity(HEADROOM + CHUNK);
+            buffer.put_bytes(0, HEADROOM);
+            buffer
+        });
+        let mut ended = None;
+        while buffer.len() < HEADROOM + room {
+            let left = HEADROOM + room - buffer.len();
+            let mut space = (&mut buffer).limit(left);
+            match poll_read_buf(Pin::new(&mut self.socket), cx, &mut space) {
+                Poll::Ready(Ok(0)) => ended = Some(Ok(())),
+                Poll::Ready(Ok(_)) => continue,
+                Poll::Ready(Err(error)) => ended = Some(Err(broken(error))),
+                Poll::Pending => {}
+            }
+            break;
+        }
+        let read = buffer.len() - HEADROOM;
+        if read > 0 {
+            self.meter.received(read);
+            if read < WORTH_KEEPING {
+                let copy = BytesMut::from(&buffer[..]);
+                buffer.truncate(HEADROOM);
+                SPARE.set(Some(buffer));
+                self.stream.send(copy);
+            } else {
+                self.stream.send(buffer);
+            }
+        } else {
+            SPARE.set(Some(buffer));
+        }
+        match ended {
+            Some(Err(end)) => Err(end),
+            Some(Ok(())) => {
+                self.download_done = true;
+                self.stream.finish();
+                Ok(true)
+            }
+            None => Ok(read > 0),
+        }
+    }
+}
+
+/// What a failed socket means for the stream.
+#[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
+fn broken(error: io::Error) -> End {
+    let refused = matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+    End::Failed(if refused { StreamCode::Refused } else { StreamCode::Unreachable })
+}
