@@ -128,6 +128,16 @@ impl Source {
         Ok(Self { figment, file: file.map(Path::to_owned) })
     }
 
+    /// The same with some keys set anew, named as in the environment.
+    pub fn overridden<K: Into<String>, V: Into<String>>(
+        self,
+        vars: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, ConfigError> {
+        let vars = vars.into_iter().map(|(key, value)| (key.into(), value.into()));
+        let figment = env::Known::of(DEFAULTS).merge_vars(self.figment, vars)?;
+        Ok(Self { figment, file: self.file })
+    }
+
     /// One section, validated.
     pub fn section<S: Section>(&self) -> Result<S, ConfigError> {
         let section: S =

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `httvps` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    httvps::cli::main()
+}

@@ -123,6 +123,7 @@ impl Link {
         };
         let driver = Driver::new(TokioIo::new(socket), Bytes::new(), tunnel.clone(), transport);
         let driving = tokio::spawn(driver.run());
+        let mut guard = AbortOnDrop(Some(driving.abort_handle()));
         tunnel.hello(self.hello());
         match timeout(limit, tunnel.next_event()).await {
             Ok(Some(Event::Accepted(ok))) => tracing::info!(session = ok.session_id, "tunnel is up"),
@@ -132,12 +133,11 @@ impl Link {
         }
         self.current.send_replace(Some(tunnel.clone()));
         up.send_replace(true);
-        let guard = AbortOnDrop(driving.abort_handle());
         loop {
             match tunnel.next_event().await {
                 Some(Event::Ended { code }) => return (Outcome::Told(code), true),
                 Some(Event::GoingAway { reconnect_in, .. }) => {
-                    std::mem::forget(guard);
+                    guard.0 = None;
                     return (Outcome::Moved(reconnect_in), true);
                 }
                 Some(_) => {}
@@ -214,10 +214,13 @@ impl Link {
     }
 }
 
-struct AbortOnDrop(tokio::task::AbortHandle);
+/// Ends a connection that nobody wants any more.
+struct AbortOnDrop(Option<tokio::task::AbortHandle>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(handle) = &self.0 {
+            handle.abort();
+        }
     }
 }

@@ -1,0 +1,171 @@
+//! The command line (docs/01, "Commands").
+
+mod admin;
+mod connect;
+mod demo;
+mod healthcheck;
+mod keygen;
+mod migrate;
+mod serve;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{ConfigError, Runtime, Source};
+use crate::control::StartError;
+use crate::migrate::MigrateError;
+use crate::telemetry;
+
+const RUNTIME: u8 = 1;
+const USAGE: u8 = 2;
+const SCHEMA: u8 = 3;
+const REFUSED: u8 = 4;
+
+#[derive(Parser)]
+#[command(name = "httvps", version, about = "A VPN service that looks like ordinary web traffic")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// TOML file; HTTVPS_<SECTION>__<KEY> variables override it
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the effective configuration and exit
+    #[arg(long, global = true)]
+    check: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the control plane: REST API, accounting, node pool
+    ServeControl,
+    /// Serve a gateway: clients' tunnels to Shadowsocks nodes
+    ServeGateway,
+    /// Bring the database schema up to date
+    Migrate(migrate::Args),
+    /// Run everything in this process and try it
+    Demo(demo::Args),
+    /// Connect to a gateway; serve SOCKS5 and HTTP CONNECT
+    Connect(connect::Args),
+    /// Administer the control plane over its API
+    Admin(admin::Args),
+    /// Ask a URL; exit 0 if it answers 200
+    Healthcheck(healthcheck::Args),
+}
+
+/// What ends a command early.
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn runtime(message: impl ToString) -> Self {
+        Self { code: RUNTIME, message: message.to_string() }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self { code: USAGE, message: error.to_string() }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let code = match &error {
+            StartError::Config(_) => USAGE,
+            StartError::Schema(_) => SCHEMA,
+            StartError::Database(_) => RUNTIME,
+        };
+        Self { code, message: error.to_string() }
+    }
+}
+
+impl From<MigrateError> for Failure {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Config(error) => error.into(),
+            MigrateError::Database(_) => Self::runtime(error),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::runtime(error)
+    }
+}
+
+/// Writes a line of results; a closed pipe ends nothing.
+fn say(line: impl std::fmt::Display) {
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+        tracing::debug!("stdout is closed");
+    }
+}
+
+/// Parses the command line, runs the command, gives the exit code.
+pub fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let mut out = std::io::stderr().lock();
+            if writeln!(out, "error: {}", failure.message).is_err() {
+                return ExitCode::from(RUNTIME);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let source = Source::load(cli.config.as_deref())?;
+    let source = match &cli.command {
+        Command::Connect(args) => args.apply(source)?,
+        _ => source,
+    };
+    if cli.check {
+        say(source.effective()?.trim_end());
+        return Ok(());
+    }
+    raise_file_limit();
+    let runtime: Runtime = source.section()?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if runtime.worker_threads > 0 {
+        builder.worker_threads(runtime.worker_threads);
+    }
+    let runtime = builder.enable_all().build()?;
+    let ended = runtime.block_on(dispatch(cli.command, source));
+    runtime.shutdown_background();
+    ended
+}
+
+async fn dispatch(command: Command, source: Source) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => return Box::pin(demo::run(args)).await,
+        Command::Admin(args) => return Box::pin(admin::run(args, &source)).await,
+        Command::Healthcheck(args) => return healthcheck::run(args).await,
+        Command::ServeControl | Command::ServeGateway | Command::Migrate(_) | Command::Connect(_) => {}
+    }
+    telemetry::init(&source)?;
+    match command {
+        Command::ServeControl => Box::pin(serve::control(&source)).await,
+        Command::ServeGateway => Box::pin(serve::gateway(&source)).await,
+        Command::Migrate(args) => migrate::run(args, &source).await,
+        Command::Connect(_) => Box::pin(connect::run(&source)).await,
+        Command::Demo(_) | Command::Admin(_) | Command::Healthcheck(_) => Ok(()),
+    }
+}
+
+/// A connection is a file: allow as many as the system lets this process have.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}

@@ -1,0 +1,38 @@
+use super::{Failure, say};
+use crate::config::Source;
+use crate::control::Control;
+use crate::gateway::Gateway;
+use crate::lifecycle::Shutdown;
+
+pub(super) async fn control(source: &Source) -> Result<(), Failure> {
+    let control = Control::bind(source).await?;
+    let shutdown = Shutdown::default();
+    shutdown.on_signals()?;
+    let scheme = if control.is_tls() { "https" } else { "http" };
+    say(format_args!("control {scheme}://{}", control.address()?));
+    if let Some(address) = control.ops_address() {
+        say(format_args!("ops-control http://{address}"));
+    }
+    say("ready");
+    control.serve(shutdown).await;
+    Ok(())
+}
+
+pub(super) async fn gateway(source: &Source) -> Result<(), Failure> {
+    let gateway = Gateway::bind(source).await?;
+    let shutdown = Shutdown::default();
+    shutdown.on_signals()?;
+    say(format_args!("gateway wss://{}", gateway.address()?));
+    if let Some(address) = gateway.ops_address() {
+        say(format_args!("ops-gateway http://{address}"));
+    }
+    if let Some(certificate) = gateway.certificate() {
+        let config: crate::config::Gateway = source.section()?;
+        let path = std::path::Path::new(&config.state_dir).join("ca.pem");
+        std::fs::write(&path, certificate)?;
+        say(format_args!("ca {}", path.display()));
+    }
+    say("ready");
+    gateway.serve(shutdown).await;
+    Ok(())
+}
