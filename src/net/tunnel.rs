@@ -121,8 +121,19 @@ impl Tunnel {
 }
 
 impl State {
-    /// Hands out what an action on the session brought about.
+    /// Hands out what an action on the session brought about, also to the driver.
     fn settle(&mut self) {
+        self.deliver();
+        let resumed = self.driver_paused && !self.session.is_paused();
+        if (resumed || self.session.wants_transmit())
+            && let Some(waker) = self.driver.take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Hands out what the driver's own action brought about.
+    fn deliver(&mut self) {
         let mut for_owner = false;
         while let Some(event) = self.session.poll_event() {
             match event {
@@ -143,12 +154,6 @@ impl State {
             }
         }
         if for_owner && let Some(waker) = self.owner.take() {
-            waker.wake();
-        }
-        let resumed = self.driver_paused && !self.session.is_paused();
-        if (resumed || self.session.wants_transmit())
-            && let Some(waker) = self.driver.take()
-        {
             waker.wake();
         }
     }

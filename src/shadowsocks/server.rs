@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use ::shadowsocks::ServerConfig;
 use ::shadowsocks::config::ServerType;
 use ::shadowsocks::context::Context;
+use ::shadowsocks::crypto::CipherKind;
 use ::shadowsocks::relay::socks5::Address;
 use ::shadowsocks::relay::tcprelay::proxy_listener::ProxyListener;
 use ::shadowsocks::relay::tcprelay::proxy_stream::ProxyServerStream;
+use ::shadowsocks::relay::tcprelay::utils::copy_encrypted_bidirectional;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -16,6 +18,7 @@ use crate::lifecycle::Shutdown;
 /// A small Shadowsocks server for the demo and for tests; `allow` decides on every address after resolution.
 pub struct Server {
     listener: ProxyListener,
+    method: CipherKind,
     allow: fn(SocketAddr) -> bool,
 }
 
@@ -25,7 +28,7 @@ impl Server {
         let config: ServerConfig = key.server_config()?;
         let context = Context::new_shared(ServerType::Server);
         let listener = ProxyListener::bind(context, &config).await.map_err(|error| error.to_string())?;
-        Ok(Self { listener, allow })
+        Ok(Self { listener, method: config.method(), allow })
     }
 
     /// Where it listens.
@@ -42,11 +45,11 @@ impl Server {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (allow, lifetime) = (self.allow, shutdown.clone());
+                    let (method, allow, lifetime) = (self.method, self.allow, shutdown.clone());
                     tokio::spawn(async move {
                         tokio::select! {
                             () = lifetime.aborted() => {}
-                            ended = relay(stream, allow) => if let Err(error) = ended {
+                            ended = relay(stream, method, allow) => if let Err(error) = ended {
                                 tracing::debug!(%error, "a node's stream ended");
                             }
                         }
@@ -58,7 +61,11 @@ impl Server {
     }
 }
 
-async fn relay(mut stream: ProxyServerStream<TcpStream>, allow: fn(SocketAddr) -> bool) -> io::Result<()> {
+async fn relay(
+    mut stream: ProxyServerStream<TcpStream>,
+    method: CipherKind,
+    allow: fn(SocketAddr) -> bool,
+) -> io::Result<()> {
     let target = stream.handshake().await?;
     let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in resolve(target).await? {
@@ -69,7 +76,7 @@ async fn relay(mut stream: ProxyServerStream<TcpStream>, allow: fn(SocketAddr) -
         match TcpStream::connect(address).await {
             Ok(mut socket) => {
                 socket.set_nodelay(true)?;
-                tokio::io::copy_bidirectional(&mut stream, &mut socket).await?;
+                copy_encrypted_bidirectional(method, &mut stream, &mut socket).await?;
                 return stream.shutdown().await;
             }
             Err(error) => refused = error,

@@ -187,7 +187,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.queue(message_of(&payload), OpCode::Pong);
                 continue;
             }
-            let transmit = self.tunnel.state().session.poll_transmit();
+            let transmit = {
+                let mut state = self.tunnel.state();
+                let transmit = state.session.poll_transmit();
+                state.deliver();
+                transmit
+            };
             match transmit {
                 Some(Transmit::Message(message)) => {
                     let opcode = match self.transport.encoding {
@@ -276,7 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         let mut state = self.tunnel.state();
         let handled = state.session.handle_message(message, now);
-        state.settle();
+        state.deliver();
         Ok(handled?)
     }
 
@@ -298,7 +303,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.timer = None;
         let mut state = self.tunnel.state();
         let handled = state.session.handle_timeout(Instant::now());
-        state.settle();
+        state.deliver();
         handled?;
         Ok(true)
     }
