@@ -223,6 +223,9 @@ impl Session {
                 self.ids.remove(&stream.id);
             }
             self.return_growth(&stream);
+            if !stream.incoming.ended {
+                self.events.push_back(Event::Wake(key));
+            }
         }
     }
 

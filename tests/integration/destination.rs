@@ -1,0 +1,150 @@
+//! Servers that traffic goes to, with counters of their own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+
+/// What a server of this kind does with a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Manner {
+    /// Sends back what it gets; at the end of it, ends.
+    Echo,
+    /// Reads 8 bytes of length, sends as many pattern bytes, ends.
+    Source,
+    /// Reads to the end, answers with the 8 bytes of a sum, ends.
+    Sink,
+    /// Speaks first, then echoes.
+    Greeter,
+    /// Sends pattern bytes until the connection ends.
+    Endless,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) got: AtomicU64,
+    pub(crate) gave: AtomicU64,
+    pub(crate) connections: AtomicUsize,
+}
+
+pub(crate) struct Destination {
+    pub(crate) address: SocketAddr,
+    pub(crate) counters: Arc<Counters>,
+    task: AbortHandle,
+}
+
+pub(crate) const GREETING: &[u8] = b"220 ready\r\n";
+
+pub(crate) fn pattern(at: u64) -> u8 {
+    (at.wrapping_mul(31) >> 3) as u8 ^ at as u8
+}
+
+pub(crate) fn pattern_bytes(len: usize) -> Vec<u8> {
+    (0..len as u64).map(pattern).collect()
+}
+
+pub(crate) fn sum(bytes: &[u8], start: u64) -> u64 {
+    bytes.iter().fold(start, |sum, byte| sum.wrapping_mul(1_099_511_628_211) ^ u64::from(*byte))
+}
+
+impl Destination {
+    pub(crate) async fn start(manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let counters = Arc::new(Counters::default());
+        let shared = Arc::clone(&counters);
+        let task = tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                shared.connections.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(serve(socket, manner, Arc::clone(&shared)));
+            }
+        });
+        Self { address, counters, task: task.abort_handle() }
+    }
+
+    pub(crate) fn got(&self) -> u64 {
+        self.counters.got.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn gave(&self) -> u64 {
+        self.counters.gave.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.counters.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Destination {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(mut socket: TcpStream, manner: Manner, counters: Arc<Counters>) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    match manner {
+        Manner::Greeter => {
+            give(&mut socket, GREETING, &counters).await?;
+            echo(&mut socket, &mut buffer, &counters).await
+        }
+        Manner::Echo => echo(&mut socket, &mut buffer, &counters).await,
+        Manner::Source => {
+            let mut len = [0; 8];
+            socket.read_exact(&mut len).await?;
+            counters.got.fetch_add(8, Ordering::SeqCst);
+            let len = u64::from_be_bytes(len);
+            let mut at = 0;
+            while at < len {
+                let piece = buffer.len().min((len - at) as usize);
+                buffer[..piece].iter_mut().zip(at..).for_each(|(byte, at)| *byte = pattern(at));
+                give(&mut socket, &buffer[..piece], &counters).await?;
+                at += piece as u64;
+            }
+            socket.shutdown().await
+        }
+        Manner::Sink => {
+            let mut total = 0;
+            loop {
+                let read = take(&mut socket, &mut buffer, &counters).await?;
+                if read == 0 {
+                    break;
+                }
+                total = sum(&buffer[..read], total);
+            }
+            give(&mut socket, &total.to_be_bytes(), &counters).await?;
+            socket.shutdown().await
+        }
+        Manner::Endless => loop {
+            give(&mut socket, &buffer[..16_384], &counters).await?;
+        },
+    }
+}
+
+async fn echo(socket: &mut TcpStream, buffer: &mut [u8], counters: &Counters) -> std::io::Result<()> {
+    loop {
+        match take(socket, buffer, counters).await? {
+            0 => return socket.shutdown().await,
+            read => give(socket, &buffer[..read], counters).await?,
+        }
+    }
+}
+
+async fn take(socket: &mut TcpStream, buffer: &mut [u8], counters: &Counters) -> std::io::Result<usize> {
+    let read = socket.read(buffer).await?;
+    counters.got.fetch_add(read as u64, Ordering::SeqCst);
+    Ok(read)
+}
+
+async fn give(socket: &mut TcpStream, mut bytes: &[u8], counters: &Counters) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let wrote = socket.write(bytes).await?;
+        counters.gave.fetch_add(wrote as u64, Ordering::SeqCst);
+        bytes = &bytes[wrote..];
+    }
+    Ok(())
+}

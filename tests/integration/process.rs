@@ -1,0 +1,114 @@
+//! The binary as a child process.
+
+use std::collections::HashMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running `httvps` that said `ready`.
+pub(crate) struct Process {
+    child: Child,
+    lines: HashMap<String, String>,
+    log: tokio::task::JoinHandle<String>,
+}
+
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stderr: String,
+}
+
+pub(crate) fn command(args: &[&str], env: &[(String, String)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_httvps"));
+    command.args(args).env_clear().envs(env.iter().cloned()).kill_on_drop(true);
+    command.env("PATH", std::env::var("PATH").unwrap_or_default());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs to the end.
+pub(crate) async fn run(args: &[&str], env: &[(String, String)]) -> (Option<i32>, String, String) {
+    let output = timeout(PATIENCE, command(args, env).output()).await.expect("the command ends").unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+impl Process {
+    /// Starts and waits for `ready`; fails with the process's log.
+    pub(crate) async fn start(args: &[&str], env: &[(String, String)]) -> Self {
+        match Self::try_start(args, env).await {
+            Ok(process) => process,
+            Err(ended) => panic!("{args:?} ended with {:?}: {}", ended.code, ended.stderr),
+        }
+    }
+
+    pub(crate) async fn try_start(args: &[&str], env: &[(String, String)]) -> Result<Self, Ended> {
+        let mut child = command(args, env).spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let log = tokio::spawn(async move {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).await.unwrap();
+            text
+        });
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut lines = HashMap::new();
+        loop {
+            match timeout(PATIENCE, stdout.next_line()).await.expect("ready in time").unwrap() {
+                Some(line) if line == "ready" => break,
+                Some(line) => {
+                    let (key, value) = line.split_once(' ').unwrap_or((&line, ""));
+                    lines.insert(key.to_owned(), value.to_owned());
+                }
+                None => {
+                    let code = child.wait().await.unwrap().code();
+                    return Err(Ended { code, stderr: log.await.unwrap() });
+                }
+            }
+        }
+        tokio::spawn(async move { while let Ok(Some(_)) = stdout.next_line().await {} });
+        Ok(Self { child, lines, log })
+    }
+
+    /// The value of a line it printed.
+    pub(crate) fn line(&self, key: &str) -> &str {
+        self.lines.get(key).unwrap_or_else(|| panic!("no line {key}"))
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.id().expect("it runs").to_string();
+        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    pub(crate) async fn ended(mut self) -> Ended {
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("the process ends").unwrap();
+        Ended { code: status.code(), stderr: self.log.await.unwrap() }
+    }
+
+    /// SIGTERM, then its end.
+    pub(crate) async fn stop(self) -> Ended {
+        self.signal("-TERM");
+        self.ended().await
+    }
+
+    /// SIGKILL, then its end.
+    pub(crate) async fn kill(self) {
+        self.signal("-KILL");
+        self.ended().await;
+    }
+}
+
+/// Polls until a condition gives a value.
+pub(crate) async fn eventually<T, F: Future<Output = Result<T, String>>>(mut condition: impl FnMut() -> F) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match condition().await {
+            Ok(value) => return value,
+            Err(reason) => assert!(tokio::time::Instant::now() < deadline, "never: {reason}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
