@@ -148,7 +148,7 @@ impl Control {
         let ops = async {
             if let Some(listener) = self.ops {
                 let metrics = state.metrics.all.clone();
-                ops::serve(listener, metrics, Arc::clone(&state), &shutdown).await;
+                ops::serve(listener, metrics, Arc::clone(&state), shutdown.clone(), &shutdown).await;
             }
         };
         tokio::join!(sweeper, api, ops);

@@ -140,13 +140,14 @@ impl Gateway {
         };
         let aborted = async {
             tokio::select! {
-                () = shutdown.aborted() => background.abort(),
+                () = async { shutdown.aborted().await; tokio::time::sleep(shared.tunnel.close_timeout).await } => background.abort(),
                 () = background.draining() => {}
             }
         };
         let ops = async {
             if let Some(listener) = self.ops {
-                ops::serve(listener, shared.metrics.all.clone(), Arc::clone(&shared), &background).await;
+                let metrics = shared.metrics.all.clone();
+                ops::serve(listener, metrics, Arc::clone(&shared), shutdown.clone(), &background).await;
             }
         };
         tokio::join!(

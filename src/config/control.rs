@@ -11,6 +11,8 @@ use super::{Invalid, Secret, Section};
 pub struct Database {
     /// `postgres://…`, `sqlite://relative.db` or `sqlite:///absolute.db`.
     pub url: Secret,
+    /// PEM file of the authority of PostgreSQL's certificate; empty trusts the system's.
+    pub ca: String,
     /// PostgreSQL connections of one process.
     pub pool_size: usize,
     /// Longest wait for a connection.
@@ -108,6 +110,9 @@ pub struct Sessions {
     /// A node without a heartbeat for so long is offline.
     #[serde(with = "humantime_serde")]
     pub node_timeout: Duration,
+    /// After a start nothing is stale for so long: others need time to report.
+    #[serde(with = "humantime_serde")]
+    pub startup_grace: Duration,
     /// How often the above is looked for.
     #[serde(with = "humantime_serde")]
     pub sweep_interval: Duration,

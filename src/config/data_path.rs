@@ -136,7 +136,7 @@ pub struct Probe {
     pub timeout: Duration,
     /// `host:port` of an HTTP server asked through each node; empty only connects.
     pub target: String,
-    /// How long a node that could not be reached is left out for new streams.
+    /// Time between probes of a node that could not be reached.
     #[serde(with = "humantime_serde")]
     pub retry_after: Duration,
 }

@@ -80,7 +80,7 @@ impl Batch {
                     held.bytes_up = held.bytes_up.max(item.bytes_up);
                     held.bytes_down = held.bytes_down.max(item.bytes_down);
                     held.ended_at = held.ended_at.max(item.ended_at);
-                    held.vouched |= item.vouched;
+                    held.vouched |= item.vouched && item.device == held.device;
                 }
             }
         }
@@ -147,16 +147,17 @@ impl<'a> Ledger<'a> {
             let bytes_up = session.bytes_up.max(item.bytes_up);
             let bytes_down = session.bytes_down.max(item.bytes_down);
             let (up, down) = (bytes_up - session.bytes_up, bytes_down - session.bytes_down);
+            let ended = item.ended_at.map(|at| at.clamp(session.started_at.min(self.batch.now), self.batch.now));
             let (state, ended_at) = match session.state.as_str() {
                 state::KILLED => (state::KILLED, session.ended_at),
                 state::ENDED => (state::ENDED, session.ended_at),
-                _ if item.ended_at.is_some() => (state::ENDED, item.ended_at),
+                _ if ended.is_some() => (state::ENDED, ended),
                 _ => (state::ACTIVE, None),
             };
             let held = i32::from(state::LIVE.contains(&session.state.as_str()));
             let holds = i32::from(state::LIVE.contains(&state));
             let node = session.outline_node_id.filter(|_| held != holds);
-            let account = self.account(session, item.ended_at.unwrap_or(self.batch.now));
+            let account = self.account(session, ended.unwrap_or(self.batch.now));
             self.charged.push(Charged { session: item.session, bytes_up, bytes_down, state, ended_at });
             if let Some(node) = node {
                 *self.nodes.entry(node).or_default() += holds - held;

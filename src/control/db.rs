@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 
 pub use migrations::{Status, migrate, status};
 
-use crate::config::Database;
+use crate::config::{Database, read_file};
 use crate::control::sweep::{Cutoffs, Swept};
 
 /// A pool of connections to either database.
@@ -144,7 +144,8 @@ async fn lite_connect(path: String, busy: Duration) -> diesel::ConnectionResult<
 type PgTls = tokio_postgres_rustls::MakeRustlsConnect;
 
 fn pg_settings(config: &Database) -> Result<(tokio_postgres::Config, PgTls), String> {
-    let tls = PgTls::new(crate::net::tls::client(None)?.as_ref().clone());
+    let ca = if config.ca.is_empty() { None } else { Some(read_file(&config.ca)?) };
+    let tls = PgTls::new(crate::net::tls::client(ca.as_deref())?.as_ref().clone());
     let mut settings: tokio_postgres::Config =
         config.url.expose().parse().map_err(|error| format!("not a PostgreSQL URL: {error}"))?;
     settings.application_name("httvps");

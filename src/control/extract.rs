@@ -56,9 +56,10 @@ impl<T: DeserializeOwned> FromRequest<Arc<State>> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<State>) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| ApiError {
+            status: rejection.status(),
+            ..ApiError::bad_request(rejection.body_text())
+        })?;
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         serde_path_to_error::deserialize(&mut json).map(Self).map_err(|error| {
             let reason = error.inner().to_string();

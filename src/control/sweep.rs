@@ -45,6 +45,10 @@ impl Cutoffs {
 
 /// Sweeps at intervals until drained.
 pub async fn run(db: Db, config: Sessions, shutdown: Shutdown) {
+    tokio::select! {
+        () = shutdown.draining() => return,
+        () = tokio::time::sleep(config.startup_grace) => {}
+    }
     let mut interval = tokio::time::interval(config.sweep_interval);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

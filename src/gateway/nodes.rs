@@ -53,7 +53,14 @@ impl Exit {
 
 struct Entry {
     exit: Arc<Exit>,
-    down_since: Option<Instant>,
+    is_down: bool,
+    probed: Option<Instant>,
+}
+
+impl Entry {
+    fn new(exit: Arc<Exit>) -> Self {
+        Self { exit, is_down: false, probed: None }
+    }
 }
 
 /// The nodes by id.
@@ -84,7 +91,7 @@ impl Nodes {
                 }
                 None => match Exit::new(node) {
                     Ok(exit) => {
-                        kept.insert(id, Entry { exit: Arc::new(exit), down_since: None });
+                        kept.insert(id, Entry::new(Arc::new(exit)));
                     }
                     Err(reason) => tracing::error!(node = %id, reason, "a node cannot be used"),
                 },
@@ -106,33 +113,34 @@ impl Nodes {
         }
         let id = node.id;
         let exit = Arc::new(Exit::new(node)?);
-        entries.insert(id, Entry { exit: Arc::clone(&exit), down_since: None });
+        entries.insert(id, Entry::new(Arc::clone(&exit)));
         Ok(exit)
     }
 
     /// Notes whether a node could be reached.
     pub(crate) fn reached(&self, id: Uuid, reached: bool) {
         if let Some(entry) = self.entries().get_mut(&id) {
-            entry.down_since = (!reached).then(Instant::now);
+            entry.is_down = !reached;
             self.metrics.node_healthy.with_label_values(&[&id.to_string()]).set(i64::from(reached));
         }
     }
 
+    /// The same node with the address and password it has now, if it is still in the pool.
+    pub(crate) fn latest(&self, exit: &Exit) -> Option<Arc<Exit>> {
+        self.entries().get(&exit.id).map(|entry| Arc::clone(&entry.exit))
+    }
+
     /// Nodes that could not be reached lately.
     pub(crate) fn down(&self) -> Vec<Uuid> {
-        let retry = self.probe.retry_after;
-        let is_down = |entry: &&Entry| entry.down_since.is_some_and(|since| since.elapsed() < retry);
-        self.entries().values().filter(is_down).map(|entry| entry.exit.id).collect()
+        self.entries().values().filter(|entry| entry.is_down).map(|entry| entry.exit.id).collect()
     }
 
     /// Another node of the same region that is not known to be down, chosen by a random number.
     pub(crate) fn other(&self, than: &Exit, random: u64) -> Option<Arc<Exit>> {
-        let down = self.down();
         let mut others: Vec<_> = self
             .entries()
             .values()
-            .filter(|entry| entry.exit.region == than.region && entry.exit.id != than.id)
-            .filter(|entry| !down.contains(&entry.exit.id))
+            .filter(|entry| entry.exit.region == than.region && entry.exit.id != than.id && !entry.is_down)
             .map(|entry| Arc::clone(&entry.exit))
             .collect();
         let count = others.len() as u64;
@@ -142,20 +150,34 @@ impl Nodes {
 
     /// Probes every node at intervals and tells the control plane, until drained.
     pub(crate) async fn run(&self, control: &ControlClient, shutdown: &Shutdown) {
-        let mut interval = tokio::time::interval(self.probe.interval);
+        let mut interval = tokio::time::interval(self.probe.interval.min(self.probe.retry_after));
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = shutdown.draining() => return,
                 _ = interval.tick() => {}
             }
-            let exits: Vec<_> = self.entries().values().map(|entry| Arc::clone(&entry.exit)).collect();
+            let exits = self.due();
             let probes = exits.iter().map(|exit| self.probe_one(exit, control));
             tokio::select! {
                 () = shutdown.draining() => return,
                 _ = futures_util::future::join_all(probes) => {}
             }
         }
+    }
+
+    /// The nodes whose turn it is: those that are down at every turn, the others at their interval.
+    fn due(&self) -> Vec<Arc<Exit>> {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for entry in self.entries().values_mut() {
+            let fresh = entry.probed.is_some_and(|at| now.duration_since(at) < self.probe.interval);
+            if entry.is_down || !fresh {
+                entry.probed = Some(now);
+                due.push(Arc::clone(&entry.exit));
+            }
+        }
+        due
     }
 
     async fn probe_one(&self, exit: &Exit, control: &ControlClient) {

@@ -35,7 +35,11 @@ struct Session {
 
 /// Serves a tunnel from its `hello` to its end. `greeted` is dropped once the client has said hello.
 pub(super) async fn serve<G>(shared: Arc<Shared>, tunnel: Tunnel, greeted: G, accepted: Instant, shutdown: Shutdown) {
-    let hello = match tokio::time::timeout(shared.tunnel.hello_timeout, tunnel.next_event()).await {
+    let hello = tokio::select! {
+        hello = tokio::time::timeout(shared.tunnel.hello_timeout, tunnel.next_event()) => hello,
+        () = shutdown.draining() => return tunnel.close(Some(SessionCode::GoingAway), ""),
+    };
+    let hello = match hello {
         Ok(Some(Event::Hello(hello))) => hello,
         Ok(_) => return,
         Err(_) => {
@@ -106,7 +110,8 @@ async fn admit(shared: &Arc<Shared>, tunnel: &Tunnel, hello: &Hello) -> Result<S
         tracing::error!(reason, "an assigned node cannot be used");
         SessionCode::NoNodeAvailable
     })?;
-    let account = Account::new(id, device, answer.remaining_bytes, tunnel.clone(), &shared.metrics);
+    let account =
+        Account::new(id, device, hello.access_token.clone(), answer.remaining_bytes, tunnel.clone(), &shared.metrics);
     Ok(Session {
         shared: Arc::clone(shared),
         account: Arc::new(account),
@@ -146,9 +151,8 @@ async fn open_streams(
                 deadline = Some(tokio::time::Instant::now() + config.drain_timeout);
                 continue;
             }
-            () = idle_or_due(tunnel, deadline), if deadline.is_some() => {
+            () = idle_or_due(tunnel, deadline), if deadline.is_some() && session.account.cut_code().is_none() => {
                 session.account.cut(SessionCode::GoingAway);
-                deadline = Some(tokio::time::Instant::now() + Duration::from_secs(86_400));
                 continue;
             }
             () = shutdown.aborted() => {
@@ -231,6 +235,7 @@ impl Session {
     /// Connects to the session's node; if it cannot be reached, moves the session to another one and tries once more.
     async fn dial(&self, target: Target) -> Result<NodeStream, StreamCode> {
         let exit = self.exit();
+        let exit = self.shared.nodes.latest(&exit).unwrap_or(exit);
         if let Some(stream) = self.try_dial(&exit, target.clone()).await {
             return Ok(stream);
         }

@@ -15,7 +15,7 @@ use super::journal::{Entry, Journal};
 use super::metrics::GatewayMetrics;
 use crate::api::{UsageReport, Verdict};
 use crate::config;
-use crate::frame::SessionCode;
+use crate::frame::{SessionCode, Token};
 use crate::lifecycle::Shutdown;
 use crate::net::tunnel::{Meter, Tunnel};
 
@@ -23,6 +23,7 @@ use crate::net::tunnel::{Meter, Tunnel};
 pub(crate) struct Account {
     session: Uuid,
     device: Uuid,
+    token: Token,
     started_at: OffsetDateTime,
     up: AtomicU64,
     down: AtomicU64,
@@ -40,6 +41,7 @@ impl Account {
     pub(crate) fn new(
         session: Uuid,
         device: Uuid,
+        token: Token,
         remaining: Option<u64>,
         tunnel: Tunnel,
         metrics: &GatewayMetrics,
@@ -47,6 +49,7 @@ impl Account {
         Self {
             session,
             device,
+            token,
             started_at: OffsetDateTime::now_utc(),
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
@@ -113,11 +116,15 @@ pub(crate) struct Usage {
     live: Mutex<HashMap<Uuid, Arc<Account>>>,
     over: Mutex<HashMap<Uuid, Entry>>,
     unkept: Mutex<HashSet<Uuid>>,
+    /// Tokens of sessions that the control plane does not know, sent with their next report.
+    vouchers: Mutex<HashMap<Uuid, Token>>,
     news: Notify,
     journal: Journal,
     config: config::Gateway,
     metrics: GatewayMetrics,
 }
+
+const UNKNOWN_SESSION: &str = "UNKNOWN_SESSION";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -134,8 +141,8 @@ impl Usage {
         if !over.is_empty() {
             tracing::info!(sessions = over.len(), "adopted unreported usage");
         }
-        let (live, unkept, news) = Default::default();
-        Ok(Self { live, over: Mutex::new(over), unkept, news, journal, config, metrics })
+        let (live, unkept, vouchers, news) = Default::default();
+        Ok(Self { live, over: Mutex::new(over), unkept, vouchers, news, journal, config, metrics })
     }
 
     /// A session begins.
@@ -225,7 +232,10 @@ impl Usage {
             entries.extend(lock(&self.live).values().map(|account| account.entry(None)));
         }
         for batch in entries.chunks(self.config.report_batch) {
-            let reports = batch.iter().map(view).collect();
+            let reports = {
+                let vouchers = lock(&self.vouchers);
+                batch.iter().map(|entry| view(entry, vouchers.get(&entry.session))).collect()
+            };
             match control.report(reports).await {
                 Ok(answer) => self.settle(batch, &answer.sessions).await,
                 Err(error) => {
@@ -241,6 +251,9 @@ impl Usage {
         let mut done = Vec::new();
         for entry in batch {
             let Some(verdict) = verdicts.get(&entry.session) else { continue };
+            if self.vouch(entry, verdict) {
+                continue;
+            }
             if entry.ended_at.is_some() {
                 if let Some(code) = &verdict.code {
                     tracing::warn!(session = %entry.session, code, "final usage");
@@ -265,6 +278,21 @@ impl Usage {
     }
 }
 
+impl Usage {
+    /// Whether the session has to be reported again with its token, because the control plane lost it.
+    fn vouch(&self, entry: &Entry, verdict: &Verdict) -> bool {
+        if verdict.code.as_deref() != Some(UNKNOWN_SESSION) {
+            lock(&self.vouchers).remove(&entry.session);
+            return false;
+        }
+        let live = lock(&self.live).get(&entry.session).map(|account| account.token.clone());
+        match live {
+            Some(token) => lock(&self.vouchers).insert(entry.session, token).is_none(),
+            None => false,
+        }
+    }
+}
+
 /// Applies the control plane's word on a live session.
 fn instruct(account: &Account, entry: &Entry, verdict: &Verdict) {
     let reported = entry.up.saturating_add(entry.down);
@@ -279,7 +307,7 @@ fn instruct(account: &Account, entry: &Entry, verdict: &Verdict) {
     }
 }
 
-fn view(entry: &Entry) -> UsageReport {
+fn view(entry: &Entry, token: Option<&Token>) -> UsageReport {
     UsageReport {
         gateway_id: None,
         device_id: entry.device,
@@ -288,6 +316,6 @@ fn view(entry: &Entry) -> UsageReport {
         bytes_down: entry.down,
         started_at: entry.started_at,
         ended_at: entry.ended_at,
-        access_token: None,
+        access_token: token.cloned(),
     }
 }

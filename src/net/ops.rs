@@ -25,14 +25,19 @@ pub async fn bind(address: &str) -> Result<Option<TcpListener>, String> {
     if address.is_empty() { Ok(None) } else { listener::bind(address).await.map(Some) }
 }
 
-/// Serves until drained.
-pub async fn serve<R: Readiness>(listener: TcpListener, metrics: Metrics, readiness: Arc<R>, shutdown: &Shutdown) {
+/// Serves until `shutdown` drains; `/readyz` says so from when `draining` does.
+pub async fn serve<R: Readiness>(
+    listener: TcpListener,
+    metrics: Metrics,
+    readiness: Arc<R>,
+    draining: Shutdown,
+    shutdown: &Shutdown,
+) {
     let shown = Arc::clone(&readiness);
     let render = move || async move {
         shown.refresh();
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())
     };
-    let draining = shutdown.clone();
     let ready = move || async move {
         if draining.is_draining() {
             return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());

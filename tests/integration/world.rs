@@ -1,7 +1,5 @@
 //! A whole deployment on loopback: database, control plane, gateway, nodes, a subscriber.
 
-use std::path::Path;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::{Client, Method, StatusCode};
@@ -51,6 +49,7 @@ impl Control {
             ("CONTROL__ENCRYPTION_KEY", &BASE64_STANDARD.encode([4; 32])),
             ("CONTROL__BOOTSTRAP_KEY", ADMIN_KEY),
             ("SESSIONS__SWEEP_INTERVAL", "200ms"),
+            ("SESSIONS__STARTUP_GRACE", "0s"),
             ("OPS__CONTROL_LISTEN", "127.0.0.1:0"),
         ]);
         env.extend(self::env(more));
@@ -178,6 +177,11 @@ impl World {
         let (_, token) = register_gateway(&control, "gateway").await;
         let subscriber = Subscriber::create(&control, plan).await;
         let state = tempfile::tempdir().unwrap();
+        let identity = httvps::net::tls::Identity::self_signed().unwrap();
+        let file = |name: &str| state.path().join(name).to_string_lossy().into_owned();
+        let (cert, key) = (file("cert.pem"), file("key.pem"));
+        std::fs::write(&cert, &identity.cert).unwrap();
+        std::fs::write(&key, &identity.key).unwrap();
         let mut gateway_env = env(&[
             ("GATEWAY__LISTEN", &format!("127.0.0.1:{}", free_port())),
             ("GATEWAY__CONTROL_URL", &control.url),
@@ -189,9 +193,11 @@ impl World {
             ("GATEWAY__DRAIN_TIMEOUT", "20s"),
             ("GATEWAY__DRAIN_JITTER", "0s"),
             ("TUNNEL__PATH", PATH),
-            ("TLS__SELF_SIGNED", "true"),
+            ("TLS__CERT", &cert),
+            ("TLS__KEY", &key),
             ("PROBE__TARGET", ""),
             ("PROBE__INTERVAL", "1s"),
+            ("PROBE__RETRY_AFTER", "500ms"),
             ("EGRESS__ALLOW_PRIVATE", "true"),
             ("OPS__GATEWAY_LISTEN", "127.0.0.1:0"),
         ]);
@@ -217,6 +223,11 @@ impl World {
         self.gateway.as_ref().unwrap()
     }
 
+    /// The certificate that clients trust.
+    pub(crate) fn ca(&self) -> String {
+        self.state.path().join("cert.pem").to_string_lossy().into_owned()
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("{}{PATH}", self.gateway().line("gateway"))
     }
@@ -227,7 +238,7 @@ impl World {
             ("CLIENT__DEVICE_ID", &self.subscriber.device),
             ("CLIENT__TOKEN", &self.subscriber.token),
             ("CLIENT__REGION", REGION),
-            ("CLIENT__CA", self.gateway().line("ca")),
+            ("CLIENT__CA", &self.ca()),
             ("CLIENT__ENCODING", encoding),
             ("CLIENT__SOCKS", "127.0.0.1:0"),
             ("CLIENT__HTTP", "127.0.0.1:0"),
@@ -268,8 +279,4 @@ pub(crate) async fn metric(http: &Client, ops: &str, name: &str) -> u64 {
     let text = http.get(format!("{ops}/metrics")).send().await.unwrap().text().await.unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map_or(0, |value| value.parse().unwrap())
-}
-
-pub(crate) fn exists(path: &Path) -> bool {
-    path.exists()
 }

@@ -21,6 +21,11 @@ pub(super) async fn lock_sessions(_: &mut Conn, _: &[Id]) -> QueryResult<()> {
     Ok(())
 }
 
+#[expect(clippy::unused_async, reason = "an immediate transaction locks the whole database already")]
+pub(super) async fn lock_nodes(_: &mut Conn) -> QueryResult<()> {
+    Ok(())
+}
+
 #[expect(clippy::unused_async, reason = "SQLite runs with synchronous=NORMAL")]
 pub(super) async fn relax_durability(_: &mut Conn) -> QueryResult<()> {
     Ok(())

@@ -26,6 +26,12 @@ pub(super) async fn lock_sessions(conn: &mut Conn, ids: &[Id]) -> QueryResult<()
     Ok(())
 }
 
+/// Waits for reservations under way and keeps new ones out until the transaction ends.
+pub(super) async fn lock_nodes(conn: &mut Conn) -> QueryResult<()> {
+    diesel::sql_query("SELECT id FROM outline_nodes ORDER BY id FOR UPDATE").execute(conn).await?;
+    Ok(())
+}
+
 /// A reservation is recounted by the sweep, so it need not wait for the disk.
 pub(super) async fn relax_durability(conn: &mut Conn) -> QueryResult<()> {
     diesel::sql_query("SET LOCAL synchronous_commit = off").execute(conn).await?;

@@ -28,7 +28,7 @@ pub(in crate::control) async fn gateway_heartbeat(
     let mut conn = state.db.get().await?;
     let nodes = on!(&mut conn, health::gateway_alive(&gateway, now))?;
     let home = on!(&mut conn, admin::region::get(gateway.region_id))?;
-    let nodes = nodes.iter().map(|(node, region)| node_view(&state, node, region)).collect::<Result<_, _>>()?;
+    let nodes = nodes.iter().filter_map(|(node, region)| node_view(&state, node, region).ok()).collect();
     Ok(Json(GatewayOrders {
         gateway_id: gateway.id.0,
         region: home.code,

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State as Shared;
+use uuid::Uuid;
 
 use crate::api::{UsageReport, UsageReports, UsageVerdicts, Verdict as VerdictView};
 use crate::control::State;
@@ -28,26 +29,32 @@ pub(in crate::control) async fn report(
         return Err(ApiError::forbidden("`gateway_id` is not the gateway that the token belongs to"));
     }
     let now = Time::now();
-    let items = reports.iter().map(|report| item(&state, report)).collect::<Result<Vec<_>, _>>()?;
+    let (items, unusable): (Vec<_>, Vec<_>) =
+        reports.iter().map(|report| item(&state, report).ok_or(report.session_id)).partition(Result::is_ok);
+    let items = items.into_iter().flatten().collect();
     let batch = Batch::new(gateway.id, items, now, now.after(state.sessions.session_ttl));
     let outcomes = on!(&mut state.db.get().await?, usage::report(&batch))?;
-    Ok(Json(UsageVerdicts { sessions: outcomes.iter().map(view).collect() }))
+    let mut sessions: Vec<_> = outcomes.iter().map(view).collect();
+    sessions.extend(unusable.into_iter().filter_map(Result::err).map(out_of_range));
+    Ok(Json(UsageVerdicts { sessions }))
 }
 
-fn item(state: &State, report: &UsageReport) -> Result<Item, ApiError> {
-    let bytes = |value: u64, field| {
-        i64::try_from(value).map_err(|_| ApiError::invalid(field, "OUT_OF_RANGE", "larger than 2^63 - 1"))
-    };
+fn out_of_range(session_id: Uuid) -> VerdictView {
+    VerdictView { session_id, go_on: false, code: Some("OUT_OF_RANGE".to_owned()), remaining_bytes: None }
+}
+
+/// `None` for counters above 2^63 - 1.
+fn item(state: &State, report: &UsageReport) -> Option<Item> {
     let vouched = report.access_token.as_ref().is_some_and(|token| {
         let claims = state.verifier.verify_any_age(token.expose());
         claims
             .is_ok_and(|claims| claims.sub == report.device_id && claims.iat <= report.started_at.unix_timestamp() + 60)
     });
-    Ok(Item {
+    Some(Item {
         session: Id(report.session_id),
         device: Id(report.device_id),
-        bytes_up: bytes(report.bytes_up, "bytes_up")?,
-        bytes_down: bytes(report.bytes_down, "bytes_down")?,
+        bytes_up: i64::try_from(report.bytes_up).ok()?,
+        bytes_down: i64::try_from(report.bytes_down).ok()?,
         started_at: Time(report.started_at),
         ended_at: report.ended_at.map(Time),
         vouched,

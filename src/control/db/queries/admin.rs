@@ -14,6 +14,8 @@ use crate::control::models::{
 };
 use crate::frame::SessionCode;
 
+const DELETED_AT_ONCE: usize = 1000;
+
 macro_rules! resource {
     ($module:ident, $table:ident, $row:ty, $change:ty) => {
         pub(crate) mod $module {
@@ -79,7 +81,8 @@ listed!(list_subscriptions, subscriptions, Subscription, user_id);
 listed!(list_regions, regions, Region);
 listed!(list_nodes, outline_nodes, OutlineNode, region_id);
 listed!(list_gateways, gateway_nodes, Gateway, region_id);
-listed!(list_sessions, sessions, Session, device_id);
+listed!(list_sessions_of_device, sessions, Session, device_id);
+listed!(list_sessions_of_user, sessions, Session, user_id);
 
 /// The region of a code.
 pub(crate) async fn region_by_code(conn: &mut Conn, code: &str) -> QueryResult<Option<Region>> {
@@ -160,8 +163,10 @@ pub(crate) async fn kill_session(conn: &mut Conn, id: Id, now: Time) -> QueryRes
     transaction!(conn, async |conn: &mut Conn| {
         super::lock_sessions(conn, &[id]).await?;
         let session = get_session(conn, id).await?;
-        if state::LIVE.contains(&session.state.as_str()) {
-            if let Some(node) = session.outline_node_id {
+        if ![state::ENDED, state::KILLED].contains(&session.state.as_str()) {
+            if let Some(node) = session.outline_node_id
+                && state::LIVE.contains(&session.state.as_str())
+            {
                 diesel::update(outline_nodes::table.find(node))
                     .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions - 1))
                     .execute(conn)
@@ -186,7 +191,9 @@ pub(crate) async fn delete(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> 
             Doomed::Plan | Doomed::Subscription | Doomed::Region | Doomed::Node => Vec::new(),
         };
         if !doomed.is_empty() {
-            sweep::delete_sessions(conn, &doomed, now).await?;
+            for chunk in doomed.chunks(DELETED_AT_ONCE) {
+                sweep::delete_sessions(conn, chunk, now).await?;
+            }
             sweep::recount(conn).await?;
         }
         match what {

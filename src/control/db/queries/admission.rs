@@ -151,7 +151,7 @@ async fn reserve(
         if held.device_id != wish.device || held.gateway_node_id != wish.gateway.id {
             return Err(Refusal::SessionTaken);
         }
-        if !state::LIVE.contains(&held.state.as_str()) {
+        if [state::KILLED, state::ENDED].contains(&held.state.as_str()) {
             return Err(Refusal::Code(SessionCode::SessionKilled));
         }
     }
@@ -183,14 +183,14 @@ async fn reserve(
     let expires_at = wish.now.after(wish.reservation_ttl);
     match held {
         Some(held) => {
-            if let Some(old) = held.outline_node_id {
-                diesel::update(outline_nodes::table.find(old))
-                    .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions - 1))
-                    .execute(conn)
-                    .await?;
-            }
-            let change =
-                (sessions::outline_node_id.eq(node.id), sessions::expires_at.eq(held.expires_at.max(expires_at)));
+            let is_live = state::LIVE.contains(&held.state.as_str());
+            let state = if is_live { held.state } else { state::RESERVED.to_owned() };
+            let change = (
+                sessions::outline_node_id.eq(node.id),
+                sessions::state.eq(state),
+                sessions::ended_at.eq(None::<Time>),
+                sessions::expires_at.eq(held.expires_at.max(expires_at)),
+            );
             diesel::update(sessions::table.find(session)).set(change).execute(conn).await?;
         }
         None => {

@@ -2,7 +2,7 @@ use diesel::prelude::*;
 use diesel::sql_types::Integer;
 use diesel_async::RunQueryDsl;
 
-use super::Conn;
+use super::{Conn, lock_nodes};
 use crate::control::db::schema::{gateway_nodes, outline_nodes, session_tombstones, sessions};
 use crate::control::db::types::{Id, SqlTime, Time};
 use crate::control::models::state;
@@ -44,6 +44,7 @@ async fn end(conn: &mut Conn, from: &str, to: &str, now: Time) -> QueryResult<us
 
 /// Sets every node's count of sessions to what the sessions say.
 pub(crate) async fn recount(conn: &mut Conn) -> QueryResult<usize> {
+    lock_nodes(conn).await?;
     diesel::sql_query(
         "UPDATE outline_nodes SET active_sessions = live.count FROM (\
          SELECT n.id, COUNT(s.id) AS count FROM outline_nodes n LEFT JOIN sessions s \
@@ -80,6 +81,7 @@ pub(crate) async fn delete_sessions(conn: &mut Conn, ids: &[Id], now: Time) -> Q
         .select((sessions::id, sessions::bytes_up, sessions::bytes_down, now.into_sql::<SqlTime>()))
         .insert_into(session_tombstones::table)
         .into_columns(columns)
+        .on_conflict_do_nothing()
         .execute(conn)
         .await?;
     diesel::delete(sessions::table.filter(sessions::id.eq_any(ids))).execute(conn).await

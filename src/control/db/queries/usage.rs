@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Integer, Nullable, Text};
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, lock_sessions};
+use super::{Conn, lock_nodes, lock_sessions};
 use crate::control::accounting::{Batch, Charged, Ledger, Outcome, Owner};
 use crate::control::db::schema::{devices, plans, session_tombstones, sessions, subscriptions, usage_periods, users};
 use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
@@ -58,6 +58,7 @@ async fn adopt(conn: &mut Conn, batch: &Batch, strangers: &[(Id, Id, Time)]) -> 
         let Some(user) = users.get(device).filter(|_| !buried.contains(session)) else { continue };
         let subscription: Option<Id> = subscriptions::table
             .filter(subscriptions::user_id.eq(*user).and(subscriptions::starts_at.le(*started_at)))
+            .filter(subscriptions::status.eq("active"))
             .order(subscriptions::valid_until.desc())
             .select(subscriptions::id)
             .first(conn)
@@ -178,6 +179,9 @@ async fn write_periods(conn: &mut Conn, periods: &BTreeMap<(Id, Time), (i64, i64
 async fn write_nodes(conn: &mut Conn, nodes: &BTreeMap<Id, i32>) -> QueryResult<()> {
     if nodes.is_empty() {
         return Ok(());
+    }
+    if nodes.len() > 1 {
+        lock_nodes(conn).await?;
     }
     let sql = format!(
         "UPDATE outline_nodes SET active_sessions = active_sessions + v.column2 FROM (VALUES {}) AS v \

@@ -127,9 +127,12 @@ pub(super) async fn update(
         draining: patch.draining,
         token_hash: None,
     };
+    let exits = match &patch.exit_regions {
+        Some(codes) => Some(exits(&mut conn, Some(codes)).await?),
+        None => None,
+    };
     let row = on!(&mut conn, admin::gateway::update(Id(id), &change))?;
-    if let Some(codes) = &patch.exit_regions {
-        let exits = exits(&mut conn, Some(codes)).await?;
+    if let Some(exits) = exits {
         on!(&mut conn, admin::replace_exits(row.id, &exits))?;
     }
     Ok(Json(view(&mut conn, &row).await?))
