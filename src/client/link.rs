@@ -37,6 +37,7 @@ pub(super) struct Link {
     limits: Arc<Limits>,
     v1_message_max: usize,
     idle_timeout: Duration,
+    linger: Duration,
     current: watch::Sender<Option<Tunnel>>,
 }
 
@@ -72,6 +73,7 @@ impl Link {
             limits: Arc::new(Limits::new(&mux, &v1)),
             v1_message_max: usize::try_from(v1.message_max.as_u64()).unwrap_or(usize::MAX),
             idle_timeout: relay.idle_timeout,
+            linger: relay.linger,
             current: watch::channel(None).0,
             config,
         })
@@ -210,7 +212,7 @@ impl Link {
             Encoding::V1 => self.config.v1_linger,
             Encoding::V2 => self.idle_timeout,
         };
-        Patience { idle: self.idle_timeout, half_open }
+        Patience { idle: self.idle_timeout, half_open, linger: self.linger }
     }
 }
 

@@ -86,6 +86,9 @@ pub struct Relay {
     /// How long a target waits for the first bytes to travel with it.
     #[serde(with = "humantime_serde")]
     pub coalesce: Duration,
+    /// How long the other side of a stream that is over may take to close.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
     /// A stream without a byte either way ends after this time.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,

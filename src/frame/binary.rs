@@ -30,27 +30,26 @@ const FIRST_IGNORABLE: u8 = 0x80;
 const FIN: u8 = 0x01;
 const UDP: u8 = 0x02;
 
-/// Takes the next frame off `bytes`; `None` when `bytes` is empty. Frames of unknown ignorable types are skipped.
+/// Takes the next frame off `bytes`; `None` when `bytes` is empty. A frame of an unknown ignorable type is padding.
 pub fn decode(bytes: &mut Bytes) -> Result<Option<Frame>, DecodeError> {
-    loop {
-        if bytes.is_empty() {
-            return Ok(None);
-        }
-        if bytes.len() < HEADER_LEN {
-            return Err(DecodeError::Truncated);
-        }
-        let kind = bytes.get_u8();
-        let flags = bytes.get_u8();
-        let len = usize::from(bytes.get_u16());
-        let id = StreamId(bytes.get_u32());
-        if bytes.len() < len {
-            return Err(DecodeError::Truncated);
-        }
-        let payload = bytes.split_to(len);
-        if kind < FIRST_IGNORABLE {
-            return decode_payload(kind, flags, id, payload).map(Some);
-        }
+    if bytes.is_empty() {
+        return Ok(None);
     }
+    if bytes.len() < HEADER_LEN {
+        return Err(DecodeError::Truncated);
+    }
+    let kind = bytes.get_u8();
+    let flags = bytes.get_u8();
+    let len = usize::from(bytes.get_u16());
+    let id = StreamId(bytes.get_u32());
+    if bytes.len() < len {
+        return Err(DecodeError::Truncated);
+    }
+    let payload = bytes.split_to(len);
+    if kind >= FIRST_IGNORABLE {
+        return Ok(Some(Frame::Padding));
+    }
+    decode_payload(kind, flags, id, payload).map(Some)
 }
 
 fn decode_payload(kind: u8, flags: u8, id: StreamId, mut payload: Bytes) -> Result<Frame, DecodeError> {

@@ -3,7 +3,7 @@
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::control::ControlClient;
 use crate::lifecycle::Shutdown;
@@ -16,16 +16,26 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Keys {
     verifier: RwLock<Verifier>,
     unknown: Notify,
+    refreshed: watch::Sender<()>,
 }
 
 impl Keys {
-    /// Checks a token's signature and life.
-    pub(crate) fn verify(&self, token: &str) -> Result<Claims, TokenError> {
-        let verified = self.verifier.read().unwrap_or_else(PoisonError::into_inner).verify(token);
-        if matches!(verified, Err(TokenError::UnknownKey)) {
-            self.unknown.notify_one();
+    /// Checks a token's signature and life; if its key is unknown, once more after the keys were fetched again.
+    pub(crate) async fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+        let verified = self.check(token);
+        if !matches!(verified, Err(TokenError::UnknownKey)) {
+            return verified;
         }
-        verified
+        let mut refreshed = self.refreshed.subscribe();
+        self.unknown.notify_one();
+        match tokio::time::timeout(RETRY * 2, refreshed.changed()).await {
+            Ok(Ok(())) => self.check(token),
+            Ok(Err(_)) | Err(_) => verified,
+        }
+    }
+
+    fn check(&self, token: &str) -> Result<Claims, TokenError> {
+        self.verifier.read().unwrap_or_else(PoisonError::into_inner).verify(token)
     }
 
     /// Whether any key is known.
@@ -39,6 +49,7 @@ impl Keys {
             let wait = match control.keys().await {
                 Ok(set) => {
                     *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = Verifier::new(&set);
+                    self.refreshed.send_replace(());
                     every
                 }
                 Err(error) => {

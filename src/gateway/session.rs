@@ -82,7 +82,7 @@ async fn admit(shared: &Arc<Shared>, tunnel: &Tunnel, hello: &Hello) -> Result<S
         return Err(SessionCode::ControlUnavailable);
     }
     let device: Uuid = hello.device_id.parse().map_err(|_| SessionCode::InvalidToken)?;
-    let claims = shared.keys.verify(hello.access_token.expose()).map_err(|error| match error {
+    let claims = shared.keys.verify(hello.access_token.expose()).await.map_err(|error| match error {
         TokenError::Expired => SessionCode::TokenExpired,
         TokenError::Invalid | TokenError::UnknownKey => SessionCode::InvalidToken,
     })?;
@@ -141,14 +141,15 @@ async fn open_streams(
     shutdown: &Shutdown,
 ) {
     let config = &session.shared.gateway;
-    let mut deadline: Option<tokio::time::Instant> = None;
+    let mut deadline: Option<(tokio::time::Instant, tokio::time::Instant)> = None;
     loop {
         let event = tokio::select! {
             event = tunnel.next_event() => event,
             () = shutdown.draining(), if deadline.is_none() => {
                 let jitter = config.drain_jitter.mul_f64(f64::from(fresh_number() as u32) / f64::from(u32::MAX));
                 tunnel.drain(jitter);
-                deadline = Some(tokio::time::Instant::now() + config.drain_timeout);
+                let now = tokio::time::Instant::now();
+                deadline = Some((now + jitter, now + config.drain_timeout));
                 continue;
             }
             () = idle_or_due(tunnel, deadline), if deadline.is_some() && session.account.cut_code().is_none() => {
@@ -188,15 +189,12 @@ async fn open_streams(
     }
 }
 
-/// Resolves when a draining session has no streams, or no time left.
-async fn idle_or_due(tunnel: &Tunnel, deadline: Option<tokio::time::Instant>) {
-    let due = async {
-        match deadline {
-            Some(deadline) => tokio::time::sleep_until(deadline).await,
-            None => std::future::pending().await,
-        }
-    };
+/// Resolves when a draining session had time to hear of it and has no streams, or no time left.
+async fn idle_or_due(tunnel: &Tunnel, times: Option<(tokio::time::Instant, tokio::time::Instant)>) {
+    let Some((heard, deadline)) = times else { return std::future::pending().await };
+    let due = tokio::time::sleep_until(deadline);
     let idle = async {
+        tokio::time::sleep_until(heard).await;
         while tunnel.stream_count() > 0 {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -219,7 +217,14 @@ impl Session {
         match dialled {
             Ok(node) => {
                 let idle = self.shared.relay.idle_timeout;
-                Relay::new(stream, node, &*self.account, Patience { idle, half_open: idle }).run().await
+                Relay::new(
+                    stream,
+                    node,
+                    &*self.account,
+                    Patience { idle, half_open: idle, linger: self.shared.relay.linger },
+                )
+                .run()
+                .await
             }
             Err(code) => {
                 stream.reset(code);

@@ -116,8 +116,10 @@ pub(crate) struct Usage {
     live: Mutex<HashMap<Uuid, Arc<Account>>>,
     over: Mutex<HashMap<Uuid, Entry>>,
     unkept: Mutex<HashSet<Uuid>>,
-    /// Tokens of sessions that the control plane does not know, sent with their next report.
-    vouchers: Mutex<HashMap<Uuid, Token>>,
+    /// Tokens of this process's sessions until their final report is settled.
+    tokens: Mutex<HashMap<Uuid, Token>>,
+    /// Sessions that the control plane does not know: their next report carries the token.
+    vouched: Mutex<HashSet<Uuid>>,
     news: Notify,
     journal: Journal,
     config: config::Gateway,
@@ -141,13 +143,14 @@ impl Usage {
         if !over.is_empty() {
             tracing::info!(sessions = over.len(), "adopted unreported usage");
         }
-        let (live, unkept, vouchers, news) = Default::default();
-        Ok(Self { live, over: Mutex::new(over), unkept, vouchers, news, journal, config, metrics })
+        let (live, unkept, tokens, vouched, news) = Default::default();
+        Ok(Self { live, over: Mutex::new(over), unkept, tokens, vouched, news, journal, config, metrics })
     }
 
     /// A session begins.
     pub(crate) fn begin(&self, account: &Arc<Account>) {
         lock(&self.live).insert(account.session, Arc::clone(account));
+        lock(&self.tokens).insert(account.session, account.token.clone());
         self.metrics.sessions.inc();
     }
 
@@ -233,8 +236,9 @@ impl Usage {
         }
         for batch in entries.chunks(self.config.report_batch) {
             let reports = {
-                let vouchers = lock(&self.vouchers);
-                batch.iter().map(|entry| view(entry, vouchers.get(&entry.session))).collect()
+                let (tokens, vouched) = (lock(&self.tokens), lock(&self.vouched));
+                let token = |entry: &Entry| tokens.get(&entry.session).filter(|_| vouched.contains(&entry.session));
+                batch.iter().map(|entry| view(entry, token(entry))).collect()
             };
             match control.report(reports).await {
                 Ok(answer) => self.settle(batch, &answer.sessions).await,
@@ -267,9 +271,10 @@ impl Usage {
             return;
         }
         {
-            let mut over = lock(&self.over);
+            let (mut over, mut tokens) = (lock(&self.over), lock(&self.tokens));
             for session in &done {
                 over.remove(session);
+                tokens.remove(session);
             }
         }
         if let Err(reason) = self.journal.forget(done).await {
@@ -282,14 +287,10 @@ impl Usage {
     /// Whether the session has to be reported again with its token, because the control plane lost it.
     fn vouch(&self, entry: &Entry, verdict: &Verdict) -> bool {
         if verdict.code.as_deref() != Some(UNKNOWN_SESSION) {
-            lock(&self.vouchers).remove(&entry.session);
+            lock(&self.vouched).remove(&entry.session);
             return false;
         }
-        let live = lock(&self.live).get(&entry.session).map(|account| account.token.clone());
-        match live {
-            Some(token) => lock(&self.vouchers).insert(entry.session, token).is_none(),
-            None => false,
-        }
+        lock(&self.tokens).contains_key(&entry.session) && lock(&self.vouched).insert(entry.session)
     }
 }
 

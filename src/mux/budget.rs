@@ -6,29 +6,41 @@ const NANOS: u128 = 1_000_000_000;
 #[derive(Debug)]
 pub(super) struct Budget {
     per_second: u32,
-    left: u32,
+    left: i64,
     refilled: Instant,
 }
 
 impl Budget {
     pub(super) fn new(per_second: u32, now: Instant) -> Self {
-        Self { per_second, left: per_second, refilled: now }
+        Self { per_second, left: per_second.into(), refilled: now }
     }
 
     /// Takes one token if there is one.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        if self.left == 0 {
+        if self.left <= 0 {
             self.refill(now);
         }
         let had = self.left > 0;
-        self.left = self.left.saturating_sub(1);
+        if had {
+            self.left = self.left.saturating_sub(1);
+        }
         had
+    }
+
+    /// Takes one token, on credit if there is none: the debt delays the next ones.
+    pub(super) fn spend(&mut self, now: Instant) -> bool {
+        if self.left <= 0 {
+            self.refill(now);
+        }
+        self.left = self.left.saturating_sub(1);
+        self.left >= 0
     }
 
     /// When there will be a token again, if there is none.
     pub(super) fn next(&self) -> Option<Instant> {
-        let wait = NANOS.checked_div(u128::from(self.per_second)).unwrap_or(NANOS);
-        (self.left == 0)
+        let missing = u128::from(self.left.saturating_sub(1).unsigned_abs());
+        let wait = NANOS.saturating_mul(missing).checked_div(u128::from(self.per_second)).unwrap_or(NANOS);
+        (self.left <= 0)
             .then(|| self.refilled.checked_add(Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX))))
             .flatten()
     }
@@ -37,7 +49,8 @@ impl Budget {
         let passed = now.saturating_duration_since(self.refilled).as_nanos();
         let tokens = passed.saturating_mul(u128::from(self.per_second)).checked_div(NANOS).unwrap_or(0);
         if tokens > 0 {
-            self.left = u32::try_from(tokens).unwrap_or(u32::MAX).saturating_add(self.left).min(self.per_second);
+            let tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
+            self.left = self.left.saturating_add(tokens).min(self.per_second.into());
             self.refilled = now;
         }
     }

@@ -8,6 +8,8 @@ use super::{Event, INITIAL_WINDOW, Received, Role, Session, SessionError, Stream
 use crate::frame::{Encoding, Frame, StreamCode, StreamId, Target, binary, json};
 
 const TINY: usize = 64;
+/// A smaller payload is copied, so that it does not hold the whole message in memory while it is queued.
+const WORTH_KEEPING: usize = 4 * 1024;
 const UNMEASURED_RTT: Duration = Duration::from_millis(100);
 
 impl Session {
@@ -20,6 +22,9 @@ impl Session {
                 self.handle_frame(frame, now)
             }
             Encoding::V2 => {
+                if message.is_empty() {
+                    self.charge_tiny(0, now);
+                }
                 while let Some(frame) = binary::decode(&mut message)? {
                     self.handle_frame(frame, now)?;
                 }
@@ -51,6 +56,7 @@ impl Session {
             Frame::HelloOk(_) => return Err(SessionError::Unexpected("hello_ok")),
             Frame::Error { code, .. } => self.ended(code),
             Frame::GoAway { last, reconnect_in_ms, .. } => {
+                self.charge_tiny(0, now);
                 let reconnect_in = Duration::from_millis(reconnect_in_ms.into());
                 self.events.push_back(Event::GoingAway { last, reconnect_in });
             }
@@ -60,7 +66,10 @@ impl Session {
                 }
                 self.control.push_back(Frame::Pong(bytes));
             }
-            Frame::Pong(bytes) => self.measured(bytes, now),
+            Frame::Pong(bytes) => {
+                self.charge_tiny(0, now);
+                self.measured(bytes, now);
+            }
             Frame::Padding | Frame::Notice(_) => self.charge_tiny(0, now),
             Frame::Open { id, target, payload, fin, udp } => self.handle_open(id, target, payload, fin, udp, now)?,
             Frame::Data { id, payload, fin } => self.handle_data(id, payload, fin, now)?,
@@ -103,7 +112,7 @@ impl Session {
             Encoding::V2 => StreamKey(id.0),
         };
         self.last_peer = self.last_peer.max(id);
-        let room = self.streams.len() < self.limits.streams && self.opens.take(now);
+        let room = self.opens.take(now) && self.streams.len() < self.limits.streams;
         if !room || self.draining {
             let code = if room { StreamCode::Cancelled } else { StreamCode::Limit };
             self.control.push_back(Frame::Reset { id, code });
@@ -155,7 +164,9 @@ impl Session {
         }
         self.buffered = self.buffered.saturating_add(payload.len() as u64);
         stream.incoming.finished |= fin;
-        if !payload.is_empty() {
+        if payload.len() < WORTH_KEEPING && !payload.is_empty() {
+            stream.incoming.queue.push_back(Bytes::copy_from_slice(&payload));
+        } else if !payload.is_empty() {
             stream.incoming.queue.push_back(payload);
         }
         if was_idle && stream.head.is_none() {
@@ -288,8 +299,8 @@ impl Session {
         }
     }
 
-    fn charge_tiny(&mut self, len: usize, now: Instant) {
-        if len < TINY && !self.tiny.take(now) {
+    pub(super) fn charge_tiny(&mut self, len: usize, now: Instant) {
+        if len < TINY && !self.tiny.spend(now) {
             self.paused_until = self.tiny.next();
         }
     }

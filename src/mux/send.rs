@@ -115,8 +115,8 @@ impl Session {
             return None;
         };
         let len = payload.len().saturating_sub(HEADROOM);
-        if out.deficit == 0 {
-            out.deficit = self.limits.quantum;
+        if out.deficit < len {
+            out.deficit = out.deficit.saturating_add(self.limits.quantum);
         }
         out.deficit = out.deficit.saturating_sub(len);
         out.queued = out.queued.saturating_sub(len);
@@ -128,7 +128,8 @@ impl Session {
             out.deficit = 0;
         }
         if out.scheduled {
-            if out.deficit > 0 {
+            let next = out.queue.front().map_or(0, |next| next.len().saturating_sub(HEADROOM));
+            if out.deficit >= next {
                 self.ready.push_front(key);
             } else {
                 self.ready.push_back(key);

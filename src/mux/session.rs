@@ -288,7 +288,7 @@ impl Session {
 
     /// The transport's own pong arrived.
     pub fn pong(&mut self, now: Instant) {
-        self.heard(now);
+        self.charge_tiny(0, now);
         if self.encoding == Encoding::V1 {
             self.ping_sent = None;
         }
@@ -302,6 +302,11 @@ impl Session {
     /// Whether `hello` was answered with consent and the session has not ended.
     pub fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// Whether the session has ended; what it still has to say may be transmitted.
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
     }
 
     /// A byte arrived from the peer.

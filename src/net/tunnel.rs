@@ -30,6 +30,8 @@ struct State {
     owner: Option<Waker>,
     driver: Option<Waker>,
     driver_paused: bool,
+    /// The socket takes nothing: having more to send is no reason to wake the driver.
+    driver_blocked: bool,
     gone: bool,
 }
 
@@ -45,6 +47,7 @@ impl Tunnel {
             owner: None,
             driver: None,
             driver_paused: false,
+            driver_blocked: false,
             gone: false,
         })))
     }
@@ -125,7 +128,8 @@ impl State {
     fn settle(&mut self) {
         self.deliver();
         let resumed = self.driver_paused && !self.session.is_paused();
-        if (resumed || self.session.wants_transmit())
+        let news = self.session.is_closed() || self.session.wants_transmit() && !self.driver_blocked;
+        if (resumed || news)
             && let Some(waker) = self.driver.take()
         {
             waker.wake();

@@ -6,6 +6,7 @@ use fastwebsockets::{Frame, OpCode, Payload, unmask};
 use crate::mux::TRANSPORT_ROOM;
 
 const CONTROL_MAX: usize = 125;
+const FRAGMENTS_MAX: usize = 4096;
 
 /// Which end of the connection this is; a client masks what it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,7 @@ pub struct Reader {
     side: Side,
     max: usize,
     partial: Option<(OpCode, BytesMut)>,
+    fragments: usize,
 }
 
 struct Header {
@@ -74,7 +76,7 @@ struct Header {
 impl Reader {
     /// Reads what the other side sends, messages of at most `max` bytes.
     pub fn new(side: Side, max: usize) -> Self {
-        Self { side, max, partial: None }
+        Self { side, max, partial: None, fragments: 0 }
     }
 
     /// Takes the next message off `buf`; `Err(Ok(n))` when at least `n` bytes more are needed.
@@ -148,10 +150,15 @@ impl Reader {
             OpCode::Text | OpCode::Binary if header.fin => message(header.opcode, payload).map(Some),
             OpCode::Text | OpCode::Binary => {
                 self.partial = Some((header.opcode, payload));
+                self.fragments = 1;
                 Ok(None)
             }
             OpCode::Continuation => {
                 let Some((opcode, mut held)) = self.partial.take() else { return Err(Violation::Fragment) };
+                self.fragments += 1;
+                if self.fragments > FRAGMENTS_MAX {
+                    return Err(Violation::Fragment);
+                }
                 held.extend_from_slice(&payload);
                 if header.fin {
                     return message(opcode, held).map(Some);

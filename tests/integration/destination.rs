@@ -19,8 +19,12 @@ pub(crate) enum Manner {
     Sink,
     /// Speaks first, then echoes.
     Greeter,
-    /// Sends pattern bytes until the connection ends.
+    /// Sends bytes until the connection ends.
     Endless,
+    /// Reads 8 bytes of length, sends as many zeros, ends; cheap enough for benchmarks.
+    Zeros,
+    /// Reads to the end and says nothing.
+    Discard,
 }
 
 #[derive(Default)]
@@ -118,6 +122,21 @@ async fn serve(mut socket: TcpStream, manner: Manner, counters: Arc<Counters>) -
             }
             give(&mut socket, &total.to_be_bytes(), &counters).await?;
             socket.shutdown().await
+        }
+        Manner::Zeros => {
+            let mut len = [0; 8];
+            socket.read_exact(&mut len).await?;
+            let mut left = u64::from_be_bytes(len);
+            while left > 0 {
+                let piece = left.min(buffer.len() as u64);
+                give(&mut socket, &buffer[..piece as usize], &counters).await?;
+                left -= piece;
+            }
+            socket.shutdown().await
+        }
+        Manner::Discard => {
+            while take(&mut socket, &mut buffer, &counters).await? > 0 {}
+            Ok(())
         }
         Manner::Endless => loop {
             give(&mut socket, &buffer[..16_384], &counters).await?;

@@ -97,7 +97,7 @@ async fn violations_are_answered_with_their_close_code() {
         (frame(0x81, b"{\"type\":\"stream_open\",\"stream_id\":1}"), Some(4001)),
         (frame(0x82, b"binary in v1"), Some(4001)),
         ([frame(0x81, hello.to_string().as_bytes()), frame(0x81, hello.to_string().as_bytes())].concat(), Some(4001)),
-        (frame(0x88, &1000u16.to_be_bytes()), Some(1000)),
+        (vec![0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8], Some(1000)),
     ];
     for (bytes, code) in cases {
         let mut socket = upgraded(&world).await;

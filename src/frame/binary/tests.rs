@@ -92,7 +92,8 @@ fn malformed() {
 #[test]
 fn reserved_bits_and_ignorable_types_are_ignored() {
     let frames = frames_of(b"\x90\xff\x00\x01\x00\x00\x00\x09x\x11\xfe\x00\x01\x00\x00\x00\x01a").unwrap();
-    assert_eq!(frames, [Frame::Data { id: StreamId(1), payload: Bytes::from_static(b"a"), fin: false }]);
+    let data = Frame::Data { id: StreamId(1), payload: Bytes::from_static(b"a"), fin: false };
+    assert_eq!(frames, [Frame::Padding, data]);
 }
 
 #[test]

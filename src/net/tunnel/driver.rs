@@ -65,6 +65,7 @@ pub struct Driver<S> {
     pong: Option<Bytes>,
     unflushed: bool,
     closing: bool,
+    last_words: Option<Pin<Box<Sleep>>>,
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
@@ -76,12 +77,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             tunnel,
             transport,
             reader: Reader::new(transport.side, transport.message_max),
+            missing: 2usize.saturating_sub(read.len()),
             input: BytesMut::from(read),
-            missing: 2,
             output: None,
             pong: None,
             unflushed: false,
             closing: false,
+            last_words: None,
             timer: None,
         }
     }
@@ -141,6 +143,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Ok(progress) => progress,
                 Err(error) => return Poll::Ready(error),
             };
+            if self.poll_last_words(cx).is_ready() {
+                return Poll::Ready(Ended::Gone);
+            }
             if read {
                 continue;
             }
@@ -162,11 +167,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let paused = state.session.is_paused();
         let resumed = state.driver_paused && !paused;
         state.driver_paused = paused;
-        if resumed || idle && state.session.wants_transmit() {
+        let ended = state.session.is_closed() && self.last_words.is_none();
+        if resumed || ended || idle && state.session.wants_transmit() {
             return false;
         }
-        state.driver = (idle || paused).then(|| cx.waker().clone());
+        state.driver_blocked = !idle;
+        state.driver = Some(cx.waker().clone());
         true
+    }
+
+    /// Ready when a session that has ended could not say its last words in time.
+    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.last_words.is_none() {
+            if !self.tunnel.state().session.is_closed() {
+                return Poll::Pending;
+            }
+            self.last_words = Some(Box::pin(tokio::time::sleep(self.transport.close_timeout)));
+        }
+        match &mut self.last_words {
+            Some(sleep) => sleep.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
     }
 
     /// Writes what there is; `Ok(true)` when nothing is left and all is flushed.
@@ -237,7 +258,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.input.reserve(wanted);
             match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input)? {
                 Poll::Ready(0) => return Err(Ended::Gone),
-                Poll::Ready(read) => self.missing = self.missing.saturating_sub(read),
+                Poll::Ready(read) => {
+                    self.missing = self.missing.saturating_sub(read);
+                    self.tunnel.state().session.heard(Instant::now());
+                }
                 Poll::Pending => {
                     if self.input.is_empty() {
                         SPARE.set(Some(std::mem::take(&mut self.input)));
@@ -267,9 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Err(SessionError::Unexpected("a message of the other encoding").into());
             }
             (Incoming::Ping(payload), _) => {
-                let mut state = self.tunnel.state();
-                state.session.heard(now);
-                state.session.charge_ping(now)?;
+                self.tunnel.state().session.charge_ping(now)?;
                 self.pong = Some(payload);
                 return Ok(());
             }

@@ -46,6 +46,8 @@ pub struct Patience {
     pub idle: Duration,
     /// Once the socket's side has ended.
     pub half_open: Duration,
+    /// Once both sides have said all, while the socket is not closed.
+    pub linger: Duration,
 }
 
 enum Upload {
@@ -55,13 +57,20 @@ enum Upload {
     Done,
 }
 
+enum Download {
+    Open,
+    /// The tunnel's side wants no more: what the socket still gives is read, so that closing it loses nothing.
+    Discarding,
+    Done,
+}
+
 /// Moves bytes between a stream of a tunnel and a socket until both directions have ended.
 pub struct Relay<'a, S, M> {
     stream: TunnelStream,
     socket: S,
     meter: &'a M,
     upload: Upload,
-    download_done: bool,
+    download: Download,
     pending: Bytes,
     unflushed: usize,
     patience: Patience,
@@ -84,7 +93,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             socket,
             meter,
             upload: Upload::Open,
-            download_done: false,
+            download: Download::Open,
             pending: Bytes::new(),
             unflushed: 0,
             patience,
@@ -111,13 +120,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
         for _ in 0..TURNS {
             let up = match self.poll_upload(cx) {
                 Ok(progress) => progress,
+                Err(End::Failed(_)) if matches!(self.download, Download::Open) => {
+                    self.upload = Upload::Done;
+                    true
+                }
                 Err(end) => return Poll::Ready(end),
             };
             let down = match self.poll_download(cx) {
                 Ok(progress) => progress,
                 Err(end) => return Poll::Ready(end),
             };
-            if self.download_done && matches!(self.upload, Upload::Done) {
+            if matches!((&self.upload, &self.download), (Upload::Done, Download::Done)) {
                 return Poll::Ready(End::Over);
             }
             if up || down {
@@ -131,14 +144,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let limit = if self.download_done { self.patience.half_open } else { self.patience.idle };
+        let limit = match (&self.upload, &self.download) {
+            (Upload::Done, Download::Discarding) => self.patience.linger,
+            (_, Download::Open) => self.patience.idle,
+            (_, Download::Discarding | Download::Done) => self.patience.half_open,
+        };
         let deadline = self.active + limit;
         if deadline < self.idle.deadline() {
             self.idle.as_mut().reset(deadline);
         }
         while self.idle.as_mut().poll(cx).is_ready() {
             if deadline <= Instant::now() {
-                return Poll::Ready(End::Failed(StreamCode::Timeout));
+                let over = matches!((&self.upload, &self.download), (Upload::Done, Download::Discarding));
+                return Poll::Ready(if over { End::Over } else { End::Failed(StreamCode::Timeout) });
             }
             self.idle.as_mut().reset(deadline);
         }
@@ -194,22 +212,20 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
 
     /// Socket to tunnel; `Ok(false)` when nothing moves now.
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.download_done {
-            return Ok(false);
+        match self.download {
+            Download::Open => {}
+            Download::Discarding => return self.poll_discard(cx),
+            Download::Done => return Ok(false),
         }
         let room = match self.stream.poll_capacity(cx) {
             Poll::Ready(Some(room)) => room,
             Poll::Ready(None) => {
-                self.download_done = true;
+                self.download = Download::Discarding;
                 return Ok(true);
             }
             Poll::Pending => return Ok(false),
         };
-        let mut buffer = SPARE.take().unwrap_or_else(|| {
-            let mut buffer = BytesMut::with_capacity(HEADROOM + CHUNK);
-            buffer.put_bytes(0, HEADROOM);
-            buffer
-        });
+        let mut buffer = SPARE.take().unwrap_or_else(empty_buffer);
         let mut ended = None;
         while buffer.len() < HEADROOM + room {
             let left = HEADROOM + room - buffer.len();
@@ -239,13 +255,40 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
         match ended {
             Some(Err(end)) => Err(end),
             Some(Ok(())) => {
-                self.download_done = true;
+                self.download = Download::Done;
                 self.stream.finish();
                 Ok(true)
             }
             None => Ok(read > 0),
         }
     }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'_, S, M> {
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut buffer = SPARE.take().unwrap_or_else(empty_buffer);
+        let mut space = (&mut buffer).limit(CHUNK);
+        let read = poll_read_buf(Pin::new(&mut self.socket), cx, &mut space);
+        buffer.truncate(HEADROOM);
+        SPARE.set(Some(buffer));
+        match read {
+            Poll::Ready(Ok(1..)) => {
+                cx.waker().wake_by_ref();
+                Ok(false)
+            }
+            Poll::Ready(Ok(0) | Err(_)) => {
+                self.download = Download::Done;
+                Ok(true)
+            }
+            Poll::Pending => Ok(false),
+        }
+    }
+}
+
+fn empty_buffer() -> BytesMut {
+    let mut buffer = BytesMut::with_capacity(HEADROOM + CHUNK);
+    buffer.put_bytes(0, HEADROOM);
+    buffer
 }
 
 /// What a failed socket means for the stream.
