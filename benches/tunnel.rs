@@ -1,6 +1,22 @@
 //! What the gateway costs, one JSON line a figure: `cargo bench --bench tunnel` (docs/04, "Benchmarks").
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by panicking")]
-#![allow(dead_code, reason = "shares the integration tests' world and needs a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    clippy::decimal_bitwise_operands,
+    clippy::expect_used,
+    clippy::items_after_statements,
+    clippy::large_futures,
+    clippy::large_stack_arrays,
+    clippy::let_underscore_must_use,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    clippy::unused_io_amount,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking and says things shortly"
+)]
 
 #[path = "../tests/integration/database.rs"]
 mod database;

@@ -8,6 +8,7 @@ mod keygen;
 mod migrate;
 mod serve;
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,7 +30,7 @@ const REFUSED: u8 = 4;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// TOML file; HTTVPS_<SECTION>__<KEY> variables override it
+    /// TOML file; variables named like `HTTVPS_GATEWAY__LISTEN` override it
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print the effective configuration and exit
@@ -62,8 +63,8 @@ struct Failure {
 }
 
 impl Failure {
-    fn runtime(message: impl ToString) -> Self {
-        Self { code: RUNTIME, message: message.to_string() }
+    fn runtime(message: impl Display) -> Self {
+        Self { code: RUNTIME, message: format!("{message}") }
     }
 }
 
@@ -100,7 +101,7 @@ impl From<std::io::Error> for Failure {
 }
 
 /// Writes a line of results; a closed pipe ends nothing.
-fn say(line: impl std::fmt::Display) {
+fn say(line: impl Display) {
     let mut out = std::io::stdout().lock();
     if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
         tracing::debug!("stdout is closed");
@@ -123,10 +124,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     let source = Source::load(cli.config.as_deref())?;
-    let source = match &cli.command {
-        Command::Connect(args) => args.apply(source)?,
-        _ => source,
-    };
+    let source = if let Command::Connect(args) = &cli.command { args.apply(source)? } else { source };
     if cli.check {
         say(source.effective()?.trim_end());
         return Ok(());

@@ -142,13 +142,13 @@ impl Source {
     pub fn section<S: Section>(&self) -> Result<S, ConfigError> {
         let section: S =
             self.figment.extract_inner(S::NAME).map_err(|error| ConfigError::value(S::NAME, &error, self.file()))?;
-        section.validate().map_err(|invalid| ConfigError::new(S::NAME, invalid.key, invalid.reason, self.file()))?;
+        section.validate().map_err(|invalid| ConfigError::new(S::NAME, invalid.key, &invalid.reason, self.file()))?;
         Ok(section)
     }
 
     /// The error for a key that validated but cannot be used, with where it was set.
     pub fn unusable<S: Section>(&self, key: &str, reason: impl std::fmt::Display) -> ConfigError {
-        ConfigError::new(S::NAME, key, reason.to_string(), self.file())
+        ConfigError::new(S::NAME, key, &reason.to_string(), self.file())
     }
 
     fn file(&self) -> Option<&Path> {
@@ -194,7 +194,7 @@ impl Source {
             client: self.section()?,
             admin: self.section()?,
         };
-        toml::to_string(&all).map_err(|error| ConfigError::new("config", "", error.to_string(), None))
+        toml::to_string(&all).map_err(|error| ConfigError::new("config", "", &error.to_string(), None))
     }
 }
 

@@ -45,3 +45,8 @@ pub fn fresh_path() -> Result<String, String> {
 pub fn fresh_number() -> u64 {
     random::<8>().map_or(0, u64::from_ne_bytes)
 }
+
+/// A random number from 0 to 1.
+pub fn fresh_fraction() -> f64 {
+    random::<2>().map_or(0.5, |bytes| f64::from(u16::from_ne_bytes(bytes)) / f64::from(u16::MAX))
+}

@@ -1,5 +1,17 @@
 //! HTTVPS: a VPN service behind ordinary HTTPS. Control plane, gateway and reference client (docs/01).
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::decimal_bitwise_operands,
+        clippy::large_stack_arrays,
+        clippy::let_underscore_must_use,
+        clippy::wildcard_enum_match_arm,
+        reason = "tests say things shortly"
+    )
+)]
+
 pub mod api;
 pub mod cli;
 pub mod client;

@@ -40,6 +40,7 @@ impl Shutdown {
     }
 
     /// A shutdown that also ends with this one and has tasks of its own.
+    #[must_use]
     pub fn child(&self) -> Self {
         Self { drain: self.drain.child_token(), abort: self.abort.child_token(), tasks: TaskTracker::new() }
     }

@@ -1,4 +1,4 @@
-//! Device access tokens: JWT, EdDSA only (docs/02, "Tokens").
+//! Device access tokens: JWT, `EdDSA` only (docs/02, "Tokens").
 
 use std::collections::HashMap;
 

@@ -115,17 +115,18 @@ async fn show(response: Response, json: bool) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    match serde_json::from_str(&text).map_err(Failure::runtime)? {
-        Value::Object(answer) => match answer.get("items") {
-            Some(Value::Array(items)) => {
-                items.iter().for_each(|item| say(line(item)));
-                if let Some(Value::String(next)) = answer.get("next") {
-                    say(format_args!("more: after={next}"));
-                }
-            }
-            _ => answer.iter().for_each(|(name, value)| say(format_args!("{name} {}", plain(value)))),
-        },
-        other => say(other),
+    let answer: Value = serde_json::from_str(&text).map_err(Failure::runtime)?;
+    if let Some(items) = answer.get("items").and_then(Value::as_array) {
+        for item in items {
+            say(line(item));
+        }
+        if let Some(next) = answer.get("next").and_then(Value::as_str) {
+            say(format_args!("more: after={next}"));
+        }
+    } else if let Value::Object(fields) = &answer {
+        for (name, value) in fields {
+            say(format_args!("{name} {}", plain(value)));
+        }
     }
     Ok(())
 }
@@ -149,6 +150,6 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Null => "-".into(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(","),
-        other => other.to_string(),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
     }
 }

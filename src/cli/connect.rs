@@ -14,7 +14,7 @@ pub(super) struct Args {
     /// Code of the exit region
     #[arg(long)]
     region: Option<String>,
-    /// The device's access token; better in HTTVPS_CLIENT__TOKEN
+    /// The device's access token; better in `HTTVPS_CLIENT__TOKEN`
     #[arg(long)]
     token: Option<String>,
     /// Address of the SOCKS5 listener; "" for none

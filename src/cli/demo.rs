@@ -25,9 +25,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     shutdown.on_signals()?;
     let options =
         Options { socks: args.socks, http: args.http, data_dir: args.data_dir, allow_private: args.allow_private };
-    demo::run(options, &shutdown, |line| say(line)).await.map_err(|error| match error {
+    demo::run(options, &shutdown, say).await.map_err(|error| match error {
         demo::DemoError::Config(error) => error.into(),
         demo::DemoError::Start(error) => error.into(),
-        other => Failure::runtime(other),
+        other @ (demo::DemoError::Io(_) | demo::DemoError::Setup(_) | demo::DemoError::Refused(_)) => {
+            Failure::runtime(other)
+        }
     })
 }

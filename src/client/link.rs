@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::config::{self, ConfigError, Mux, Source, V1, read_file};
-use crate::digest::fresh_number;
+use crate::digest::fresh_fraction;
 use crate::frame::{Encoding, Hello, SessionCode, Target, Token, binary};
 use crate::mux::{Event, Limits, Role};
 use crate::net::buffered::Buffered;
@@ -100,7 +100,7 @@ impl Link {
                 }
                 Outcome::Moved(reconnect_in) => reconnect_in.min(self.config.backoff_max),
             };
-            let jitter = 0.5 + f64::from((fresh_number() % 1000) as u32) / 1000.0;
+            let jitter = 0.5 + fresh_fraction();
             tokio::time::sleep(pause.mul_f64(jitter)).await;
             wait = (wait * 2).min(self.config.backoff_max);
         }

@@ -25,7 +25,7 @@ impl Known {
     pub(super) fn check_file(&self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let table: toml::Table = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            ConfigError::at("--config".into(), error.message().to_owned(), format!("{}:{line}", path.display()))
+            ConfigError::at("--config".into(), error.message(), format!("{}:{line}", path.display()))
         })?;
         for (section, value) in &table {
             let unknown = match (self.0.get(section), value) {
@@ -37,13 +37,13 @@ impl Known {
                 (Some(_), _) => {
                     let line = line_of(text, section, "").unwrap_or(1);
                     let place = format!("{}:{line}", path.display());
-                    return Err(ConfigError::at(section.clone(), "must be a section".into(), place));
+                    return Err(ConfigError::at(section.clone(), "must be a section", place));
                 }
             };
             if let Some((name, key)) = unknown {
                 let line = line_of(text, section, &key).unwrap_or(1);
                 let place = format!("{}:{line}", path.display());
-                return Err(ConfigError::at(name, "unknown key".into(), place));
+                return Err(ConfigError::at(name, "unknown key", place));
             }
         }
         Ok(())
@@ -61,12 +61,10 @@ impl Known {
             };
             let (section, key) = (section.to_lowercase(), key.to_lowercase());
             let Some(default) = self.0.get(&section).and_then(|keys| keys.get(&key)) else {
-                return Err(ConfigError::at(format!("{section}.{key}"), "unknown key".into(), name));
+                return Err(ConfigError::at(format!("{section}.{key}"), "unknown key", name));
             };
-            let value = match default {
-                toml::Value::String(_) => Value::from(text),
-                _ => text.parse().unwrap_or_else(|_| Value::from(text)),
-            };
+            let value =
+                if default.is_str() { Value::from(text) } else { text.parse().unwrap_or_else(|_| Value::from(text)) };
             figment = figment.merge(figment::providers::Serialized::default(&format!("{section}.{key}"), value));
         }
         Ok(figment)

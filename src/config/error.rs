@@ -23,20 +23,21 @@ impl fmt::Display for ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(section: &str, key: &str, reason: String, file: Option<&Path>) -> Self {
+    pub(super) fn new(section: &str, key: &str, reason: &str, file: Option<&Path>) -> Self {
         let name = if key.is_empty() { section.to_owned() } else { format!("{section}.{key}") };
         let place = place(section, key, file);
-        Self { key: name, reason: one_line(&reason), place }
+        Self { key: name, reason: one_line(reason), place }
     }
 
-    pub(super) fn at(key: String, reason: String, place: String) -> Self {
-        Self { key, reason: one_line(&reason), place: Some(place) }
+    pub(super) fn at(key: String, reason: &str, place: String) -> Self {
+        Self { key, reason: one_line(reason), place: Some(place) }
     }
 
     pub(super) fn file(path: &Path, error: &std::io::Error) -> Self {
         Self { key: "--config".into(), reason: error.to_string(), place: Some(path.display().to_string()) }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other variant is treated alike")]
     pub(super) fn value(section: &str, error: &figment::Error, file: Option<&Path>) -> Self {
         let key = error.path.iter().rfind(|part| *part != section).cloned().unwrap_or_default();
         let key = match &error.kind {
@@ -44,7 +45,7 @@ impl ConfigError {
             figment::error::Kind::MissingField(field) if key.is_empty() => field.to_string(),
             _ => key,
         };
-        Self::new(section, &key, error.kind.to_string(), file)
+        Self::new(section, &key, &error.kind.to_string(), file)
     }
 }
 

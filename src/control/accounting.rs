@@ -8,7 +8,7 @@ use crate::frame::SessionCode;
 
 /// One session's counters as a gateway reports them.
 #[derive(Clone, Debug)]
-pub struct Item {
+pub(crate) struct Item {
     pub session: Id,
     pub device: Id,
     pub bytes_up: i64,
@@ -21,7 +21,7 @@ pub struct Item {
 
 /// What a gateway reports at once.
 #[derive(Debug)]
-pub struct Batch {
+pub(crate) struct Batch {
     pub gateway: Id,
     /// Sorted by session, one item a session.
     items: Vec<Item>,
@@ -31,14 +31,14 @@ pub struct Batch {
 
 /// States of a session's device and user.
 #[derive(Debug)]
-pub struct Owner {
+pub(super) struct Owner {
     pub device: String,
     pub user: String,
 }
 
 /// A session's row as it is to be written.
 #[derive(Debug)]
-pub struct Charged {
+pub(super) struct Charged {
     pub session: Id,
     pub bytes_up: i64,
     pub bytes_down: i64,
@@ -48,7 +48,7 @@ pub struct Charged {
 
 /// What the gateway is told of a session.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     pub session: Id,
     pub verdict: Verdict,
     pub remaining: Option<u64>,
@@ -56,7 +56,7 @@ pub struct Outcome {
 
 /// Whether a session may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Continue,
     /// It was reported as over, now or before.
     Over,
@@ -69,7 +69,7 @@ pub enum Verdict {
 
 impl Batch {
     /// Folds reports of the same session into one.
-    pub fn new(gateway: Id, items: Vec<Item>, now: Time, expires_at: Time) -> Self {
+    pub(crate) fn new(gateway: Id, items: Vec<Item>, now: Time, expires_at: Time) -> Self {
         let mut folded: BTreeMap<Id, Item> = BTreeMap::new();
         for item in items {
             match folded.get_mut(&item.session) {
@@ -88,12 +88,12 @@ impl Batch {
     }
 
     /// Ids of the sessions, sorted.
-    pub fn session_ids(&self) -> Vec<Id> {
+    pub(crate) fn session_ids(&self) -> Vec<Id> {
         self.items.iter().map(|item| item.session).collect()
     }
 
     /// Vouched-for sessions that are not known: session, device, start.
-    pub fn strangers(&self, known: &HashMap<Id, Session>) -> Vec<(Id, Id, Time)> {
+    pub(crate) fn strangers(&self, known: &HashMap<Id, Session>) -> Vec<(Id, Id, Time)> {
         let unknown = self.items.iter().filter(|item| item.vouched && !known.contains_key(&item.session));
         unknown.map(|item| (item.session, item.device, item.started_at)).collect()
     }
@@ -101,7 +101,7 @@ impl Batch {
 
 /// A batch against what the database knows.
 #[derive(Debug)]
-pub struct Ledger<'a> {
+pub(super) struct Ledger<'a> {
     batch: &'a Batch,
     known: HashMap<Id, Session>,
     owners: HashMap<Id, Owner>,
@@ -119,7 +119,7 @@ pub struct Ledger<'a> {
 
 impl<'a> Ledger<'a> {
     /// A ledger with nothing charged yet.
-    pub fn new(
+    pub(super) fn new(
         batch: &'a Batch,
         known: HashMap<Id, Session>,
         owners: HashMap<Id, Owner>,
@@ -141,7 +141,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// Works out what to write.
-    pub fn charge(&mut self) {
+    pub(super) fn charge(&mut self) {
         for item in &self.batch.items {
             let Some(session) = self.session(item) else { continue };
             let bytes_up = session.bytes_up.max(item.bytes_up);
@@ -172,7 +172,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// The periods whose use decides whether sessions go on.
-    pub fn accounts(&self) -> Vec<(Id, Time)> {
+    pub(super) fn accounts(&self) -> Vec<(Id, Time)> {
         let sessions = self.batch.items.iter().filter_map(|item| self.session(item));
         let mut accounts: Vec<_> = sessions.filter_map(|session| self.account(session, self.batch.now)).collect();
         accounts.sort_unstable();
@@ -181,7 +181,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// What to tell the gateway.
-    pub fn outcomes(&self) -> Vec<Outcome> {
+    pub(super) fn outcomes(&self) -> Vec<Outcome> {
         self.batch.items.iter().map(|item| self.outcome(item)).collect()
     }
 

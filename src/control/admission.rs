@@ -8,7 +8,7 @@ use crate::frame::SessionCode;
 
 /// What a gateway asks for.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub(crate) struct Wish {
     pub gateway: Gateway,
     pub user: Id,
     pub device: Id,
@@ -25,7 +25,7 @@ pub struct Wish {
 
 /// What the database knows of a device.
 #[derive(Debug, Default)]
-pub struct Facts {
+pub(super) struct Facts {
     pub device: Option<(Device, User)>,
     pub subscription: Option<(Subscription, Plan)>,
     /// Bytes charged in this period.
@@ -38,7 +38,7 @@ pub struct Facts {
 
 /// What a device may do.
 #[derive(Debug)]
-pub struct Grant {
+pub(crate) struct Grant {
     pub user: User,
     pub subscription: Subscription,
     pub plan: Plan,
@@ -47,14 +47,14 @@ pub struct Grant {
 
 /// A grant and, if it was asked for, the reserved node and the others of the region.
 #[derive(Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     pub grant: Grant,
     pub assigned: Option<(OutlineNode, Vec<Id>)>,
 }
 
 /// Why a device gets no session.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     #[error("{0}")]
     Code(SessionCode),
     #[error("the session id belongs to another device or gateway")]
@@ -71,7 +71,7 @@ impl From<SessionCode> for Refusal {
 
 impl Facts {
     /// Decides, in the order in which a user can do something about it.
-    pub fn judge(self, wish: &Wish) -> Result<Grant, SessionCode> {
+    pub(super) fn judge(self, wish: &Wish) -> Result<Grant, SessionCode> {
         let Some((device, user)) = self.device else { return Err(SessionCode::InvalidToken) };
         if user.id != wish.user {
             return Err(SessionCode::InvalidToken);
@@ -104,7 +104,7 @@ impl Facts {
 }
 
 /// Orders nodes by preference: the less loaded of two random ones first, then the rest by load.
-pub fn choose(mut nodes: Vec<OutlineNode>, random: u64) -> Vec<OutlineNode> {
+pub(super) fn choose(mut nodes: Vec<OutlineNode>, random: u64) -> Vec<OutlineNode> {
     let load =
         |node: &OutlineNode| f64::from(node.active_sessions) / (f64::from(node.max_sessions) * f64::from(node.weight));
     nodes.sort_by(|a, b| load(a).total_cmp(&load(b)).then(a.id.cmp(&b.id)));

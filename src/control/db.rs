@@ -27,7 +27,7 @@ pub enum Db {
 
 /// A pooled connection.
 pub(crate) enum DbConn {
-    Pg(Object<pg::Conn>),
+    Pg(Box<Object<pg::Conn>>),
     Lite(Object<lite::Conn>),
 }
 
@@ -77,7 +77,11 @@ impl Db {
 
     pub(crate) async fn get(&self) -> Result<DbConn, DbError> {
         match self {
-            Self::Pg(pool) => pool.get().await.map(DbConn::Pg).map_err(|error| DbError::Unavailable(error.to_string())),
+            Self::Pg(pool) => pool
+                .get()
+                .await
+                .map(|conn| DbConn::Pg(Box::new(conn)))
+                .map_err(|error| DbError::Unavailable(error.to_string())),
             Self::Lite(pool) => {
                 pool.get().await.map(DbConn::Lite).map_err(|error| DbError::Unavailable(error.to_string()))
             }

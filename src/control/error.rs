@@ -50,6 +50,7 @@ impl ApiError {
         Self { detail: Some(detail.into()), ..Self::new(StatusCode::CONFLICT, code) }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other variant is treated alike")]
     pub(super) fn refused(code: SessionCode) -> Self {
         let status = match code {
             SessionCode::UnknownRegion => StatusCode::NOT_FOUND,
@@ -75,6 +76,7 @@ impl IntoResponse for ApiError {
 }
 
 impl From<Diesel> for ApiError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other variant is treated alike")]
     fn from(error: Diesel) -> Self {
         match error {
             Diesel::NotFound => Self::not_found(),

@@ -6,8 +6,8 @@ mod plan;
 mod session;
 mod user;
 
-pub use gateway::{Gateway, GatewayChange};
-pub use node::{NodeChange, NodeView, OutlineNode};
-pub use plan::{Plan, PlanChange, Region, RegionChange, Subscription, SubscriptionChange};
-pub use session::{NewSession, Session, state};
-pub use user::{Device, DeviceChange, User, UserChange};
+pub(super) use gateway::{Gateway, GatewayChange};
+pub(super) use node::{NodeChange, NodeView, OutlineNode};
+pub(super) use plan::{Plan, PlanChange, Region, RegionChange, Subscription, SubscriptionChange};
+pub(super) use session::{NewSession, Session, state};
+pub(super) use user::{Device, DeviceChange, User, UserChange};

@@ -7,16 +7,16 @@ use base64::prelude::BASE64_STANDARD;
 use crate::control::db::types::Id;
 
 /// Seals and opens secrets of rows.
-pub struct Sealer(RandomizedNonceKey);
+pub(super) struct Sealer(RandomizedNonceKey);
 
 impl Sealer {
     /// A sealer with a 256-bit key.
-    pub fn new(key: &[u8]) -> Result<Self, String> {
+    pub(super) fn new(key: &[u8]) -> Result<Self, String> {
         RandomizedNonceKey::new(&AES_256_GCM, key).map(Self).map_err(|_| "not a key of 32 bytes".to_owned())
     }
 
     /// Encrypts a secret of a row.
-    pub fn seal(&self, row: Id, secret: &str) -> Result<String, String> {
+    pub(super) fn seal(&self, row: Id, secret: &str) -> Result<String, String> {
         let mut bytes = secret.as_bytes().to_vec();
         let nonce = self
             .0
@@ -27,16 +27,16 @@ impl Sealer {
     }
 
     /// Decrypts a secret of a row; fails for another row's or another key's.
-    pub fn open(&self, row: Id, sealed: &str) -> Result<String, String> {
+    pub(super) fn open(&self, row: Id, sealed: &str) -> Result<String, String> {
         let bytes = BASE64_STANDARD.decode(sealed).map_err(|_| "a sealed secret is not base64".to_owned())?;
-        let (nonce, body) = bytes.split_at_checked(NONCE_LEN).ok_or("a sealed secret is cut short")?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| "a nonce has the wrong length".to_owned())?;
+        let (salt, body) = bytes.split_at_checked(NONCE_LEN).ok_or("a sealed secret is cut short")?;
+        let nonce = Nonce::try_assume_unique_for_key(salt).map_err(|_| "a nonce has the wrong length".to_owned())?;
         let mut body = body.to_vec();
-        let plain = self
+        let opened = self
             .0
             .open_in_place(nonce, Aad::from(row.0.as_bytes()), &mut body)
             .map_err(|_| "a sealed secret does not open with control.encryption_key".to_owned())?;
-        String::from_utf8(plain.to_vec()).map_err(|_| "a sealed secret is not text".to_owned())
+        String::from_utf8(opened.to_vec()).map_err(|_| "a sealed secret is not text".to_owned())
     }
 }
 

@@ -44,7 +44,7 @@ impl Cutoffs {
 }
 
 /// Sweeps at intervals until drained.
-pub async fn run(db: Db, config: Sessions, shutdown: Shutdown) {
+pub(super) async fn run(db: Db, config: Sessions, shutdown: Shutdown) {
     tokio::select! {
         () = shutdown.draining() => return,
         () = tokio::time::sleep(config.startup_grace) => {}

@@ -39,7 +39,7 @@ impl Target {
     pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, TargetError> {
         let Some((&kind, rest)) = bytes.split_first() else { return Ok(None) };
         let (address_len, prefix) = match kind {
-            IPV4 => (4, 1),
+            IPV4 => (4usize, 1usize),
             IPV6 => (16, 1),
             NAME => match rest.first() {
                 None => return Ok(None),
@@ -48,8 +48,9 @@ impl Target {
             },
             other => return Err(TargetError::AddressType(other)),
         };
-        let port_at = prefix + address_len;
-        let (Some(address), Some(port)) = (bytes.get(prefix..port_at), bytes.get(port_at..port_at + 2)) else {
+        let port_at: usize = address_len.saturating_add(prefix);
+        let end = port_at.saturating_add(2);
+        let (Some(address), Some(port)) = (bytes.get(prefix..port_at), bytes.get(port_at..end)) else {
             return Ok(None);
         };
         let port = port.iter().fold(0, |port, byte| (port << 8) | u16::from(*byte));
@@ -62,7 +63,7 @@ impl Target {
             let octets = <[u8; 16]>::try_from(address).map_err(|_| TargetError::Truncated)?;
             Self::Ip((Ipv6Addr::from(octets), port).into())
         };
-        Ok(Some((target, port_at + 2)))
+        Ok(Some((target, end)))
     }
 
     /// Appends the SOCKS5 form.
@@ -95,7 +96,7 @@ impl Target {
         match self {
             Self::Ip(SocketAddr::V4(_)) => 7,
             Self::Ip(SocketAddr::V6(_)) => 19,
-            Self::Name(name, _) => 4 + name.len().min(255),
+            Self::Name(name, _) => name.len().min(255).saturating_add(4),
         }
     }
 

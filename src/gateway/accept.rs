@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -107,13 +107,12 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: &S
             shared.metrics.refuse("pre_hello");
             continue;
         };
-        let arrival = Arrival { peer, at: Instant::now(), place, permit };
+        let arrival = Arrival { at: Instant::now(), place, permit };
         sessions.spawn(handshake(Arc::clone(&shared), socket, arrival, sessions.clone()));
     }
 }
 
 struct Arrival {
-    peer: SocketAddr,
     at: Instant,
     place: Place,
     permit: OwnedSemaphorePermit,
@@ -215,7 +214,7 @@ async fn tunnel(
     arrival: Arrival,
     shutdown: Shutdown,
 ) {
-    let Arrival { peer: _, at, place, permit } = arrival;
+    let Arrival { at, place, permit } = arrival;
     let tunnel = Tunnel::new(Role::Gateway, encoding, Arc::clone(&shared.limits));
     let transport = Transport {
         side: Side::Server,

@@ -69,7 +69,7 @@ impl Journal {
     pub(crate) async fn leftovers(&self) -> Result<Vec<Entry>, String> {
         self.with(|conn| {
             let rows: Vec<Row> = diesel::sql_query("SELECT * FROM sessions").load(conn)?;
-            Ok(rows.into_iter().filter_map(entry).collect())
+            Ok(rows.iter().filter_map(entry).collect())
         })
         .await
     }
@@ -129,7 +129,7 @@ fn moment(millis: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-fn entry(row: Row) -> Option<Entry> {
+fn entry(row: &Row) -> Option<Entry> {
     Some(Entry {
         session: Uuid::from_slice(&row.id).ok()?,
         device: Uuid::from_slice(&row.device).ok()?,

@@ -13,7 +13,7 @@ use super::egress;
 use super::nodes::Exit;
 use super::usage::Account;
 use crate::api::{AssignOutline, ValidateDevice};
-use crate::digest::fresh_number;
+use crate::digest::{fresh_fraction, fresh_number};
 use crate::frame::{Hello, HelloOk, SessionCode, StreamCode, Target};
 use crate::lifecycle::Shutdown;
 use crate::mux::Event;
@@ -146,7 +146,7 @@ async fn open_streams(
         let event = tokio::select! {
             event = tunnel.next_event() => event,
             () = shutdown.draining(), if deadline.is_none() => {
-                let jitter = config.drain_jitter.mul_f64(f64::from(fresh_number() as u32) / f64::from(u32::MAX));
+                let jitter = config.drain_jitter.mul_f64(fresh_fraction());
                 tunnel.drain(jitter);
                 let now = tokio::time::Instant::now();
                 deadline = Some((now + jitter, now + config.drain_timeout));
@@ -207,12 +207,13 @@ async fn idle_or_due(tunnel: &Tunnel, times: Option<(tokio::time::Instant, tokio
 
 impl Session {
     async fn relay(&self, mut stream: TunnelStream, target: Target, udp: bool) -> Result<(), StreamCode> {
-        let dialled = match udp {
-            true => Err(StreamCode::Refused),
-            false => match egress::admit(target, &self.shared.egress).await {
+        let dialled = if udp {
+            Err(StreamCode::Refused)
+        } else {
+            match egress::admit(target, &self.shared.egress).await {
                 Ok(target) => self.dial(target).await,
                 Err(code) => Err(code),
-            },
+            }
         };
         match dialled {
             Ok(node) => {

@@ -300,11 +300,11 @@ fn instruct(account: &Account, entry: &Entry, verdict: &Verdict) {
     account.settled.store(reported, Ordering::Relaxed);
     let allowed = verdict.remaining_bytes.map_or(u64::MAX, |left| reported.saturating_add(left));
     account.allowed.store(allowed, Ordering::Relaxed);
-    if !verdict.go_on {
+    if verdict.go_on {
+        account.enforce();
+    } else {
         let code = verdict.code.as_deref().and_then(SessionCode::from_name);
         account.cut(code.unwrap_or(SessionCode::SessionKilled));
-    } else {
-        account.enforce();
     }
 }
 

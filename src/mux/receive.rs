@@ -36,12 +36,11 @@ impl Session {
     fn handle_frame(&mut self, frame: Frame, now: Instant) -> Result<(), SessionError> {
         match (&self.phase, &frame) {
             (Phase::Closed, _) => return Ok(()),
+            (Phase::Greeting, Frame::Padding | Frame::Ping(_) | Frame::Pong(_) | Frame::Notice(_))
+            | (Phase::Deciding | Phase::Open, _) => {}
             (Phase::Greeting, Frame::Hello(_)) if self.role == Role::Gateway => {}
-            (Phase::Greeting, Frame::HelloOk(_)) if self.role == Role::Client => {}
-            (Phase::Greeting, Frame::Error { .. }) if self.role == Role::Client => {}
-            (Phase::Greeting, Frame::Padding | Frame::Ping(_) | Frame::Pong(_) | Frame::Notice(_)) => {}
+            (Phase::Greeting, Frame::HelloOk(_) | Frame::Error { .. }) if self.role == Role::Client => {}
             (Phase::Greeting, _) => return Err(SessionError::Unexpected("a frame before `hello`")),
-            (Phase::Deciding | Phase::Open, _) => {}
         }
         match frame {
             Frame::Hello(hello) if self.role == Role::Gateway && self.phase == Phase::Greeting => {

@@ -1,5 +1,6 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::session::Closing;
 use super::{Capacity, Event, HEADROOM, Session, StreamKey, TRANSPORT_ROOM, Transmit};
 use crate::frame::{Encoding, Frame, binary, json};
 
@@ -72,7 +73,7 @@ impl Session {
             self.transport_ping = false;
             return Some(Transmit::Ping);
         }
-        if let Some(code) = self.closing.take() {
+        if let Some(Closing(code)) = self.closing.take() {
             return Some(Transmit::Close(code));
         }
         while let Some(key) = self.ready.pop_front() {

@@ -21,6 +21,10 @@ pub(super) enum Phase {
     Closed,
 }
 
+/// The transport is to be closed, with a code for the peer if there is one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closing(pub(super) Option<SessionCode>);
+
 /// One tunnel's state at one end: streams, credit, limits and timers, without a socket or a clock.
 #[derive(Debug)]
 pub struct Session {
@@ -34,7 +38,7 @@ pub struct Session {
     pub(super) ready: VecDeque<StreamKey>,
     pub(super) control: VecDeque<Frame>,
     pub(super) events: VecDeque<Event>,
-    pub(super) closing: Option<Option<SessionCode>>,
+    pub(super) closing: Option<Closing>,
     pub(super) transport_ping: bool,
     pub(super) last_peer: StreamId,
     pub(super) last_own: StreamId,
@@ -50,12 +54,12 @@ pub struct Session {
     ping_sent: Option<(u64, Instant)>,
     ping_count: u64,
     last_heard: Instant,
-    jitter: f32,
+    jitter: f64,
 }
 
 impl Session {
     /// A session at its start. `jitter` (0 to 1) spreads the pings of many sessions.
-    pub fn new(role: Role, encoding: Encoding, limits: Arc<Limits>, jitter: f32, now: Instant) -> Self {
+    pub fn new(role: Role, encoding: Encoding, limits: Arc<Limits>, jitter: f64, now: Instant) -> Self {
         Self {
             role,
             encoding,
@@ -112,7 +116,7 @@ impl Session {
         {
             self.control.push_back(Frame::Error { code, message: message.to_owned() });
         }
-        self.closing = Some(code);
+        self.closing = Some(Closing(code));
     }
 
     /// Refuses new streams and tells a v2 peer so.
@@ -245,7 +249,7 @@ impl Session {
 
     pub(super) fn ended(&mut self, code: SessionCode) {
         self.cancel_streams();
-        self.closing = Some(None);
+        self.closing = Some(Closing(None));
         self.events.push_back(Event::Ended { code });
     }
 
@@ -352,7 +356,7 @@ impl Session {
     }
 
     fn ping_after(&self) -> Duration {
-        self.limits.ping_after.mul_f32(0.8 + 0.4 * self.jitter)
+        self.limits.ping_after.mul_f64(0.8 + 0.4 * self.jitter)
     }
 
     fn first_stall(&self) -> Option<Instant> {

@@ -23,6 +23,7 @@ pub(super) struct Incoming {
 
 /// What leaves on a stream, and how much more may.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of one direction")]
 pub(super) struct Outgoing {
     pub(super) queue: VecDeque<BytesMut>,
     pub(super) queued: usize,

@@ -72,13 +72,13 @@ impl Pair {
         Self::open_with(encoding, limits())
     }
 
-    fn to_gateway(&mut self) -> Result<(), SessionError> {
+    fn carry_up(&mut self) -> Result<(), SessionError> {
         carry(&mut self.client, &mut self.gateway, self.now)
     }
 
     fn exchange(&mut self) {
         for _ in 0..4 {
-            self.to_gateway().unwrap();
+            self.carry_up().unwrap();
             carry(&mut self.gateway, &mut self.client, self.now).unwrap();
         }
     }

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::digest::fresh_fraction;
 use crate::frame::{Encoding, Hello, HelloOk, SessionCode, Target};
 use crate::mux::{Event, Limits, OpenError, Role, Session, StreamKey};
 
@@ -38,10 +39,8 @@ struct State {
 impl Tunnel {
     /// A tunnel at its start; [`Driver`] moves its bytes.
     pub fn new(role: Role, encoding: Encoding, limits: Arc<Limits>) -> Self {
-        let mut byte = [0];
-        let jitter = if aws_lc_rs::rand::fill(&mut byte).is_ok() { f32::from(byte[0]) / 255.0 } else { 0.5 };
         Self(Arc::new(Mutex::new(State {
-            session: Session::new(role, encoding, limits, jitter, Instant::now()),
+            session: Session::new(role, encoding, limits, fresh_fraction(), Instant::now()),
             streams: HashMap::new(),
             events: VecDeque::new(),
             owner: None,

@@ -1,5 +1,22 @@
 //! Real processes, real databases, real Shadowsocks servers.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    clippy::decimal_bitwise_operands,
+    clippy::expect_used,
+    clippy::items_after_statements,
+    clippy::large_futures,
+    clippy::large_stack_arrays,
+    clippy::let_underscore_must_use,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    clippy::unused_io_amount,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking and says things shortly"
+)]
 
 mod accounting;
 mod database;

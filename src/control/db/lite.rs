@@ -1,3 +1,5 @@
+#![expect(clippy::duplicate_mod, reason = "the same queries, compiled for each database")]
+
 use diesel::{QueryResult, SqliteConnection};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
@@ -11,22 +13,18 @@ macro_rules! transaction {
     };
 }
 
-#[expect(clippy::unused_async, reason = "an immediate transaction locks the whole database already")]
 pub(super) async fn lock_user(_: &mut Conn, _: Id) -> QueryResult<()> {
     Ok(())
 }
 
-#[expect(clippy::unused_async, reason = "an immediate transaction locks the whole database already")]
 pub(super) async fn lock_sessions(_: &mut Conn, _: &[Id]) -> QueryResult<()> {
     Ok(())
 }
 
-#[expect(clippy::unused_async, reason = "an immediate transaction locks the whole database already")]
 pub(super) async fn lock_nodes(_: &mut Conn) -> QueryResult<()> {
     Ok(())
 }
 
-#[expect(clippy::unused_async, reason = "SQLite runs with synchronous=NORMAL")]
 pub(super) async fn relax_durability(_: &mut Conn) -> QueryResult<()> {
     Ok(())
 }

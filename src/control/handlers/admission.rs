@@ -130,6 +130,6 @@ fn wish_of(state: &State, gateway: Gateway, request: &AssignOutline, session: Id
 fn assign_error(refusal: Refusal) -> ApiError {
     match refusal {
         Refusal::Code(SessionCode::InvalidToken) => ApiError::not_found(),
-        other => other.into(),
+        other @ (Refusal::Code(_) | Refusal::SessionTaken | Refusal::Database(_)) => other.into(),
     }
 }

@@ -5,26 +5,26 @@ use crate::control::db::schema::sessions;
 use crate::control::db::types::{Id, Time};
 
 /// States of a session.
-pub mod state {
+pub(crate) mod state {
     /// A node is reserved; nothing was reported yet.
-    pub const RESERVED: &str = "reserved";
+    pub(crate) const RESERVED: &str = "reserved";
     /// Reported and alive.
-    pub const ACTIVE: &str = "active";
+    pub(crate) const ACTIVE: &str = "active";
     /// Reported as over; sticky.
-    pub const ENDED: &str = "ended";
+    pub(crate) const ENDED: &str = "ended";
     /// The reservation was never used; reopens with a report.
-    pub const EXPIRED: &str = "expired";
+    pub(crate) const EXPIRED: &str = "expired";
     /// Its gateway fell silent; reopens with a report.
-    pub const REAPED: &str = "reaped";
+    pub(crate) const REAPED: &str = "reaped";
     /// Ended by an administrator; does not reopen.
-    pub const KILLED: &str = "killed";
+    pub(crate) const KILLED: &str = "killed";
     /// The states that hold a place on a node.
-    pub const LIVE: [&str; 2] = [RESERVED, ACTIVE];
+    pub(crate) const LIVE: [&str; 2] = [RESERVED, ACTIVE];
 }
 
 /// One tunnel of a device and what it moved.
 #[derive(Clone, Debug, Queryable, Selectable, Serialize)]
-pub struct Session {
+pub(crate) struct Session {
     pub id: Id,
     pub user_id: Id,
     pub device_id: Id,

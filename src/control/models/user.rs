@@ -30,6 +30,7 @@ pub struct UserChange {
 pub struct Device {
     pub id: Id,
     pub user_id: Id,
+    #[expect(clippy::struct_field_names, reason = "the name of the specification")]
     pub device_uuid: String,
     pub platform: String,
     pub client_version: Option<String>,

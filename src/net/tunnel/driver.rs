@@ -150,9 +150,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 continue;
             }
             match self.poll_timer(cx) {
-                Ok(true) => {}
                 Ok(false) if self.rest(cx, idle) => return Poll::Pending,
-                Ok(false) => {}
+                Ok(_) => {}
                 Err(error) => return Poll::Ready(error),
             }
         }

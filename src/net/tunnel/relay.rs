@@ -214,7 +214,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         match self.download {
             Download::Open => {}
-            Download::Discarding => return self.poll_discard(cx),
+            Download::Discarding => return Ok(self.poll_discard(cx)),
             Download::Done => return Ok(false),
         }
         let room = match self.stream.poll_capacity(cx) {
@@ -265,7 +265,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'_, S, M> {
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> bool {
         let mut buffer = SPARE.take().unwrap_or_else(empty_buffer);
         let mut space = (&mut buffer).limit(CHUNK);
         let read = poll_read_buf(Pin::new(&mut self.socket), cx, &mut space);
@@ -274,13 +274,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'_, S, M> {
         match read {
             Poll::Ready(Ok(1..)) => {
                 cx.waker().wake_by_ref();
-                Ok(false)
+                false
             }
             Poll::Ready(Ok(0) | Err(_)) => {
                 self.download = Download::Done;
-                Ok(true)
+                true
             }
-            Poll::Pending => Ok(false),
+            Poll::Pending => false,
         }
     }
 }

@@ -36,7 +36,7 @@ impl TunnelStream {
                 self.wait(&mut state, cx);
                 Poll::Pending
             }
-            received => {
+            received @ (Received::Data(_) | Received::Finished | Received::Reset(_)) => {
                 state.settle();
                 Poll::Ready(received)
             }

@@ -181,34 +181,31 @@ async fn reserve(
     let Some(node) = chosen else { return Err(Refusal::Code(SessionCode::NoNodeAvailable)) };
     let alternates = order.iter().map(|other| other.id).filter(|id| *id != node.id).collect();
     let expires_at = wish.now.after(wish.reservation_ttl);
-    match held {
-        Some(held) => {
-            let is_live = state::LIVE.contains(&held.state.as_str());
-            let state = if is_live { held.state } else { state::RESERVED.to_owned() };
-            let change = (
-                sessions::outline_node_id.eq(node.id),
-                sessions::state.eq(state),
-                sessions::ended_at.eq(None::<Time>),
-                sessions::expires_at.eq(held.expires_at.max(expires_at)),
-            );
-            diesel::update(sessions::table.find(session)).set(change).execute(conn).await?;
-        }
-        None => {
-            let row = NewSession {
-                id: session,
-                user_id: grant.user.id,
-                device_id: wish.device,
-                subscription_id: Some(grant.subscription.id),
-                gateway_node_id: wish.gateway.id,
-                outline_node_id: Some(node.id),
-                state: state::RESERVED,
-                started_at: wish.now,
-                expires_at,
-                bytes_up: 0,
-                bytes_down: 0,
-            };
-            diesel::insert_into(sessions::table).values(row).execute(conn).await?;
-        }
+    if let Some(held) = held {
+        let is_live = state::LIVE.contains(&held.state.as_str());
+        let state = if is_live { held.state } else { state::RESERVED.to_owned() };
+        let change = (
+            sessions::outline_node_id.eq(node.id),
+            sessions::state.eq(state),
+            sessions::ended_at.eq(None::<Time>),
+            sessions::expires_at.eq(held.expires_at.max(expires_at)),
+        );
+        diesel::update(sessions::table.find(session)).set(change).execute(conn).await?;
+    } else {
+        let row = NewSession {
+            id: session,
+            user_id: grant.user.id,
+            device_id: wish.device,
+            subscription_id: Some(grant.subscription.id),
+            gateway_node_id: wish.gateway.id,
+            outline_node_id: Some(node.id),
+            state: state::RESERVED,
+            started_at: wish.now,
+            expires_at,
+            bytes_up: 0,
+            bytes_down: 0,
+        };
+        diesel::insert_into(sessions::table).values(row).execute(conn).await?;
     }
     Ok((node, alternates))
 }
