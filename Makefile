@@ -6,7 +6,7 @@ export
 .PHONY: demo test lint bench migrate run-control run-gateway
 
 demo:
-	$(CARGO) run --release --locked -- demo $(ARGS)
+	$(CARGO) run --locked -- demo $(ARGS)
 
 test: lint
 	scripts/test.sh $(CARGO) test --locked $(ARGS)

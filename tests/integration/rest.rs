@@ -215,6 +215,25 @@ async fn usage_is_cumulative_idempotent_and_order_does_not_matter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_outlives_its_subscription_when_the_user_has_renewed() {
+    for kind in BOTH {
+        let api = Api::start(kind, &[10], &[]).await;
+        let subscriber = Subscriber::create(&api.control, json!({ "traffic_limit_gb": 1 })).await;
+        let session = api.begin(&subscriber).await;
+        api.tell(Api::report(&subscriber, &session, 1000, 0)).await;
+        let renewed = json!({ "user_id": subscriber.user, "plan_id": subscriber.plan, "days": 30 });
+        let renewed = id(&api.control.create("subscriptions", renewed).await);
+        api.control.update("subscriptions", &subscriber.subscription, json!({ "status": "expired" })).await;
+        let verdict = api.tell(Api::report(&subscriber, &session, 1500, 0)).await;
+        assert_eq!((&verdict["continue"], &verdict["remaining_bytes"]), (&json!(true), &json!(999_999_500)));
+        assert_eq!(api.control.get("sessions", &session).await["subscription_id"], json!(renewed));
+        api.control.update("subscriptions", &renewed, json!({ "status": "cancelled" })).await;
+        let verdict = api.tell(Api::report(&subscriber, &session, 1500, 0)).await;
+        assert_eq!((&verdict["continue"], &verdict["code"]), (&json!(false), &json!("NO_SUBSCRIPTION")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn concurrent_reports_charge_once() {
     for kind in BOTH {
         let api = Api::start(kind, &[100], &[]).await;

@@ -97,7 +97,7 @@ async fn facts(conn: &mut Conn, wish: &Wish) -> QueryResult<Facts> {
 }
 
 /// The subscription that is valid and ends last, else the one that ended last.
-async fn subscription(conn: &mut Conn, user: Id, now: Time) -> QueryResult<Option<(Subscription, Plan)>> {
+pub(crate) async fn subscription(conn: &mut Conn, user: Id, now: Time) -> QueryResult<Option<(Subscription, Plan)>> {
     let mut all: Vec<(Subscription, Plan)> = subscriptions::table
         .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
         .filter(subscriptions::user_id.eq(user))

@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Integer, Nullable, Text};
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, lock_nodes, lock_sessions};
+use super::{Conn, admission, lock_nodes, lock_sessions};
 use crate::control::accounting::{Batch, Charged, Ledger, Outcome, Owner};
 use crate::control::db::schema::{devices, plans, session_tombstones, sessions, subscriptions, usage_periods, users};
 use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
@@ -24,7 +24,8 @@ pub(crate) async fn report(conn: &mut Conn, batch: &Batch) -> QueryResult<Vec<Ou
         let missing: Vec<Id> = ids.iter().copied().filter(|id| !known.contains_key(id)).collect();
         let buried = buried(conn, &missing).await?;
         let owners = owners(conn, &known).await?;
-        let plans = paid_by(conn, &known).await?;
+        let mut plans = paid_by(conn, &known).await?;
+        renew(conn, batch.now, &mut known, &mut plans).await?;
         let mut ledger = Ledger::new(batch, known, owners, plans, buried);
         ledger.charge();
         write_sessions(conn, batch, &ledger.charged).await?;
@@ -111,6 +112,37 @@ async fn paid_by(conn: &mut Conn, known: &HashMap<Id, Session>) -> QueryResult<H
         .load(conn)
         .await?;
     Ok(rows.into_iter().map(|(subscription, plan)| (subscription.id, (subscription, plan))).collect())
+}
+
+/// Moves sessions whose subscription has lapsed to one that their user has by now.
+async fn renew(
+    conn: &mut Conn,
+    now: Time,
+    known: &mut HashMap<Id, Session>,
+    plans: &mut HashMap<Id, (Subscription, Plan)>,
+) -> QueryResult<()> {
+    let mut lapsed: BTreeMap<Id, Vec<Id>> = BTreeMap::new();
+    for session in known.values() {
+        let paid = session.subscription_id.and_then(|id| plans.get(&id));
+        if !paid.is_some_and(|(subscription, _)| subscription.is_valid(now)) {
+            lapsed.entry(session.user_id).or_default().push(session.id);
+        }
+    }
+    for (user, ids) in lapsed {
+        let found = admission::subscription(conn, user, now).await?;
+        let Some((subscription, plan)) = found.filter(|(subscription, _)| subscription.is_valid(now)) else { continue };
+        diesel::update(sessions::table.filter(sessions::id.eq_any(&ids)))
+            .set(sessions::subscription_id.eq(subscription.id))
+            .execute(conn)
+            .await?;
+        for id in ids {
+            if let Some(session) = known.get_mut(&id) {
+                session.subscription_id = Some(subscription.id);
+            }
+        }
+        plans.insert(subscription.id, (subscription, plan));
+    }
+    Ok(())
 }
 
 /// `(…), (…)` with `columns` numbered places a row.
