@@ -4,14 +4,7 @@ use std::path::Path;
 use figment::Figment;
 use figment::value::Value;
 
-use super::error::{ConfigError, line_of};
-
-const PREFIX: &str = "HTTVPS_";
-
-/// The variable that sets a key.
-pub(super) fn variable(section: &str, key: &str) -> String {
-    format!("{PREFIX}{}__{}", section.to_uppercase(), key.to_uppercase())
-}
+use super::error::{ConfigError, PREFIX, line_of};
 
 /// The keys that exist, with their defaults.
 pub(super) struct Known(BTreeMap<String, BTreeMap<String, toml::Value>>);

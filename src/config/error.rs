@@ -1,6 +1,14 @@
 use std::fmt;
 use std::path::Path;
 
+/// What the names of variables begin with.
+pub(super) const PREFIX: &str = "HTTVPS_";
+
+/// The variable that sets a key.
+fn variable(section: &str, key: &str) -> String {
+    format!("{PREFIX}{}__{}", section.to_uppercase(), key.to_uppercase())
+}
+
 /// A configuration that cannot be used: `KEY: reason (FILE:LINE | HTTVPS_X__Y)`.
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigError {
@@ -54,7 +62,7 @@ fn one_line(reason: &str) -> String {
 }
 
 fn place(section: &str, key: &str, file: Option<&Path>) -> Option<String> {
-    let variable = super::env::variable(section, key);
+    let variable = variable(section, key);
     if std::env::var_os(&variable).is_some() {
         return Some(variable);
     }

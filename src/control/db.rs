@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 pub use migrations::{Status, migrate, status};
 
 use crate::config::{Database, read_file};
-use crate::control::sweep::{Cutoffs, Swept};
+use crate::control::models::{Cutoffs, Swept};
 
 /// A pool of connections to either database.
 #[derive(Clone)]

@@ -4,6 +4,7 @@ mod gateway;
 mod node;
 mod plan;
 mod session;
+mod stale;
 mod user;
 
 pub(super) use gateway::{Gateway, GatewayChange};

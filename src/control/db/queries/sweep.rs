@@ -5,8 +5,7 @@ use diesel_async::RunQueryDsl;
 use super::{Conn, lock_nodes};
 use crate::control::db::schema::{gateway_nodes, outline_nodes, session_tombstones, sessions};
 use crate::control::db::types::{Id, SqlTime, Time};
-use crate::control::models::state;
-use crate::control::sweep::{Cutoffs, Swept};
+use crate::control::models::{Cutoffs, Swept, state};
 
 /// Ends what is stale and recounts the nodes' sessions.
 pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swept> {

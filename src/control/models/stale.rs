@@ -1,0 +1,40 @@
+use crate::config::Sessions;
+use crate::control::db::types::Time;
+
+const DELETED_AT_ONCE: i64 = 1000;
+
+/// Moments before which things are stale.
+#[derive(Clone, Copy, Debug)]
+pub struct Cutoffs {
+    pub now: Time,
+    pub gateways: Time,
+    pub nodes: Time,
+    pub sessions: Time,
+    pub tombstones: Time,
+    /// Most sessions deleted at once.
+    pub batch: i64,
+}
+
+/// What a sweep found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Swept {
+    pub expired: usize,
+    pub reaped: usize,
+    pub gateways: usize,
+    pub nodes: usize,
+    pub deleted: usize,
+}
+
+impl Cutoffs {
+    /// The cutoffs of a moment.
+    pub fn at(now: Time, config: &Sessions) -> Self {
+        Self {
+            now,
+            gateways: now.before(config.gateway_timeout),
+            nodes: now.before(config.node_timeout),
+            sessions: now.before(config.retention),
+            tombstones: now.before(config.tombstone_retention),
+            batch: DELETED_AT_ONCE,
+        }
+    }
+}
