@@ -234,6 +234,7 @@ impl Readiness for Shared {
     }
 
     fn refresh(&self) {
+        self.metrics.unflushed.set(i64::try_from(self.usage.unflushed()).unwrap_or(i64::MAX));
         self.metrics.unreported.set(i64::try_from(self.usage.unreported()).unwrap_or(i64::MAX));
     }
 }

@@ -92,6 +92,13 @@ impl Batch {
         self.items.iter().map(|item| item.session).collect()
     }
 
+    /// Whether a session is neither over nor reported as over here.
+    pub(crate) fn goes_on(&self, session: &Session) -> bool {
+        let is_over = [state::ENDED, state::KILLED].contains(&session.state.as_str());
+        let ends = self.items.iter().any(|item| item.session == session.id && item.ended_at.is_some());
+        !is_over && !ends
+    }
+
     /// Vouched-for sessions that are not known: session, device, start.
     pub(crate) fn strangers(&self, known: &HashMap<Id, Session>) -> Vec<(Id, Id, Time)> {
         let unknown = self.items.iter().filter(|item| item.vouched && !known.contains_key(&item.session));

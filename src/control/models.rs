@@ -11,4 +11,5 @@ pub(super) use gateway::{Gateway, GatewayChange};
 pub(super) use node::{NodeChange, NodeView, OutlineNode};
 pub(super) use plan::{Plan, PlanChange, Region, RegionChange, Subscription, SubscriptionChange};
 pub(super) use session::{NewSession, Session, state};
+pub(super) use stale::{Cutoffs, Swept};
 pub(super) use user::{Device, DeviceChange, User, UserChange};

@@ -16,6 +16,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) node_dial: HistogramVec,
     pub(crate) node_healthy: IntGaugeVec,
     pub(crate) unreported: IntGauge,
+    pub(crate) unflushed: IntGauge,
 }
 
 impl GatewayMetrics {
@@ -31,6 +32,7 @@ impl GatewayMetrics {
             node_dial: all.seconds_by("httvps_node_dial_seconds", "Time to connect to a node", &["node"]),
             node_healthy: all.gauges("httvps_node_healthy", "Whether a node answered its last probe", &["node"]),
             unreported: all.gauge("httvps_usage_unreported_bytes", "Billed bytes the control plane has not heard of"),
+            unflushed: all.gauge("httvps_usage_unflushed_bytes", "Billed bytes that a crash would lose now"),
             all,
         }
     }

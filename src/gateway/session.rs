@@ -21,6 +21,8 @@ use crate::net::tunnel::{Patience, Relay, Tunnel, TunnelStream};
 use crate::shadowsocks::NodeStream;
 use crate::token::TokenError;
 
+const NO_NODE: &str = SessionCode::NoNodeAvailable.as_str();
+
 /// What the streams of a session share.
 struct Session {
     shared: Arc<Shared>,
@@ -56,7 +58,7 @@ pub(super) async fn serve<G>(shared: Arc<Shared>, tunnel: Tunnel, greeted: G, ac
             return tunnel.close(Some(code), "");
         }
     };
-    shared.usage.begin(&session.account);
+    let open = shared.usage.begin(&session.account);
     tunnel.accept(HelloOk { session_id: session.id.to_string() });
     shared.metrics.handshake.observe(accepted.elapsed().as_secs_f64());
     tracing::info!(session = %session.id, device = %session.device, region = session.region, "session begun");
@@ -68,7 +70,7 @@ pub(super) async fn serve<G>(shared: Arc<Shared>, tunnel: Tunnel, greeted: G, ac
         abort.cancel();
         relays.wait().await;
     }
-    shared.usage.end(&session.account);
+    drop(open);
     let code = session.account.cut_code().map_or("closed", SessionCode::as_str);
     tracing::info!(session = %session.id, code, "session over");
 }
@@ -282,8 +284,8 @@ impl Session {
         };
         let exit = match self.shared.control.assign(&request).await {
             Ok(assigned) => self.shared.nodes.exit(assigned.node).ok(),
-            Err(ControlError::Unreachable(_)) => self.shared.nodes.other(failed, fresh_number()),
-            Err(ControlError::Refused { .. }) => None,
+            Err(ControlError::Refused { status, code }) if status.is_client_error() || code == NO_NODE => None,
+            Err(_) => self.shared.nodes.other(failed, fresh_number()),
         }?;
         *self.exit.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&exit);
         Some(exit)

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use super::control::ControlClient;
+use super::control::{ControlClient, ControlError};
 use super::journal::{Entry, Journal};
 use super::metrics::GatewayMetrics;
 use crate::api::{UsageReport, Verdict};
@@ -126,6 +126,18 @@ pub(crate) struct Usage {
     metrics: GatewayMetrics,
 }
 
+/// An open session.
+pub(crate) struct Open<'a> {
+    usage: &'a Usage,
+    account: &'a Arc<Account>,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.usage.end(self.account);
+    }
+}
+
 const UNKNOWN_SESSION: &str = "UNKNOWN_SESSION";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -147,15 +159,16 @@ impl Usage {
         Ok(Self { live, over: Mutex::new(over), unkept, tokens, vouched, news, journal, config, metrics })
     }
 
-    /// A session begins.
-    pub(crate) fn begin(&self, account: &Arc<Account>) {
+    /// A session begins; it ends when the guard is dropped.
+    pub(crate) fn begin<'a>(&'a self, account: &'a Arc<Account>) -> Open<'a> {
         lock(&self.live).insert(account.session, Arc::clone(account));
         lock(&self.tokens).insert(account.session, account.token.clone());
         self.metrics.sessions.inc();
+        Open { usage: self, account }
     }
 
     /// A session is over and its counters stand still.
-    pub(crate) fn end(&self, account: &Account) {
+    fn end(&self, account: &Account) {
         if lock(&self.live).remove(&account.session).is_none() {
             return;
         }
@@ -179,28 +192,47 @@ impl Usage {
         live.saturating_add(over)
     }
 
-    /// Flushes and reports at intervals and when sessions end, a last time when drained.
+    /// Bytes of open sessions that a crash would lose now.
+    pub(crate) fn unflushed(&self) -> u64 {
+        let unkept = |account: &Arc<Account>| match account.kept.load(Ordering::Relaxed) {
+            u64::MAX => account.spent(),
+            kept => account.spent().saturating_sub(kept),
+        };
+        lock(&self.live).values().map(unkept).sum()
+    }
+
+    /// Flushes and reports at intervals and when sessions end, a last time when drained. A control plane that does not
+    /// answer delays no flush.
     pub(crate) async fn run(&self, control: &ControlClient, shutdown: &Shutdown) {
+        tokio::join!(self.keep_flushing(shutdown), self.keep_reporting(control, shutdown));
+        self.flush().await;
+        self.report(control, true).await;
+    }
+
+    async fn keep_flushing(&self, shutdown: &Shutdown) {
         let mut flush = interval(self.config.flush_interval);
-        let mut report = interval(self.config.report_interval);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.draining() => return,
+                _ = flush.tick() => self.flush().await,
+            }
+        }
+    }
+
+    async fn keep_reporting(&self, control: &ControlClient, shutdown: &Shutdown) {
+        let mut report = interval(self.config.report_interval);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = shutdown.draining() => break,
-                _ = flush.tick() => self.flush().await,
-                _ = report.tick() => {
-                    self.flush().await;
-                    self.report(control, true).await;
-                }
+                () = shutdown.draining() => return,
+                _ = report.tick() => self.report(control, true).await,
                 () = self.news.notified() => {
                     self.flush().await;
                     self.report(control, false).await;
                 }
             }
         }
-        self.flush().await;
-        self.report(control, true).await;
     }
 
     async fn flush(&self) {
@@ -244,7 +276,9 @@ impl Usage {
                 Ok(answer) => self.settle(batch, &answer.sessions).await,
                 Err(error) => {
                     tracing::warn!(%error, sessions = batch.len(), "usage not reported, kept");
-                    return;
+                    if matches!(error, ControlError::Unreachable(_)) {
+                        return;
+                    }
                 }
             }
         }

@@ -119,6 +119,27 @@ async fn the_gateway_got_kill_9_v1_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_flushed_survives_kill_9_without_any_report() {
+    let rarely = [("GATEWAY__REPORT_INTERVAL", "1h")];
+    let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &rarely).await;
+    let client = world.connect("v2").await;
+    let source = Destination::start(Manner::Source).await;
+    fetch(client.line("socks"), &source, 2_000_000).await;
+    eventually(|| async {
+        match world.metric("httvps_usage_unflushed_bytes").await {
+            0 if world.metric("httvps_usage_unreported_bytes").await == 2_000_008 => Ok(()),
+            left => Err(format!("{left} bytes")),
+        }
+    })
+    .await;
+    assert_eq!(world.totals().await, (0, 0), "nothing was reported");
+    world.gateway.take().unwrap().kill().await;
+    assert_eq!(client.stop().await.code, Some(0));
+    world.start_gateway().await;
+    world.settles_at(8, 2_000_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sigterm_lets_streams_finish_and_reports_the_rest() {
     for encoding in ["v1", "v2"] {
         let mut world = World::start(Kind::Sqlite, CHACHA).await;
@@ -144,8 +165,8 @@ async fn sigterm_lets_streams_finish_and_reports_the_rest() {
 async fn a_silent_gateways_sessions_are_reaped_and_reopen() {
     let mut world = World::start(Kind::Sqlite, CHACHA).await;
     world.control.kill().await;
-    world.control.env.push(("HTTVPS_SESSIONS__SESSION_TTL".into(), "1s".into()));
-    world.control.env.push(("HTTVPS_SESSIONS__GATEWAY_TIMEOUT".into(), "1s".into()));
+    world.control.env.push(("HTTVPS_SESSIONS__SESSION_TTL".into(), "3s".into()));
+    world.control.env.push(("HTTVPS_SESSIONS__GATEWAY_TIMEOUT".into(), "3s".into()));
     world.control.resume().await;
     let client = world.connect("v2").await;
     let source = Destination::start(Manner::Source).await;
@@ -160,12 +181,19 @@ async fn a_silent_gateways_sessions_are_reaped_and_reopen() {
     };
     world.gateway().signal("-STOP");
     reaches(&world, "reaped").await;
-    assert_eq!(world.control.list("nodes").await[0]["active_sessions"], json!(0));
-    assert_eq!(world.control.list("gateways").await[0]["status"], "offline");
+    let settled = async |world: &World, sessions: u32, status: &str| {
+        eventually(|| async {
+            let held = world.control.list("nodes").await[0]["active_sessions"].clone();
+            let gateway = world.control.list("gateways").await[0]["status"].clone();
+            if held == json!(sessions) && gateway == status { Ok(()) } else { Err(format!("{held} {gateway}")) }
+        })
+        .await;
+    };
+    settled(&world, 0, "offline").await;
     world.gateway().signal("-CONT");
     reaches(&world, "active").await;
     fetch(client.line("socks"), &source, 500).await;
     world.settles_at(16, 1500).await;
-    assert_eq!(world.control.list("nodes").await[0]["active_sessions"], json!(1));
+    settled(&world, 1, "online").await;
     tokio::time::timeout(Duration::from_secs(30), client.stop()).await.unwrap();
 }

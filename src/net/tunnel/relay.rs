@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
@@ -20,6 +20,8 @@ use crate::net::buffered::CHUNK;
 /// A read that fills less of a buffer than this is copied out of it, so that queues do not hold empty space.
 const WORTH_KEEPING: usize = CHUNK / 4;
 const TURNS: usize = 16;
+/// Once both sides have said all, so much more is read of a socket that does not stop.
+const DISCARD_MAX: usize = 4 * CHUNK;
 
 thread_local! {
     static SPARE: RefCell<Option<BytesMut>> = const { RefCell::new(None) };
@@ -73,6 +75,7 @@ pub struct Relay<'a, S, M> {
     download: Download,
     pending: Bytes,
     unflushed: usize,
+    discarded: usize,
     patience: Patience,
     idle: Pin<Box<Sleep>>,
     active: Instant,
@@ -96,6 +99,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             download: Download::Open,
             pending: Bytes::new(),
             unflushed: 0,
+            discarded: 0,
             patience,
             idle: Box::pin(tokio::time::sleep(patience.idle)),
             active: Instant::now(),
@@ -104,7 +108,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
 
     /// Runs to the end; gives the reason if the stream had to be reset.
     pub async fn run(mut self) -> Result<(), StreamCode> {
-        match poll_fn(|cx| self.poll(cx)).await {
+        let end = poll_fn(|cx| self.poll(cx)).await;
+        if self.unflushed > 0
+            && let Ok(Ok(())) = tokio::time::timeout(self.patience.linger, self.socket.flush()).await
+        {
+            self.meter.sent(self.unflushed);
+        }
+        match end {
             End::Over => Ok(()),
             End::Failed(code) => {
                 self.stream.reset(code);
@@ -272,7 +282,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'_, S, M> {
         buffer.truncate(HEADROOM);
         SPARE.set(Some(buffer));
         match read {
-            Poll::Ready(Ok(1..)) => {
+            Poll::Ready(Ok(read @ 1..)) => {
+                let upload_done = matches!(self.upload, Upload::Done);
+                self.discarded += if upload_done { read } else { 0 };
+                if self.discarded > DISCARD_MAX {
+                    self.download = Download::Done;
+                    return true;
+                }
                 cx.waker().wake_by_ref();
                 false
             }

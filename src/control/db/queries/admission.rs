@@ -1,7 +1,7 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, lock_user, relax_durability};
+use super::{Conn, lock_nodes, lock_sessions, lock_user, relax_durability};
 use crate::control::admission::{Admission, Facts, Grant, Refusal, Wish, choose};
 use crate::control::db::schema::{
     devices, gateway_exit_regions, gateway_nodes, outline_nodes, plans, regions, sessions, subscriptions,
@@ -145,6 +145,7 @@ async fn reserve(
     session: Id,
     region: Id,
 ) -> Result<(OutlineNode, Vec<Id>), Refusal> {
+    lock_sessions(conn, &[session]).await?;
     let held: Option<Session> =
         sessions::table.find(session).select(Session::as_select()).first(conn).await.optional()?;
     if let Some(held) = &held {
@@ -154,6 +155,15 @@ async fn reserve(
         if [state::KILLED, state::ENDED].contains(&held.state.as_str()) {
             return Err(Refusal::Code(SessionCode::SessionKilled));
         }
+    }
+    let freed =
+        held.as_ref().filter(|held| state::LIVE.contains(&held.state.as_str())).and_then(|held| held.outline_node_id);
+    if let Some(old) = freed {
+        lock_nodes(conn).await?;
+        diesel::update(outline_nodes::table.find(old))
+            .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions - 1))
+            .execute(conn)
+            .await?;
     }
     let candidates: Vec<OutlineNode> = outline_nodes::table
         .filter(outline_nodes::region_id.eq(region).and(outline_nodes::state.eq("active")))

@@ -2,7 +2,7 @@ use diesel::prelude::*;
 use diesel::sql_types::Integer;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, lock_nodes};
+use super::{Conn, lock_nodes, lock_sessions};
 use crate::control::db::schema::{gateway_nodes, outline_nodes, session_tombstones, sessions};
 use crate::control::db::types::{Id, SqlTime, Time};
 use crate::control::models::{Cutoffs, Swept, state};
@@ -35,7 +35,15 @@ pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swep
 }
 
 async fn end(conn: &mut Conn, from: &str, to: &str, now: Time) -> QueryResult<usize> {
-    diesel::update(sessions::table.filter(sessions::state.eq(from).and(sessions::expires_at.lt(now))))
+    let stale: Vec<Id> = sessions::table
+        .filter(sessions::state.eq(from).and(sessions::expires_at.lt(now)))
+        .order(sessions::id)
+        .select(sessions::id)
+        .load(conn)
+        .await?;
+    lock_sessions(conn, &stale).await?;
+    let still = sessions::id.eq_any(&stale).and(sessions::state.eq(from)).and(sessions::expires_at.lt(now));
+    diesel::update(sessions::table.filter(still))
         .set((sessions::state.eq(to), sessions::ended_at.eq(now)))
         .execute(conn)
         .await

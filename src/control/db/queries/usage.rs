@@ -25,7 +25,7 @@ pub(crate) async fn report(conn: &mut Conn, batch: &Batch) -> QueryResult<Vec<Ou
         let buried = buried(conn, &missing).await?;
         let owners = owners(conn, &known).await?;
         let mut plans = paid_by(conn, &known).await?;
-        renew(conn, batch.now, &mut known, &mut plans).await?;
+        renew(conn, batch, &mut known, &mut plans).await?;
         let mut ledger = Ledger::new(batch, known, owners, plans, buried);
         ledger.charge();
         write_sessions(conn, batch, &ledger.charged).await?;
@@ -117,12 +117,13 @@ async fn paid_by(conn: &mut Conn, known: &HashMap<Id, Session>) -> QueryResult<H
 /// Moves sessions whose subscription has lapsed to one that their user has by now.
 async fn renew(
     conn: &mut Conn,
-    now: Time,
+    batch: &Batch,
     known: &mut HashMap<Id, Session>,
     plans: &mut HashMap<Id, (Subscription, Plan)>,
 ) -> QueryResult<()> {
+    let now = batch.now;
     let mut lapsed: BTreeMap<Id, Vec<Id>> = BTreeMap::new();
-    for session in known.values() {
+    for session in known.values().filter(|session| batch.goes_on(session)) {
         let paid = session.subscription_id.and_then(|id| plans.get(&id));
         if !paid.is_some_and(|(subscription, _)| subscription.is_valid(now)) {
             lapsed.entry(session.user_id).or_default().push(session.id);
