@@ -13,7 +13,7 @@ RUN cargo build --release --locked
 FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
-    && rm -rf /var/lib/apt/lists/* \
+    && apt-get clean && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 httvps \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/httvps --shell /usr/sbin/nologin httvps \
     && install -d -o 10001 -g 10001 -m 0700 /var/lib/httvps

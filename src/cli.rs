@@ -130,6 +130,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         return Ok(());
     }
     raise_file_limit();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime: Runtime = source.section()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if runtime.worker_threads > 0 {

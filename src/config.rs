@@ -67,6 +67,16 @@ pub enum LogFormat {
 
 impl Section for Log {
     const NAME: &'static str = "log";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        let known = ["error", "warn", "info", "debug", "trace", "off"];
+        let bare =
+            self.level.split(',').map(str::trim).find(|part| !part.contains(['=', ':', '[']) && !known.contains(part));
+        match bare {
+            Some(part) => Err(Invalid::new("level", format!("{part:?} is no level: {}", known.join(", ")))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// `[runtime]`

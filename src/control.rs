@@ -89,9 +89,7 @@ impl Control {
         let database: Database = source.section()?;
         let config: config::Control = source.section()?;
         let sessions: Sessions = source.section()?;
-        if database.url.is_empty() {
-            return Err(source.unusable::<Database>("url", "must be set").into());
-        }
+        db::check(&database).map_err(|bad| source.unusable::<Database>(bad.0, bad.1))?;
         let key = |name, secret: &Secret| {
             key_bytes(secret).map_err(|reason| source.unusable::<config::Control>(name, reason))
         };

@@ -14,9 +14,7 @@ pub enum MigrateError {
 
 fn database(source: &Source) -> Result<Database, MigrateError> {
     let config: Database = source.section()?;
-    if config.url.is_empty() {
-        return Err(source.unusable::<Database>("url", "must be set").into());
-    }
+    db::check(&config).map_err(|bad| source.unusable::<Database>(bad.0, bad.1))?;
     Ok(config)
 }
 

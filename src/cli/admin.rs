@@ -5,6 +5,7 @@ use super::{Failure, USAGE, keygen, say};
 use crate::api::Problem;
 use crate::config::{self, Source, read_file};
 use crate::net::tls;
+use crate::telemetry::causes;
 
 const RESOURCES: [&str; 8] = ["users", "devices", "plans", "subscriptions", "regions", "nodes", "gateways", "sessions"];
 
@@ -43,6 +44,11 @@ pub(super) async fn run(args: Args, source: &Source) -> Result<(), Failure> {
         _ if takes_id => return Err(usage(format!("{verb} needs an ID"))),
         _ => (None, args.rest.as_slice()),
     };
+    if let Some(id) = id
+        && id.parse::<uuid::Uuid>().is_err()
+    {
+        return Err(usage(format!("{id:?} is not an ID")));
+    }
     let fields = fields(pairs)?;
     let (method, suffix) = match verb {
         "list" | "get" => (Method::GET, ""),
@@ -72,7 +78,7 @@ pub(super) async fn run(args: Args, source: &Source) -> Result<(), Failure> {
     if has_body {
         request = request.json(&fields);
     }
-    let response = request.send().await.map_err(|error| Failure::runtime(format!("{}: {error}", config.url)))?;
+    let response = request.send().await.map_err(|error| Failure::runtime(causes(&error)))?;
     show(response, args.json).await
 }
 
@@ -82,7 +88,7 @@ fn client(config: &config::Admin, source: &Source) -> Result<Client, Failure> {
         "" => None,
         path => Some(read_file(path).map_err(bad)?),
     };
-    let tls = tls::client(ca.as_deref()).map_err(bad)?;
+    let tls = tls::client_for(&config.url, ca.as_deref()).map_err(bad)?;
     Client::builder().no_proxy().tls_backend_preconfigured(tls.as_ref().clone()).build().map_err(Failure::runtime)
 }
 

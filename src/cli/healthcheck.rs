@@ -1,6 +1,8 @@
 use std::time::Duration;
 
 use super::Failure;
+use crate::net::tls;
+use crate::telemetry::causes;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -13,12 +15,14 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let tls = tls::client_for(&args.url, None).map_err(Failure::runtime)?;
     let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.as_ref().clone())
         .no_proxy()
         .timeout(Duration::from_secs(args.timeout))
         .build()
         .map_err(Failure::runtime)?;
-    let response = client.get(&args.url).send().await.map_err(Failure::runtime)?;
+    let response = client.get(&args.url).send().await.map_err(|error| Failure::runtime(causes(&error)))?;
     if response.status() == reqwest::StatusCode::OK {
         return Ok(());
     }

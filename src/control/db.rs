@@ -17,6 +17,8 @@ pub use migrations::{Status, migrate, status};
 
 use crate::config::{Database, read_file};
 use crate::control::models::{Cutoffs, Swept};
+use crate::net::tls;
+use crate::telemetry::causes;
 
 /// A pool of connections to either database.
 #[derive(Clone)]
@@ -38,6 +40,22 @@ pub enum DbError {
     Unavailable(String),
     #[error(transparent)]
     Query(#[from] diesel::result::Error),
+}
+
+/// A key of `[database]` that cannot be used, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("database.{0}: {1}")]
+pub struct Unusable(pub &'static str, pub String);
+
+/// Checks what the configuration says of the database, without connecting.
+pub fn check(config: &Database) -> Result<(), Unusable> {
+    if config.url.is_empty() {
+        return Err(Unusable("url", "must be set".into()));
+    }
+    match sqlite_path(config.url.expose()) {
+        Some(_) => Ok(()),
+        None => pg_settings(config).map(|_| ()),
+    }
 }
 
 /// What an administrator may delete.
@@ -71,7 +89,8 @@ impl Db {
             let manager = AsyncDieselConnectionManager::new_with_config(path, lite_setup(config.busy_timeout));
             return pool(manager, 1, config).map(Self::Lite);
         }
-        let manager = AsyncDieselConnectionManager::new_with_config(url, pg_setup(config)?);
+        let setup = pg_setup(config).map_err(|unusable| unusable.1)?;
+        let manager = AsyncDieselConnectionManager::new_with_config(url, setup);
         pool(manager, config.pool_size, config).map(Self::Pg)
     }
 
@@ -147,11 +166,21 @@ async fn lite_connect(path: String, busy: Duration) -> diesel::ConnectionResult<
 
 type PgTls = tokio_postgres_rustls::MakeRustlsConnect;
 
-fn pg_settings(config: &Database) -> Result<(tokio_postgres::Config, PgTls), String> {
-    let ca = if config.ca.is_empty() { None } else { Some(read_file(&config.ca)?) };
-    let tls = PgTls::new(crate::net::tls::client(ca.as_deref())?.as_ref().clone());
+fn pg_settings(config: &Database) -> Result<(tokio_postgres::Config, PgTls), Unusable> {
+    let url = config
+        .url
+        .expose()
+        .replace("sslmode=verify-full", "sslmode=require")
+        .replace("sslmode=verify-ca", "sslmode=require");
     let mut settings: tokio_postgres::Config =
-        config.url.expose().parse().map_err(|error| format!("not a PostgreSQL URL: {error}"))?;
+        url.parse().map_err(|error| Unusable("url", format!("not a PostgreSQL URL: {}", causes(&error))))?;
+    let ca = match config.ca.as_str() {
+        "" => None,
+        path => Some(read_file(path).map_err(|reason| Unusable("ca", reason))?),
+    };
+    let clear = settings.get_ssl_mode() == tokio_postgres::config::SslMode::Disable;
+    let tls = if clear { tls::trusting_nobody() } else { tls::client(ca.as_deref()) };
+    let tls = PgTls::new(tls.map_err(|reason| Unusable("ca", reason))?.as_ref().clone());
     settings.application_name("httvps");
     settings.connect_timeout(config.acquire_timeout);
     let options = settings.get_options().unwrap_or_default();
@@ -160,7 +189,7 @@ fn pg_settings(config: &Database) -> Result<(tokio_postgres::Config, PgTls), Str
     Ok((settings, tls))
 }
 
-fn pg_setup(config: &Database) -> Result<ManagerConfig<pg::Conn>, String> {
+fn pg_setup(config: &Database) -> Result<ManagerConfig<pg::Conn>, Unusable> {
     let (settings, tls) = pg_settings(config)?;
     let mut manager = ManagerConfig::default();
     manager.custom_setup = Box::new(move |_| pg_connect(settings.clone(), tls.clone()).boxed());
@@ -169,16 +198,6 @@ fn pg_setup(config: &Database) -> Result<ManagerConfig<pg::Conn>, String> {
 
 async fn pg_connect(settings: tokio_postgres::Config, tls: PgTls) -> diesel::ConnectionResult<pg::Conn> {
     let (client, connection) =
-        settings.connect(tls).await.map_err(|error| diesel::ConnectionError::BadConnection(reasons(&error)))?;
+        settings.connect(tls).await.map_err(|error| diesel::ConnectionError::BadConnection(causes(&error)))?;
     pg::Conn::try_from_client_and_connection(client, connection).await
-}
-
-fn reasons(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -1,6 +1,7 @@
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
+use crate::net::tls;
 use crate::shadowsocks::NodeKey;
 
 const NAME: &str = "demo";
@@ -22,7 +23,11 @@ pub(super) struct Made {
 
 impl Setup {
     pub(super) fn new(control_url: &str, key: &str) -> Result<Self, String> {
-        let http = Client::builder().no_proxy().build().map_err(|error| error.to_string())?;
+        let http = Client::builder()
+            .no_proxy()
+            .tls_backend_preconfigured(tls::client_for(control_url, None)?.as_ref().clone())
+            .build()
+            .map_err(|error| error.to_string())?;
         Ok(Self { http, base: format!("{control_url}/api/v1/admin"), key: key.to_owned() })
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use crate::net::tls;
+
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps a line with sessions, streams and bytes on a terminal; does nothing elsewhere. Never ends.
@@ -13,10 +15,13 @@ pub(super) async fn show(ops: Option<SocketAddr>) {
         return std::future::pending().await;
     };
     let url = format!("http://{ops}/metrics");
+    let tls = tls::client_for(&url, None).map(|config| config.as_ref().clone());
+    let client = tls.map(|config| reqwest::Client::builder().no_proxy().tls_backend_preconfigured(config).build());
+    let Ok(Ok(client)) = client else { return std::future::pending().await };
     let mut shown = String::new();
     loop {
         tokio::time::sleep(EVERY).await;
-        let Ok(response) = reqwest::get(&url).await else { continue };
+        let Ok(response) = client.get(&url).send().await else { continue };
         let Ok(text) = response.text().await else { continue };
         let line = line(&text);
         if line != shown {

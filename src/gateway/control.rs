@@ -10,6 +10,7 @@ use crate::api::{
     UsageVerdicts, ValidateDevice, Validated,
 };
 use crate::config::{self, Secret};
+use crate::telemetry::causes;
 
 /// Why the control plane gave no answer to work with.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +31,7 @@ pub(crate) struct ControlClient {
 
 impl ControlClient {
     pub(crate) fn new(config: &config::Gateway, ca: Option<&[u8]>) -> Result<Self, String> {
-        let tls = crate::net::tls::client(ca)?;
+        let tls = crate::net::tls::client_for(&config.control_url, ca)?;
         let http = Client::builder()
             .tls_backend_preconfigured(tls.as_ref().clone())
             .timeout(config.control_timeout)
@@ -87,11 +88,4 @@ async fn answer<T: DeserializeOwned>(sent: reqwest::Result<reqwest::Response>) -
     }
     let code = response.json::<Problem>().await.map_or_else(|_| String::new(), |problem| problem.code);
     Err(ControlError::Refused { status, code })
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", causes(cause)),
-        None => error.to_string(),
-    }
 }

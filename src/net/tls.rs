@@ -68,6 +68,19 @@ pub fn client(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(builder.with_no_client_auth()))
 }
 
+/// A client for a URL: one in clear text needs no authorities, so that none have to be installed.
+pub fn client_for(url: &str, ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, String> {
+    if ca.is_none() && url.starts_with("http://") { trusting_nobody() } else { client(ca) }
+}
+
+/// A client that accepts no certificate.
+pub fn trusting_nobody() -> Result<Arc<ClientConfig>, String> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(Arc::new(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()))
+}
+
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certs = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     match certs {

@@ -51,6 +51,12 @@ async fn the_control_plane_names_what_it_lacks() {
         fails(&["serve-control"], &short, 2, "(HTTVPS_CONTROL__SIGNING_KEY)").await;
         fails(&["serve-control"], &env, 3, "the schema lacks 2026-11-22-000000_initial; run `httvps migrate`").await;
     }
+    let typo = control("postgres://httvps@127.0.0.1/httvps?sslmode=maybe");
+    fails(&["migrate"], &typo, 2, "database.url: not a PostgreSQL URL").await;
+    let ca = with(&control("postgres://httvps@127.0.0.1/httvps"), "DATABASE__CA", "/nonexistent.pem");
+    fails(&["migrate"], &ca, 2, "database.ca: /nonexistent.pem: No such file").await;
+    let loud = with(&control("sqlite://x.db"), "LOG__LEVEL", "verbose");
+    fails(&["serve-control"], &loud, 2, "log.level: \"verbose\" is no level").await;
     let mysql = control("mysql://localhost");
     fails(&["migrate"], &mysql, 2, "database.url: must begin with postgres:// or sqlite://").await;
     let (code, _, stderr) = run(&["migrate"], &control("postgres://nobody@127.0.0.1:1/none")).await;
@@ -125,6 +131,8 @@ async fn the_command_line() {
     assert_eq!(run(&["serve-nothing"], &Env::new()).await.0, Some(2));
     fails(&["admin", "pans", "list"], &Env::new(), 2, "there is no resource \"pans\"").await;
     fails(&["admin", "plans", "list"], &Env::new(), 2, "admin.key: must be set").await;
+    let key = env(&[("ADMIN__KEY", "k")]);
+    fails(&["admin", "users", "delete", "../regions/x"], &key, 2, "\"../regions/x\" is not an ID").await;
     fails(&["connect"], &Env::new(), 2, "client.gateway: must be set").await;
     let (code, stdout, _) = run(&["serve-control", "--check"], &control("sqlite://hush.db")).await;
     assert_eq!(code, Some(0));
