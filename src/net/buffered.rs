@@ -7,8 +7,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes of a pooled buffer.
+/// Bytes that are moved at once.
 pub const CHUNK: usize = 64 * 1024;
+/// A pooled buffer has room for what encryption adds to a chunk, so that one write takes it all.
+const SIZE: usize = CHUNK + 1024;
 const POOLED: usize = 64;
 
 thread_local! {
@@ -24,7 +26,7 @@ struct Chunk {
 
 impl Chunk {
     fn take() -> Self {
-        let bytes = POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; CHUNK].into_boxed_slice());
+        let bytes = POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
         Self { bytes, start: 0, end: 0 }
     }
 
@@ -71,7 +73,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Buffered<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut chunk = match self.ahead.take() {
             Some(chunk) => chunk,
-            None if out.remaining() >= CHUNK => return Pin::new(&mut self.inner).poll_read(cx, out),
+            None if out.remaining() >= SIZE => return Pin::new(&mut self.inner).poll_read(cx, out),
             None => {
                 let mut chunk = Chunk::take();
                 let mut space = ReadBuf::new(&mut chunk.bytes);
@@ -121,11 +123,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Buffered<S> {
         if !self.gather {
             return Pin::new(&mut self.inner).poll_write(cx, bytes);
         }
-        if self.gathered.as_ref().is_some_and(|chunk| chunk.end == CHUNK) {
+        if self.gathered.as_ref().is_some_and(|chunk| chunk.end == SIZE) {
             ready!(self.poll_drain(cx))?;
         }
         let chunk = self.gathered.get_or_insert_with(Chunk::take);
-        let len = bytes.len().min(CHUNK - chunk.end);
+        let len = bytes.len().min(SIZE - chunk.end);
         chunk.bytes[chunk.end..chunk.end + len].copy_from_slice(&bytes[..len]);
         chunk.end += len;
         Poll::Ready(Ok(len))
