@@ -95,7 +95,8 @@ impl Batch {
     /// Whether a session is neither over nor reported as over here.
     pub(crate) fn goes_on(&self, session: &Session) -> bool {
         let is_over = [state::ENDED, state::KILLED].contains(&session.state.as_str());
-        let ends = self.items.iter().any(|item| item.session == session.id && item.ended_at.is_some());
+        let item = self.items.binary_search_by_key(&session.id, |item| item.session).ok().map(|at| &self.items[at]);
+        let ends = item.is_some_and(|item| item.ended_at.is_some());
         !is_over && !ends
     }
 

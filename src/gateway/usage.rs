@@ -120,6 +120,7 @@ pub(crate) struct Usage {
     tokens: Mutex<HashMap<Uuid, Token>>,
     /// Sessions that the control plane does not know: their next report carries the token.
     vouched: Mutex<HashSet<Uuid>>,
+    flushing: tokio::sync::Mutex<()>,
     news: Notify,
     journal: Journal,
     config: config::Gateway,
@@ -155,8 +156,8 @@ impl Usage {
         if !over.is_empty() {
             tracing::info!(sessions = over.len(), "adopted unreported usage");
         }
-        let (live, unkept, tokens, vouched, news) = Default::default();
-        Ok(Self { live, over: Mutex::new(over), unkept, tokens, vouched, news, journal, config, metrics })
+        let (live, unkept, tokens, vouched, flushing, news) = Default::default();
+        Ok(Self { live, over: Mutex::new(over), unkept, tokens, vouched, flushing, news, journal, config, metrics })
     }
 
     /// A session begins; it ends when the guard is dropped.
@@ -235,7 +236,9 @@ impl Usage {
         }
     }
 
+    /// One at a time: an older picture must not be written over a newer one.
     async fn flush(&self) {
+        let _turn = self.flushing.lock().await;
         let changed: Vec<(Arc<Account>, Entry)> = lock(&self.live)
             .values()
             .map(|account| (Arc::clone(account), account.entry(None)))
