@@ -1,5 +1,7 @@
 //! The reference client: a tunnel behind SOCKS5 and HTTP CONNECT (docs/03 is enough to write another).
 
+mod datagrams;
+mod door;
 mod http;
 mod link;
 mod local;

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use control::{Admin, Control, Database, Sessions};
-pub use data_path::{Egress, Mux, Probe, Relay, Resolve, V1};
+pub use data_path::{Egress, Mux, Notices, Padding, Probe, Relay, Resolve, V1};
 pub use error::ConfigError;
 pub use gateway::{Client, Gateway, Tls, Tunnel};
 pub use secret::{Secret, read_file};

@@ -3,17 +3,27 @@
 
 pub mod binary;
 mod code;
+mod datagram;
+mod features;
 mod hello;
 pub mod json;
+mod notice;
+mod padding;
 mod target;
+mod version;
 
 use std::fmt;
 
 use bytes::Bytes;
 
 pub use code::{SessionCode, StreamCode};
-pub use hello::{Hello, HelloOk, Token};
+pub use datagram::Datagram;
+pub use features::{Feature, Features};
+pub use hello::{Hello, HelloLimits, HelloOk, Token};
+pub use notice::Notice;
+pub use padding::Padding;
 pub use target::{Target, TargetError};
+pub use version::Version;
 
 /// Identifies a logical stream within a session; 0 is the session itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,17 +52,19 @@ pub enum Frame {
     /// The gateway's consent.
     HelloOk(HelloOk),
     /// Ends the session.
-    Error { code: SessionCode, message: String },
+    Error { code: SessionCode, message: String, retry_after_ms: Option<u32> },
+    /// Says why a stream is about to be closed (v1).
+    StreamError { id: StreamId, code: StreamCode, message: String },
     /// Asks for a `Pong` with the same bytes.
     Ping([u8; 8]),
     /// Answers a `Ping`.
     Pong([u8; 8]),
     /// No stream above `last` was or will be executed.
     GoAway { last: StreamId, reconnect_in_ms: u32, code: SessionCode },
-    /// Bytes to be ignored.
-    Padding,
-    /// News for the user, JSON.
-    Notice(Bytes),
+    /// So many bytes to be ignored.
+    Padding(u16),
+    /// News for the user.
+    Notice(Notice),
     /// Opens a stream; without a target the payload begins with it.
     Open { id: StreamId, target: Option<Target>, payload: Bytes, fin: bool, udp: bool },
     /// Payload of a stream; `fin` ends the sender's direction.
@@ -61,8 +73,8 @@ pub enum Frame {
     Window { id: StreamId, consumed: u64, limit: u64 },
     /// Ends both directions at once and drops what is queued.
     Reset { id: StreamId, code: StreamCode },
-    /// Delivers what is queued, then ends both directions (v1).
-    Close { id: StreamId },
+    /// Delivers what is queued, then ends both directions, or the sender's alone (v1).
+    Close { id: StreamId, half: bool },
 }
 
 /// Why bytes are not a frame. The session that sent them ends with `PROTOCOL_ERROR`.

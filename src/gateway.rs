@@ -1,13 +1,18 @@
 //! The gateway: clients' tunnels in front, Shadowsocks nodes behind (docs/04).
 
 mod accept;
+mod account;
+mod admission;
+mod association;
 mod control;
 pub(crate) mod egress;
 mod journal;
 mod keys;
 mod metrics;
 mod nodes;
+mod pace;
 mod session;
+mod upgrade;
 mod usage;
 
 use std::net::SocketAddr;
@@ -20,7 +25,8 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
 use crate::api::GatewayHeartbeat;
-use crate::config::{self, ConfigError, Egress, Mux, Ops, Probe, Source, Tls, V1, read_file};
+use crate::config::{self, ConfigError, Egress, Mux, Notices, Ops, Probe, Source, Tls, V1, read_file};
+use crate::frame::{Encoding, binary};
 use crate::lifecycle::Shutdown;
 use crate::mux::Limits;
 use crate::net::ops::Readiness;
@@ -32,6 +38,7 @@ use journal::Journal;
 use keys::Keys;
 use metrics::GatewayMetrics;
 use nodes::Nodes;
+use pace::Paces;
 use usage::Usage;
 
 const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
@@ -42,12 +49,14 @@ struct Shared {
     tunnel: config::Tunnel,
     relay: config::Relay,
     egress: Egress,
+    notices: Notices,
     limits: Arc<Limits>,
     v1_message_max: usize,
     tls: Arc<ServerConfig>,
     control: ControlClient,
     keys: Keys,
     nodes: Nodes,
+    paces: Paces,
     usage: Usage,
     metrics: GatewayMetrics,
     met_control: AtomicBool,
@@ -97,12 +106,14 @@ impl Gateway {
         let shared = Shared {
             relay: source.section()?,
             egress: source.section()?,
-            limits: Arc::new(Limits::new(&mux, &v1)),
+            notices: source.section()?,
+            limits: Arc::new(Limits::new(&mux, &v1, source.section::<config::Padding>()?.scheme)),
             v1_message_max: usize::try_from(v1.message_max.as_u64()).unwrap_or(usize::MAX),
             tls,
             control,
             keys: Keys::default(),
             nodes: Nodes::new(source.section::<Probe>()?, metrics.clone()),
+            paces: Paces::default(),
             usage,
             metrics,
             gateway,
@@ -177,6 +188,14 @@ fn identity(source: &Source) -> Result<(Arc<ServerConfig>, Option<Vec<u8>>), Con
 }
 
 impl Shared {
+    /// Largest message of an encoding in bytes.
+    fn message_max(&self, encoding: Encoding) -> usize {
+        match encoding {
+            Encoding::V1 => self.v1_message_max,
+            Encoding::V2 => binary::MAX_MESSAGE,
+        }
+    }
+
     fn refuses_sessions(&self) -> bool {
         self.ordered_drain.load(Ordering::Relaxed)
     }

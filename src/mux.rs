@@ -2,27 +2,33 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod budget;
+mod datagrams;
+mod pad;
+mod pool;
 mod receive;
 mod send;
 mod session;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod timers;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::config::{Mux, V1};
-use crate::frame::{DecodeError, Hello, HelloOk, SessionCode, StreamCode, StreamId, Target};
+use crate::frame::{DecodeError, Hello, HelloOk, Notice, Padding, SessionCode, StreamCode, StreamId, Target};
 
+pub use pool::Pool;
 pub use session::Session;
 
 /// Bytes kept free in front of every message for the transport's own frame header.
 pub const TRANSPORT_ROOM: usize = 14;
 /// Bytes a payload given to [`Session::send`] keeps free in front: the transport's room and a frame header.
 pub const HEADROOM: usize = TRANSPORT_ROOM + crate::frame::binary::HEADER_LEN;
-/// The receive window that both sides assume for a new v2 stream (docs/03, "Flow control").
+/// The receive window that both sides assume for a new stream with credit (docs/03, "Flow control").
 pub const INITIAL_WINDOW: u64 = 64 * 1024;
 
 /// Which end of the tunnel a session is.
@@ -43,13 +49,24 @@ pub struct StreamKey(pub(crate) u32);
 pub struct Limits {
     /// Streams open at once.
     pub streams: usize,
-    /// Largest receive window of one stream in bytes (v2).
+    /// Largest receive window of one stream in bytes.
     pub window: u64,
-    /// Bytes by which all windows of a session may exceed their initial size (v2).
+    /// Bytes by which all windows of a session may exceed their initial size; as many waiting for the other side refuse
+    /// new streams.
     pub window_pool: u64,
+    /// The same for all sessions of the process.
+    pub pool: Arc<Pool>,
     /// Bytes that may wait to be sent on one stream.
     pub send_queue: usize,
-    /// Unconsumed bytes at which a v1 session stops reading.
+    /// Bytes of datagrams that may wait on one stream each way; beyond it the oldest are dropped.
+    pub udp_queue: usize,
+    /// Bytes taken before `hello` is answered; beyond it the session is not read.
+    pub early_bytes: usize,
+    /// Streams opened before `hello` is answered; beyond it the session is not read.
+    pub early_streams: usize,
+    /// Padding of the gateway's first messages, and what clients are told (v2).
+    pub padding: Padding,
+    /// Unconsumed bytes at which a v1 session without windows stops reading.
     pub v1_buffer: usize,
     /// A v1 stream whose destination takes nothing for so long is closed.
     pub v1_stall_timeout: Duration,
@@ -67,16 +84,23 @@ pub struct Limits {
     pub ping_after: Duration,
     /// The session ends after so long without a byte from the peer.
     pub dead_after: Duration,
+    /// The longest `ping_after` that a client may ask for.
+    pub keepalive_max: Duration,
 }
 
 impl Limits {
     /// The limits of a configuration.
-    pub fn new(mux: &Mux, v1: &V1) -> Self {
+    pub fn new(mux: &Mux, v1: &V1, padding: Padding) -> Self {
         let size = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         Self {
             streams: mux.streams,
             window: mux.window.as_u64(),
             window_pool: mux.window_pool.as_u64(),
+            pool: Arc::new(Pool::new(mux.process_pool.as_u64())),
+            udp_queue: size(mux.udp_queue),
+            early_bytes: size(mux.early_bytes),
+            early_streams: mux.early_streams,
+            padding,
             send_queue: size(mux.send_queue),
             v1_buffer: size(v1.buffer),
             v1_stall_timeout: v1.stall_timeout,
@@ -87,6 +111,7 @@ impl Limits {
             tiny_frames_per_second: mux.tiny_frames_per_second,
             ping_after: mux.ping_after,
             dead_after: mux.dead_after,
+            keepalive_max: mux.keepalive_max,
         }
     }
 }
@@ -98,10 +123,12 @@ pub enum Event {
     Hello(Box<Hello>),
     /// The gateway consented.
     Accepted(HelloOk),
-    /// The peer opened a stream to a destination.
-    Opened { key: StreamKey, target: Target, udp: bool },
+    /// The peer opened a stream to a destination, or one for datagrams.
+    Opened { key: StreamKey, target: Option<Target> },
     /// The peer will not execute streams above `last` and wants no more.
     GoingAway { last: StreamId, reconnect_in: Duration },
+    /// The peer has news for the user.
+    Notice(Notice),
     /// The peer ended the session.
     Ended { code: SessionCode },
     /// The stream has bytes, its end, or may be written again.
@@ -181,4 +208,6 @@ pub enum OpenError {
     NotOpen,
     #[error("the session has no room for another stream")]
     Limit,
+    #[error("the gateway does not carry datagrams")]
+    Unsupported,
 }

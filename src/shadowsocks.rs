@@ -1,9 +1,11 @@
-//! Client streams to a Shadowsocks node, and access keys (docs/04, docs/05).
+//! Client streams and datagrams through a Shadowsocks node, and access keys (docs/04, docs/05).
 
+mod datagrams;
 mod key;
 mod server;
 mod stream;
 
+pub use datagrams::{NodeSocket, associate};
 pub use key::NodeKey;
 pub use server::Server;
 pub use stream::{NodeStream, connect};

@@ -40,11 +40,11 @@ async fn connect(mut request: Request<Incoming>, link: Arc<Link>) -> Response<Em
     }
     let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
     let Ok(target) = Target::parse(&authority) else { return answer(StatusCode::BAD_REQUEST) };
-    let Ok(stream) = link.open(&target).await else { return answer(StatusCode::BAD_GATEWAY) };
+    let Ok(tunnel) = link.tunnel().await else { return answer(StatusCode::BAD_GATEWAY) };
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let relayed = match upgrade.await {
-            Ok(upgraded) => local::relay(stream, TokioIo::new(upgraded), &link).await,
+            Ok(upgraded) => local::relay(tunnel, &target, TokioIo::new(upgraded), &link).await,
             Err(error) => Err(io::Error::other(error)),
         };
         if let Err(error) = relayed {

@@ -1,41 +1,32 @@
 //! Keeps one tunnel to the gateway up.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fastwebsockets::handshake;
-use http_body_util::Empty;
-use hyper::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
-use hyper::upgrade::Upgraded;
-use hyper::{Request, Uri};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use hyper::Uri;
+use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
+use super::door::Door;
 use crate::config::{self, ConfigError, Mux, Source, V1, read_file};
 use crate::digest::fresh_fraction;
-use crate::frame::{Encoding, Hello, SessionCode, Target, Token, binary};
+use crate::frame::{Encoding, Hello, Padding, SessionCode, Token, binary};
 use crate::mux::{Event, Limits, Role};
-use crate::net::buffered::Buffered;
 use crate::net::tls;
-use crate::net::tunnel::{Driver, Patience, Transport, Tunnel, TunnelStream};
+use crate::net::tunnel::{Driver, Patience, Transport, Tunnel};
 use crate::net::websocket::Side;
 
 /// The gateway's address and what to say to it.
 pub(super) struct Link {
     config: config::Client,
-    host: String,
-    port: u16,
-    path: String,
+    door: Door,
     encoding: Encoding,
-    tls: Arc<ClientConfig>,
     limits: Arc<Limits>,
     v1_message_max: usize,
+    fragments_max: usize,
+    padding: Mutex<Padding>,
     idle_timeout: Duration,
     linger: Duration,
     current: watch::Sender<Option<Tunnel>>,
@@ -64,13 +55,22 @@ impl Link {
         let v1: V1 = source.section()?;
         let mux: Mux = source.section()?;
         let relay: config::Relay = source.section()?;
+        let tunnel: config::Tunnel = source.section()?;
+        let encoding = if config.encoding == "v1" { Encoding::V1 } else { Encoding::V2 };
         Ok(Self {
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: uri.port_u16().unwrap_or(443),
-            path: uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
-            encoding: if config.encoding == "v1" { Encoding::V1 } else { Encoding::V2 },
-            tls: tls::client(ca.as_deref()).map_err(|reason| bad("ca", reason))?,
-            limits: Arc::new(Limits::new(&mux, &v1)),
+            door: Door {
+                host: host.trim_matches(['[', ']']).to_owned(),
+                port: uri.port_u16().unwrap_or(443),
+                path: uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
+                encoding,
+                bearer: config.bearer.then(|| config.token.clone()),
+                notsent_lowat: u32::try_from(tunnel.notsent_lowat.as_u64()).unwrap_or(u32::MAX),
+                tls: tls::client(ca.as_deref()).map_err(|reason| bad("ca", reason))?,
+            },
+            encoding,
+            limits: Arc::new(Limits::new(&mux, &v1, Padding::default())),
+            fragments_max: tunnel.fragments_max,
+            padding: Mutex::new(Padding::documented()),
             v1_message_max: usize::try_from(v1.message_max.as_u64()).unwrap_or(usize::MAX),
             idle_timeout: relay.idle_timeout,
             linger: relay.linger,
@@ -108,7 +108,7 @@ impl Link {
 
     async fn run_once(&self, up: &watch::Sender<bool>) -> (Outcome, bool) {
         let limit = self.config.connect_timeout;
-        let socket = match timeout(limit, self.upgrade()).await {
+        let socket = match timeout(limit, self.door.upgrade()).await {
             Ok(Ok(socket)) => socket,
             Ok(Err(reason)) => return (Outcome::Lost(reason), false),
             Err(_) => return (Outcome::Lost("timed out".into()), false),
@@ -121,14 +121,22 @@ impl Link {
                 Encoding::V1 => self.v1_message_max,
                 Encoding::V2 => binary::MAX_MESSAGE,
             },
+            fragments_max: self.fragments_max,
             close_timeout: limit,
         };
         let driver = Driver::new(TokioIo::new(socket), Bytes::new(), tunnel.clone(), transport);
         let driving = tokio::spawn(driver.run());
         let mut guard = AbortOnDrop(Some(driving.abort_handle()));
-        tunnel.hello(self.hello());
+        tunnel.hello(self.hello(), &self.padding());
+        self.current.send_replace(Some(tunnel.clone()));
         match timeout(limit, tunnel.next_event()).await {
-            Ok(Some(Event::Accepted(ok))) => tracing::info!(session = ok.session_id, "tunnel is up"),
+            Ok(Some(Event::Accepted(ok))) => {
+                tracing::info!(session = ok.session_id, "tunnel is up");
+                if let Some(padding) = ok.padding.filter(Padding::is_valid) {
+                    tunnel.pad(&padding);
+                    *self.padding.lock().unwrap_or_else(PoisonError::into_inner) = padding;
+                }
+            }
             Ok(Some(Event::Ended { code })) => return (Outcome::Told(code), false),
             Ok(_) => return (Outcome::Lost("closed before hello_ok".into()), false),
             Err(_) => return (Outcome::Lost("no answer to hello".into()), false),
@@ -138,6 +146,7 @@ impl Link {
         loop {
             match tunnel.next_event().await {
                 Some(Event::Ended { code }) => return (Outcome::Told(code), true),
+                Some(Event::Notice(notice)) => tracing::warn!(?notice, "news from the gateway"),
                 Some(Event::GoingAway { reconnect_in, .. }) => {
                     guard.0 = None;
                     return (Outcome::Moved(reconnect_in), true);
@@ -161,49 +170,30 @@ impl Link {
             region: self.config.region.clone(),
             client_version: env!("CARGO_PKG_VERSION").to_owned(),
             platform: std::env::consts::OS.to_owned(),
+            features: self.config.features,
+            keepalive: u32::try_from(self.config.keepalive.as_secs()).ok().filter(|seconds| *seconds > 0),
         }
     }
 
-    async fn upgrade(&self) -> Result<Upgraded, String> {
-        let socket = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| error.to_string())?;
-        socket.set_nodelay(true).map_err(|error| error.to_string())?;
-        let name = ServerName::try_from(self.host.clone()).map_err(|error| error.to_string())?;
-        let connector = TlsConnector::from(Arc::clone(&self.tls));
-        let socket =
-            connector.connect(name, Buffered::reading(socket)).await.map_err(|error| format!("TLS: {error}"))?;
-        let bracketed = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        let protocol = match self.encoding {
-            Encoding::V1 => "httvps.v1",
-            Encoding::V2 => "httvps.v2",
-        };
-        let request = Request::get(self.path.as_str())
-            .header(HOST, format!("{bracketed}:{}", self.port))
-            .header(UPGRADE, "websocket")
-            .header(CONNECTION, "Upgrade")
-            .header(SEC_WEBSOCKET_KEY, handshake::generate_key())
-            .header(SEC_WEBSOCKET_VERSION, "13")
-            .header(SEC_WEBSOCKET_PROTOCOL, protocol)
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| error.to_string())?;
-        let (websocket, response) = handshake::client(&TokioExecutor::new(), request, socket)
-            .await
-            .map_err(|error| format!("upgrade: {error}"))?;
-        if response.headers().get(SEC_WEBSOCKET_PROTOCOL).is_none_or(|chosen| chosen != protocol) {
-            return Err(format!("the server did not choose {protocol}"));
-        }
-        Ok(websocket.into_inner().into_inner())
+    /// The scheme the last gateway gave, or the documented one.
+    fn padding(&self) -> Padding {
+        self.padding.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Opens a stream on the current tunnel; waits for one up to the connect timeout.
-    pub(super) async fn open(&self, target: &Target) -> Result<TunnelStream, String> {
+    /// The current tunnel once streams may be opened on it; waits for one up to the connect timeout.
+    pub(super) async fn tunnel(&self) -> Result<Tunnel, String> {
         let mut current = self.current.subscribe();
         let wait = current.wait_for(|tunnel| tunnel.as_ref().is_some_and(Tunnel::is_open));
         let tunnel = match timeout(self.config.connect_timeout, wait).await {
             Ok(Ok(tunnel)) => tunnel.clone(),
             Ok(Err(_)) | Err(_) => None,
         };
-        let tunnel = tunnel.ok_or("no tunnel")?;
-        tunnel.open(target, Bytes::new()).map_err(|error| error.to_string())
+        tunnel.ok_or_else(|| "no tunnel".to_owned())
+    }
+
+    /// How long a new stream waits for the program's first bytes.
+    pub(super) fn coalesce(&self) -> Duration {
+        self.config.coalesce
     }
 
     /// How long streams may stand still.

@@ -1,23 +1,26 @@
-//! SOCKS5 CONNECT (RFC 1928) without authentication.
+//! SOCKS5 CONNECT and UDP ASSOCIATE (RFC 1928) without authentication.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::link::Link;
-use super::local;
+use super::{datagrams, local};
 use crate::frame::Target;
 
 const VERSION: u8 = 5;
 const NO_AUTHENTICATION: u8 = 0;
 const NO_METHOD: u8 = 0xff;
 const CONNECT: u8 = 1;
+const UDP_ASSOCIATE: u8 = 3;
 const SUCCEEDED: u8 = 0;
 const GENERAL_FAILURE: u8 = 1;
 const COMMAND_UNSUPPORTED: u8 = 7;
 const ADDRESS_UNSUPPORTED: u8 = 8;
+const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 pub(super) async fn serve(mut socket: TcpStream, link: Arc<Link>) -> io::Result<()> {
     let [version, count] = read(&mut socket).await?;
@@ -34,16 +37,29 @@ pub(super) async fn serve(mut socket: TcpStream, link: Arc<Link>) -> io::Result<
     let [_, command, _] = read(&mut socket).await?;
     let target = match read_target(&mut socket).await? {
         Some(target) if command == CONNECT => target,
+        Some(_) if command == UDP_ASSOCIATE => return associate(socket, &link).await,
         Some(_) => return refuse(&mut socket, COMMAND_UNSUPPORTED).await,
         None => return refuse(&mut socket, ADDRESS_UNSUPPORTED).await,
     };
-    match link.open(&target).await {
-        Ok(stream) => {
-            reply(&mut socket, SUCCEEDED).await?;
-            local::relay(stream, socket, &link).await
+    match link.tunnel().await {
+        Ok(tunnel) => {
+            reply(&mut socket, SUCCEEDED, UNSPECIFIED).await?;
+            local::relay(tunnel, &target, socket, &link).await
         }
         Err(_) => refuse(&mut socket, GENERAL_FAILURE).await,
     }
+}
+
+/// A UDP socket beside the connection, for as long as the connection stands.
+async fn associate(mut socket: TcpStream, link: &Link) -> io::Result<()> {
+    let stream = match link.tunnel().await {
+        Ok(tunnel) => tunnel.open_udp().map_err(|error| error.to_string()),
+        Err(reason) => Err(reason),
+    };
+    let Ok(stream) = stream else { return refuse(&mut socket, GENERAL_FAILURE).await };
+    let local = UdpSocket::bind((socket.local_addr()?.ip(), 0)).await?;
+    reply(&mut socket, SUCCEEDED, local.local_addr()?).await?;
+    datagrams::relay(&stream, &local, &mut socket).await
 }
 
 async fn read<const N: usize>(socket: &mut TcpStream) -> io::Result<[u8; N]> {
@@ -64,11 +80,13 @@ async fn read_target(socket: &mut TcpStream) -> io::Result<Option<Target>> {
     }
 }
 
-async fn reply(socket: &mut TcpStream, code: u8) -> io::Result<()> {
-    socket.write_all(&[VERSION, code, 0, 1, 0, 0, 0, 0, 0, 0]).await
+async fn reply(socket: &mut TcpStream, code: u8, bound: SocketAddr) -> io::Result<()> {
+    let mut bytes = vec![VERSION, code, 0];
+    Target::Ip(bound).encode(&mut bytes);
+    socket.write_all(&bytes).await
 }
 
 async fn refuse(socket: &mut TcpStream, code: u8) -> io::Result<()> {
-    reply(socket, code).await?;
+    reply(socket, code, UNSPECIFIED).await?;
     socket.shutdown().await
 }

@@ -4,6 +4,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::{Invalid, Section};
+use crate::frame;
 
 /// `[mux]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -15,8 +16,16 @@ pub struct Mux {
     pub window: ByteSize,
     /// By how much all windows of a session may exceed their initial size.
     pub window_pool: ByteSize,
+    /// The same for all sessions of the process.
+    pub process_pool: ByteSize,
     /// Bytes waiting to be sent on one stream.
     pub send_queue: ByteSize,
+    /// Bytes of datagrams waiting on one stream each way.
+    pub udp_queue: ByteSize,
+    /// Bytes taken before `hello` is answered.
+    pub early_bytes: ByteSize,
+    /// Streams opened before `hello` is answered.
+    pub early_streams: usize,
     /// Bytes one stream sends before the next has its turn.
     pub quantum: ByteSize,
     /// OPENs a second.
@@ -33,6 +42,9 @@ pub struct Mux {
     /// Silence after which a peer is gone.
     #[serde(with = "humantime_serde")]
     pub dead_after: Duration,
+    /// The longest idle time before a ping that a client may ask for.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_max: Duration,
 }
 
 impl Section for Mux {
@@ -55,7 +67,53 @@ impl Section for Mux {
         if self.dead_after <= self.ping_after {
             return Err(Invalid::new("dead_after", "must be longer than ping_after"));
         }
+        if self.early_streams == 0 || self.early_bytes.as_u64() == 0 {
+            return Err(Invalid::new("early_streams", "early_streams and early_bytes must be at least 1"));
+        }
         Ok(())
+    }
+}
+
+/// `[padding]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Padding {
+    /// Least and most bytes behind each of the first messages of a direction.
+    pub scheme: frame::Padding,
+}
+
+impl Section for Padding {
+    const NAME: &'static str = "padding";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        if self.scheme.is_valid() {
+            return Ok(());
+        }
+        let (messages, bytes) = (frame::Padding::MAX_MESSAGES, frame::Padding::MAX_BYTES);
+        Err(Invalid::new("scheme", format!("must be at most {messages} pairs [least, most] of at most {bytes} bytes")))
+    }
+}
+
+/// `[notices]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Notices {
+    /// Used traffic, in rising per cent of the period's limit, of which users are told.
+    pub quota_percent: Vec<u8>,
+    /// How long before its end users are told that the subscription ends.
+    #[serde(with = "humantime_serde")]
+    pub expiry_before: Duration,
+}
+
+impl Section for Notices {
+    const NAME: &'static str = "notices";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        let rising = self.quota_percent.is_sorted_by(|a, b| a < b);
+        if rising && self.quota_percent.iter().all(|percent| (1..=99).contains(percent)) {
+            return Ok(());
+        }
+        Err(Invalid::new("quota_percent", "must be rising numbers from 1 to 99"))
     }
 }
 
@@ -92,6 +150,11 @@ pub struct Relay {
     /// A stream without a byte either way ends after this time.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
+    /// An association without a datagram either way ends after this time.
+    #[serde(with = "humantime_serde")]
+    pub udp_idle_timeout: Duration,
+    /// Names of datagrams' destinations that one association remembers.
+    pub udp_names: usize,
 }
 
 impl Section for Relay {
@@ -121,6 +184,9 @@ pub struct Egress {
     /// Longest time to resolve a name.
     #[serde(with = "humantime_serde")]
     pub resolve_timeout: Duration,
+    /// How long the datagrams of an association use what a name was resolved to.
+    #[serde(with = "humantime_serde")]
+    pub name_ttl: Duration,
 }
 
 impl Section for Egress {
@@ -148,7 +214,7 @@ impl Section for Probe {
     const NAME: &'static str = "probe";
 
     fn validate(&self) -> Result<(), Invalid> {
-        if !self.target.is_empty() && crate::frame::Target::parse(&self.target).is_err() {
+        if !self.target.is_empty() && frame::Target::parse(&self.target).is_err() {
             return Err(Invalid::new("target", "must be host:port"));
         }
         if self.interval.is_zero() {

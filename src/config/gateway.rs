@@ -5,6 +5,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::{Invalid, Secret, Section};
+use crate::frame::{Features, Version};
 
 /// `[gateway]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -134,6 +135,15 @@ pub struct Tunnel {
     /// How long the last messages may take to leave.
     #[serde(with = "humantime_serde")]
     pub close_timeout: Duration,
+    /// Frames of one message.
+    pub fragments_max: usize,
+    /// Whether the upgrade request has to carry the device's token.
+    pub require_bearer: bool,
+    /// The oldest client that is served, such as "1.2"; empty for any.
+    pub min_client_version: String,
+    /// What refused clients are told to wait.
+    #[serde(with = "humantime_serde")]
+    pub retry_after: Duration,
 }
 
 impl Section for Tunnel {
@@ -145,6 +155,12 @@ impl Section for Tunnel {
         }
         if self.max_connections == 0 || self.max_pre_hello == 0 || self.max_pre_hello_per_address == 0 {
             return Err(Invalid::new("max_connections", "limits must be at least 1"));
+        }
+        if self.fragments_max == 0 {
+            return Err(Invalid::new("fragments_max", "must be at least 1"));
+        }
+        if !self.min_client_version.is_empty() && Version::parse(&self.min_client_version).is_none() {
+            return Err(Invalid::new("min_client_version", "must be numbers with dots, such as 1.2.0"));
         }
         Ok(())
     }
@@ -166,6 +182,16 @@ pub struct Client {
     pub ca: String,
     /// `v1` or `v2`.
     pub encoding: String,
+    /// What a v1 client asks for beyond the owner's messages.
+    pub features: Features,
+    /// Idle time before the gateway pings; zero leaves it to the gateway.
+    #[serde(with = "humantime_serde")]
+    pub keepalive: Duration,
+    /// Whether the upgrade request carries the token.
+    pub bearer: bool,
+    /// How long a new stream waits for the program's first bytes, to open with them.
+    #[serde(with = "humantime_serde")]
+    pub coalesce: Duration,
     /// Address of the SOCKS5 listener; empty for none.
     pub socks: String,
     /// Address of the HTTP CONNECT listener; empty for none.

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{DecodeError, Frame, Hello, HelloOk, SessionCode, StreamCode, StreamId, Target};
+use super::{DecodeError, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId, Target};
 
 /// Bytes of a frame header.
 pub const HEADER_LEN: usize = 8;
@@ -47,7 +47,7 @@ pub fn decode(bytes: &mut Bytes) -> Result<Option<Frame>, DecodeError> {
     }
     let payload = bytes.split_to(len);
     if kind >= FIRST_IGNORABLE {
-        return Ok(Some(Frame::Padding));
+        return Ok(Some(padding(&payload)));
     }
     decode_payload(kind, flags, id, payload).map(Some)
 }
@@ -64,7 +64,8 @@ fn decode_payload(kind: u8, flags: u8, id: StreamId, mut payload: Bytes) -> Resu
         ERROR => {
             let code = payload.try_get_u16().map_err(|_| wrong_length)?;
             let message = std::str::from_utf8(&payload).map_err(|_| DecodeError::Utf8)?.to_owned();
-            Frame::Error { code: SessionCode::from_number(code).ok_or(DecodeError::UnknownCode(code))?, message }
+            let code = SessionCode::from_number(code).ok_or(DecodeError::UnknownCode(code))?;
+            Frame::Error { code, message, retry_after_ms: None }
         }
         PING => Frame::Ping(payload.as_ref().try_into().map_err(|_| wrong_length)?),
         PONG => Frame::Pong(payload.as_ref().try_into().map_err(|_| wrong_length)?),
@@ -73,8 +74,8 @@ fn decode_payload(kind: u8, flags: u8, id: StreamId, mut payload: Bytes) -> Resu
             let code = SessionCode::from_number(code).ok_or(DecodeError::UnknownCode(code))?;
             Frame::GoAway { last: StreamId(last), reconnect_in_ms, code }
         }
-        PADDING => Frame::Padding,
-        NOTICE => Frame::Notice(payload),
+        PADDING => padding(&payload),
+        NOTICE => Frame::Notice(json::<Notice>(&payload)?),
         OPEN => {
             let (target, len) = Target::decode(&payload)?.ok_or(wrong_length)?;
             payload.advance(len);
@@ -92,16 +93,21 @@ fn decode_payload(kind: u8, flags: u8, id: StreamId, mut payload: Bytes) -> Resu
     })
 }
 
+fn padding(payload: &[u8]) -> Frame {
+    Frame::Padding(u16::try_from(payload.len()).unwrap_or(u16::MAX))
+}
+
 fn json<'a, T: serde::Deserialize<'a>>(payload: &'a [u8]) -> Result<T, DecodeError> {
     serde_json::from_slice(payload).map_err(|error| DecodeError::Json(error.to_string()))
 }
 
-/// Appends a frame. `Close` has no form of its own in v2 and is written as a FIN.
+/// Appends a frame. `Close` has no form of its own in v2 and is written as a FIN, `StreamError` as nothing: RESET has
+/// a code.
 pub fn encode(frame: &Frame, out: &mut BytesMut) {
     match frame {
         Frame::Hello(hello) => put_json(out, HELLO, hello.as_ref()),
         Frame::HelloOk(ok) => put_json(out, HELLO_OK, ok),
-        Frame::Error { code, message } => {
+        Frame::Error { code, message, .. } => {
             let text = message.as_bytes().get(..MAX_DATA).unwrap_or(message.as_bytes());
             put_header(out, ERROR, 0, text.len().saturating_add(2), StreamId(0));
             out.put_u16(code.number());
@@ -115,8 +121,12 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
             out.put_u32(*reconnect_in_ms);
             out.put_u16(code.number());
         }
-        Frame::Padding => put(out, PADDING, 0, StreamId(0), &[]),
-        Frame::Notice(payload) => put(out, NOTICE, 0, StreamId(0), payload),
+        Frame::Padding(len) => {
+            put_header(out, PADDING, 0, usize::from(*len), StreamId(0));
+            out.put_bytes(0, usize::from(*len));
+        }
+        Frame::Notice(notice) => put_json(out, NOTICE, notice),
+        Frame::StreamError { .. } => {}
         Frame::Open { id, target, payload, fin, udp } => {
             let flags = if *fin { FIN } else { 0 } | if *udp { UDP } else { 0 };
             let target_len = target.as_ref().map_or(0, Target::encoded_len);
@@ -133,7 +143,7 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
             out.put_u64(*limit);
         }
         Frame::Reset { id, code } => put(out, RESET, 0, *id, &code.number().to_be_bytes()),
-        Frame::Close { id } => put(out, DATA, FIN, *id, &[]),
+        Frame::Close { id, .. } => put(out, DATA, FIN, *id, &[]),
     }
 }
 

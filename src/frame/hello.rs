@@ -2,6 +2,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Features, Padding};
+
 /// A device's access token; never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -35,17 +37,49 @@ pub struct Hello {
     pub access_token: Token,
     /// Code of the exit region.
     pub region: String,
-    /// Version of the client app, for statistics.
+    /// Version of the client app, for statistics and the operator's minimum.
     #[serde(default)]
     pub client_version: String,
     /// Platform of the client app, for statistics.
     #[serde(default)]
     pub platform: String,
+    /// What the client knows beyond the owner's messages.
+    #[serde(default, skip_serializing_if = "Features::is_empty")]
+    pub features: Features,
+    /// Seconds of idleness before a ping that the client asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keepalive: Option<u32>,
 }
 
 /// The gateway's consent to a `hello`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloOk {
     /// The session's id, for support.
     pub session_id: String,
+    /// The features of the client's list that are in force.
+    #[serde(default, skip_serializing_if = "Features::is_empty")]
+    pub features: Features,
+    /// What the client has to keep to, if it asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<HelloLimits>,
+    /// Padding from here on and for the next `hello` (v2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub padding: Option<Padding>,
+}
+
+/// Limits of a session, told to clients with the feature `limits`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloLimits {
+    /// Streams open at once.
+    pub streams: u64,
+    /// Largest message in bytes.
+    pub message: u64,
+    /// OPENs a second.
+    pub opens_per_second: u32,
+    /// Seconds of idleness before the gateway pings.
+    pub keepalive: u64,
+    /// Seconds of silence after which the gateway gives up.
+    pub dead_after: u64,
+    /// Seconds without a datagram after which an association ends.
+    pub udp_idle: u64,
 }

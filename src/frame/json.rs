@@ -6,7 +6,11 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, Frame, Hello, HelloOk, SessionCode, StreamId};
+use super::{
+    DecodeError, Feature, Features, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId, Target,
+};
+
+const UDP: &str = "udp";
 
 #[derive(Deserialize)]
 struct Message<'a> {
@@ -17,7 +21,32 @@ struct Message<'a> {
     payload: Option<Cow<'a, str>>,
     #[serde(borrow)]
     code: Option<Cow<'a, str>>,
-    session_id: Option<String>,
+    #[serde(borrow)]
+    message: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    target: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    network: Option<Cow<'a, str>>,
+    half: Option<bool>,
+    consumed: Option<u64>,
+    limit: Option<u64>,
+    retry_after_ms: Option<u32>,
+}
+
+#[derive(Default, Serialize)]
+struct Additions<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    half: bool,
 }
 
 #[derive(Serialize)]
@@ -25,39 +54,94 @@ struct Message<'a> {
 enum Outgoing<'a> {
     Hello(&'a Hello),
     HelloOk(&'a HelloOk),
-    Error { code: SessionCode },
-    StreamOpen { stream_id: u32 },
-    StreamData { stream_id: u32, payload: String },
-    StreamClose { stream_id: u32 },
+    Error {
+        code: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stream_id: Option<u32>,
+        #[serde(flatten)]
+        more: Additions<'a>,
+    },
+    Notice(&'a Notice),
+    StreamOpen {
+        stream_id: u32,
+        #[serde(flatten)]
+        more: Additions<'a>,
+    },
+    StreamData {
+        stream_id: u32,
+        payload: String,
+    },
+    StreamWindow {
+        stream_id: u32,
+        consumed: u64,
+        limit: u64,
+    },
+    StreamClose {
+        stream_id: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<&'a str>,
+        #[serde(flatten)]
+        more: Additions<'a>,
+    },
 }
 
-/// Reads one message.
-pub fn decode(text: &[u8]) -> Result<Frame, DecodeError> {
-    let message: Message = serde_json::from_slice(text).map_err(|error| DecodeError::Json(error.to_string()))?;
+/// Reads one message; fields and types of features that are not in force are unknown ones.
+pub fn decode(text: &[u8], features: Features) -> Result<Frame, DecodeError> {
+    let message: Message = object(text)?;
     Ok(match &*message.kind {
-        "hello" => {
-            let hello = serde_json::from_slice(text).map_err(|error| DecodeError::Json(error.to_string()))?;
-            Frame::Hello(Box::new(hello))
-        }
-        "hello_ok" => {
-            Frame::HelloOk(HelloOk { session_id: message.session_id.ok_or(DecodeError::Field("session_id"))? })
-        }
-        "error" => {
-            let code = message.code.ok_or(DecodeError::Field("code"))?;
-            let known = SessionCode::from_name(&code);
-            Frame::Error { code: known.unwrap_or(SessionCode::Internal), message: code.into_owned() }
-        }
-        "stream_open" => {
-            Frame::Open { id: stream_id(&message)?, target: None, payload: Bytes::new(), fin: false, udp: false }
-        }
+        "hello" => Frame::Hello(Box::new(object(text)?)),
+        "hello_ok" => Frame::HelloOk(object(text)?),
+        "error" => decode_error(message)?,
+        "notice" if features.has(Feature::Notice) => Frame::Notice(object(text)?),
+        "stream_open" => decode_open(&message, features)?,
         "stream_data" => {
             let payload = message.payload.as_deref().ok_or(DecodeError::Field("payload"))?;
-            let payload = BASE64_STANDARD.decode(payload).map_err(|_| DecodeError::Base64)?;
-            Frame::Data { id: stream_id(&message)?, payload: payload.into(), fin: false }
+            Frame::Data { id: stream_id(&message)?, payload: base64(payload)?, fin: false }
         }
-        "stream_close" => Frame::Close { id: stream_id(&message)? },
+        "stream_window" if features.has(Feature::Window) => Frame::Window {
+            id: stream_id(&message)?,
+            consumed: message.consumed.ok_or(DecodeError::Field("consumed"))?,
+            limit: message.limit.ok_or(DecodeError::Field("limit"))?,
+        },
+        "stream_close" => decode_close(&message, features)?,
         _ => return Err(DecodeError::UnknownMessage),
     })
+}
+
+fn decode_error(message: Message) -> Result<Frame, DecodeError> {
+    let code = message.code.as_deref().ok_or(DecodeError::Field("code"))?;
+    let text = message.message.as_deref().unwrap_or(code).to_owned();
+    if message.stream_id.is_some() {
+        let code = StreamCode::from_name(code).unwrap_or(StreamCode::Cancelled);
+        return Ok(Frame::StreamError { id: stream_id(&message)?, code, message: text });
+    }
+    let code = SessionCode::from_name(code).unwrap_or(SessionCode::Internal);
+    Ok(Frame::Error { code, message: text, retry_after_ms: message.retry_after_ms })
+}
+
+fn decode_open(message: &Message, features: Features) -> Result<Frame, DecodeError> {
+    let id = stream_id(message)?;
+    let udp = features.has(Feature::Udp) && message.network.as_deref() == Some(UDP);
+    let open = features.has(Feature::Open);
+    let target = message.target.as_deref().filter(|_| open).map(Target::parse).transpose()?;
+    let payload = message.payload.as_deref().filter(|_| open).map(base64).transpose()?;
+    Ok(Frame::Open { id, target, payload: payload.unwrap_or_default(), fin: false, udp })
+}
+
+fn decode_close(message: &Message, features: Features) -> Result<Frame, DecodeError> {
+    let id = stream_id(message)?;
+    if let Some(code) = message.code.as_deref().filter(|_| features.has(Feature::Code)) {
+        return Ok(Frame::Reset { id, code: StreamCode::from_name(code).unwrap_or(StreamCode::Cancelled) });
+    }
+    Ok(Frame::Close { id, half: features.has(Feature::Half) && message.half == Some(true) })
+}
+
+fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, DecodeError> {
+    serde_json::from_slice(text).map_err(|error| DecodeError::Json(error.to_string()))
+}
+
+fn base64(text: &str) -> Result<Bytes, DecodeError> {
+    BASE64_STANDARD.decode(text).map(Bytes::from).map_err(|_| DecodeError::Base64)
 }
 
 fn stream_id(message: &Message) -> Result<StreamId, DecodeError> {
@@ -68,22 +152,59 @@ fn stream_id(message: &Message) -> Result<StreamId, DecodeError> {
     }
 }
 
-/// Appends one message; nothing for a frame that v1 does not have.
-pub fn encode(frame: &Frame, out: &mut impl std::io::Write) {
+/// Appends one message, without what belongs to features that are not in force; nothing for a frame that is then empty
+/// or that v1 does not have.
+pub fn encode(frame: &Frame, features: Features, out: &mut impl std::io::Write) {
+    let has = |feature| features.has(feature);
     let message = match frame {
         Frame::Hello(hello) => Outgoing::Hello(hello),
         Frame::HelloOk(ok) => Outgoing::HelloOk(ok),
-        Frame::Error { code, .. } => Outgoing::Error { code: *code },
-        Frame::Open { id, .. } => Outgoing::StreamOpen { stream_id: id.0 },
+        Frame::Error { code, message, retry_after_ms } => Outgoing::Error {
+            code: code.as_str(),
+            stream_id: None,
+            more: Additions {
+                message: (has(Feature::Error) && !message.is_empty()).then_some(message),
+                retry_after_ms: retry_after_ms.filter(|_| has(Feature::Error)),
+                ..Additions::default()
+            },
+        },
+        Frame::StreamError { id, code, message } if has(Feature::Error) => Outgoing::Error {
+            code: code.as_str(),
+            stream_id: Some(id.0),
+            more: Additions { message: (!message.is_empty()).then_some(message), ..Additions::default() },
+        },
+        Frame::Notice(notice) if has(Feature::Notice) => Outgoing::Notice(notice),
+        Frame::Open { id, target, payload, udp, .. } => Outgoing::StreamOpen {
+            stream_id: id.0,
+            more: Additions {
+                target: target.as_ref().filter(|_| has(Feature::Open)).map(Target::text),
+                payload: (has(Feature::Open) && !payload.is_empty()).then(|| BASE64_STANDARD.encode(payload)),
+                network: (has(Feature::Udp) && *udp).then_some(UDP),
+                ..Additions::default()
+            },
+        },
         Frame::Data { id, payload, .. } => {
             Outgoing::StreamData { stream_id: id.0, payload: BASE64_STANDARD.encode(payload) }
         }
-        Frame::Close { id } | Frame::Reset { id, .. } => Outgoing::StreamClose { stream_id: id.0 },
+        Frame::Window { id, consumed, limit } if has(Feature::Window) => {
+            Outgoing::StreamWindow { stream_id: id.0, consumed: *consumed, limit: *limit }
+        }
+        Frame::Close { id, half } => Outgoing::StreamClose {
+            stream_id: id.0,
+            code: None,
+            more: Additions { half: has(Feature::Half) && *half, ..Additions::default() },
+        },
+        Frame::Reset { id, code } => Outgoing::StreamClose {
+            stream_id: id.0,
+            code: has(Feature::Code).then(|| code.as_str()),
+            more: Additions::default(),
+        },
         Frame::Ping(_)
         | Frame::Pong(_)
         | Frame::GoAway { .. }
-        | Frame::Padding
+        | Frame::Padding(_)
         | Frame::Notice(_)
+        | Frame::StreamError { .. }
         | Frame::Window { .. } => return,
     };
     let written = serde_json::to_writer(out, &message);
@@ -91,78 +212,4 @@ pub fn encode(frame: &Frame, out: &mut impl std::io::Write) {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::frame::Token;
-
-    fn text_of(frame: &Frame) -> String {
-        let mut out = Vec::new();
-        encode(frame, &mut out);
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn the_owners_messages_both_ways() {
-        let id = StreamId(13);
-        let hello = Hello {
-            device_id: "d".into(),
-            access_token: Token::from("t".to_owned()),
-            region: "ru-1".into(),
-            client_version: "1.0.0".into(),
-            platform: "android".into(),
-        };
-        let cases = [
-            (
-                Frame::Hello(Box::new(hello)),
-                r#"{"type":"hello","device_id":"d","access_token":"t","region":"ru-1","client_version":"1.0.0","platform":"android"}"#,
-            ),
-            (Frame::HelloOk(HelloOk { session_id: "s".into() }), r#"{"type":"hello_ok","session_id":"s"}"#),
-            (
-                Frame::Error { code: SessionCode::NoSubscription, message: "NO_SUBSCRIPTION".into() },
-                r#"{"type":"error","code":"NO_SUBSCRIPTION"}"#,
-            ),
-            (
-                Frame::Open { id, target: None, payload: Bytes::new(), fin: false, udp: false },
-                r#"{"type":"stream_open","stream_id":13}"#,
-            ),
-            (
-                Frame::Data { id, payload: Bytes::from_static(b"hello"), fin: false },
-                r#"{"type":"stream_data","stream_id":13,"payload":"aGVsbG8="}"#,
-            ),
-            (Frame::Close { id }, r#"{"type":"stream_close","stream_id":13}"#),
-        ];
-        for (frame, text) in cases {
-            assert_eq!(text_of(&frame), text);
-            assert_eq!(decode(text.as_bytes()), Ok(frame), "{text}");
-        }
-    }
-
-    #[test]
-    fn unknown_fields_are_ignored_and_unknown_types_are_not() {
-        assert_eq!(
-            decode(br#"{"stream_id":1,"later":[{}],"type":"stream_close"}"#),
-            Ok(Frame::Close { id: StreamId(1) })
-        );
-        assert_eq!(decode(br#"{"type":"stream_nap"}"#), Err(DecodeError::UnknownMessage));
-        assert_eq!(decode(br#"{"type":"stream_close"}"#), Err(DecodeError::Field("stream_id")));
-        assert_eq!(decode(br#"{"type":"stream_open","stream_id":0}"#), Err(DecodeError::StreamId));
-        assert_eq!(decode(br#"{"type":"stream_data","stream_id":1,"payload":"*"}"#), Err(DecodeError::Base64));
-        assert!(matches!(decode(br#"{"type":"hello","device_id":"d"}"#), Err(DecodeError::Json(_))));
-        assert!(matches!(decode(br#"{"type":"stream_open","stream_id":-1}"#), Err(DecodeError::Json(_))));
-    }
-
-    proptest! {
-        #[test]
-        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = decode(&bytes).is_ok();
-        }
-
-        #[test]
-        fn payload_round_trip(id in 1u32.., payload in prop::collection::vec(any::<u8>(), 0..2000)) {
-            let frame = Frame::Data { id: StreamId(id), payload: payload.into(), fin: false };
-            prop_assert_eq!(decode(text_of(&frame).as_bytes()), Ok(frame));
-        }
-    }
-}
+mod tests;

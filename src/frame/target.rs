@@ -113,6 +113,14 @@ impl Target {
         Ok(Self::Name(host.to_owned(), port))
     }
 
+    /// The form that [`Target::parse`] reads.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Ip(address) => address.to_string(),
+            Self::Name(name, port) => format!("{name}:{port}"),
+        }
+    }
+
     /// The destination port.
     pub fn port(&self) -> u16 {
         match self {
@@ -171,6 +179,9 @@ mod tests {
     fn text() {
         assert_eq!(Target::parse("a.b:80"), Ok(Target::Name("a.b".into(), 80)));
         assert_eq!(Target::parse("[::1]:80"), Ok(Target::Ip("[::1]:80".parse().unwrap())));
+        for text in ["a.b:80", "[::1]:80", "1.2.3.4:5"] {
+            assert_eq!(Target::parse(text).unwrap().text(), text);
+        }
         for bad in ["a", "a:", ":1", "a:65536", "::1:80", ""] {
             assert_eq!(Target::parse(bad), Err(TargetError::Text), "{bad}");
         }

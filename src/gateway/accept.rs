@@ -7,30 +7,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
-use http_body_util::Empty;
-use hyper::body::Incoming;
-use hyper::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{Shared, session};
-use crate::frame::Encoding;
+use super::upgrade::{Agreed, Agreement, respond};
+use super::session::{self, Greeted};
+use super::Shared;
 use crate::lifecycle::Shutdown;
 use crate::mux::Role;
 use crate::net::buffered::Buffered;
 use crate::net::listener;
 use crate::net::tunnel::{Driver, Transport, Tunnel};
 use crate::net::websocket::Side;
-
-const V1: &str = "httvps.v1";
-const V2: &str = "httvps.v2";
 
 type Socket = TlsStream<Buffered<TcpStream>>;
 
@@ -41,7 +34,7 @@ struct Greeting {
 }
 
 /// A place among them, given back when dropped.
-struct Place {
+pub(super) struct Place {
     greeting: Arc<Greeting>,
     address: IpAddr,
 }
@@ -118,8 +111,6 @@ struct Arrival {
     permit: OwnedSemaphorePermit,
 }
 
-type Agreed = Arc<Mutex<Option<(UpgradeFut, Encoding)>>>;
-
 /// TLS and HTTP within one deadline; the session goes on in a task of its own, which keeps idle tunnels small.
 async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, sessions: Shutdown) {
     let limit = shared.tunnel.handshake_timeout;
@@ -132,9 +123,9 @@ async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, ses
         () = sessions.draining() => return,
     };
     match upgraded {
-        Ok(Ok(Some((socket, read, encoding)))) => {
+        Ok(Ok(Some((socket, read, agreement)))) => {
             let lifetime = sessions.clone();
-            sessions.spawn(tunnel(shared, socket, read, encoding, arrival, lifetime));
+            sessions.spawn(tunnel(shared, socket, read, agreement, arrival, lifetime));
         }
         Ok(Ok(None)) => shared.metrics.refuse("not_a_tunnel"),
         Ok(Err(reason)) => {
@@ -145,12 +136,12 @@ async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, ses
     }
 }
 
-async fn agree(shared: &Arc<Shared>, socket: TcpStream) -> Result<Option<(Socket, Bytes, Encoding)>, String> {
+async fn agree(shared: &Arc<Shared>, socket: TcpStream) -> Result<Option<(Socket, Bytes, Agreement)>, String> {
     let acceptor = TlsAcceptor::from(Arc::clone(&shared.tls));
     let socket = acceptor.accept(Buffered::reading(socket)).await.map_err(|error| error.to_string())?;
     let agreed = Agreed::default();
     let service = service_fn(|request| {
-        let response = respond(request, &shared.tunnel.path, &agreed);
+        let response = respond(request, shared, &agreed);
         async move { Ok::<_, Infallible>(response) }
     });
     http1::Builder::new()
@@ -160,73 +151,34 @@ async fn agree(shared: &Arc<Shared>, socket: TcpStream) -> Result<Option<(Socket
         .with_upgrades()
         .await
         .map_err(|error| error.to_string())?;
-    let Some((upgrade, encoding)) = agreed.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+    let Some((upgrade, agreement)) = agreed.lock().unwrap_or_else(PoisonError::into_inner).take() else {
         return Ok(None);
     };
     let upgraded = upgrade.await.map_err(|error| error.to_string())?.into_inner().into_inner();
     let parts = upgraded.downcast::<TokioIo<Socket>>().map_err(|_| "the upgraded socket is of another type")?;
-    Ok(Some((parts.io.into_inner(), parts.read_buf, encoding)))
-}
-
-fn respond(mut request: Request<Incoming>, path: &str, agreed: &Agreed) -> Response<Empty<Bytes>> {
-    let not_found = || {
-        let mut response = Response::new(Empty::new());
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        response
-    };
-    if request.uri().path() != path || !is_upgrade_request(&request) {
-        return not_found();
-    }
-    let Some((encoding, echo)) = encoding_of(&request) else { return not_found() };
-    let Ok((mut response, upgrade)) = upgrade(&mut request) else { return not_found() };
-    if let Some(name) = echo {
-        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
-    }
-    *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, encoding));
-    response
-}
-
-/// The encoding a client asks for, the newer if it offers both, and the name to echo.
-fn encoding_of<B>(request: &Request<B>) -> Option<(Encoding, Option<&'static str>)> {
-    let headers = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL);
-    let offered: Vec<&str> = headers
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .collect();
-    if offered.is_empty() {
-        Some((Encoding::V1, None))
-    } else if offered.contains(&V2) {
-        Some((Encoding::V2, Some(V2)))
-    } else if offered.contains(&V1) {
-        Some((Encoding::V1, Some(V1)))
-    } else {
-        None
-    }
+    Ok(Some((parts.io.into_inner(), parts.read_buf, agreement)))
 }
 
 async fn tunnel(
     shared: Arc<Shared>,
     socket: Socket,
     read: Bytes,
-    encoding: Encoding,
+    agreement: Agreement,
     arrival: Arrival,
     shutdown: Shutdown,
 ) {
     let Arrival { at, place, permit } = arrival;
+    let Agreement { encoding, bearer } = agreement;
     let tunnel = Tunnel::new(Role::Gateway, encoding, Arc::clone(&shared.limits));
     let transport = Transport {
         side: Side::Server,
         encoding,
-        message_max: match encoding {
-            Encoding::V1 => shared.v1_message_max,
-            Encoding::V2 => crate::frame::binary::MAX_MESSAGE,
-        },
+        message_max: shared.message_max(encoding),
+        fragments_max: shared.tunnel.fragments_max,
         close_timeout: shared.tunnel.close_timeout,
     };
     let driver = Driver::new(socket, read, tunnel.clone(), transport);
-    let (ended, ()) = tokio::join!(driver.run(), session::serve(shared, tunnel, place, at, shutdown));
+    let (ended, ()) = tokio::join!(driver.run(), session::serve(shared, tunnel, Greeted { place, at, bearer, encoding }, shutdown));
     tracing::debug!(reason = %ended, "connection ended");
     drop(permit);
 }
@@ -248,20 +200,5 @@ mod tests {
         let _fourth = enter("2001:db8::2").unwrap();
         assert!(enter("2001:db8::3").is_none(), "a /64 is one address");
         assert_eq!(greeting.waiting.lock().unwrap().1.len(), 2);
-    }
-
-    #[test]
-    fn encodings_by_subprotocol() {
-        let ask = |offered: &[&str]| {
-            let mut request = Request::new(());
-            for value in offered {
-                request.headers_mut().append(SEC_WEBSOCKET_PROTOCOL, value.parse().unwrap());
-            }
-            encoding_of(&request)
-        };
-        assert_eq!(ask(&[]), Some((Encoding::V1, None)));
-        assert_eq!(ask(&["httvps.v1, httvps.v2"]), Some((Encoding::V2, Some(V2))));
-        assert_eq!(ask(&["chat", "httvps.v1"]), Some((Encoding::V1, Some(V1))));
-        assert_eq!(ask(&["chat"]), None);
     }
 }

@@ -34,7 +34,8 @@ impl Keys {
         }
     }
 
-    fn check(&self, token: &str) -> Result<Claims, TokenError> {
+    /// Checks a token's signature and life by the keys that are known.
+    pub(crate) fn check(&self, token: &str) -> Result<Claims, TokenError> {
         self.verifier.read().unwrap_or_else(PoisonError::into_inner).verify(token)
     }
 

@@ -12,6 +12,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) bytes: IntCounterVec,
     pub(crate) refused: IntCounterVec,
     pub(crate) streams_refused: IntCounterVec,
+    pub(crate) datagrams_dropped: IntCounterVec,
     pub(crate) handshake: Histogram,
     pub(crate) node_dial: HistogramVec,
     pub(crate) node_healthy: IntGaugeVec,
@@ -28,6 +29,7 @@ impl GatewayMetrics {
             bytes: all.counters("httvps_bytes_total", "Billed payload bytes", &["direction"]),
             refused: all.counters("httvps_refused_total", "Connections and sessions refused", &["reason"]),
             streams_refused: all.counters("httvps_streams_refused_total", "Streams refused or reset", &["reason"]),
+            datagrams_dropped: all.counters("httvps_datagrams_dropped_total", "Datagrams not passed on", &["reason"]),
             handshake: all.seconds("httvps_handshake_seconds", "From accept to hello_ok"),
             node_dial: all.seconds_by("httvps_node_dial_seconds", "Time to connect to a node", &["node"]),
             node_healthy: all.gauges("httvps_node_healthy", "Whether a node answered its last probe", &["node"]),
@@ -43,6 +45,10 @@ impl GatewayMetrics {
 
     pub(crate) fn refuse_stream(&self, reason: &str) {
         self.streams_refused.with_label_values(&[reason]).inc();
+    }
+
+    pub(crate) fn drop_datagram(&self, reason: &str) {
+        self.datagrams_dropped.with_label_values(&[reason]).inc();
     }
 
     /// Drops a node's series.

@@ -15,7 +15,7 @@ use crate::api::{Node, NodeHeartbeat};
 use crate::config::Probe;
 use crate::frame::Target;
 use crate::lifecycle::Shutdown;
-use crate::shadowsocks::{NodeKey, NodeStream, connect};
+use crate::shadowsocks::{NodeKey, NodeSocket, NodeStream, associate, connect};
 
 const PROBE_REQUEST: &[u8] = b"HEAD / HTTP/1.0\r\n\r\n";
 
@@ -40,6 +40,11 @@ impl Exit {
             Ok(connected) => connected,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
+    }
+
+    /// Opens a socket for datagrams through the node.
+    pub(crate) async fn associate(&self) -> io::Result<NodeSocket> {
+        associate(&self.config).await
     }
 
     fn same_as(&self, node: &Node) -> bool {

@@ -7,36 +7,44 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::Shared;
+use super::accept::Place;
+use super::account::Account;
 use super::control::ControlError;
-use super::egress;
 use super::nodes::Exit;
-use super::usage::Account;
-use crate::api::{AssignOutline, ValidateDevice};
+use super::{Shared, admission, association, egress};
+use crate::api::AssignOutline;
 use crate::digest::{fresh_fraction, fresh_number};
-use crate::frame::{Hello, HelloOk, SessionCode, StreamCode, Target};
+use crate::frame::{Encoding, Notice, SessionCode, StreamCode, Target};
 use crate::lifecycle::Shutdown;
 use crate::mux::Event;
 use crate::net::tunnel::{Patience, Relay, Tunnel, TunnelStream};
 use crate::shadowsocks::NodeStream;
-use crate::token::TokenError;
 
 const NO_NODE: &str = SessionCode::NoNodeAvailable.as_str();
 
 /// What the streams of a session share.
-struct Session {
-    shared: Arc<Shared>,
-    account: Arc<Account>,
-    id: Uuid,
-    user: Uuid,
-    device: Uuid,
-    region: String,
-    exit: RwLock<Arc<Exit>>,
-    moving: tokio::sync::Mutex<()>,
+pub(super) struct Session {
+    pub(super) shared: Arc<Shared>,
+    pub(super) account: Arc<Account>,
+    pub(super) id: Uuid,
+    pub(super) user: Uuid,
+    pub(super) device: Uuid,
+    pub(super) region: String,
+    pub(super) exit: RwLock<Arc<Exit>>,
+    pub(super) moving: tokio::sync::Mutex<()>,
 }
 
-/// Serves a tunnel from its `hello` to its end. `greeted` is dropped once the client has said hello.
-pub(super) async fn serve<G>(shared: Arc<Shared>, tunnel: Tunnel, greeted: G, accepted: Instant, shutdown: Shutdown) {
+/// What came before `hello`.
+pub(super) struct Greeted {
+    /// Given back once the client has said hello.
+    pub(super) place: Place,
+    pub(super) at: Instant,
+    pub(super) bearer: Option<Uuid>,
+    pub(super) encoding: Encoding,
+}
+
+/// Serves a tunnel from its `hello` to its end.
+pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: Shutdown) {
     let hello = tokio::select! {
         hello = tokio::time::timeout(shared.tunnel.hello_timeout, tunnel.next_event()) => hello,
         () = shutdown.draining() => return tunnel.close(Some(SessionCode::GoingAway), ""),
@@ -49,18 +57,27 @@ pub(super) async fn serve<G>(shared: Arc<Shared>, tunnel: Tunnel, greeted: G, ac
             return tunnel.close(None, "");
         }
     };
-    drop(greeted);
-    let session = match admit(&shared, &tunnel, &hello).await {
-        Ok(session) => Arc::new(session),
+    let Greeted { place, at, bearer, encoding } = greeted;
+    drop(place);
+    let admitted = match admission::admit(&shared, &tunnel, &hello, bearer).await {
+        Ok(admitted) => admitted,
         Err(code) => {
             shared.metrics.refuse(code.as_str());
             tracing::info!(code = code.as_str(), "session refused");
-            return tunnel.close(Some(code), "");
+            if code.is_final() {
+                return tunnel.close(Some(code), "");
+            }
+            return tunnel.refuse(code, shared.tunnel.retry_after.mul_f64(0.5 + fresh_fraction()));
         }
     };
+    let session = Arc::new(admitted.session);
     let open = shared.usage.begin(&session.account);
-    tunnel.accept(HelloOk { session_id: session.id.to_string() });
-    shared.metrics.handshake.observe(accepted.elapsed().as_secs_f64());
+    tunnel.accept(admission::consent(&shared, &tunnel, &hello, session.id, encoding));
+    session.account.enforce();
+    if let Some(notice) = admitted.expiry {
+        tunnel.notice(notice);
+    }
+    shared.metrics.handshake.observe(at.elapsed().as_secs_f64());
     tracing::info!(session = %session.id, device = %session.device, region = session.region, "session begun");
     let relays = TaskTracker::new();
     let abort = CancellationToken::new();
@@ -73,65 +90,6 @@ pub(super) async fn serve<G>(shared: Arc<Shared>, tunnel: Tunnel, greeted: G, ac
     drop(open);
     let code = session.account.cut_code().map_or("closed", SessionCode::as_str);
     tracing::info!(session = %session.id, code, "session over");
-}
-
-/// Checks the token here, then asks the control plane once for everything.
-async fn admit(shared: &Arc<Shared>, tunnel: &Tunnel, hello: &Hello) -> Result<Session, SessionCode> {
-    if shared.refuses_sessions() {
-        return Err(SessionCode::GoingAway);
-    }
-    if !shared.keys.is_ready() {
-        return Err(SessionCode::ControlUnavailable);
-    }
-    let device: Uuid = hello.device_id.parse().map_err(|_| SessionCode::InvalidToken)?;
-    let claims = shared.keys.verify(hello.access_token.expose()).await.map_err(|error| match error {
-        TokenError::Expired => SessionCode::TokenExpired,
-        TokenError::Invalid | TokenError::UnknownKey => SessionCode::InvalidToken,
-    })?;
-    if claims.sub != device {
-        return Err(SessionCode::InvalidToken);
-    }
-    let id = Uuid::now_v7();
-    let text = |text: &str| (!text.is_empty()).then(|| text.chars().take(64).collect());
-    let request = ValidateDevice {
-        device_id: device,
-        access_token: hello.access_token.clone(),
-        region: hello.region.clone(),
-        assign: true,
-        session_id: Some(id),
-        exclude: shared.nodes.down(),
-        client_version: text(&hello.client_version),
-        platform: text(&hello.platform),
-    };
-    let answer = shared.control.validate(&request).await.map_err(|error| unavailable(&error))?;
-    if !answer.ok {
-        return Err(answer.code.unwrap_or(SessionCode::Internal));
-    }
-    let node = answer.node.ok_or(SessionCode::NoNodeAvailable)?;
-    let exit = shared.nodes.exit(node).map_err(|reason| {
-        tracing::error!(reason, "an assigned node cannot be used");
-        SessionCode::NoNodeAvailable
-    })?;
-    let account =
-        Account::new(id, device, hello.access_token.clone(), answer.remaining_bytes, tunnel.clone(), &shared.metrics);
-    Ok(Session {
-        shared: Arc::clone(shared),
-        account: Arc::new(account),
-        id,
-        user: claims.uid,
-        device,
-        region: hello.region.clone(),
-        exit: RwLock::new(exit),
-        moving: tokio::sync::Mutex::new(()),
-    })
-}
-
-fn unavailable(error: &ControlError) -> SessionCode {
-    tracing::warn!(%error, "a device cannot be validated");
-    match error {
-        ControlError::Refused { status, .. } if status.is_client_error() => SessionCode::Internal,
-        ControlError::Refused { .. } | ControlError::Unreachable(_) => SessionCode::ControlUnavailable,
-    }
 }
 
 /// Starts a relay for each stream until the connection is gone; drains when told to.
@@ -150,6 +108,8 @@ async fn open_streams(
             () = shutdown.draining(), if deadline.is_none() => {
                 let jitter = config.drain_jitter.mul_f64(fresh_fraction());
                 tunnel.drain(jitter);
+                let within_ms = u64::try_from(config.drain_timeout.as_millis()).unwrap_or(u64::MAX);
+                tunnel.notice(Notice::Maintenance { within_ms });
                 let now = tokio::time::Instant::now();
                 deadline = Some((now + jitter, now + config.drain_timeout));
                 continue;
@@ -164,13 +124,13 @@ async fn open_streams(
             }
         };
         match event {
-            Some(Event::Opened { key, target, udp }) => {
+            Some(Event::Opened { key, target }) => {
                 let stream = tunnel.stream(key);
                 let (session, abort) = (Arc::clone(session), abort.clone());
                 relays.spawn(async move {
                     session.shared.metrics.streams.inc();
                     tokio::select! {
-                        ended = session.relay(stream, target, udp) => if let Err(code) = ended {
+                        ended = session.run(stream, target) => if let Err(code) = ended {
                             session.shared.metrics.refuse_stream(code.as_str());
                         },
                         () = abort.cancelled() => {}
@@ -182,6 +142,7 @@ async fn open_streams(
                 Event::Hello(_)
                 | Event::Accepted(_)
                 | Event::GoingAway { .. }
+                | Event::Notice(_)
                 | Event::Ended { .. }
                 | Event::Wake(_)
                 | Event::WakeAll,
@@ -208,40 +169,44 @@ async fn idle_or_due(tunnel: &Tunnel, times: Option<(tokio::time::Instant, tokio
 }
 
 impl Session {
-    async fn relay(&self, mut stream: TunnelStream, target: Target, udp: bool) -> Result<(), StreamCode> {
-        let dialled = if udp {
-            Err(StreamCode::Refused)
-        } else {
-            match egress::admit(target, &self.shared.egress).await {
-                Ok(target) => self.dial(target).await,
+    async fn run(&self, stream: TunnelStream, target: Option<Target>) -> Result<(), StreamCode> {
+        let ended = match target {
+            Some(target) => match self.dial(target).await {
+                Ok(node) => return self.relay(stream, node).await,
                 Err(code) => Err(code),
-            }
+            },
+            None => self.associate(&stream).await,
         };
-        match dialled {
-            Ok(node) => {
-                let idle = self.shared.relay.idle_timeout;
-                Relay::new(
-                    stream,
-                    node,
-                    &*self.account,
-                    Patience { idle, half_open: idle, linger: self.shared.relay.linger },
-                )
-                .run()
-                .await
-            }
-            Err(code) => {
-                stream.reset(code);
-                Err(code)
-            }
+        match ended {
+            Ok(()) => stream.finish(),
+            Err(code) => stream.reset(code),
         }
+        ended
+    }
+
+    async fn relay(&self, stream: TunnelStream, node: NodeStream) -> Result<(), StreamCode> {
+        let idle = self.shared.relay.idle_timeout;
+        let patience = Patience { idle, half_open: idle, linger: self.shared.relay.linger };
+        Relay::new(stream, node, &*self.account, patience).run().await
+    }
+
+    async fn associate(&self, stream: &TunnelStream) -> Result<(), StreamCode> {
+        let exit = self.exit();
+        let exit = self.shared.nodes.latest(&exit).unwrap_or(exit);
+        let node = exit.associate().await.map_err(|error| {
+            tracing::warn!(session = %self.id, node = %exit.id, %error, "no socket towards a node");
+            StreamCode::NodeDown
+        })?;
+        association::run(stream, &node, &self.account, &self.shared).await
     }
 
     fn exit(&self) -> Arc<Exit> {
         Arc::clone(&self.exit.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Connects to the session's node; if it cannot be reached, moves the session to another one and tries once more.
+    /// Checks the destination and connects to the session's node; if it cannot be reached, moves the session to another one and tries once more.
     async fn dial(&self, target: Target) -> Result<NodeStream, StreamCode> {
+        let target = egress::admit(target, &self.shared.egress).await?;
         let exit = self.exit();
         let exit = self.shared.nodes.latest(&exit).unwrap_or(exit);
         if let Some(stream) = self.try_dial(&exit, target.clone()).await {

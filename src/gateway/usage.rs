@@ -1,15 +1,15 @@
 //! Counts what sessions move, keeps it on disk and reports it (docs/04, "Accounting").
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use prometheus::IntCounter;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
+use super::account::Account;
 use super::control::{ControlClient, ControlError};
 use super::journal::{Entry, Journal};
 use super::metrics::GatewayMetrics;
@@ -17,99 +17,6 @@ use crate::api::{UsageReport, Verdict};
 use crate::config;
 use crate::frame::{SessionCode, Token};
 use crate::lifecycle::Shutdown;
-use crate::net::tunnel::{Meter, Tunnel};
-
-/// The counters of one session: billed payload bytes, cumulative.
-pub(crate) struct Account {
-    session: Uuid,
-    device: Uuid,
-    token: Token,
-    started_at: OffsetDateTime,
-    up: AtomicU64,
-    down: AtomicU64,
-    allowed: AtomicU64,
-    kept: AtomicU64,
-    settled: AtomicU64,
-    cut: OnceLock<SessionCode>,
-    tunnel: Tunnel,
-    total_up: IntCounter,
-    total_down: IntCounter,
-}
-
-impl Account {
-    /// An account that may spend `remaining` bytes, or any number.
-    pub(crate) fn new(
-        session: Uuid,
-        device: Uuid,
-        token: Token,
-        remaining: Option<u64>,
-        tunnel: Tunnel,
-        metrics: &GatewayMetrics,
-    ) -> Self {
-        Self {
-            session,
-            device,
-            token,
-            started_at: OffsetDateTime::now_utc(),
-            up: AtomicU64::new(0),
-            down: AtomicU64::new(0),
-            allowed: AtomicU64::new(remaining.unwrap_or(u64::MAX)),
-            kept: AtomicU64::new(u64::MAX),
-            settled: AtomicU64::new(0),
-            cut: OnceLock::new(),
-            tunnel,
-            total_up: metrics.bytes.with_label_values(&["up"]),
-            total_down: metrics.bytes.with_label_values(&["down"]),
-        }
-    }
-
-    fn enforce(&self) {
-        if self.spent() >= self.allowed.load(Ordering::Relaxed) {
-            self.cut(SessionCode::LimitReached);
-        }
-    }
-
-    fn spent(&self) -> u64 {
-        self.up.load(Ordering::Relaxed).saturating_add(self.down.load(Ordering::Relaxed))
-    }
-
-    /// Ends the session with a code; only the first counts.
-    pub(crate) fn cut(&self, code: SessionCode) {
-        if self.cut.set(code).is_ok() {
-            self.tunnel.close(Some(code), "");
-        }
-    }
-
-    /// Why the gateway ended the session, if it did.
-    pub(crate) fn cut_code(&self) -> Option<SessionCode> {
-        self.cut.get().copied()
-    }
-
-    fn entry(&self, ended_at: Option<OffsetDateTime>) -> Entry {
-        Entry {
-            session: self.session,
-            device: self.device,
-            up: self.up.load(Ordering::Relaxed),
-            down: self.down.load(Ordering::Relaxed),
-            started_at: self.started_at,
-            ended_at,
-        }
-    }
-}
-
-impl Meter for Account {
-    fn sent(&self, bytes: usize) {
-        self.up.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.total_up.inc_by(bytes as u64);
-        self.enforce();
-    }
-
-    fn received(&self, bytes: usize) {
-        self.down.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.total_down.inc_by(bytes as u64);
-        self.enforce();
-    }
-}
 
 /// All accounts of the gateway.
 pub(crate) struct Usage {
@@ -162,20 +69,20 @@ impl Usage {
 
     /// A session begins; it ends when the guard is dropped.
     pub(crate) fn begin<'a>(&'a self, account: &'a Arc<Account>) -> Open<'a> {
-        lock(&self.live).insert(account.session, Arc::clone(account));
-        lock(&self.tokens).insert(account.session, account.token.clone());
+        lock(&self.live).insert(account.session(), Arc::clone(account));
+        lock(&self.tokens).insert(account.session(), account.token().clone());
         self.metrics.sessions.inc();
         Open { usage: self, account }
     }
 
     /// A session is over and its counters stand still.
     fn end(&self, account: &Account) {
-        if lock(&self.live).remove(&account.session).is_none() {
+        if lock(&self.live).remove(&account.session()).is_none() {
             return;
         }
         self.metrics.sessions.dec();
-        lock(&self.over).insert(account.session, account.entry(Some(OffsetDateTime::now_utc())));
-        lock(&self.unkept).insert(account.session);
+        lock(&self.over).insert(account.session(), account.entry(Some(OffsetDateTime::now_utc())));
+        lock(&self.unkept).insert(account.session());
         self.news.notify_one();
     }
 
@@ -186,9 +93,7 @@ impl Usage {
 
     /// Bytes that the control plane has not heard of.
     pub(crate) fn unreported(&self) -> u64 {
-        let unsettled =
-            |account: &Arc<Account>| account.spent().saturating_sub(account.settled.load(Ordering::Relaxed));
-        let live: u64 = lock(&self.live).values().map(unsettled).sum();
+        let live: u64 = lock(&self.live).values().map(|account| account.unsettled()).sum();
         let over: u64 = lock(&self.over).values().map(|entry| entry.up.saturating_add(entry.down)).sum();
         live.saturating_add(over)
     }
@@ -333,16 +238,11 @@ impl Usage {
 
 /// Applies the control plane's word on a live session.
 fn instruct(account: &Account, entry: &Entry, verdict: &Verdict) {
-    let reported = entry.up.saturating_add(entry.down);
-    account.settled.store(reported, Ordering::Relaxed);
-    let allowed = verdict.remaining_bytes.map_or(u64::MAX, |left| reported.saturating_add(left));
-    account.allowed.store(allowed, Ordering::Relaxed);
-    if verdict.go_on {
-        account.enforce();
-    } else {
+    if !verdict.go_on {
         let code = verdict.code.as_deref().and_then(SessionCode::from_name);
         account.cut(code.unwrap_or(SessionCode::SessionKilled));
     }
+    account.settle(entry.up.saturating_add(entry.down), verdict.remaining_bytes);
 }
 
 fn view(entry: &Entry, token: Option<&Token>) -> UsageReport {

@@ -4,21 +4,23 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::session::Phase;
 use super::stream::Stream;
-use super::{Event, INITIAL_WINDOW, Received, Role, Session, SessionError, StreamKey};
+use super::{Event, Received, Role, Session, SessionError, StreamKey};
 use crate::frame::{Encoding, Frame, StreamCode, StreamId, Target, binary, json};
 
 const TINY: usize = 64;
 /// A smaller payload is copied, so that it does not hold the whole message in memory while it is queued.
 const WORTH_KEEPING: usize = 4 * 1024;
-const UNMEASURED_RTT: Duration = Duration::from_millis(100);
 
 impl Session {
     /// Takes one whole message of the peer's.
     pub fn handle_message(&mut self, mut message: Bytes, now: Instant) -> Result<(), SessionError> {
         self.heard(now);
+        if self.phase == Phase::Deciding {
+            self.early = self.early.saturating_add(message.len());
+        }
         match self.encoding {
             Encoding::V1 => {
-                let frame = json::decode(&message)?;
+                let frame = json::decode(&message, self.features)?;
                 self.handle_frame(frame, now)
             }
             Encoding::V2 => {
@@ -36,7 +38,7 @@ impl Session {
     fn handle_frame(&mut self, frame: Frame, now: Instant) -> Result<(), SessionError> {
         match (&self.phase, &frame) {
             (Phase::Closed, _) => return Ok(()),
-            (Phase::Greeting, Frame::Padding | Frame::Ping(_) | Frame::Pong(_) | Frame::Notice(_))
+            (Phase::Greeting, Frame::Padding(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Notice(_))
             | (Phase::Deciding | Phase::Open, _) => {}
             (Phase::Greeting, Frame::Hello(_)) if self.role == Role::Gateway => {}
             (Phase::Greeting, Frame::HelloOk(_) | Frame::Error { .. }) if self.role == Role::Client => {}
@@ -45,15 +47,23 @@ impl Session {
         match frame {
             Frame::Hello(hello) if self.role == Role::Gateway && self.phase == Phase::Greeting => {
                 self.phase = Phase::Deciding;
+                if self.encoding == Encoding::V1 {
+                    self.features = hello.features;
+                }
+                self.keep_alive(hello.keepalive);
                 self.events.push_back(Event::Hello(hello));
             }
             Frame::HelloOk(ok) if self.role == Role::Client && self.phase == Phase::Greeting => {
                 self.phase = Phase::Open;
+                if self.encoding == Encoding::V1 {
+                    self.features = ok.features;
+                }
                 self.events.push_back(Event::Accepted(ok));
             }
             Frame::Hello(_) => return Err(SessionError::Unexpected("hello")),
             Frame::HelloOk(_) => return Err(SessionError::Unexpected("hello_ok")),
             Frame::Error { code, .. } => self.ended(code),
+            Frame::StreamError { .. } => self.charge_tiny(0, now),
             Frame::GoAway { last, reconnect_in_ms, .. } => {
                 self.charge_tiny(0, now);
                 let reconnect_in = Duration::from_millis(reconnect_in_ms.into());
@@ -69,8 +79,22 @@ impl Session {
                 self.charge_tiny(0, now);
                 self.measured(bytes, now);
             }
-            Frame::Padding | Frame::Notice(_) => self.charge_tiny(0, now),
-            Frame::Open { id, target, payload, fin, udp } => self.handle_open(id, target, payload, fin, udp, now)?,
+            Frame::Padding(_) => self.charge_tiny(0, now),
+            Frame::Notice(notice) => {
+                self.charge_tiny(0, now);
+                if self.role == Role::Client {
+                    self.events.push_back(Event::Notice(notice));
+                }
+            }
+            Frame::Open { id, target, payload, fin, udp } => {
+                let key = self.handle_open(id, udp, now)?;
+                if let Some(key) = key {
+                    self.begin(key, target);
+                }
+                if key.is_some() && (fin || !payload.is_empty()) {
+                    self.handle_data(id, payload, fin, now)?;
+                }
+            }
             Frame::Data { id, payload, fin } => self.handle_data(id, payload, fin, now)?,
             Frame::Window { id, limit, .. } => {
                 self.charge_tiny(0, now);
@@ -82,25 +106,22 @@ impl Session {
                 }
                 self.handle_reset(id, code)?;
             }
-            Frame::Close { id } => {
+            Frame::Close { id, half } => {
                 if !self.resets.take(now) {
                     return Err(SessionError::Flood("stream_close"));
                 }
-                self.handle_close(id);
+                if half {
+                    self.handle_data(id, Bytes::new(), true, now)?;
+                } else {
+                    self.handle_close(id);
+                }
             }
         }
         Ok(())
     }
 
-    fn handle_open(
-        &mut self,
-        id: StreamId,
-        target: Option<Target>,
-        payload: Bytes,
-        fin: bool,
-        udp: bool,
-        now: Instant,
-    ) -> Result<(), SessionError> {
+    /// Takes up a stream, or refuses it.
+    fn handle_open(&mut self, id: StreamId, udp: bool, now: Instant) -> Result<Option<StreamKey>, SessionError> {
         if self.role == Role::Client {
             return Err(SessionError::Unexpected("a stream opened by the gateway"));
         }
@@ -111,32 +132,43 @@ impl Session {
             Encoding::V2 => StreamKey(id.0),
         };
         self.last_peer = self.last_peer.max(id);
-        let room = self.opens.take(now) && self.streams.len() < self.limits.streams;
+        let room = self.opens.take(now) && self.streams.len() < self.limits.streams && !self.is_under_pressure();
         if !room || self.draining {
             let code = if room { StreamCode::Cancelled } else { StreamCode::Limit };
             self.control.push_back(Frame::Reset { id, code });
-            return Ok(());
+            return Ok(None);
         }
-        let mut stream = Stream::new(id, self.encoding == Encoding::V2, now);
-        if target.is_none() {
-            stream.head = Some(BytesMut::new());
-        }
+        let mut stream = Stream::new(id, self.has_credit() && !udp, now);
+        stream.udp = udp;
         self.streams.insert(key, stream);
         if self.encoding == Encoding::V1 {
             self.ids.insert(id, key);
         }
-        if let Some(target) = target {
-            self.events.push_back(Event::Opened { key, target, udp });
+        Ok(Some(key))
+    }
+
+    /// Announces a new stream once its destination is known.
+    fn begin(&mut self, key: StreamKey, target: Option<Target>) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        match target {
+            _ if stream.udp => self.events.push_back(Event::Opened { key, target: None }),
+            Some(target) => self.events.push_back(Event::Opened { key, target: Some(target) }),
+            None => stream.head = Some(BytesMut::new()),
         }
-        if fin || !payload.is_empty() {
-            self.handle_data(id, payload, fin, now)?;
-        }
-        Ok(())
+    }
+
+    /// Whether as much waits for the other side as the pools are meant for.
+    fn is_under_pressure(&self) -> bool {
+        self.buffered >= self.limits.window_pool || self.limits.pool.is_full()
     }
 
     fn handle_data(&mut self, id: StreamId, payload: Bytes, fin: bool, now: Instant) -> Result<(), SessionError> {
         self.charge_tiny(payload.len(), now);
         let Some(key) = self.key_of(id)? else { return Ok(()) };
+        if self.streams.get(&key).is_some_and(|stream| stream.udp) {
+            self.handle_datagrams(key, &payload, fin);
+            return Ok(());
+        }
         let payload = match self.take_head(key, payload) {
             Ok(payload) => payload,
             Err(code) => {
@@ -162,6 +194,7 @@ impl Session {
             stream.incoming.progress = now;
         }
         self.buffered = self.buffered.saturating_add(payload.len() as u64);
+        self.limits.pool.hold(payload.len() as u64);
         stream.incoming.finished |= fin;
         if payload.len() < WORTH_KEEPING && !payload.is_empty() {
             stream.incoming.queue.push_back(Bytes::copy_from_slice(&payload));
@@ -185,7 +218,7 @@ impl Session {
             Ok(None) => Ok(Bytes::new()),
             Ok(Some((target, len))) => {
                 stream.head = None;
-                self.events.push_back(Event::Opened { key, target, udp: false });
+                self.events.push_back(Event::Opened { key, target: Some(target) });
                 let mut rest = payload;
                 rest.advance(len.saturating_sub(before));
                 Ok(rest)
@@ -236,6 +269,9 @@ impl Session {
             return Received::Reset(code);
         }
         if let Some(bytes) = stream.incoming.queue.pop_front() {
+            if stream.udp {
+                stream.incoming.consumed = stream.incoming.consumed.saturating_add(bytes.len() as u64);
+            }
             return Received::Data(bytes);
         }
         if stream.incoming.finished {
@@ -248,23 +284,34 @@ impl Session {
 
     /// The other side took `len` bytes: credit may be granted for as many.
     pub fn consumed(&mut self, key: StreamKey, len: usize, now: Instant) {
-        let len = len as u64;
-        let rtt = self.rtt.unwrap_or(UNMEASURED_RTT);
+        let has_credit = self.has_credit();
         let Some(stream) = self.streams.get_mut(&key) else { return };
-        self.buffered = self.buffered.saturating_sub(len);
+        if stream.udp {
+            return;
+        }
         let incoming = &mut stream.incoming;
-        incoming.consumed = incoming.consumed.saturating_add(len);
+        incoming.consumed = incoming.consumed.saturating_add(len as u64);
         incoming.progress = now;
-        if self.encoding == Encoding::V1 || incoming.finished || stream.reset.is_some() {
-            return;
+        let wants_credit = incoming.limit.saturating_sub(incoming.consumed) <= incoming.window.div_ceil(2);
+        let takes_credit = has_credit && !incoming.finished && stream.reset.is_none();
+        self.buffered = self.buffered.saturating_sub(len as u64);
+        self.limits.pool.release(len as u64);
+        if wants_credit && takes_credit {
+            self.grant(key, now);
         }
-        if incoming.limit.saturating_sub(incoming.consumed) > incoming.window.div_ceil(2) {
-            return;
-        }
-        let quick = incoming.granted_at.is_some_and(|at| now.saturating_duration_since(at) <= rtt.saturating_mul(2));
-        if quick {
-            let larger = incoming.window.saturating_mul(2).min(self.limits.window);
-            let growth = larger.saturating_sub(incoming.window).min(self.pool_left);
+    }
+
+    /// Grants a whole window, a larger one if half of the last was used up within a round trip.
+    fn grant(&mut self, key: StreamKey, now: Instant) {
+        let rtt = self.rtt.get();
+        let under_pressure = self.is_under_pressure();
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let incoming = &mut stream.incoming;
+        let soon = rtt.saturating_add(rtt.div_f64(4.0));
+        let quick = incoming.granted_at.is_some_and(|at| now.saturating_duration_since(at) <= soon);
+        if quick && !under_pressure {
+            let wanted = incoming.window.min(self.limits.window.saturating_sub(incoming.window));
+            let growth = self.limits.pool.take(wanted.min(self.pool_left.div_euclid(2)));
             incoming.window = incoming.window.saturating_add(growth);
             self.pool_left = self.pool_left.saturating_sub(growth);
         }
@@ -272,15 +319,18 @@ impl Session {
         incoming.limit = incoming.limit.max(incoming.consumed.saturating_add(incoming.window));
         let frame = Frame::Window { id: stream.id, consumed: incoming.consumed, limit: incoming.limit };
         self.control.push_back(frame);
-        if self.rtt.is_none() {
-            self.ping(now);
-        }
+        self.measure(now);
     }
 
-    pub(super) fn return_growth(&mut self, stream: &Stream) {
-        let growth = stream.incoming.window.saturating_sub(INITIAL_WINDOW);
+    /// Gives back what a stream that is over had of the pools.
+    pub(super) fn settle(&mut self, stream: &Stream) {
+        let growth = stream.growth();
         self.pool_left = self.pool_left.saturating_add(growth);
-        self.buffered = self.buffered.saturating_sub(stream.unconsumed());
+        self.limits.pool.give_back(growth);
+        if !stream.udp {
+            self.buffered = self.buffered.saturating_sub(stream.unconsumed());
+            self.limits.pool.release(stream.unconsumed());
+        }
     }
 
     /// The stream of a wire id; `None` for one that is over; an error for one that never was (v2).

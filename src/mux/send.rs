@@ -1,8 +1,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::pad::empty_message;
 use super::session::Closing;
 use super::{Capacity, Event, HEADROOM, Session, StreamKey, TRANSPORT_ROOM, Transmit};
-use crate::frame::{Encoding, Frame, binary, json};
+use crate::frame::{Encoding, Frame, StreamId, binary, json};
 
 /// Four TLS records hold a WebSocket header of 4 bytes, a frame header and this.
 const LONE_FRAME: usize = 4 * 16_384 - 12;
@@ -55,7 +56,7 @@ impl Session {
         self.schedule(key);
     }
 
-    fn schedule(&mut self, key: StreamKey) {
+    pub(super) fn schedule(&mut self, key: StreamKey) {
         if let Some(stream) = self.streams.get_mut(&key)
             && !stream.outgoing.scheduled
         {
@@ -66,8 +67,12 @@ impl Session {
 
     /// The next thing to write, if there is one: control frames first, then the streams in turn.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        if !self.control.is_empty() {
-            return Some(Transmit::Message(self.control_message()));
+        while !self.control.is_empty() {
+            let mut message = self.control_message();
+            if message.len() > TRANSPORT_ROOM {
+                self.append_padding(&mut message);
+                return Some(Transmit::Message(message));
+            }
         }
         if self.transport_ping {
             self.transport_ping = false;
@@ -77,7 +82,8 @@ impl Session {
             return Some(Transmit::Close(code));
         }
         while let Some(key) = self.ready.pop_front() {
-            if let Some(message) = self.stream_message(key) {
+            if let Some(mut message) = self.stream_message(key) {
+                self.append_padding(&mut message);
                 return Some(Transmit::Message(message));
             }
         }
@@ -89,7 +95,7 @@ impl Session {
         while let Some(frame) = self.control.pop_front() {
             match self.encoding {
                 Encoding::V1 => {
-                    json::encode(&frame, &mut (&mut message).writer());
+                    json::encode(&frame, self.features, &mut (&mut message).writer());
                     break;
                 }
                 Encoding::V2 => binary::encode(&frame, &mut message),
@@ -148,7 +154,11 @@ impl Session {
             Encoding::V1 => {
                 let payload = payload.freeze().slice(HEADROOM..);
                 let mut message = empty_message(len.saturating_mul(4).saturating_div(3).saturating_add(80));
-                json::encode(&Frame::Data { id, payload, fin: false }, &mut (&mut message).writer());
+                json::encode(
+                    &Frame::Data { id, payload, fin: false },
+                    self.features,
+                    &mut (&mut message).writer(),
+                );
                 message
             }
             Encoding::V2 => {
@@ -161,18 +171,15 @@ impl Session {
         })
     }
 
-    fn encode_finish(&self, id: crate::frame::StreamId) -> BytesMut {
+    fn encode_finish(&self, id: StreamId) -> BytesMut {
         let mut message = empty_message(64);
         match self.encoding {
-            Encoding::V1 => json::encode(&Frame::Close { id }, &mut (&mut message).writer()),
+            Encoding::V1 => {
+                let close = Frame::Close { id, half: self.has_half_close() };
+                json::encode(&close, self.features, &mut (&mut message).writer());
+            }
             Encoding::V2 => binary::encode(&Frame::Data { id, payload: Bytes::new(), fin: true }, &mut message),
         }
         message
     }
-}
-
-fn empty_message(capacity: usize) -> BytesMut {
-    let mut message = BytesMut::with_capacity(TRANSPORT_ROOM.saturating_add(capacity));
-    message.put_bytes(0, TRANSPORT_ROOM);
-    message
 }

@@ -5,9 +5,13 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::budget::Budget;
+use super::pad::Random;
 use super::stream::Stream;
+use super::timers::Rtt;
 use super::{Event, HEADROOM, Limits, OpenError, Role, SessionError, StreamKey};
-use crate::frame::{Encoding, Frame, Hello, HelloOk, SessionCode, StreamCode, StreamId, Target};
+use crate::frame::{
+    Encoding, Feature, Features, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId, Target,
+};
 
 const CONTROL_BACKLOG: usize = 256;
 
@@ -30,8 +34,10 @@ pub(super) struct Closing(pub(super) Option<SessionCode>);
 pub struct Session {
     pub(super) role: Role,
     pub(super) encoding: Encoding,
+    pub(super) features: Features,
     pub(super) limits: Arc<Limits>,
     pub(super) phase: Phase,
+    greeted: bool,
     pub(super) draining: bool,
     pub(super) streams: HashMap<StreamKey, Stream>,
     pub(super) ids: HashMap<StreamId, StreamKey>,
@@ -50,20 +56,26 @@ pub struct Session {
     pub(super) pings: Budget,
     pub(super) tiny: Budget,
     pub(super) paused_until: Option<Instant>,
-    pub(super) rtt: Option<Duration>,
-    ping_sent: Option<(u64, Instant)>,
-    ping_count: u64,
-    last_heard: Instant,
-    jitter: f64,
+    pub(super) early: usize,
+    pub(super) padding: VecDeque<(u16, u16)>,
+    pub(super) random: Random,
+    pub(super) rtt: Rtt,
+    pub(super) last_heard: Instant,
+    pub(super) ping_after: Duration,
+    pub(super) dead_after: Duration,
+    pub(super) jitter: f64,
 }
 
 impl Session {
-    /// A session at its start. `jitter` (0 to 1) spreads the pings of many sessions.
-    pub fn new(role: Role, encoding: Encoding, limits: Arc<Limits>, jitter: f64, now: Instant) -> Self {
+    /// A session at its start. `seed` makes its pings and its padding differ from those of others.
+    pub fn new(role: Role, encoding: Encoding, limits: Arc<Limits>, seed: u64, now: Instant) -> Self {
+        let mut random = Random::new(seed);
         Self {
             role,
             encoding,
+            features: if encoding == Encoding::V2 { Features::ALL } else { Features::NONE },
             phase: Phase::Greeting,
+            greeted: false,
             draining: false,
             streams: HashMap::new(),
             ids: HashMap::new(),
@@ -82,17 +94,26 @@ impl Session {
             pings: Budget::new(limits.pings_per_second, now),
             tiny: Budget::new(limits.tiny_frames_per_second, now),
             paused_until: None,
-            rtt: None,
-            ping_sent: None,
-            ping_count: 0,
+            early: 0,
+            padding: if role == Role::Gateway {
+                limits.padding.ranges().iter().copied().collect()
+            } else {
+                VecDeque::new()
+            },
+            jitter: random.fraction(),
+            random,
+            rtt: Rtt::default(),
             last_heard: now,
-            jitter: jitter.clamp(0.0, 1.0),
+            ping_after: limits.ping_after,
+            dead_after: limits.dead_after,
             limits,
         }
     }
 
-    /// Sends the client's `hello`.
+    /// Sends the client's `hello`; with v2 streams may be opened right behind it.
     pub fn hello(&mut self, hello: Hello) {
+        self.keep_alive(hello.keepalive);
+        self.greeted = true;
         self.control.push_back(Frame::Hello(Box::new(hello)));
     }
 
@@ -104,8 +125,15 @@ impl Session {
         }
     }
 
+    /// Tells the peer's user something, if the peer understands it.
+    pub fn notice(&mut self, notice: Notice) {
+        if self.phase == Phase::Open && self.features.has(Feature::Notice) {
+            self.control.push_back(Frame::Notice(notice));
+        }
+    }
+
     /// Ends the session with an error for the peer, or quietly without one. Streams are cancelled.
-    pub fn close(&mut self, code: Option<SessionCode>, message: &str) {
+    pub fn close(&mut self, code: Option<SessionCode>, message: &str, retry_after: Option<Duration>) {
         if self.phase == Phase::Closed {
             return;
         }
@@ -114,7 +142,8 @@ impl Session {
         if let Some(code) = code
             && self.role == Role::Gateway
         {
-            self.control.push_back(Frame::Error { code, message: message.to_owned() });
+            let retry_after_ms = retry_after.map(|wait| u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
+            self.control.push_back(Frame::Error { code, message: message.to_owned(), retry_after_ms });
         }
         self.closing = Some(Closing(code));
     }
@@ -134,42 +163,78 @@ impl Session {
         }
     }
 
-    /// Opens a stream to a destination with its first bytes (client).
+    /// Opens a stream to a destination with its first bytes, at most [`super::INITIAL_WINDOW`] (client).
     pub fn open(&mut self, target: &Target, payload: Bytes, now: Instant) -> Result<StreamKey, OpenError> {
-        if self.phase != Phase::Open || self.role != Role::Client {
+        let (id, key) = self.next_own()?;
+        let mut stream = Stream::new(id, self.has_credit(), now);
+        if self.features.has(Feature::Open) {
+            stream.outgoing.accepted = payload.len() as u64;
+            self.streams.insert(key, stream);
+            let target = Some(target.clone());
+            self.control.push_back(Frame::Open { id, target, payload, fin: false, udp: false });
+        } else {
+            self.streams.insert(key, stream);
+            self.control.push_back(Frame::Open { id, target: None, payload: Bytes::new(), fin: false, udp: false });
+            let mut head = BytesMut::zeroed(HEADROOM);
+            target.encode(&mut head);
+            head.extend_from_slice(&payload);
+            self.send(key, head);
+        }
+        Ok(key)
+    }
+
+    /// Opens a stream for datagrams (client).
+    pub fn open_udp(&mut self, now: Instant) -> Result<StreamKey, OpenError> {
+        if !self.features.has(Feature::Udp) {
+            return Err(OpenError::Unsupported);
+        }
+        let (id, key) = self.next_own()?;
+        let mut stream = Stream::new(id, false, now);
+        stream.udp = true;
+        self.streams.insert(key, stream);
+        let nowhere = (self.encoding == Encoding::V2).then(|| Target::Ip(([0, 0, 0, 0], 0).into()));
+        self.control.push_back(Frame::Open { id, target: nowhere, payload: Bytes::new(), fin: false, udp: true });
+        Ok(key)
+    }
+
+    fn next_own(&mut self) -> Result<(StreamId, StreamKey), OpenError> {
+        if self.role != Role::Client || !self.may_open() {
             return Err(OpenError::NotOpen);
         }
-        if self.streams.len() >= self.limits.streams {
-            return Err(OpenError::Limit);
-        }
         let id = StreamId(if self.last_own.0 == 0 { 1 } else { self.last_own.0.saturating_add(2) });
-        if id == self.last_own {
+        if self.streams.len() >= self.limits.streams || id == self.last_own {
             return Err(OpenError::Limit);
         }
         self.last_own = id;
         let key = match self.encoding {
-            Encoding::V1 => self.fresh_key(),
+            Encoding::V1 => {
+                let key = self.fresh_key();
+                self.ids.insert(id, key);
+                key
+            }
             Encoding::V2 => StreamKey(id.0),
         };
-        let mut stream = Stream::new(id, self.encoding == Encoding::V2, now);
-        match self.encoding {
-            Encoding::V1 => {
-                self.ids.insert(id, key);
-                self.streams.insert(key, stream);
-                self.control.push_back(Frame::Open { id, target: None, payload: Bytes::new(), fin: false, udp: false });
-                let mut head = BytesMut::zeroed(HEADROOM);
-                target.encode(&mut head);
-                head.extend_from_slice(&payload);
-                self.send(key, head);
+        Ok((id, key))
+    }
+
+    /// Whether [`Session::open`] may be called: with v2 as soon as `hello` was said (a few streams),
+    /// with v1 once it was answered.
+    pub fn may_open(&self) -> bool {
+        match self.phase {
+            Phase::Open => true,
+            Phase::Greeting => {
+                self.encoding == Encoding::V2 && self.greeted && self.streams.len() < self.limits.early_streams
             }
-            Encoding::V2 => {
-                stream.outgoing.accepted = payload.len() as u64;
-                self.streams.insert(key, stream);
-                let target = Some(target.clone());
-                self.control.push_back(Frame::Open { id, target, payload, fin: false, udp: false });
-            }
+            Phase::Deciding | Phase::Closed => false,
         }
-        Ok(key)
+    }
+
+    pub(super) fn has_credit(&self) -> bool {
+        self.features.has(Feature::Window)
+    }
+
+    pub(super) fn has_half_close(&self) -> bool {
+        self.features.has(Feature::Half)
     }
 
     /// Ends both directions of a stream at once.
@@ -179,6 +244,9 @@ impl Session {
             let id = stream.id;
             let known_to_peer = self.encoding == Encoding::V2 || self.ids.get(&id) == Some(&key);
             if known_to_peer && !(stream.outgoing.finished && stream.incoming.finished) {
+                if self.encoding == Encoding::V1 && self.role == Role::Gateway {
+                    self.control.push_back(Frame::StreamError { id, code, message: code.as_str().to_owned() });
+                }
                 self.control.push_back(Frame::Reset { id, code });
             }
             self.mark_reset(key, code);
@@ -198,8 +266,9 @@ impl Session {
     /// The owner of a stream is done with it; what it queued before [`Session::finish`] is still sent, otherwise the
     /// stream is cancelled.
     pub fn forget(&mut self, key: StreamKey) {
+        let half = self.has_half_close();
         let Some(stream) = self.streams.get_mut(&key) else { return };
-        let answered = stream.incoming.finished || self.encoding == Encoding::V1;
+        let answered = stream.incoming.finished || !half;
         if answered && stream.outgoing.finish {
             stream.incoming.ended = true;
             self.release(key);
@@ -216,7 +285,7 @@ impl Session {
     /// Drops a stream that is over in both directions.
     pub(super) fn release(&mut self, key: StreamKey) {
         let over = match self.streams.get(&key) {
-            Some(stream) if self.encoding == Encoding::V1 && self.role == Role::Gateway => {
+            Some(stream) if !self.has_half_close() && self.role == Role::Gateway => {
                 stream.is_over() || stream.outgoing.finished && self.is_closed_here(key)
             }
             Some(stream) => stream.is_over(),
@@ -226,7 +295,7 @@ impl Session {
             if self.ids.get(&stream.id) == Some(&key) {
                 self.ids.remove(&stream.id);
             }
-            self.return_growth(&stream);
+            self.settle(&stream);
             if !stream.incoming.ended {
                 self.events.push_back(Event::Wake(key));
             }
@@ -239,7 +308,7 @@ impl Session {
     }
 
     pub(super) fn can_half_close(&self) -> bool {
-        self.encoding == Encoding::V2 || self.role == Role::Gateway
+        self.has_half_close() || self.role == Role::Gateway
     }
 
     pub(super) fn fresh_key(&mut self) -> StreamKey {
@@ -255,10 +324,11 @@ impl Session {
 
     fn cancel_streams(&mut self) {
         self.phase = Phase::Closed;
-        self.streams.clear();
+        for (_, stream) in std::mem::take(&mut self.streams) {
+            self.settle(&stream);
+        }
         self.ids.clear();
         self.ready.clear();
-        self.buffered = 0;
         self.events.push_back(Event::WakeAll);
     }
 
@@ -269,15 +339,24 @@ impl Session {
 
     /// Whether the transport must not hand over more messages now.
     pub fn is_paused(&self) -> bool {
-        self.phase == Phase::Deciding
-            || self.phase == Phase::Closed
+        self.phase == Phase::Closed
             || self.paused_until.is_some()
             || self.control.len() >= CONTROL_BACKLOG
-            || self.is_full()
+            || self.is_unread()
     }
 
-    fn is_full(&self) -> bool {
-        self.encoding == Encoding::V1 && self.buffered >= self.limits.v1_buffer as u64
+    /// Whether the peer is not read for reasons that are not its silence.
+    pub(super) fn is_unread(&self) -> bool {
+        self.is_full() || self.is_early_full()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        !self.has_credit() && self.buffered >= self.limits.v1_buffer as u64
+    }
+
+    fn is_early_full(&self) -> bool {
+        self.phase == Phase::Deciding
+            && (self.early >= self.limits.early_bytes || self.streams.len() >= self.limits.early_streams)
     }
 
     /// Whether [`Session::poll_transmit`] has something.
@@ -288,14 +367,6 @@ impl Session {
     /// A ping of the transport's own arrived.
     pub fn charge_ping(&mut self, now: Instant) -> Result<(), SessionError> {
         if self.pings.take(now) { Ok(()) } else { Err(SessionError::Flood("ping")) }
-    }
-
-    /// The transport's own pong arrived.
-    pub fn pong(&mut self, now: Instant) {
-        self.charge_tiny(0, now);
-        if self.encoding == Encoding::V1 {
-            self.ping_sent = None;
-        }
     }
 
     /// Streams open now.
@@ -312,82 +383,10 @@ impl Session {
     pub fn is_closed(&self) -> bool {
         self.phase == Phase::Closed
     }
+}
 
-    /// A byte arrived from the peer.
-    pub fn heard(&mut self, now: Instant) {
-        self.last_heard = now;
-    }
-
-    pub(super) fn ping(&mut self, now: Instant) {
-        if self.ping_sent.is_some() {
-            return;
-        }
-        self.ping_count = self.ping_count.wrapping_add(1);
-        self.ping_sent = Some((self.ping_count, now));
-        match self.encoding {
-            Encoding::V1 => self.transport_ping = true,
-            Encoding::V2 => self.control.push_back(Frame::Ping(self.ping_count.to_be_bytes())),
-        }
-    }
-
-    pub(super) fn measured(&mut self, bytes: [u8; 8], now: Instant) {
-        if let Some((count, sent)) = self.ping_sent
-            && bytes == count.to_be_bytes()
-        {
-            self.ping_sent = None;
-            let sample = now.saturating_duration_since(sent);
-            self.rtt = Some(self.rtt.map_or(sample, |rtt| rtt.min(sample)));
-        }
-    }
-
-    /// When [`Session::handle_timeout`] wants to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.phase == Phase::Closed {
-            return None;
-        }
-        let full = if self.is_full() { self.first_stall() } else { None };
-        let keepalive = if self.ping_sent.is_some() || self.phase != Phase::Open {
-            self.last_heard.checked_add(self.limits.dead_after)
-        } else {
-            self.last_heard.checked_add(self.ping_after())
-        };
-        let keepalive = if self.is_full() { None } else { keepalive };
-        [full, keepalive, self.paused_until].into_iter().flatten().min()
-    }
-
-    fn ping_after(&self) -> Duration {
-        self.limits.ping_after.mul_f64(0.8 + 0.4 * self.jitter)
-    }
-
-    fn first_stall(&self) -> Option<Instant> {
-        let stalled = self.streams.values().filter(|stream| stream.unconsumed() > 0);
-        stalled.filter_map(|stream| stream.incoming.progress.checked_add(self.limits.v1_stall_timeout)).min()
-    }
-
-    /// Does what is due: pings, closes stalled v1 streams, ends a pause; an error if the peer is silent for too long.
-    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), SessionError> {
-        if self.paused_until.is_some_and(|until| until <= now) {
-            self.tiny.refill(now);
-            self.paused_until = None;
-        }
-        if self.is_full() {
-            self.last_heard = now;
-            let timeout = self.limits.v1_stall_timeout;
-            let stalled = self.streams.iter().filter(|(_, stream)| {
-                stream.unconsumed() > 0 && now.saturating_duration_since(stream.incoming.progress) >= timeout
-            });
-            let stalled: Vec<_> = stalled.map(|(key, _)| *key).collect();
-            for key in stalled {
-                self.reset(key, StreamCode::Timeout);
-            }
-        }
-        let silent = now.saturating_duration_since(self.last_heard);
-        if silent >= self.limits.dead_after {
-            return Err(SessionError::Silent(silent));
-        }
-        if silent >= self.ping_after() && self.phase == Phase::Open {
-            self.ping(now);
-        }
-        Ok(())
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.cancel_streams();
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Stream {
     pub(super) id: StreamId,
     /// Bytes of a v1 target that is not complete yet.
     pub(super) head: Option<BytesMut>,
+    /// It carries datagrams: no credit, the oldest are dropped.
+    pub(super) udp: bool,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     pub(super) reset: Option<StreamCode>,
@@ -53,6 +55,7 @@ impl Stream {
         Self {
             id,
             head: None,
+            udp: false,
             incoming: Incoming {
                 queue: VecDeque::new(),
                 received: 0,
@@ -82,6 +85,11 @@ impl Stream {
     /// Bytes that arrived and were not yet taken by the other side.
     pub(super) fn unconsumed(&self) -> u64 {
         self.incoming.received.saturating_sub(self.incoming.consumed)
+    }
+
+    /// Growth of the receive window beyond its initial size.
+    pub(super) fn growth(&self) -> u64 {
+        self.incoming.window.saturating_sub(INITIAL_WINDOW)
     }
 
     pub(super) fn is_over(&self) -> bool {

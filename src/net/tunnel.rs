@@ -7,12 +7,12 @@ mod stream;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::digest::fresh_fraction;
-use crate::frame::{Encoding, Hello, HelloOk, SessionCode, Target};
+use crate::digest::fresh_number;
+use crate::frame::{Encoding, Hello, HelloOk, Notice, Padding, SessionCode, Target};
 use crate::mux::{Event, Limits, OpenError, Role, Session, StreamKey};
 
 pub use driver::{Driver, Ended, Transport};
@@ -40,7 +40,7 @@ impl Tunnel {
     /// A tunnel at its start; [`Driver`] moves its bytes.
     pub fn new(role: Role, encoding: Encoding, limits: Arc<Limits>) -> Self {
         Self(Arc::new(Mutex::new(State {
-            session: Session::new(role, encoding, limits, fresh_fraction(), Instant::now()),
+            session: Session::new(role, encoding, limits, fresh_number(), Instant::now()),
             streams: HashMap::new(),
             events: VecDeque::new(),
             owner: None,
@@ -79,9 +79,17 @@ impl Tunnel {
         Poll::Pending
     }
 
-    /// Sends the client's `hello`.
-    pub fn hello(&self, hello: Hello) {
-        self.act(|session| session.hello(hello));
+    /// Sends the client's `hello`, padded by a scheme.
+    pub fn hello(&self, hello: Hello, padding: &Padding) {
+        self.act(|session| {
+            session.pad(padding);
+            session.hello(hello);
+        });
+    }
+
+    /// Pads the messages still to come by another scheme.
+    pub fn pad(&self, padding: &Padding) {
+        self.act(|session| session.pad(padding));
     }
 
     /// Consents to a `hello`.
@@ -91,17 +99,38 @@ impl Tunnel {
 
     /// Ends the session, with a code for the peer if there is one.
     pub fn close(&self, code: Option<SessionCode>, message: &str) {
-        self.act(|session| session.close(code, message));
+        self.act(|session| session.close(code, message, None));
+    }
+
+    /// Refuses the session for now.
+    pub fn refuse(&self, code: SessionCode, retry_after: Duration) {
+        self.act(|session| session.close(Some(code), code.as_str(), Some(retry_after)));
+    }
+
+    /// Tells the peer's user something, if the peer understands it.
+    pub fn notice(&self, notice: Notice) {
+        self.act(|session| session.notice(notice));
+    }
+
+    /// After how much idleness this side pings, and after how much silence it gives up.
+    pub fn patience(&self) -> (Duration, Duration) {
+        self.state().session.patience()
     }
 
     /// Refuses new streams and tells the peer to reconnect elsewhere.
-    pub fn drain(&self, reconnect_in: std::time::Duration) {
+    pub fn drain(&self, reconnect_in: Duration) {
         self.act(|session| session.drain(reconnect_in));
     }
 
     /// Opens a stream (client).
     pub fn open(&self, target: &Target, payload: Bytes) -> Result<TunnelStream, OpenError> {
         let key = self.act(|session| session.open(target, payload, Instant::now()))?;
+        Ok(TunnelStream::new(self.clone(), key))
+    }
+
+    /// Opens a stream for datagrams (client).
+    pub fn open_udp(&self) -> Result<TunnelStream, OpenError> {
+        let key = self.act(|session| session.open_udp(Instant::now()))?;
         Ok(TunnelStream::new(self.clone(), key))
     }
 
@@ -115,10 +144,10 @@ impl Tunnel {
         self.state().session.stream_count()
     }
 
-    /// Whether streams can be opened.
+    /// Whether streams may be opened: behind `hello` (v2) or its answer (v1).
     pub fn is_open(&self) -> bool {
         let state = self.state();
-        !state.gone && state.session.is_open()
+        !state.gone && state.session.may_open()
     }
 }
 
@@ -150,6 +179,7 @@ impl State {
                 | Event::Accepted(_)
                 | Event::Opened { .. }
                 | Event::GoingAway { .. }
+                | Event::Notice(_)
                 | Event::Ended { .. } => {
                     self.events.push_back(event);
                     for_owner = true;
@@ -168,7 +198,7 @@ impl State {
     }
 
     fn connection_gone(&mut self) {
-        self.session.close(None, "");
+        self.session.close(None, "", None);
         self.gone = true;
         self.settle();
         self.wake_streams();

@@ -6,7 +6,6 @@ use fastwebsockets::{Frame, OpCode, Payload, unmask};
 use crate::mux::TRANSPORT_ROOM;
 
 const CONTROL_MAX: usize = 125;
-const FRAGMENTS_MAX: usize = 4096;
 
 /// Which end of the connection this is; a client masks what it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +60,7 @@ impl Violation {
 pub struct Reader {
     side: Side,
     max: usize,
+    fragments_max: usize,
     partial: Option<(OpCode, BytesMut)>,
     fragments: usize,
 }
@@ -74,9 +74,9 @@ struct Header {
 }
 
 impl Reader {
-    /// Reads what the other side sends, messages of at most `max` bytes.
-    pub fn new(side: Side, max: usize) -> Self {
-        Self { side, max, partial: None, fragments: 0 }
+    /// Reads what the other side sends, messages of at most `max` bytes in at most `fragments_max` frames.
+    pub fn new(side: Side, max: usize, fragments_max: usize) -> Self {
+        Self { side, max, fragments_max, partial: None, fragments: 0 }
     }
 
     /// Takes the next message off `buf`; `Err(Ok(n))` when at least `n` bytes more are needed.
@@ -156,7 +156,7 @@ impl Reader {
             OpCode::Continuation => {
                 let Some((opcode, mut held)) = self.partial.take() else { return Err(Violation::Fragment) };
                 self.fragments += 1;
-                if self.fragments > FRAGMENTS_MAX {
+                if self.fragments > self.fragments_max {
                     return Err(Violation::Fragment);
                 }
                 held.extend_from_slice(&payload);

@@ -24,7 +24,7 @@ const CHUNK: usize = 16_383;
 /// An AEAD-2022 request without payload carries 1 to 900 bytes of padding.
 const PADDING_MAX: u64 = 900;
 
-fn context() -> &'static SharedContext {
+pub(super) fn context() -> &'static SharedContext {
     static CONTEXT: OnceLock<SharedContext> = OnceLock::new();
     CONTEXT.get_or_init(|| CipherContext::new_shared(ServerType::Local))
 }

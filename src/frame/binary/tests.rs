@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::frame::Token;
+use crate::frame::{Features, Padding, Token};
 
 fn bytes_of(frame: &Frame) -> Vec<u8> {
     let mut out = BytesMut::new();
@@ -18,9 +18,9 @@ fn frames_of(bytes: &[u8]) -> Result<Vec<Frame>, DecodeError> {
 fn literal_bytes_both_ways() {
     let id = StreamId(0x0102_0305);
     let cases: Vec<(Frame, &[u8])> = vec![
-        (Frame::HelloOk(HelloOk { session_id: "s".into() }), b"\x02\x00\x00\x12\x00\x00\x00\x00{\"session_id\":\"s\"}"),
+        (Frame::HelloOk(HelloOk { session_id: "s".into(), ..HelloOk::default() }), b"\x02\x00\x00\x12\x00\x00\x00\x00{\"session_id\":\"s\"}"),
         (
-            Frame::Error { code: SessionCode::LimitReached, message: "x".into() },
+            Frame::Error { code: SessionCode::LimitReached, message: "x".into(), retry_after_ms: None },
             b"\x03\x00\x00\x03\x00\x00\x00\x00\x00\x0bx",
         ),
         (Frame::Ping(*b"01234567"), b"\x04\x00\x00\x08\x00\x00\x00\x0001234567"),
@@ -29,8 +29,11 @@ fn literal_bytes_both_ways() {
             Frame::GoAway { last: StreamId(7), reconnect_in_ms: 500, code: SessionCode::GoingAway },
             b"\x06\x00\x00\x0a\x00\x00\x00\x00\x00\x00\x00\x07\x00\x00\x01\xf4\x00\x12",
         ),
-        (Frame::Padding, b"\x07\x00\x00\x00\x00\x00\x00\x00"),
-        (Frame::Notice(Bytes::from_static(b"{}")), b"\x08\x00\x00\x02\x00\x00\x00\x00{}"),
+        (Frame::Padding(3), b"\x07\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00"),
+        (
+            Frame::Notice(Notice::Maintenance { within_ms: 5 }),
+            b"\x08\x00\x00\x24\x00\x00\x00\x00{\"kind\":\"maintenance\",\"within_ms\":5}",
+        ),
         (
             Frame::Open {
                 id,
@@ -65,9 +68,26 @@ fn hello_round_trip() {
         region: "eu-1".into(),
         client_version: String::new(),
         platform: "linux".into(),
+        features: Features::ALL,
+        keepalive: Some(60),
     };
     let frame = Frame::Hello(Box::new(hello));
     assert_eq!(frames_of(&bytes_of(&frame)).unwrap(), [frame]);
+}
+
+#[test]
+fn consent_tells_the_padding_scheme() {
+    let padding = Some(Padding::documented());
+    let frame = Frame::HelloOk(HelloOk { session_id: "s".into(), padding, ..HelloOk::default() });
+    let bytes = bytes_of(&frame);
+    assert_eq!(bytes[HEADER_LEN..], *br#"{"session_id":"s","padding":[[64,512],[0,256],[0,256],[0,128]]}"#);
+    assert_eq!(frames_of(&bytes).unwrap(), [frame]);
+}
+
+#[test]
+fn news_of_an_unknown_kind() {
+    let frames = frames_of(b"\x08\x00\x00\x16\x00\x00\x00\x00{\"kind\":\"later\",\"x\":1}");
+    assert_eq!(frames.unwrap(), [Frame::Notice(Notice::Unknown)]);
 }
 
 #[test]
@@ -93,7 +113,7 @@ fn malformed() {
 fn reserved_bits_and_ignorable_types_are_ignored() {
     let frames = frames_of(b"\x90\xff\x00\x01\x00\x00\x00\x09x\x11\xfe\x00\x01\x00\x00\x00\x01a").unwrap();
     let data = Frame::Data { id: StreamId(1), payload: Bytes::from_static(b"a"), fin: false };
-    assert_eq!(frames, [Frame::Padding, data]);
+    assert_eq!(frames, [Frame::Padding(1), data]);
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub struct Transport {
     pub encoding: Encoding,
     /// Largest message in bytes.
     pub message_max: usize,
+    /// Most frames of a message.
+    pub fragments_max: usize,
     /// How long the last messages may take to leave.
     pub close_timeout: Duration,
 }
@@ -76,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             socket,
             tunnel,
             transport,
-            reader: Reader::new(transport.side, transport.message_max),
+            reader: Reader::new(transport.side, transport.message_max, transport.fragments_max),
             missing: 2usize.saturating_sub(read.len()),
             input: BytesMut::from(read),
             output: None,

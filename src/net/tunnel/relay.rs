@@ -27,18 +27,54 @@ thread_local! {
     static SPARE: RefCell<Option<BytesMut>> = const { RefCell::new(None) };
 }
 
-/// Counts payload bytes as the socket takes and gives them.
+/// Counts payload bytes as the socket takes and gives them, and paces them.
 pub trait Meter {
-    /// The socket took bytes of the tunnel's.
-    fn sent(&self, bytes: usize);
-    /// The socket gave bytes for the tunnel.
-    fn received(&self, bytes: usize);
+    /// The socket took bytes of the tunnel's; gives when it may take more, if not now.
+    fn sent(&self, bytes: usize) -> Option<Instant>;
+    /// The socket gave bytes for the tunnel; gives when it may give more, if not now.
+    fn received(&self, bytes: usize) -> Option<Instant>;
+    /// Most bytes to move at once.
+    fn piece(&self) -> usize;
 }
 
 /// Counts nothing.
 impl Meter for () {
-    fn sent(&self, _: usize) {}
-    fn received(&self, _: usize) {}
+    fn sent(&self, _: usize) -> Option<Instant> {
+        None
+    }
+
+    fn received(&self, _: usize) -> Option<Instant> {
+        None
+    }
+
+    fn piece(&self) -> usize {
+        CHUNK
+    }
+}
+
+/// A direction that waits for its rate.
+#[derive(Default)]
+struct Pause(Option<Pin<Box<Sleep>>>);
+
+impl Pause {
+    fn until(&mut self, at: Option<Instant>) {
+        if let Some(at) = at {
+            match &mut self.0 {
+                Some(sleep) => sleep.as_mut().reset(at),
+                None => self.0 = Some(Box::pin(tokio::time::sleep_until(at))),
+            }
+        }
+    }
+
+    /// Whether the time has not come.
+    fn holds(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(sleep) = &mut self.0 else { return false };
+        if sleep.as_mut().poll(cx).is_pending() {
+            return true;
+        }
+        self.0 = None;
+        false
+    }
 }
 
 /// How long a stream may stand still.
@@ -73,6 +109,8 @@ pub struct Relay<'a, S, M> {
     meter: &'a M,
     upload: Upload,
     download: Download,
+    up_pause: Pause,
+    down_pause: Pause,
     pending: Bytes,
     unflushed: usize,
     discarded: usize,
@@ -97,6 +135,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             meter,
             upload: Upload::Open,
             download: Download::Open,
+            up_pause: Pause::default(),
+            down_pause: Pause::default(),
             pending: Bytes::new(),
             unflushed: 0,
             discarded: 0,
@@ -180,7 +220,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             if matches!(self.upload, Upload::Done) {
                 return Ok(progress);
             }
-            if self.pending.is_empty() && matches!(self.upload, Upload::Open) && self.unflushed < CHUNK {
+            let wants_more = self.pending.is_empty() && matches!(self.upload, Upload::Open);
+            if wants_more && self.unflushed < self.meter.piece() && !self.up_pause.holds(cx) {
                 match self.stream.poll_receive(cx) {
                     Poll::Ready(Received::Data(bytes)) => self.pending = bytes,
                     Poll::Ready(Received::Finished) => self.upload = Upload::Finishing,
@@ -203,7 +244,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
                 return Ok(progress);
             }
             if self.unflushed > 0 {
-                self.meter.sent(self.unflushed);
+                self.up_pause.until(self.meter.sent(self.unflushed));
                 self.stream.consumed(self.unflushed);
                 self.unflushed = 0;
                 progress = true;
@@ -227,8 +268,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             Download::Discarding => return Ok(self.poll_discard(cx)),
             Download::Done => return Ok(false),
         }
+        if self.down_pause.holds(cx) {
+            return Ok(false);
+        }
         let room = match self.stream.poll_capacity(cx) {
-            Poll::Ready(Some(room)) => room,
+            Poll::Ready(Some(room)) => room.min(self.meter.piece()),
             Poll::Ready(None) => {
                 self.download = Download::Discarding;
                 return Ok(true);
@@ -250,7 +294,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
         }
         let read = buffer.len() - HEADROOM;
         if read > 0 {
-            self.meter.received(read);
+            self.down_pause.until(self.meter.received(read));
             if read < WORTH_KEEPING {
                 let copy = BytesMut::from(&buffer[..]);
                 buffer.truncate(HEADROOM);

@@ -1,11 +1,12 @@
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::{State, Tunnel};
-use crate::frame::StreamCode;
-use crate::mux::{Capacity, Received, StreamKey};
+use crate::frame::{Datagram, StreamCode, Target};
+use crate::mux::{Capacity, HEADROOM, Received, StreamKey};
 
 /// One stream of a tunnel; used by one task. Dropping it cancels what is not finished.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl TunnelStream {
     }
 
     /// Bytes, the end, or a reset.
-    pub fn poll_receive(&mut self, cx: &Context<'_>) -> Poll<Received> {
+    pub fn poll_receive(&self, cx: &Context<'_>) -> Poll<Received> {
         let mut state = self.tunnel.state();
         match state.session.receive(self.key) {
             Received::Nothing => {
@@ -44,7 +45,7 @@ impl TunnelStream {
     }
 
     /// Ready once the stream was reset or its session is over.
-    pub fn poll_gone(&mut self, cx: &Context<'_>) -> Poll<()> {
+    pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.tunnel.state();
         if state.session.is_gone(self.key) {
             return Poll::Ready(());
@@ -54,12 +55,12 @@ impl TunnelStream {
     }
 
     /// The destination took `len` bytes.
-    pub fn consumed(&mut self, len: usize) {
+    pub fn consumed(&self, len: usize) {
         self.tunnel.act(|session| session.consumed(self.key, len, Instant::now()));
     }
 
     /// How many bytes may be sent in one piece; `None` when the peer takes no more.
-    pub fn poll_capacity(&mut self, cx: &Context<'_>) -> Poll<Option<usize>> {
+    pub fn poll_capacity(&self, cx: &Context<'_>) -> Poll<Option<usize>> {
         let mut state = self.tunnel.state();
         match state.session.capacity(self.key) {
             Capacity::Bytes(len) => Poll::Ready(Some(len)),
@@ -72,17 +73,36 @@ impl TunnelStream {
     }
 
     /// Sends a payload that lies behind [`crate::mux::HEADROOM`] free bytes and fits the capacity.
-    pub fn send(&mut self, payload: BytesMut) {
+    pub fn send(&self, payload: BytesMut) {
         self.tunnel.act(|session| session.send(self.key, payload));
     }
 
+    /// The next frame of datagram records; `None` at the end of the stream.
+    pub async fn next_datagrams(&self) -> Option<Bytes> {
+        match poll_fn(|cx| self.poll_receive(cx)).await {
+            Received::Data(bytes) => Some(bytes),
+            Received::Finished | Received::Reset(_) | Received::Nothing => None,
+        }
+    }
+
+    /// Sends a datagram in a frame of its own; one that is too large is dropped.
+    pub fn send_datagram(&self, peer: &Target, payload: &[u8]) {
+        if payload.len() > Datagram::MAX_PAYLOAD {
+            return;
+        }
+        let mut frame = BytesMut::with_capacity(HEADROOM + Datagram::encoded_len(peer, payload.len()));
+        frame.resize(HEADROOM, 0);
+        Datagram::encode(peer, payload, &mut frame);
+        self.tunnel.act(|session| session.send_datagrams(self.key, frame));
+    }
+
     /// Ends this side's direction.
-    pub fn finish(&mut self) {
+    pub fn finish(&self) {
         self.tunnel.act(|session| session.finish(self.key));
     }
 
     /// Ends both directions with a reason.
-    pub fn reset(&mut self, code: StreamCode) {
+    pub fn reset(&self, code: StreamCode) {
         self.tunnel.act(|session| session.reset(self.key, code));
     }
 }

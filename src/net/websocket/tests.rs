@@ -27,7 +27,7 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn read(max: usize, bytes: &[u8]) -> Result<Vec<Incoming>, Violation> {
-    let mut reader = Reader::new(Side::Server, max);
+    let mut reader = Reader::new(Side::Server, max, 4096);
     let mut buf = BytesMut::from(bytes);
     let mut messages = Vec::new();
     loop {
@@ -73,7 +73,7 @@ fn violations() {
 
 #[test]
 fn a_declared_length_takes_no_memory() {
-    let mut reader = Reader::new(Side::Server, 1 << 20);
+    let mut reader = Reader::new(Side::Server, 1 << 20, 4096);
     let mut buf = BytesMut::from(&[0x82u8, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0][..]);
     let before = buf.capacity();
     assert_eq!(reader.next(&mut buf), Err(Ok(1 << 20)));
@@ -88,7 +88,7 @@ proptest! {
         message.extend_from_slice(&payload);
         let start = seal(&mut message, OpCode::Binary, side);
         let bytes = &message[start..];
-        let mut reader = Reader::new(other, 70_000);
+        let mut reader = Reader::new(other, 70_000, 4096);
         let mut buf = BytesMut::from(&bytes[..cut.min(bytes.len() - 1)]);
         prop_assert!(matches!(reader.next(&mut buf), Err(Ok(1..))));
         buf.extend_from_slice(&bytes[cut.min(bytes.len() - 1)..]);

@@ -1,0 +1,156 @@
+//! A stream of datagrams: one socket towards the node, a destination in every record (docs/04, "Datagrams").
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use super::account::Account;
+use super::{Shared, egress};
+
+use crate::frame::{Datagram, StreamCode, Target};
+use crate::net::tunnel::{Meter, TunnelStream};
+use crate::shadowsocks::NodeSocket;
+
+/// Moves datagrams both ways until the client ends the stream or nothing moves for a while.
+pub(super) async fn run(
+    stream: &TunnelStream,
+    node: &NodeSocket,
+    account: &Account,
+    shared: &Shared,
+) -> Result<(), StreamCode> {
+    let association = Association { stream, node, account, shared, begun: Instant::now(), active: AtomicU64::new(0) };
+    let (up, down) = (pin!(association.up()), pin!(association.down()));
+    tokio::select! {
+        () = up => Ok(()),
+        error = down => {
+            tracing::debug!(%error, "an association's socket failed");
+            Err(StreamCode::NodeDown)
+        }
+        () = association.idle(shared.relay.udp_idle_timeout) => Err(StreamCode::Timeout),
+    }
+}
+
+struct Association<'a> {
+    stream: &'a TunnelStream,
+    node: &'a NodeSocket,
+    account: &'a Account,
+    shared: &'a Shared,
+    begun: Instant,
+    /// Milliseconds from the start to the last datagram.
+    active: AtomicU64,
+}
+
+/// What a name led to, and until when that holds.
+type Names = HashMap<Target, (Result<Target, StreamCode>, Instant)>;
+
+/// A datagram that waits for the address of its destination.
+type Looking<'a> = Pin<Box<dyn Future<Output = (Datagram, Result<Target, StreamCode>)> + Send + 'a>>;
+
+impl Association<'_> {
+    async fn up(&self) {
+        let mut names = Names::new();
+        let mut looking = FuturesUnordered::<Looking<'_>>::new();
+        loop {
+            let mut frame = tokio::select! {
+                frame = self.stream.next_datagrams() => match frame {
+                    Some(frame) => frame,
+                    None => return,
+                },
+                Some((datagram, found)) = looking.next(), if !looking.is_empty() => {
+                    let Datagram { peer, payload } = datagram;
+                    self.send(found.clone(), &payload).await;
+                    if names.len() >= self.shared.relay.udp_names {
+                        names.clear();
+                    }
+                    names.insert(peer, (found, Instant::now() + self.shared.egress.name_ttl));
+                    continue;
+                }
+            };
+            loop {
+                let datagram = match Datagram::decode(&mut frame) {
+                    Ok(Some(datagram)) => datagram,
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::debug!(%error, "a malformed datagram record");
+                        self.shared.metrics.drop_datagram("malformed");
+                        break;
+                    }
+                };
+                self.moved();
+                match (&datagram.peer, names.get(&datagram.peer)) {
+                    (Target::Ip(_), _) => {
+                        let admitted = egress::admit(datagram.peer, &self.shared.egress).await;
+                        self.send(admitted, &datagram.payload).await;
+                    }
+                    (Target::Name(..), Some((found, until))) if *until > Instant::now() => {
+                        self.send(found.clone(), &datagram.payload).await;
+                    }
+                    (Target::Name(..), _) if looking.len() >= self.shared.relay.udp_names => {
+                        self.shared.metrics.drop_datagram("names");
+                    }
+                    (Target::Name(..), _) => looking.push(Box::pin(async move {
+                        let found = egress::admit(datagram.peer.clone(), &self.shared.egress).await;
+                        (datagram, found)
+                    })),
+                }
+            }
+        }
+    }
+
+    async fn send(&self, target: Result<Target, StreamCode>, payload: &[u8]) {
+        let target = match target {
+            Ok(target) => target,
+            Err(code) => return self.shared.metrics.drop_datagram(code.as_str()),
+        };
+        match self.node.send(&target, payload).await {
+            Ok(()) => pause(self.account.sent(payload.len())).await,
+            Err(error) => {
+                tracing::debug!(%error, "a datagram was not sent");
+                self.shared.metrics.drop_datagram("not_sent");
+            }
+        }
+    }
+
+    /// Ends only with the socket's failure; a refusal by the node's host is not one.
+    async fn down(&self) -> io::Error {
+        loop {
+            match poll_fn(|cx| self.node.poll_receive(cx)).await {
+                Ok(datagram) => {
+                    self.moved();
+                    self.stream.send_datagram(&datagram.peer, &datagram.payload);
+                    pause(self.account.received(datagram.payload.len())).await;
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) => return error,
+            }
+        }
+    }
+
+    fn moved(&self) {
+        let passed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.active.store(passed, Ordering::Relaxed);
+    }
+
+    async fn idle(&self, limit: Duration) {
+        loop {
+            let until = self.begun + Duration::from_millis(self.active.load(Ordering::Relaxed)) + limit;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
+
+async fn pause(until: Option<Instant>) {
+    if let Some(until) = until {
+        tokio::time::sleep_until(until).await;
+    }
+}

@@ -1,0 +1,123 @@
+//! The request that becomes a tunnel, or gets what a stranger gets (docs/03, "Transport").
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use hyper::{Request, Response, StatusCode};
+use uuid::Uuid;
+
+use super::Shared;
+use crate::frame::Encoding;
+
+const V1: &str = "httvps.v1";
+const V2: &str = "httvps.v2";
+const TOKEN: &str = "httvps.token.";
+const BEARER: &str = "Bearer ";
+
+/// What client and gateway agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Agreement {
+    pub(super) encoding: Encoding,
+    /// The device whose token the request carried.
+    pub(super) bearer: Option<Uuid>,
+}
+
+/// Where the service leaves the upgrade for the connection's task.
+pub(super) type Agreed = Arc<Mutex<Option<(UpgradeFut, Agreement)>>>;
+
+/// Agrees to a tunnel, or answers as if there were none.
+pub(super) fn respond(mut request: Request<Incoming>, shared: &Shared, agreed: &Agreed) -> Response<Empty<Bytes>> {
+    let Some((response, accepted)) = accept(&mut request, shared) else {
+        let mut response = Response::new(Empty::new());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        return response;
+    };
+    *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted);
+    response
+}
+
+type Accepted = (Response<Empty<Bytes>>, (UpgradeFut, Agreement));
+
+fn accept(request: &mut Request<Incoming>, shared: &Shared) -> Option<Accepted> {
+    if request.uri().path() != shared.tunnel.path || !is_upgrade_request(request) {
+        return None;
+    }
+    let (encoding, echo) = encoding_of(request)?;
+    let bearer = match bearer_of(request) {
+        Some(token) => Some(shared.keys.check(token).ok()?.sub),
+        None if shared.tunnel.require_bearer => return None,
+        None => None,
+    };
+    let (mut response, upgrade) = upgrade(&mut *request).ok()?;
+    if let Some(name) = echo {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+    }
+    Some((response, (upgrade, Agreement { encoding, bearer })))
+}
+
+fn offered<B>(request: &Request<B>) -> impl Iterator<Item = &str> {
+    let headers = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
+    headers.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// The encoding a client asks for, the newer if it offers both, and the name to echo.
+fn encoding_of<B>(request: &Request<B>) -> Option<(Encoding, Option<&'static str>)> {
+    let mut names = offered(request).filter(|name| !name.starts_with(TOKEN)).peekable();
+    if names.peek().is_none() {
+        return Some((Encoding::V1, None));
+    }
+    names.fold(None, |best, name| match name {
+        V2 => Some((Encoding::V2, Some(V2))),
+        V1 => best.or(Some((Encoding::V1, Some(V1)))),
+        _ => best,
+    })
+}
+
+/// The token of `Authorization`, or of the subprotocol that browsers can set.
+fn bearer_of<B>(request: &Request<B>) -> Option<&str> {
+    let authorization = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
+    match authorization {
+        Some(value) => Some(value.strip_prefix(BEARER).unwrap_or_default()),
+        None => offered(request).find_map(|name| name.strip_prefix(TOKEN)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offering(offered: &[&str]) -> Request<()> {
+        let mut request = Request::new(());
+        for value in offered {
+            request.headers_mut().append(SEC_WEBSOCKET_PROTOCOL, value.parse().unwrap());
+        }
+        request
+    }
+
+    #[test]
+    fn encodings_by_subprotocol() {
+        let ask = |offered: &[&str]| encoding_of(&offering(offered));
+        assert_eq!(ask(&[]), Some((Encoding::V1, None)));
+        assert_eq!(ask(&["httvps.v1, httvps.v2"]), Some((Encoding::V2, Some(V2))));
+        assert_eq!(ask(&["httvps.v2", "httvps.v1"]), Some((Encoding::V2, Some(V2))));
+        assert_eq!(ask(&["chat", "httvps.v1"]), Some((Encoding::V1, Some(V1))));
+        assert_eq!(ask(&["httvps.token.a.b.c"]), Some((Encoding::V1, None)));
+        assert_eq!(ask(&["httvps.v2, httvps.token.a.b.c"]), Some((Encoding::V2, Some(V2))));
+        assert_eq!(ask(&["chat"]), None);
+    }
+
+    #[test]
+    fn bearers_by_header_or_subprotocol() {
+        assert_eq!(bearer_of(&offering(&["httvps.v2"])), None);
+        assert_eq!(bearer_of(&offering(&["httvps.v2, httvps.token.a.b"])), Some("a.b"));
+        let mut request = offering(&["httvps.token.a.b"]);
+        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Bearer c.d"));
+        assert_eq!(bearer_of(&request), Some("c.d"));
+        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Basic x"));
+        assert_eq!(bearer_of(&request), Some(""), "another scheme is no token, and no lack of one");
+    }
+}

@@ -1,0 +1,40 @@
+use bytes::{Bytes, BytesMut};
+
+use super::{Event, HEADROOM, Session, StreamKey};
+
+impl Session {
+    /// Queues one frame of datagram records behind [`HEADROOM`] free bytes; the oldest make room for it.
+    pub fn send_datagrams(&mut self, key: StreamKey, payload: BytesMut) {
+        let queue_max = self.limits.udp_queue;
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let out = &mut stream.outgoing;
+        let len = payload.len().saturating_sub(HEADROOM);
+        if !stream.udp || len == 0 || stream.reset.is_some() || out.finish || out.finished {
+            return;
+        }
+        out.queued = out.queued.saturating_add(len);
+        out.queue.push_back(payload);
+        while out.queued > queue_max && out.queue.len() > 1 {
+            let dropped = out.queue.pop_front().map_or(0, |oldest| oldest.len().saturating_sub(HEADROOM));
+            out.queued = out.queued.saturating_sub(dropped);
+        }
+        self.schedule(key);
+    }
+
+    /// Takes one frame of datagram records from the peer; the oldest make room for it.
+    pub(super) fn handle_datagrams(&mut self, key: StreamKey, payload: &Bytes, fin: bool) {
+        let queue_max = self.limits.udp_queue as u64;
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let incoming = &mut stream.incoming;
+        incoming.finished |= fin;
+        if !payload.is_empty() {
+            incoming.received = incoming.received.saturating_add(payload.len() as u64);
+            incoming.queue.push_back(Bytes::copy_from_slice(payload));
+        }
+        while incoming.received.saturating_sub(incoming.consumed) > queue_max && incoming.queue.len() > 1 {
+            let dropped = incoming.queue.pop_front().map_or(0, |oldest| oldest.len());
+            incoming.consumed = incoming.consumed.saturating_add(dropped as u64);
+        }
+        self.events.push_back(Event::Wake(key));
+    }
+}
