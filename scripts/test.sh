@@ -11,6 +11,7 @@ find_tools() {
     missing=()
     [ -n "$initdb" ] || missing+=(postgresql)
     command -v ss-server >/dev/null || missing+=(shadowsocks-libev)
+    command -v dig >/dev/null || missing+=(bind9-dnsutils)
     [ -n "$python" ] || missing+=(python3-websockets)
 }
 

@@ -167,7 +167,7 @@ impl Session {
     pub fn open(&mut self, target: &Target, payload: Bytes, now: Instant) -> Result<StreamKey, OpenError> {
         let (id, key) = self.next_own()?;
         let mut stream = Stream::new(id, self.has_credit(), now);
-        if self.features.has(Feature::Open) {
+        if self.can_name(target) {
             stream.outgoing.accepted = payload.len() as u64;
             self.streams.insert(key, stream);
             let target = Some(target.clone());
@@ -181,6 +181,14 @@ impl Session {
             self.send(key, head);
         }
         Ok(key)
+    }
+
+    /// Whether OPEN can carry a destination: v1 writes it as text, which not every name survives.
+    fn can_name(&self, target: &Target) -> bool {
+        match self.encoding {
+            Encoding::V1 => self.features.has(Feature::Open) && Target::parse(&target.text()).as_ref() == Ok(target),
+            Encoding::V2 => true,
+        }
     }
 
     /// Opens a stream for datagrams (client).

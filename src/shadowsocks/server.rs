@@ -1,7 +1,10 @@
+mod datagrams;
+
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use ::shadowsocks::ServerConfig;
+use ::shadowsocks::{ServerAddr, ServerConfig};
 use ::shadowsocks::config::ServerType;
 use ::shadowsocks::context::Context;
 use ::shadowsocks::crypto::CipherKind;
@@ -9,6 +12,7 @@ use ::shadowsocks::relay::socks5::Address;
 use ::shadowsocks::relay::tcprelay::proxy_listener::ProxyListener;
 use ::shadowsocks::relay::tcprelay::proxy_stream::ProxyServerStream;
 use ::shadowsocks::relay::tcprelay::utils::copy_encrypted_bidirectional;
+use ::shadowsocks::relay::udprelay::proxy_socket::ProxySocket;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -18,6 +22,7 @@ use crate::lifecycle::Shutdown;
 /// A small Shadowsocks server for the demo and for tests; `allow` decides on every address after resolution.
 pub struct Server {
     listener: ProxyListener,
+    datagrams: datagrams::Node,
     method: CipherKind,
     allow: fn(SocketAddr) -> bool,
 }
@@ -25,10 +30,13 @@ pub struct Server {
 impl Server {
     /// Binds to a key's address.
     pub async fn bind(key: &NodeKey, allow: fn(SocketAddr) -> bool) -> Result<Self, String> {
-        let config: ServerConfig = key.server_config()?;
+        let mut config: ServerConfig = key.server_config()?;
         let context = Context::new_shared(ServerType::Server);
-        let listener = ProxyListener::bind(context, &config).await.map_err(|error| error.to_string())?;
-        Ok(Self { listener, method: config.method(), allow })
+        let listener = ProxyListener::bind(context.clone(), &config).await.map_err(|error| error.to_string())?;
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        config.set_addr(ServerAddr::SocketAddr(address));
+        let datagrams = ProxySocket::bind(context, &config).await.map_err(|error| error.to_string())?;
+        Ok(Self { listener, datagrams: Arc::new(datagrams), method: config.method(), allow })
     }
 
     /// Where it listens.
@@ -38,9 +46,10 @@ impl Server {
 
     /// Relays until aborted.
     pub async fn serve(self, shutdown: Shutdown) {
+        let datagrams = tokio::spawn(datagrams::serve(self.datagrams, self.allow));
         loop {
             let accepted = tokio::select! {
-                () = shutdown.aborted() => return,
+                () = shutdown.aborted() => return datagrams.abort(),
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {

@@ -19,20 +19,26 @@
 )]
 
 mod accounting;
+mod datagrams;
 mod database;
 mod demo;
 mod destination;
+mod early;
 mod egress;
 mod enforcement;
 mod layers;
+mod line;
 mod limits;
 mod mistakes;
 mod node;
+mod notices;
 mod process;
 mod python;
+mod raw;
 mod refusals;
 mod rest;
 mod schema;
 mod socks;
 mod transfer;
+mod vectors;
 mod world;

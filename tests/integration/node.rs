@@ -40,7 +40,7 @@ impl Node {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let key = NodeKey { host: "127.0.0.1".into(), port, method: method.into(), password: "correct horse".into() };
         let port_text = port.to_string();
-        let args = ["-s", "127.0.0.1", "-p", &port_text, "-k", &key.password, "-m", method, "-t", "600"];
+        let args = ["-s", "127.0.0.1", "-p", &port_text, "-k", &key.password, "-m", method, "-t", "600", "-u"];
         let child = Command::new("ss-server")
             .args(args)
             .stdout(Stdio::null())

@@ -194,6 +194,16 @@ fn a_padded_message_stays_within_the_largest() {
 }
 
 #[test]
+fn a_name_that_is_no_text_travels_in_the_payload() {
+    let mut pair = Pair::featured(Encoding::V1, Features::ALL, limits());
+    for name in ["::1", "a:b", "127.0.0.1", ""] {
+        let odd = Target::Name(name.into(), 443);
+        pair.client.open(&odd, Bytes::from_static(b"x"), pair.now).unwrap();
+        assert!(pair.carry_up().is_ok(), "{name}");
+    }
+}
+
+#[test]
 fn features_of_another_session_do_not_leak_into_a_plain_one() {
     let mut pair = Pair::open(Encoding::V1);
     assert_eq!(pair.client.open_udp(pair.now), Err(OpenError::Unsupported));
