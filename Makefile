@@ -1,9 +1,10 @@
 CARGO ?= cargo
 ARGS ?=
+FUZZ_SECONDS ?= 600
 -include .env
 export
 
-.PHONY: demo test lint bench migrate run-control run-gateway
+.PHONY: demo test lint bench soak migrate run-control run-gateway
 
 demo:
 	$(CARGO) run --locked -- demo $(ARGS)
@@ -17,7 +18,12 @@ lint:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
 bench:
-	scripts/test.sh $(CARGO) bench --locked --bench tunnel
+	scripts/bench.sh $(ARGS)
+
+soak:
+	scripts/autobahn.sh
+	scripts/fuzz.sh $(FUZZ_SECONDS)
+	scripts/bench.sh flood rate line
 
 migrate:
 	$(CARGO) run --release --locked -- migrate $(ARGS)

@@ -129,8 +129,8 @@ pub enum Event {
     GoingAway { last: StreamId, reconnect_in: Duration },
     /// The peer has news for the user.
     Notice(Notice),
-    /// The peer ended the session.
-    Ended { code: SessionCode },
+    /// The peer ended the session, and may have said when to come back.
+    Ended { code: SessionCode, retry_after: Option<Duration> },
     /// The stream has bytes, its end, or may be written again.
     Wake(StreamKey),
     /// Every stream has to look at its state.

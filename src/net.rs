@@ -4,6 +4,7 @@ pub mod buffered;
 pub mod http;
 pub mod listener;
 pub mod ops;
+pub mod pool;
 pub mod tls;
 pub mod tunnel;
 pub mod websocket;

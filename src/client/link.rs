@@ -33,8 +33,8 @@ pub(super) struct Link {
 }
 
 enum Outcome {
-    /// The gateway said why.
-    Told(SessionCode),
+    /// The gateway said why, and maybe when to come back.
+    Told(SessionCode, Option<Duration>),
     /// The connection failed or was lost.
     Lost(String),
     /// The gateway wants the next tunnel elsewhere or later.
@@ -89,10 +89,10 @@ impl Link {
                 wait = self.config.backoff_min;
             }
             let pause = match outcome {
-                Outcome::Told(code) if code.is_final() => return code,
-                Outcome::Told(code) => {
+                Outcome::Told(code, _) if code.is_final() => return code,
+                Outcome::Told(code, retry_after) => {
                     tracing::warn!(code = code.as_str(), "the gateway ended the session");
-                    wait
+                    retry_after.unwrap_or(wait).min(self.config.backoff_max)
                 }
                 Outcome::Lost(reason) => {
                     tracing::warn!(reason, "no tunnel");
@@ -137,7 +137,7 @@ impl Link {
                     *self.padding.lock().unwrap_or_else(PoisonError::into_inner) = padding;
                 }
             }
-            Ok(Some(Event::Ended { code })) => return (Outcome::Told(code), false),
+            Ok(Some(Event::Ended { code, retry_after })) => return (Outcome::Told(code, retry_after), false),
             Ok(_) => return (Outcome::Lost("closed before hello_ok".into()), false),
             Err(_) => return (Outcome::Lost("no answer to hello".into()), false),
         }
@@ -145,7 +145,7 @@ impl Link {
         up.send_replace(true);
         loop {
             match tunnel.next_event().await {
-                Some(Event::Ended { code }) => return (Outcome::Told(code), true),
+                Some(Event::Ended { code, retry_after }) => return (Outcome::Told(code, retry_after), true),
                 Some(Event::Notice(notice)) => tracing::warn!(?notice, "news from the gateway"),
                 Some(Event::GoingAway { reconnect_in, .. }) => {
                     guard.0 = None;

@@ -13,6 +13,9 @@ pub const MAX_MESSAGE: usize = 65_536;
 /// Most payload bytes of HELLO and `HELLO_OK`.
 pub const MAX_HELLO: usize = 32 * 1024;
 
+/// Most bytes of ERROR's text.
+const MAX_TEXT: usize = 1024;
+
 const HELLO: u8 = 0x01;
 const HELLO_OK: u8 = 0x02;
 const ERROR: u8 = 0x03;
@@ -108,7 +111,7 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
         Frame::Hello(hello) => put_json(out, HELLO, hello.as_ref()),
         Frame::HelloOk(ok) => put_json(out, HELLO_OK, ok),
         Frame::Error { code, message, .. } => {
-            let text = message.as_bytes().get(..MAX_DATA).unwrap_or(message.as_bytes());
+            let text = message.get(..message.floor_char_boundary(MAX_TEXT)).unwrap_or(message).as_bytes();
             put_header(out, ERROR, 0, text.len().saturating_add(2), StreamId(0));
             out.put_u16(code.number());
             out.put_slice(text);

@@ -21,6 +21,11 @@ struct Message<'a> {
     payload: Option<Cow<'a, str>>,
     #[serde(borrow)]
     code: Option<Cow<'a, str>>,
+}
+
+/// Fields that mean something only with a feature.
+#[derive(Default, Deserialize)]
+struct More<'a> {
     #[serde(borrow)]
     message: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -91,49 +96,53 @@ pub fn decode(text: &[u8], features: Features) -> Result<Frame, DecodeError> {
     Ok(match &*message.kind {
         "hello" => Frame::Hello(Box::new(object(text)?)),
         "hello_ok" => Frame::HelloOk(object(text)?),
-        "error" => decode_error(message)?,
+        "error" => decode_error(&message, &more(text, features)?, features)?,
         "notice" if features.has(Feature::Notice) => Frame::Notice(object(text)?),
-        "stream_open" => decode_open(&message, features)?,
+        "stream_open" => decode_open(&message, &more(text, features)?, features)?,
         "stream_data" => {
             let payload = message.payload.as_deref().ok_or(DecodeError::Field("payload"))?;
             Frame::Data { id: stream_id(&message)?, payload: base64(payload)?, fin: false }
         }
-        "stream_window" if features.has(Feature::Window) => Frame::Window {
-            id: stream_id(&message)?,
-            consumed: message.consumed.ok_or(DecodeError::Field("consumed"))?,
-            limit: message.limit.ok_or(DecodeError::Field("limit"))?,
-        },
-        "stream_close" => decode_close(&message, features)?,
+        "stream_window" if features.has(Feature::Window) => {
+            let more = more(text, features)?;
+            let consumed = more.consumed.ok_or(DecodeError::Field("consumed"))?;
+            Frame::Window { id: stream_id(&message)?, consumed, limit: more.limit.ok_or(DecodeError::Field("limit"))? }
+        }
+        "stream_close" => decode_close(&message, &more(text, features)?, features)?,
         _ => return Err(DecodeError::UnknownMessage),
     })
 }
 
-fn decode_error(message: Message) -> Result<Frame, DecodeError> {
-    let code = message.code.as_deref().ok_or(DecodeError::Field("code"))?;
-    let text = message.message.as_deref().unwrap_or(code).to_owned();
-    if message.stream_id.is_some() {
-        let code = StreamCode::from_name(code).unwrap_or(StreamCode::Cancelled);
-        return Ok(Frame::StreamError { id: stream_id(&message)?, code, message: text });
-    }
-    let code = SessionCode::from_name(code).unwrap_or(SessionCode::Internal);
-    Ok(Frame::Error { code, message: text, retry_after_ms: message.retry_after_ms })
+fn more(text: &[u8], features: Features) -> Result<More<'_>, DecodeError> {
+    if features.is_empty() { Ok(More::default()) } else { object(text) }
 }
 
-fn decode_open(message: &Message, features: Features) -> Result<Frame, DecodeError> {
+fn decode_error(message: &Message, more: &More, features: Features) -> Result<Frame, DecodeError> {
+    let code = message.code.as_deref().ok_or(DecodeError::Field("code"))?;
+    let text = more.message.as_deref().unwrap_or(code).to_owned();
+    if message.stream_id.is_some() && features.has(Feature::Error) {
+        let code = StreamCode::from_name(code).unwrap_or(StreamCode::Cancelled);
+        return Ok(Frame::StreamError { id: stream_id(message)?, code, message: text });
+    }
+    let code = SessionCode::from_name(code).unwrap_or(SessionCode::Internal);
+    Ok(Frame::Error { code, message: text, retry_after_ms: more.retry_after_ms })
+}
+
+fn decode_open(message: &Message, more: &More, features: Features) -> Result<Frame, DecodeError> {
     let id = stream_id(message)?;
-    let udp = features.has(Feature::Udp) && message.network.as_deref() == Some(UDP);
+    let udp = features.has(Feature::Udp) && more.network.as_deref() == Some(UDP);
     let open = features.has(Feature::Open);
-    let target = message.target.as_deref().filter(|_| open).map(Target::parse).transpose()?;
+    let target = more.target.as_deref().filter(|_| open).map(Target::parse).transpose()?;
     let payload = message.payload.as_deref().filter(|_| open).map(base64).transpose()?;
     Ok(Frame::Open { id, target, payload: payload.unwrap_or_default(), fin: false, udp })
 }
 
-fn decode_close(message: &Message, features: Features) -> Result<Frame, DecodeError> {
+fn decode_close(message: &Message, more: &More, features: Features) -> Result<Frame, DecodeError> {
     let id = stream_id(message)?;
     if let Some(code) = message.code.as_deref().filter(|_| features.has(Feature::Code)) {
         return Ok(Frame::Reset { id, code: StreamCode::from_name(code).unwrap_or(StreamCode::Cancelled) });
     }
-    Ok(Frame::Close { id, half: features.has(Feature::Half) && message.half == Some(true) })
+    Ok(Frame::Close { id, half: features.has(Feature::Half) && more.half == Some(true) })
 }
 
 fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, DecodeError> {

@@ -106,6 +106,9 @@ impl Target {
             return Ok(Self::Ip(address));
         }
         let (host, port) = text.rsplit_once(':').ok_or(TargetError::Text)?;
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(TargetError::Text);
+        }
         let port = port.parse().map_err(|_| TargetError::Text)?;
         if host.is_empty() || host.len() > 255 || host.contains([':', '[', ']']) {
             return Err(TargetError::Text);
@@ -182,7 +185,7 @@ mod tests {
         for text in ["a.b:80", "[::1]:80", "1.2.3.4:5"] {
             assert_eq!(Target::parse(text).unwrap().text(), text);
         }
-        for bad in ["a", "a:", ":1", "a:65536", "::1:80", ""] {
+        for bad in ["a", "a:", ":1", "a:+1", "a:65536", "::1:80", ""] {
             assert_eq!(Target::parse(bad), Err(TargetError::Text), "{bad}");
         }
         assert_eq!(format!("{:?}", Target::Name("secret".into(), 1)), "<redacted>");

@@ -2,20 +2,29 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Event, HEADROOM, Session, StreamKey};
 
+/// What a frame costs to hold beside its bytes.
+const OVERHEAD: u64 = 128;
+
+/// What a waiting frame of datagrams counts for.
+pub(super) fn charge(len: usize) -> u64 {
+    OVERHEAD.saturating_add(len as u64)
+}
+
 impl Session {
     /// Queues one frame of datagram records behind [`HEADROOM`] free bytes; the oldest make room for it.
     pub fn send_datagrams(&mut self, key: StreamKey, payload: BytesMut) {
         let queue_max = self.limits.udp_queue;
+        let cost = |len: usize| usize::try_from(charge(len)).unwrap_or(usize::MAX);
         let Some(stream) = self.streams.get_mut(&key) else { return };
         let out = &mut stream.outgoing;
         let len = payload.len().saturating_sub(HEADROOM);
         if !stream.udp || len == 0 || stream.reset.is_some() || out.finish || out.finished {
             return;
         }
-        out.queued = out.queued.saturating_add(len);
+        out.queued = out.queued.saturating_add(cost(len));
         out.queue.push_back(payload);
         while out.queued > queue_max && out.queue.len() > 1 {
-            let dropped = out.queue.pop_front().map_or(0, |oldest| oldest.len().saturating_sub(HEADROOM));
+            let dropped = out.queue.pop_front().map_or(0, |oldest| cost(oldest.len().saturating_sub(HEADROOM)));
             out.queued = out.queued.saturating_sub(dropped);
         }
         self.schedule(key);
@@ -27,14 +36,18 @@ impl Session {
         let Some(stream) = self.streams.get_mut(&key) else { return };
         let incoming = &mut stream.incoming;
         incoming.finished |= fin;
-        if !payload.is_empty() {
-            incoming.received = incoming.received.saturating_add(payload.len() as u64);
-            incoming.queue.push_back(Bytes::copy_from_slice(payload));
+        if !payload.is_empty() && !incoming.ended {
+            incoming.received = incoming.received.saturating_add(charge(payload.len()));
+            incoming.push_whole(Bytes::copy_from_slice(payload));
         }
-        while incoming.received.saturating_sub(incoming.consumed) > queue_max && incoming.queue.len() > 1 {
-            let dropped = incoming.queue.pop_front().map_or(0, |oldest| oldest.len());
-            incoming.consumed = incoming.consumed.saturating_add(dropped as u64);
+        while incoming.received.saturating_sub(incoming.consumed) > queue_max && incoming.pieces() > 1 {
+            let dropped = incoming.pop().map_or(0, |oldest| charge(oldest.len()));
+            incoming.consumed = incoming.consumed.saturating_add(dropped);
         }
         self.events.push_back(Event::Wake(key));
+        if fin {
+            self.free_id(key);
+            self.release(key);
+        }
     }
 }

@@ -2,14 +2,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::datagrams::charge;
 use super::session::Phase;
 use super::stream::Stream;
 use super::{Event, Received, Role, Session, SessionError, StreamKey};
 use crate::frame::{Encoding, Frame, StreamCode, StreamId, Target, binary, json};
 
 const TINY: usize = 64;
-/// A smaller payload is copied, so that it does not hold the whole message in memory while it is queued.
-const WORTH_KEEPING: usize = 4 * 1024;
 
 impl Session {
     /// Takes one whole message of the peer's.
@@ -20,7 +19,9 @@ impl Session {
         }
         match self.encoding {
             Encoding::V1 => {
-                let frame = json::decode(&message, self.features)?;
+                let unanswered = self.phase == Phase::Greeting && self.role == Role::Client;
+                let features = if unanswered { self.wanted } else { self.features };
+                let frame = json::decode(&message, features)?;
                 self.handle_frame(frame, now)
             }
             Encoding::V2 => {
@@ -41,7 +42,8 @@ impl Session {
             (Phase::Greeting, Frame::Padding(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Notice(_))
             | (Phase::Deciding | Phase::Open, _) => {}
             (Phase::Greeting, Frame::Hello(_)) if self.role == Role::Gateway => {}
-            (Phase::Greeting, Frame::HelloOk(_) | Frame::Error { .. }) if self.role == Role::Client => {}
+            (Phase::Greeting, Frame::HelloOk(_) | Frame::Error { .. } | Frame::Reset { .. })
+                if self.role == Role::Client => {}
             (Phase::Greeting, _) => return Err(SessionError::Unexpected("a frame before `hello`")),
         }
         match frame {
@@ -62,7 +64,9 @@ impl Session {
             }
             Frame::Hello(_) => return Err(SessionError::Unexpected("hello")),
             Frame::HelloOk(_) => return Err(SessionError::Unexpected("hello_ok")),
-            Frame::Error { code, .. } => self.ended(code),
+            Frame::Error { code, retry_after_ms, .. } => {
+                self.ended(code, retry_after_ms.map(|wait| Duration::from_millis(wait.into())));
+            }
             Frame::StreamError { .. } => self.charge_tiny(0, now),
             Frame::GoAway { last, reconnect_in_ms, .. } => {
                 self.charge_tiny(0, now);
@@ -134,8 +138,7 @@ impl Session {
         self.last_peer = self.last_peer.max(id);
         let room = self.opens.take(now) && self.streams.len() < self.limits.streams && !self.is_under_pressure();
         if !room || self.draining {
-            let code = if room { StreamCode::Cancelled } else { StreamCode::Limit };
-            self.control.push_back(Frame::Reset { id, code });
+            self.refuse(id, if room { StreamCode::Cancelled } else { StreamCode::Limit });
             return Ok(None);
         }
         let mut stream = Stream::new(id, self.has_credit() && !udp, now);
@@ -182,27 +185,33 @@ impl Session {
             return Ok(());
         }
         let incoming = &mut stream.incoming;
-        incoming.received = incoming.received.saturating_add(payload.len() as u64);
-        if incoming.received > incoming.limit {
+        let received = incoming.received.saturating_add(payload.len() as u64);
+        if received > incoming.limit {
             return Err(SessionError::FlowControl(id));
         }
+        if incoming.ended {
+            incoming.finished |= fin;
+            self.free_id(key);
+            self.release(key);
+            return Ok(());
+        }
+        incoming.received = received;
         if incoming.granted_at.is_none() {
             incoming.granted_at = Some(now);
         }
-        let was_idle = incoming.queue.is_empty();
+        let was_idle = incoming.is_empty();
         if stream.unconsumed() == payload.len() as u64 {
             stream.incoming.progress = now;
         }
         self.buffered = self.buffered.saturating_add(payload.len() as u64);
         self.limits.pool.hold(payload.len() as u64);
         stream.incoming.finished |= fin;
-        if payload.len() < WORTH_KEEPING && !payload.is_empty() {
-            stream.incoming.queue.push_back(Bytes::copy_from_slice(&payload));
-        } else if !payload.is_empty() {
-            stream.incoming.queue.push_back(payload);
-        }
+        stream.incoming.push(payload);
         if was_idle && stream.head.is_none() {
             self.events.push_back(Event::Wake(key));
+        }
+        if fin {
+            self.free_id(key);
         }
         Ok(())
     }
@@ -240,8 +249,12 @@ impl Session {
 
     fn handle_reset(&mut self, id: StreamId, code: StreamCode) -> Result<(), SessionError> {
         let Some(key) = self.key_of(id)? else { return Ok(()) };
+        self.ids.remove(&id);
         self.mark_reset(key, code);
         self.events.push_back(Event::Wake(key));
+        if self.streams.get(&key).is_some_and(|stream| stream.head.is_some() || stream.incoming.ended) {
+            self.release(key);
+        }
         Ok(())
     }
 
@@ -259,6 +272,9 @@ impl Session {
         stream.outgoing.queue.clear();
         stream.outgoing.queued = 0;
         self.events.push_back(Event::Wake(key));
+        if stream.incoming.ended {
+            self.release(key);
+        }
     }
 
     /// What a stream has for its owner.
@@ -268,9 +284,9 @@ impl Session {
             self.release(key);
             return Received::Reset(code);
         }
-        if let Some(bytes) = stream.incoming.queue.pop_front() {
+        if let Some(bytes) = stream.incoming.pop() {
             if stream.udp {
-                stream.incoming.consumed = stream.incoming.consumed.saturating_add(bytes.len() as u64);
+                stream.incoming.consumed = stream.incoming.consumed.saturating_add(charge(bytes.len()));
             }
             return Received::Data(bytes);
         }
@@ -294,8 +310,12 @@ impl Session {
         incoming.progress = now;
         let wants_credit = incoming.limit.saturating_sub(incoming.consumed) <= incoming.window.div_ceil(2);
         let takes_credit = has_credit && !incoming.finished && stream.reset.is_none();
+        let was_full = self.is_full();
         self.buffered = self.buffered.saturating_sub(len as u64);
         self.limits.pool.release(len as u64);
+        if was_full && !self.is_full() {
+            self.heard(now);
+        }
         if wants_credit && takes_credit {
             self.grant(key, now);
         }

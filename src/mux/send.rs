@@ -1,5 +1,6 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::datagrams::charge;
 use super::pad::empty_message;
 use super::session::Closing;
 use super::{Capacity, Event, HEADROOM, Session, StreamKey, TRANSPORT_ROOM, Transmit};
@@ -112,10 +113,11 @@ impl Session {
         let out = &mut stream.outgoing;
         let Some(payload) = out.queue.pop_front() else {
             out.scheduled = false;
-            if out.finish && !out.finished {
+            if out.finish && !out.finished && stream.reset.is_none() {
                 out.finished = true;
                 let id = stream.id;
                 let message = self.encode_finish(id);
+                self.free_id(key);
                 self.release(key);
                 return Some(message);
             }
@@ -126,7 +128,7 @@ impl Session {
             out.deficit = out.deficit.saturating_add(self.limits.quantum);
         }
         out.deficit = out.deficit.saturating_sub(len);
-        out.queued = out.queued.saturating_sub(len);
+        out.queued = out.queued.saturating_sub(if stream.udp { usize::try_from(charge(len)).unwrap_or(len) } else { len });
         let last = out.queue.is_empty();
         let fin = last && out.finish && self.encoding == Encoding::V2;
         out.finished |= fin;

@@ -14,6 +14,8 @@ use crate::frame::{
 };
 
 const CONTROL_BACKLOG: usize = 256;
+/// Most first bytes in OPEN itself.
+const OPEN_PAYLOAD: usize = 32 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -35,6 +37,8 @@ pub struct Session {
     pub(super) role: Role,
     pub(super) encoding: Encoding,
     pub(super) features: Features,
+    /// What a v1 client asked for and reads until it is answered.
+    pub(super) wanted: Features,
     pub(super) limits: Arc<Limits>,
     pub(super) phase: Phase,
     greeted: bool,
@@ -106,6 +110,7 @@ impl Session {
             last_heard: now,
             ping_after: limits.ping_after,
             dead_after: limits.dead_after,
+            wanted: Features::NONE,
             limits,
         }
     }
@@ -113,6 +118,7 @@ impl Session {
     /// Sends the client's `hello`; with v2 streams may be opened right behind it.
     pub fn hello(&mut self, hello: Hello) {
         self.keep_alive(hello.keepalive);
+        self.wanted = hello.features;
         self.greeted = true;
         self.control.push_back(Frame::Hello(Box::new(hello)));
     }
@@ -168,10 +174,15 @@ impl Session {
         let (id, key) = self.next_own()?;
         let mut stream = Stream::new(id, self.has_credit(), now);
         if self.can_name(target) {
-            stream.outgoing.accepted = payload.len() as u64;
+            let mut first = payload;
+            let rest = first.split_off(first.len().min(OPEN_PAYLOAD));
+            stream.outgoing.accepted = first.len() as u64;
             self.streams.insert(key, stream);
             let target = Some(target.clone());
-            self.control.push_back(Frame::Open { id, target, payload, fin: false, udp: false });
+            self.control.push_back(Frame::Open { id, target, payload: first, fin: false, udp: false });
+            let mut head = BytesMut::zeroed(HEADROOM);
+            head.extend_from_slice(&rest);
+            self.send(key, head);
         } else {
             self.streams.insert(key, stream);
             self.control.push_back(Frame::Open { id, target: None, payload: Bytes::new(), fin: false, udp: false });
@@ -252,15 +263,20 @@ impl Session {
             let id = stream.id;
             let known_to_peer = self.encoding == Encoding::V2 || self.ids.get(&id) == Some(&key);
             if known_to_peer && !(stream.outgoing.finished && stream.incoming.finished) {
-                if self.encoding == Encoding::V1 && self.role == Role::Gateway {
-                    self.control.push_back(Frame::StreamError { id, code, message: code.as_str().to_owned() });
-                }
-                self.control.push_back(Frame::Reset { id, code });
+                self.refuse(id, code);
             }
             self.mark_reset(key, code);
             self.events.push_back(Event::Wake(key));
         }
         self.release(key);
+    }
+
+    /// Tells the peer that a stream is reset.
+    pub(super) fn refuse(&mut self, id: StreamId, code: StreamCode) {
+        if self.encoding == Encoding::V1 && self.role == Role::Gateway && self.features.has(Feature::Error) {
+            self.control.push_back(Frame::StreamError { id, code, message: code.as_str().to_owned() });
+        }
+        self.control.push_back(Frame::Reset { id, code });
     }
 
     pub(super) fn mark_reset(&mut self, key: StreamKey, code: StreamCode) {
@@ -271,17 +287,31 @@ impl Session {
         }
     }
 
-    /// The owner of a stream is done with it; what it queued before [`Session::finish`] is still sent, otherwise the
-    /// stream is cancelled.
+    /// The owner of a stream is done with it. What it queued before [`Session::finish`] is still sent, and what the peer
+    /// still says is dropped; without a finish the stream is cancelled.
     pub fn forget(&mut self, key: StreamKey) {
         let half = self.has_half_close();
         let Some(stream) = self.streams.get_mut(&key) else { return };
-        let answered = stream.incoming.finished || !half;
-        if answered && stream.outgoing.finish {
-            stream.incoming.ended = true;
-            self.release(key);
-        } else {
-            self.reset(key, StreamCode::Cancelled);
+        if !stream.outgoing.finish || stream.reset.is_some() {
+            return self.reset(key, StreamCode::Cancelled);
+        }
+        stream.incoming.ended = true;
+        stream.incoming.finished |= !half;
+        let unconsumed = stream.unconsumed();
+        stream.incoming.consumed = stream.incoming.received;
+        stream.incoming.clear();
+        if !stream.udp {
+            self.buffered = self.buffered.saturating_sub(unconsumed);
+            self.limits.pool.release(unconsumed);
+        }
+        self.release(key);
+    }
+
+    /// A v1 id is free once both sides have closed, whatever is still to be delivered.
+    pub(super) fn free_id(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get(&key) else { return };
+        if stream.incoming.finished && stream.outgoing.finished && self.ids.get(&stream.id) == Some(&key) {
+            self.ids.remove(&stream.id);
         }
     }
 
@@ -324,10 +354,10 @@ impl Session {
         StreamKey(self.next_key)
     }
 
-    pub(super) fn ended(&mut self, code: SessionCode) {
+    pub(super) fn ended(&mut self, code: SessionCode, retry_after: Option<Duration>) {
         self.cancel_streams();
         self.closing = Some(Closing(None));
-        self.events.push_back(Event::Ended { code });
+        self.events.push_back(Event::Ended { code, retry_after });
     }
 
     fn cancel_streams(&mut self) {

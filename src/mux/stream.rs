@@ -6,10 +6,15 @@ use bytes::{Bytes, BytesMut};
 use super::INITIAL_WINDOW;
 use crate::frame::{StreamCode, StreamId};
 
+/// A smaller payload is copied, so that it does not hold the whole message in memory while it is queued.
+const WORTH_KEEPING: usize = 4 * 1024;
+
 /// What arrives on a stream, and how much more may.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    pub(super) queue: VecDeque<Bytes>,
+    queue: VecDeque<Bytes>,
+    /// Small payloads behind the queue, gathered: many frames of a byte cost bytes, not frames.
+    small: BytesMut,
     pub(super) received: u64,
     pub(super) consumed: u64,
     pub(super) limit: u64,
@@ -19,6 +24,48 @@ pub(super) struct Incoming {
     /// The owner has seen the end.
     pub(super) ended: bool,
     pub(super) progress: Instant,
+}
+
+impl Incoming {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.small.is_empty()
+    }
+
+    pub(super) fn push(&mut self, payload: Bytes) {
+        if payload.len() < WORTH_KEEPING {
+            self.small.extend_from_slice(&payload);
+            return;
+        }
+        self.flush();
+        self.queue.push_back(payload);
+    }
+
+    /// Adds what stays in one piece.
+    pub(super) fn push_whole(&mut self, payload: Bytes) {
+        self.queue.push_back(payload);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        if self.queue.is_empty() {
+            self.flush();
+        }
+        self.queue.pop_front()
+    }
+
+    pub(super) fn pieces(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.queue.clear();
+        self.small = BytesMut::new();
+    }
+
+    fn flush(&mut self) {
+        if !self.small.is_empty() {
+            self.queue.push_back(self.small.split().freeze());
+        }
+    }
 }
 
 /// What leaves on a stream, and how much more may.
@@ -58,6 +105,7 @@ impl Stream {
             udp: false,
             incoming: Incoming {
                 queue: VecDeque::new(),
+                small: BytesMut::new(),
                 received: 0,
                 consumed: 0,
                 limit,
@@ -87,12 +135,17 @@ impl Stream {
         self.incoming.received.saturating_sub(self.incoming.consumed)
     }
 
+    /// Whether the destination has something to take, and is waited for.
+    pub(super) fn waits(&self) -> bool {
+        !self.udp && self.unconsumed() > 0
+    }
+
     /// Growth of the receive window beyond its initial size.
     pub(super) fn growth(&self) -> u64 {
         self.incoming.window.saturating_sub(INITIAL_WINDOW)
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.reset.is_some() || self.incoming.ended && self.outgoing.finished
+        self.reset.is_some() || self.incoming.ended && self.incoming.finished && self.outgoing.finished
     }
 }

@@ -111,7 +111,7 @@ impl Session {
     }
 
     fn first_stall(&self) -> Option<Instant> {
-        let stalled = self.streams.values().filter(|stream| stream.unconsumed() > 0);
+        let stalled = self.streams.values().filter(|stream| stream.waits());
         stalled.filter_map(|stream| stream.incoming.progress.checked_add(self.limits.v1_stall_timeout)).min()
     }
 
@@ -127,7 +127,7 @@ impl Session {
         if self.is_full() {
             let timeout = self.limits.v1_stall_timeout;
             let stalled = self.streams.iter().filter(|(_, stream)| {
-                stream.unconsumed() > 0 && now.saturating_duration_since(stream.incoming.progress) >= timeout
+                stream.waits() && now.saturating_duration_since(stream.incoming.progress) >= timeout
             });
             let stalled: Vec<_> = stalled.map(|(key, _)| *key).collect();
             for key in stalled {

@@ -1,5 +1,6 @@
 //! A tunnel: a mux session over a WebSocket, shared by its driver, its owner and its streams (docs/04).
 
+mod batch;
 mod driver;
 mod relay;
 mod stream;

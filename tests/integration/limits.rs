@@ -1,43 +1,29 @@
 //! The limits of docs/03 hold against a client that does not keep to them.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use bytes::Bytes;
+use httvps::frame::{Frame, SessionCode, StreamCode, StreamId, Target};
+
 use crate::database::Kind;
+use crate::destination::{Destination, Manner};
 use crate::node::CHACHA;
 use crate::process::eventually;
+use crate::raw::{self, Raw, UPGRADE, dial};
 use crate::world::{PATH, REGION, World};
 
-async fn dial(world: &World) -> TlsStream<TcpStream> {
-    let address = world.gateway().line("gateway").strip_prefix("wss://").unwrap();
-    let socket = TcpStream::connect(address).await.unwrap();
-    let tls = httvps::net::tls::client(Some(&std::fs::read(world.ca()).unwrap())).unwrap();
-    TlsConnector::from(Arc::clone(&tls)).connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap()
+async fn ask(socket: &mut TlsStream<TcpStream>, path: &str, headers: &str) -> String {
+    raw::request(socket, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")).await
 }
-
-async fn request(socket: &mut TlsStream<TcpStream>, path: &str, headers: &str) -> String {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
-    socket.write_all(request.as_bytes()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(socket.read_u8().await.unwrap());
-    }
-    String::from_utf8(head).unwrap()
-}
-
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 async fn upgraded(world: &World) -> TlsStream<TcpStream> {
     let mut socket = dial(world).await;
-    let head = request(&mut socket, PATH, UPGRADE).await;
+    let head = ask(&mut socket, PATH, UPGRADE).await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     socket
 }
@@ -72,12 +58,12 @@ async fn what_is_not_a_tunnel_is_not_found() {
         (PATH, "Connection: Upgrade\r\nUpgrade: websocket\r\n"),
         (PATH, &format!("{UPGRADE}Sec-WebSocket-Protocol: chat\r\n")),
     ] {
-        let head = request(&mut dial(&world).await, path, headers).await;
+        let head = ask(&mut dial(&world).await, path, headers).await;
         assert!(head.starts_with("HTTP/1.1 404 "), "{path} {headers}: {head}");
     }
     let mut both = dial(&world).await;
     let offered = format!("{UPGRADE}Sec-WebSocket-Protocol: httvps.v1, httvps.v2\r\n");
-    let head = request(&mut both, PATH, &offered).await.to_lowercase();
+    let head = ask(&mut both, PATH, &offered).await.to_lowercase();
     assert!(head.contains("sec-websocket-protocol: httvps.v2\r\n"), "{head}");
     assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
 }
@@ -155,4 +141,79 @@ async fn deadlines_are_absolute_and_places_are_counted() {
     drop(held);
     let client = world.connect("v2").await;
     assert_eq!(client.stop().await.code, Some(0), "places come back");
+}
+
+/// Connections that are closed at once, before TLS, when so many are held.
+async fn refused_beyond(world: &World, held: usize, reason: &str) {
+    let address = world.gateway().line("gateway").strip_prefix("wss://").unwrap().to_owned();
+    let mut sockets = Vec::new();
+    for _ in 0..held {
+        sockets.push(TcpStream::connect(&address).await.unwrap());
+    }
+    let mut late = TcpStream::connect(&address).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(5), late.read(&mut [0; 1])).await.expect("closed at once");
+    assert!(matches!(end, Ok(0) | Err(_)), "{reason}: {end:?}");
+    assert_eq!(world.metric(&format!("httvps_refused_total{{reason=\"{reason}\"}}")).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_counted_in_all() {
+    for (key, reason) in [("TUNNEL__MAX_PRE_HELLO", "pre_hello"), ("TUNNEL__MAX_CONNECTIONS", "connections")] {
+        let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[(key, "2")]).await;
+        refused_beyond(&world, 2, reason).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_and_their_fragments_are_bounded() {
+    let more = [("TUNNEL__FRAGMENTS_MAX", "3"), ("V1__MESSAGE_MAX", "1 KiB")];
+    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
+    let empty = |first: u8| vec![first, 0x80, 0, 0, 0, 0];
+    let fragments = [empty(0x01), empty(0x00), empty(0x00), empty(0x00)].concat();
+    for (bytes, code) in [(fragments, 1002), (frame(0x81, &[b' '; 1025]), 1009)] {
+        let mut socket = upgraded(&world).await;
+        socket.write_all(&bytes).await.unwrap();
+        assert_eq!(close_code(&mut socket).await, Some(code));
+    }
+    let mut raw = Raw::open(&world, "httvps.v2").await;
+    let declared = [0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0];
+    raw.socket.write_all(&declared).await.unwrap();
+    assert_eq!(raw.closed().await, Some(1009), "refused before a byte of the 65,537 came");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_and_rates_of_a_session_are_bounded() {
+    let more = [
+        ("MUX__STREAMS", "2"),
+        ("MUX__OPENS_PER_SECOND", "3"),
+        ("MUX__RESETS_PER_SECOND", "2"),
+        ("MUX__PINGS_PER_SECOND", "2"),
+        ("MUX__EARLY_STREAMS", "1"),
+    ];
+    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
+    let echo = Destination::start(Manner::Echo).await;
+    let open = |id| {
+        let target = Some(Target::Ip(echo.address));
+        Frame::Open { id: StreamId(id), target, payload: Bytes::from_static(b"x"), fin: false, udp: false }
+    };
+    let refused = |id| Frame::Reset { id: StreamId(id), code: StreamCode::Limit };
+    let mut raw = Raw::session(&world).await;
+    raw.frames(&[open(1), open(3), open(5)]).await;
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        answers.push(raw.next_frame().await);
+    }
+    assert!(answers.contains(&refused(5)), "two streams: {answers:?}");
+    raw.frames(&[open(7)]).await;
+    assert_eq!(raw.next_frame().await, refused(7), "three a second");
+    for flood in [Frame::Ping([0; 8]), Frame::Reset { id: StreamId(1), code: StreamCode::Cancelled }] {
+        let mut raw = Raw::session(&world).await;
+        raw.frames(&[open(1), flood.clone(), flood.clone(), flood]).await;
+        let ended = loop {
+            if let Frame::Error { code, .. } = raw.next_frame().await {
+                break code;
+            }
+        };
+        assert_eq!((ended, raw.closed().await), (SessionCode::ProtocolError, Some(4001)));
+    }
 }

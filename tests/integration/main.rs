@@ -20,6 +20,7 @@
 
 mod accounting;
 mod datagrams;
+mod corpus;
 mod database;
 mod demo;
 mod destination;

@@ -113,8 +113,14 @@ fn a_refusal_says_when_to_come_back_if_the_client_asked() {
         pair.client.hello(Hello { features, ..hello() });
         pair.carry_up().unwrap();
         let code = SessionCode::Overloaded;
-        pair.gateway.close(Some(code), code.as_str(), Some(Duration::from_millis(1500)));
-        assert_eq!(said(&mut pair.gateway), [text]);
+        let wait = Duration::from_millis(1500);
+        pair.gateway.close(Some(code), code.as_str(), Some(wait));
+        let told = said(&mut pair.gateway);
+        assert_eq!(told, [text]);
+        say(&mut pair.client, &told[0], pair.now).unwrap();
+        let retry_after = (!features.is_empty()).then_some(wait);
+        let ended = std::iter::from_fn(|| pair.client.poll_event()).last();
+        assert_eq!(ended, Some(Event::Ended { code, retry_after }));
     }
 }
 

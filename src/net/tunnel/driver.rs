@@ -1,4 +1,3 @@
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -12,16 +11,16 @@ use tokio::time::Sleep;
 use tokio_util::io::poll_read_buf;
 
 use super::Tunnel;
+use super::batch::Batch;
 use crate::frame::{Encoding, SessionCode};
 use crate::mux::{SessionError, TRANSPORT_ROOM, Transmit};
 use crate::net::buffered::CHUNK;
+use crate::net::pool;
 use crate::net::websocket::{Incoming, Reader, Side, Violation, seal};
 
 const TURNS: usize = 32;
-
-thread_local! {
-    static SPARE: RefCell<Option<BytesMut>> = const { RefCell::new(None) };
-}
+/// What is read while it is not known how much is to come.
+const FIRST_READ: usize = 16 * 1024;
 
 /// What a tunnel runs over and how.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +62,7 @@ pub struct Driver<S> {
     reader: Reader,
     input: BytesMut,
     missing: usize,
-    output: Option<(BytesMut, usize)>,
+    output: Batch,
     pong: Option<Bytes>,
     unflushed: bool,
     closing: bool,
@@ -81,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             reader: Reader::new(transport.side, transport.message_max, transport.fragments_max),
             missing: 2usize.saturating_sub(read.len()),
             input: BytesMut::from(read),
-            output: None,
+            output: Batch::default(),
             pong: None,
             unflushed: false,
             closing: false,
@@ -113,9 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Ended::Violation(violation) => {
                 self.tunnel.close(None, "");
                 while self.tunnel.state().session.poll_transmit().is_some() {}
-                if self.output.is_none() {
-                    self.queue(message_of(&violation.close_code().to_be_bytes()), OpCode::Close);
-                }
+                self.queue(message_of(&violation.close_code().to_be_bytes()), OpCode::Close);
             }
         }
         poll_fn(|cx| match self.poll_write(cx) {
@@ -194,42 +191,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Writes what there is; `Ok(true)` when nothing is left and all is flushed.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
         loop {
-            if let Some((message, at)) = &mut self.output {
-                while *at < message.len() {
-                    match Pin::new(&mut self.socket).poll_write(cx, &message[*at..])? {
-                        Poll::Ready(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-                        Poll::Ready(written) => *at += written,
-                        Poll::Pending => return Ok(false),
-                    }
-                }
-                self.output = None;
-                self.unflushed = true;
+            self.gather();
+            if self.output.is_empty() {
+                break;
             }
-            if let Some(payload) = self.pong.take() {
-                self.queue(message_of(&payload), OpCode::Pong);
-                continue;
-            }
-            let transmit = {
-                let mut state = self.tunnel.state();
-                let transmit = state.session.poll_transmit();
-                state.deliver();
-                transmit
-            };
-            match transmit {
-                Some(Transmit::Message(message)) => {
-                    let opcode = match self.transport.encoding {
-                        Encoding::V1 => OpCode::Text,
-                        Encoding::V2 => OpCode::Binary,
-                    };
-                    self.queue(message, opcode);
-                }
-                Some(Transmit::Ping) => self.queue(message_of(b""), OpCode::Ping),
-                Some(Transmit::Close(code)) => {
-                    let status = code.map_or(1000, close_status);
-                    self.queue(message_of(&status.to_be_bytes()), OpCode::Close);
-                    self.closing = true;
-                }
-                None => break,
+            match self.output.poll_write(Pin::new(&mut self.socket), cx)? {
+                Poll::Ready(()) => self.unflushed = true,
+                Poll::Pending => return Ok(false),
             }
         }
         if self.unflushed {
@@ -241,9 +209,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(true)
     }
 
+    /// Takes messages from the session for one write.
+    fn gather(&mut self) {
+        if let Some(payload) = self.pong.take() {
+            self.queue(message_of(&payload), OpCode::Pong);
+        }
+        if !self.output.has_room() || self.closing {
+            return;
+        }
+        let tunnel = self.tunnel.clone();
+        let mut state = tunnel.state();
+        while self.output.has_room()
+            && !self.closing
+            && let Some(transmit) = state.session.poll_transmit()
+        {
+            match transmit {
+                Transmit::Message(message) => {
+                    let opcode = match self.transport.encoding {
+                        Encoding::V1 => OpCode::Text,
+                        Encoding::V2 => OpCode::Binary,
+                    };
+                    self.queue(message, opcode);
+                }
+                Transmit::Ping => self.queue(message_of(b""), OpCode::Ping),
+                Transmit::Close(code) => {
+                    let status = code.map_or(1000, close_status);
+                    self.queue(message_of(&status.to_be_bytes()), OpCode::Close);
+                    self.closing = true;
+                }
+            }
+        }
+        state.deliver();
+    }
+
     fn queue(&mut self, mut message: BytesMut, opcode: OpCode) {
         let start = seal(&mut message, opcode, self.transport.side);
-        self.output = Some((message, start));
+        self.output.push(message, start);
     }
 
     /// Reads and hands over what came; `Ok(false)` when there is nothing now.
@@ -252,12 +253,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Ok(false);
         }
         if self.missing > 0 {
-            let wanted = self.missing.max(CHUNK);
-            if self.input.is_empty() && self.input.capacity() < wanted {
-                self.input = SPARE.take().filter(|spare| spare.capacity() >= wanted).unwrap_or_default();
-            }
-            self.input.reserve(wanted);
-            match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input)? {
+            let wanted = self.missing.max(FIRST_READ);
+            self.make_room(wanted);
+            let mut space = (&mut self.input).limit(wanted);
+            match poll_read_buf(Pin::new(&mut self.socket), cx, &mut space)? {
                 Poll::Ready(0) => return Err(Ended::Gone),
                 Poll::Ready(read) => {
                     self.missing = self.missing.saturating_sub(read);
@@ -265,7 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 Poll::Pending => {
                     if self.input.is_empty() {
-                        SPARE.set(Some(std::mem::take(&mut self.input)));
+                        pool::give(std::mem::take(&mut self.input));
                     }
                     return Ok(false);
                 }
@@ -282,6 +281,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         Ok(true)
+    }
+
+    /// Goes on in another buffer if this one is used up.
+    fn make_room(&mut self, wanted: usize) {
+        if self.input.capacity() - self.input.len() >= wanted {
+            return;
+        }
+        let mut next = pool::take();
+        next.extend_from_slice(&self.input);
+        next.reserve(wanted);
+        pool::give(std::mem::replace(&mut self.input, next));
     }
 
     fn take(&mut self, incoming: Incoming) -> Result<(), Ended> {

@@ -1,6 +1,5 @@
 //! One stream between a tunnel and a socket (docs/04, "Data path").
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -16,16 +15,13 @@ use super::TunnelStream;
 use crate::frame::StreamCode;
 use crate::mux::{HEADROOM, Received};
 use crate::net::buffered::CHUNK;
+use crate::net::pool;
 
 /// A read that fills less of a buffer than this is copied out of it, so that queues do not hold empty space.
 const WORTH_KEEPING: usize = CHUNK / 4;
 const TURNS: usize = 16;
 /// Once both sides have said all, so much more is read of a socket that does not stop.
 const DISCARD_MAX: usize = 4 * CHUNK;
-
-thread_local! {
-    static SPARE: RefCell<Option<BytesMut>> = const { RefCell::new(None) };
-}
 
 /// Counts payload bytes as the socket takes and gives them, and paces them.
 pub trait Meter {
@@ -279,7 +275,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             }
             Poll::Pending => return Ok(false),
         };
-        let mut buffer = SPARE.take().unwrap_or_else(empty_buffer);
+        let mut buffer = empty_buffer();
         let mut ended = None;
         while buffer.len() < HEADROOM + room {
             let left = HEADROOM + room - buffer.len();
@@ -297,14 +293,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             self.down_pause.until(self.meter.received(read));
             if read < WORTH_KEEPING {
                 let copy = BytesMut::from(&buffer[..]);
-                buffer.truncate(HEADROOM);
-                SPARE.set(Some(buffer));
+                pool::give(buffer);
                 self.stream.send(copy);
             } else {
                 self.stream.send(buffer);
             }
         } else {
-            SPARE.set(Some(buffer));
+            pool::give(buffer);
         }
         match ended {
             Some(Err(end)) => Err(end),
@@ -320,11 +315,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'_, S, M> {
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut buffer = SPARE.take().unwrap_or_else(empty_buffer);
+        let mut buffer = empty_buffer();
         let mut space = (&mut buffer).limit(CHUNK);
         let read = poll_read_buf(Pin::new(&mut self.socket), cx, &mut space);
-        buffer.truncate(HEADROOM);
-        SPARE.set(Some(buffer));
+        pool::give(buffer);
         match read {
             Poll::Ready(Ok(read @ 1..)) => {
                 let upload_done = matches!(self.upload, Upload::Done);
@@ -346,7 +340,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'_, S, M> {
 }
 
 fn empty_buffer() -> BytesMut {
-    let mut buffer = BytesMut::with_capacity(HEADROOM + CHUNK);
+    let mut buffer = pool::take();
     buffer.put_bytes(0, HEADROOM);
     buffer
 }

@@ -1,0 +1,72 @@
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::destination::{Destination, Manner};
+use crate::field;
+use crate::latency::Exchange;
+use crate::line::{BYTES_PER_SECOND, Line};
+use crate::measure::percentile;
+use crate::process::Process;
+use crate::report::{Goal, HTTVPS, Report};
+use crate::throughput::{self, Span};
+use crate::world::{PATH, World};
+
+const SPAN: Span = Span { warm_up: Duration::from_secs(2), time: Duration::from_secs(6) };
+const WITHOUT_END: Span = Span { warm_up: Duration::from_secs(2), time: Duration::from_secs(3_600) };
+const PAUSE: Duration = Duration::from_secs(1);
+const REQUESTS: usize = 100;
+const PER_CENT: f64 = 90.0;
+const MORE_MILLISECONDS: f64 = 30.0;
+
+pub(crate) async fn run(report: &mut Report) {
+    let world = field::world(json!({}), &[]).await;
+    let line = Line::to(world.gateway().line("gateway").strip_prefix("wss://").unwrap().parse().unwrap()).await;
+    let client = client(&world, &line).await;
+    let proxy = client.line("socks");
+    let echo = Destination::start(Manner::Echo).await;
+    let mut exchange = Exchange::open(proxy, echo.address).await.unwrap();
+    exchange.times(2).await.unwrap();
+    let idle = percentile(exchange.times(REQUESTS).await.unwrap(), 0.99) / 1000.0;
+    report.add("line_request_p99_idle", HTTVPS, idle, "ms", Goal::NONE);
+    let down = throughput::down(proxy, 1, SPAN).await;
+    report.add("line_down", HTTVPS, of_the_line(down), "%", Goal::at_least(PER_CENT));
+    sleep(PAUSE).await;
+    let up = throughput::up(proxy, 1, SPAN).await;
+    report.add("line_up", HTTVPS, of_the_line(up), "%", Goal::at_least(PER_CENT));
+    sleep(PAUSE).await;
+    let bulk = async {
+        tokio::join!(throughput::down(proxy, 1, WITHOUT_END), throughput::up(proxy, 1, WITHOUT_END));
+    };
+    let requests = async {
+        sleep(SPAN.warm_up).await;
+        exchange.times(REQUESTS).await
+    };
+    let loaded = tokio::select! {
+        () = bulk => panic!("the bulk streams ended"),
+        samples = requests => samples,
+    };
+    match loaded {
+        Ok(samples) => {
+            let goal = Goal::at_most(idle + MORE_MILLISECONDS);
+            let loaded = percentile(samples, 0.99) / 1000.0;
+            report.add("line_request_p99_under_load", HTTVPS, loaded, "ms", goal);
+        }
+        Err(error) => eprintln!("{HTTVPS}, requests on a line under load: {error}"),
+    }
+}
+
+async fn client(world: &World, line: &Line) -> Process {
+    let mut env = world.client_env("v2");
+    for (key, value) in &mut env {
+        if key == "HTTVPS_CLIENT__GATEWAY" {
+            *value = format!("wss://{}{PATH}", line.address);
+        }
+    }
+    Process::start(&["connect"], &env).await
+}
+
+fn of_the_line(bytes_per_second: f64) -> f64 {
+    bytes_per_second / BYTES_PER_SECOND * 100.0
+}

@@ -1,0 +1,116 @@
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::decimal_bitwise_operands,
+    clippy::expect_used,
+    clippy::items_after_statements,
+    clippy::large_futures,
+    clippy::large_stack_arrays,
+    clippy::let_underscore_must_use,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    clippy::unused_io_amount,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a benchmark fails by panicking and says things shortly"
+)]
+
+#[path = "../../tests/integration/database.rs"]
+mod database;
+#[path = "../../tests/integration/destination.rs"]
+mod destination;
+#[path = "../../tests/integration/node.rs"]
+mod node;
+#[path = "../../tests/integration/process.rs"]
+mod process;
+#[path = "../../tests/integration/socks.rs"]
+mod socks;
+#[path = "../../tests/integration/world.rs"]
+mod world;
+
+mod bulk;
+mod cipher;
+mod distance;
+mod field;
+mod flood;
+mod floor;
+mod idle;
+mod latency;
+mod line;
+mod measure;
+mod peers;
+mod rate;
+mod report;
+mod session;
+mod streams;
+mod throughput;
+mod tunnels;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use field::Field;
+use report::Report;
+
+const MEASURES: [&str; 9] = ["bulk", "latency", "streams", "tunnels", "idle", "floor", "flood", "rate", "line"];
+const OF_THE_FIELD: [&str; 4] = ["bulk", "latency", "streams", "tunnels"];
+const FILES_NEEDED: u64 = 4_096;
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if let Some(unknown) = words.iter().find(|word| !MEASURES.contains(&word.as_str())) {
+        eprintln!("no measure {unknown}; there are {}", MEASURES.join(", "));
+        std::process::exit(2);
+    }
+    raise_file_limit();
+    tokio::runtime::Runtime::new().unwrap().block_on(run(&words));
+}
+
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        eprintln!("the limit of open files stays as it is: {error}");
+    }
+    if getrlimit(Resource::Nofile).current.is_some_and(|files| files < FILES_NEEDED) {
+        eprintln!("fewer than {FILES_NEEDED} open files are allowed: `idle` and `tunnels` may fail");
+    }
+}
+
+async fn run(words: &[String]) {
+    let wants = |name: &str| words.is_empty() || words.iter().any(|word| word == name);
+    let mut report = Report::default();
+    if OF_THE_FIELD.into_iter().any(wants) {
+        let field = Field::build().await;
+        if wants("bulk") {
+            bulk::run(&field.subjects, &mut report).await;
+        }
+        if wants("latency") {
+            latency::run(&field.subjects, &mut report).await;
+        }
+        if wants("streams") {
+            streams::run(&field.subjects, &mut report).await;
+        }
+        if wants("tunnels") {
+            tunnels::run(&field, &mut report).await;
+        }
+    }
+    if wants("idle") {
+        idle::run(&mut report).await;
+    }
+    if wants("floor") {
+        floor::run(&mut report);
+    }
+    if wants("flood") {
+        flood::run(&mut report).await;
+    }
+    if wants("rate") {
+        rate::run(&mut report).await;
+    }
+    if wants("line") {
+        distance::run(&mut report).await;
+    }
+    report.print_table();
+}

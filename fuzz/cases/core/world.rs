@@ -1,0 +1,282 @@
+//! Two sessions, what is between them, and the time.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use httvps::frame::{Encoding, Features, Frame, SessionCode, Target, binary, json};
+use httvps::mux::{Event, Pool, Role, Session, SessionError, StreamKey, TRANSPORT_ROOM, Transmit};
+
+use super::setup::{NOTICE, STREAMS, Setup, UDP_QUEUE};
+use super::streams::Stream;
+
+pub(super) const CLIENT: usize = 0;
+pub(super) const GATEWAY: usize = 1;
+
+const BUDGET: usize = 4 << 20;
+const DEADLINES_MAX: usize = 10_000;
+
+pub(super) enum Item {
+    Message(Bytes),
+    Ping,
+    Pong,
+    Close,
+}
+
+pub(super) struct Node {
+    pub(super) session: Session,
+    pub(super) pool: Arc<Pool>,
+    pub(super) wire: VecDeque<Item>,
+    pub(super) drained: bool,
+    pub(super) parted: bool,
+}
+
+impl Node {
+    fn new(role: Role, setup: Setup, now: Instant) -> Self {
+        let limits = setup.limits();
+        let pool = Arc::clone(&limits.pool);
+        let session = Session::new(role, setup.encoding, Arc::new(limits), role as u64 + 1, now);
+        Self { session, pool, wire: VecDeque::new(), drained: false, parted: false }
+    }
+}
+
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a run")]
+pub(super) struct World {
+    pub(super) setup: Setup,
+    pub(super) ends: [Node; 2],
+    pub(super) now: Instant,
+    pub(super) streams: Vec<Stream>,
+    pub(super) keys: HashMap<StreamKey, usize>,
+    pub(super) budget: usize,
+    pub(super) greeted: bool,
+    pub(super) accepted: bool,
+    pub(super) crowded: bool,
+    pub(super) ended: bool,
+    pub(super) tainted: bool,
+    pub(super) code: Option<SessionCode>,
+}
+
+impl World {
+    pub(super) fn new(setup: Setup) -> Self {
+        let now = Instant::now();
+        let mut ends = [Role::Client, Role::Gateway].map(|role| Node::new(role, setup, now));
+        ends[CLIENT].session.pad(&setup.padding());
+        ends[CLIENT].session.hello(setup.hello());
+        Self {
+            setup,
+            ends,
+            now,
+            streams: Vec::new(),
+            keys: HashMap::new(),
+            budget: BUDGET,
+            greeted: false,
+            accepted: false,
+            crowded: false,
+            ended: false,
+            tainted: false,
+            code: None,
+        }
+    }
+
+    pub(super) fn accept(&mut self) {
+        if self.greeted && !self.accepted && !self.ends[GATEWAY].session.is_closed() {
+            self.accepted = true;
+            self.ends[GATEWAY].session.accept(self.setup.consent());
+        }
+    }
+
+    pub(super) fn notice(&mut self, end: usize) {
+        self.ends[end].session.notice(NOTICE);
+    }
+
+    pub(super) fn drain(&mut self, end: usize) {
+        self.ends[end].drained = true;
+        self.ends[end].session.drain(Duration::from_millis(5));
+    }
+
+    pub(super) fn close(&mut self, end: usize, code: Option<SessionCode>) {
+        if self.ends[end].session.is_closed() {
+            return;
+        }
+        self.ended = true;
+        if end == GATEWAY {
+            self.code = code;
+        }
+        self.ends[end].session.close(code, "", None);
+        self.see(end);
+    }
+
+    pub(super) fn ping(&mut self, end: usize) {
+        if !self.ends[end].parted {
+            self.ends[end].wire.push_back(Item::Ping);
+        }
+    }
+
+    pub(super) fn round(&mut self) -> bool {
+        let mut moved = false;
+        for end in [CLIENT, GATEWAY] {
+            moved |= self.transmit(end, usize::MAX);
+            moved |= self.deliver(end, usize::MAX);
+        }
+        moved
+    }
+
+    pub(super) fn transmit(&mut self, from: usize, most: usize) -> bool {
+        for sent in 0..most {
+            let transmit = self.ends[from].session.poll_transmit();
+            self.see(from);
+            let Some(transmit) = transmit else { return sent > 0 };
+            assert!(!self.ends[from].parted, "something follows Close");
+            let item = match transmit {
+                Transmit::Message(message) => Item::Message(self.inspect(from, message)),
+                Transmit::Ping => Item::Ping,
+                Transmit::Close(_) => {
+                    self.ends[from].parted = true;
+                    Item::Close
+                }
+            };
+            self.ends[from].wire.push_back(item);
+        }
+        true
+    }
+
+    fn inspect(&mut self, from: usize, message: BytesMut) -> Bytes {
+        assert!(message.len() > TRANSPORT_ROOM, "an empty message");
+        let body = message.freeze().slice(TRANSPORT_ROOM..);
+        match self.setup.encoding {
+            Encoding::V1 => {
+                let frame = json::decode(&body, Features::ALL).expect("a message of this side's");
+                self.weigh(from, &frame);
+            }
+            Encoding::V2 => {
+                assert!(body.len() <= binary::MAX_MESSAGE, "a message of {} bytes", body.len());
+                let mut rest = body.clone();
+                while let Some(frame) = binary::decode(&mut rest).expect("a message of this side's") {
+                    self.weigh(from, &frame);
+                }
+            }
+        }
+        body
+    }
+
+    fn weigh(&mut self, from: usize, frame: &Frame) {
+        let Frame::Data { id, payload, .. } = frame else { return };
+        if let Some(stream) = self.streams.get_mut(id.0 as usize / 2)
+            && stream.udp
+        {
+            let side = &mut stream.sides[from];
+            side.burst += payload.len();
+            assert!(side.burst <= UDP_QUEUE || self.tainted, "{} bytes of datagrams were queued", side.burst);
+        }
+    }
+
+    pub(super) fn deliver(&mut self, from: usize, most: usize) -> bool {
+        let to = 1 - from;
+        for delivered in 0..most {
+            if self.ends[to].session.is_closed() {
+                self.ends[from].wire.clear();
+            } else if self.ends[to].session.is_paused() {
+                return delivered > 0;
+            }
+            let Some(item) = self.ends[from].wire.pop_front() else { return delivered > 0 };
+            self.hand_over(to, item);
+        }
+        true
+    }
+
+    fn hand_over(&mut self, to: usize, item: Item) {
+        let now = self.now;
+        let session = &mut self.ends[to].session;
+        session.heard(now);
+        match item {
+            Item::Message(message) => {
+                let handled = session.handle_message(message, now);
+                self.judge(to, handled);
+            }
+            Item::Ping => {
+                let charged = session.charge_ping(now);
+                self.ends[to].wire.push_back(Item::Pong);
+                self.judge(to, charged);
+            }
+            Item::Pong => session.pong(now),
+            Item::Close => session.close(None, "", None),
+        }
+        let node = &self.ends[GATEWAY];
+        self.crowded |= node.session.stream_count() >= STREAMS || node.pool.held() >= self.setup.pressure();
+        self.see(to);
+    }
+
+    fn judge(&mut self, end: usize, result: Result<(), SessionError>) {
+        let Err(error) = result else { return };
+        assert!(self.tainted, "what an honest peer sent is refused by {end}: {error}");
+        self.close(end, Some(error.code()));
+    }
+
+    pub(super) fn see(&mut self, end: usize) {
+        while let Some(event) = self.ends[end].session.poll_event() {
+            match event {
+                Event::Hello(hello) => {
+                    assert!(*hello == self.setup.hello() || self.tainted);
+                    self.greeted = true;
+                    if !self.setup.is_late() {
+                        self.accept();
+                    }
+                }
+                Event::Accepted(ok) => assert!(ok == self.setup.consent() || self.tainted),
+                Event::Opened { key, target } => self.opened(key, target.as_ref()),
+                Event::GoingAway { .. } => assert!(self.ends[1 - end].drained || self.tainted),
+                Event::Notice(notice) => assert!(notice == NOTICE || self.tainted),
+                Event::Ended { code, .. } => assert!(self.code == Some(code) || self.tainted),
+                Event::Wake(key) => {
+                    if let Some(index) = self.keys.get(&key) {
+                        self.streams[*index].sides[end].wake();
+                    }
+                }
+                Event::WakeAll => {
+                    for stream in &mut self.streams {
+                        stream.sides[end].wake();
+                    }
+                }
+            }
+        }
+    }
+
+    fn opened(&mut self, key: StreamKey, target: Option<&Target>) {
+        let Some(index) = self.keys.get(&key) else {
+            assert!(self.tainted, "a stream that nobody opened");
+            self.ends[GATEWAY].session.forget(key);
+            return;
+        };
+        let stream = &mut self.streams[*index];
+        let expected = !stream.opened && stream.target.as_ref() == target;
+        assert!(expected || self.tainted, "stream {index} was not opened like that");
+        stream.opened = true;
+    }
+
+    pub(super) fn advance(&mut self, by: Duration) {
+        let target = self.now + by;
+        for _ in 0..DEADLINES_MAX {
+            let due = self.ends.iter().filter_map(|node| node.session.poll_timeout()).min();
+            let Some(due) = due.filter(|due| *due <= target) else {
+                self.now = target;
+                return;
+            };
+            self.now = self.now.max(due);
+            for end in [CLIENT, GATEWAY] {
+                let handled = self.ends[end].session.handle_timeout(self.now);
+                self.see(end);
+                self.judge(end, handled);
+            }
+        }
+        panic!("a deadline does not pass");
+    }
+
+    pub(super) fn check(&self) {
+        for node in &self.ends {
+            let (held, streams) = (node.pool.held(), node.session.stream_count());
+            assert!(held <= self.setup.held_max(), "{held} bytes are held");
+            assert!(streams <= STREAMS, "{streams} streams");
+        }
+    }
+}
