@@ -20,6 +20,7 @@ use crate::control::StartError;
 use crate::migrate::MigrateError;
 use crate::telemetry;
 
+const GLIBC_TUNABLES: &str = "GLIBC_TUNABLES";
 const RUNTIME: u8 = 1;
 const USAGE: u8 = 2;
 const SCHEMA: u8 = 3;
@@ -129,9 +130,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         say(source.effective()?.trim_end());
         return Ok(());
     }
+    let runtime: Runtime = source.section()?;
+    if matches!(cli.command, Command::ServeGateway) {
+        keep_memory(&runtime.glibc_tunables);
+    }
     raise_file_limit();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let runtime: Runtime = source.section()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if runtime.worker_threads > 0 {
         builder.worker_threads(runtime.worker_threads);
@@ -157,6 +161,18 @@ async fn dispatch(command: Command, source: Source) -> Result<(), Failure> {
         Command::Connect(_) => Box::pin(connect::run(&source)).await,
         Command::Demo(_) | Command::Admin(_) | Command::Healthcheck(_) => Ok(()),
     }
+}
+
+/// Starts this process anew with the allocator's settings, which glibc reads only at the start (docs/04, "Buffers").
+fn keep_memory(tunables: &str) {
+    use std::os::unix::process::CommandExt;
+    if tunables.is_empty() || std::env::var_os(GLIBC_TUNABLES).is_some() {
+        return;
+    }
+    let Ok(executable) = std::env::current_exe() else { return };
+    let error =
+        std::process::Command::new(executable).args(std::env::args_os().skip(1)).env(GLIBC_TUNABLES, tunables).exec();
+    tracing::debug!(%error, "the allocator stays as it is");
 }
 
 /// A connection is a file: allow as many as the system lets this process have.

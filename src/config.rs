@@ -85,6 +85,8 @@ impl Section for Log {
 pub struct Runtime {
     /// Worker threads; 0 is one a core.
     pub worker_threads: usize,
+    /// How a gateway's memory allocator is set (glibc); empty leaves it alone.
+    pub glibc_tunables: String,
 }
 
 impl Section for Runtime {

@@ -60,9 +60,7 @@ impl Door {
             Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.expose())),
             None => request,
         };
-        let request = request
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| error.to_string())?;
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
         let (websocket, response) = handshake::client(&TokioExecutor::new(), request, socket)
             .await
             .map_err(|error| format!("upgrade: {error}"))?;

@@ -26,16 +26,8 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature.
-    pub const ALL: [Self; 8] = [
-        Self::Open,
-        Self::Udp,
-        Self::Half,
-        Self::Code,
-        Self::Window,
-        Self::Notice,
-        Self::Limits,
-        Self::Error,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Open, Self::Udp, Self::Half, Self::Code, Self::Window, Self::Notice, Self::Limits, Self::Error];
 
     /// The name in `hello.features`.
     pub const fn as_str(self) -> &'static str {

@@ -15,9 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::upgrade::{Agreed, Agreement, respond};
-use super::session::{self, Greeted};
 use super::Shared;
+use super::session::{self, Greeted};
+use super::upgrade::{Agreed, Agreement, respond};
 use crate::lifecycle::Shutdown;
 use crate::mux::Role;
 use crate::net::buffered::Buffered;
@@ -178,7 +178,8 @@ async fn tunnel(
         close_timeout: shared.tunnel.close_timeout,
     };
     let driver = Driver::new(socket, read, tunnel.clone(), transport);
-    let (ended, ()) = tokio::join!(driver.run(), session::serve(shared, tunnel, Greeted { place, at, bearer, encoding }, shutdown));
+    let (ended, ()) =
+        tokio::join!(driver.run(), session::serve(shared, tunnel, Greeted { place, at, bearer, encoding }, shutdown));
     tracing::debug!(reason = %ended, "connection ended");
     drop(permit);
 }

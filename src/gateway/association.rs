@@ -61,7 +61,7 @@ impl Association<'_> {
             let mut frame = tokio::select! {
                 frame = self.stream.next_datagrams() => match frame {
                     Some(frame) => frame,
-                    None => return,
+                    None => break,
                 },
                 Some((datagram, found)) = looking.next(), if !looking.is_empty() => {
                     let Datagram { peer, payload } = datagram;
@@ -102,6 +102,9 @@ impl Association<'_> {
                 }
             }
         }
+        while let Some((datagram, found)) = looking.next().await {
+            self.send(found, &datagram.payload).await;
+        }
     }
 
     async fn send(&self, target: Result<Target, StreamCode>, payload: &[u8]) {
@@ -124,6 +127,10 @@ impl Association<'_> {
             match poll_fn(|cx| self.node.poll_receive(cx)).await {
                 Ok(datagram) => {
                     self.moved();
+                    if datagram.payload.len() > Datagram::MAX_PAYLOAD {
+                        self.shared.metrics.drop_datagram("too_large");
+                        continue;
+                    }
                     self.stream.send_datagram(&datagram.peer, &datagram.payload);
                     pause(self.account.received(datagram.payload.len())).await;
                 }

@@ -34,8 +34,16 @@ impl Keys {
         }
     }
 
-    /// Checks a token's signature and life by the keys that are known.
-    pub(crate) fn check(&self, token: &str) -> Result<Claims, TokenError> {
+    /// Checks a token's signature and life by the keys that are known; an unknown one is asked for meanwhile.
+    pub(crate) fn check_at_once(&self, token: &str) -> Result<Claims, TokenError> {
+        let verified = self.check(token);
+        if matches!(verified, Err(TokenError::UnknownKey)) {
+            self.unknown.notify_one();
+        }
+        verified
+    }
+
+    fn check(&self, token: &str) -> Result<Claims, TokenError> {
         self.verifier.read().unwrap_or_else(PoisonError::into_inner).verify(token)
     }
 

@@ -48,7 +48,7 @@ fn accept(request: &mut Request<Incoming>, shared: &Shared) -> Option<Accepted> 
     }
     let (encoding, echo) = encoding_of(request)?;
     let bearer = match bearer_of(request) {
-        Some(token) => Some(shared.keys.check(token).ok()?.sub),
+        Some(token) => Some(shared.keys.check_at_once(token).ok()?.sub),
         None if shared.tunnel.require_bearer => return None,
         None => None,
     };

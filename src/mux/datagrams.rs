@@ -36,14 +36,20 @@ impl Session {
         let Some(stream) = self.streams.get_mut(&key) else { return };
         let incoming = &mut stream.incoming;
         incoming.finished |= fin;
+        let mut held = 0;
         if !payload.is_empty() && !incoming.ended {
-            incoming.received = incoming.received.saturating_add(charge(payload.len()));
+            held = charge(payload.len());
+            incoming.received = incoming.received.saturating_add(held);
             incoming.push_whole(Bytes::copy_from_slice(payload));
         }
+        let mut dropped = 0u64;
         while incoming.received.saturating_sub(incoming.consumed) > queue_max && incoming.pieces() > 1 {
-            let dropped = incoming.pop().map_or(0, |oldest| charge(oldest.len()));
-            incoming.consumed = incoming.consumed.saturating_add(dropped);
+            let oldest = incoming.pop().map_or(0, |oldest| charge(oldest.len()));
+            incoming.consumed = incoming.consumed.saturating_add(oldest);
+            dropped = dropped.saturating_add(oldest);
         }
+        self.hold(held);
+        self.unhold(dropped);
         self.events.push_back(Event::Wake(key));
         if fin {
             self.free_id(key);

@@ -203,11 +203,13 @@ impl Session {
         if stream.unconsumed() == payload.len() as u64 {
             stream.incoming.progress = now;
         }
-        self.buffered = self.buffered.saturating_add(payload.len() as u64);
-        self.limits.pool.hold(payload.len() as u64);
+        let crowded = self.buffered >= self.limits.window_pool.div_euclid(4);
+        let len = payload.len() as u64;
         stream.incoming.finished |= fin;
-        stream.incoming.push(payload);
-        if was_idle && stream.head.is_none() {
+        stream.incoming.push(payload, crowded);
+        let announced = stream.head.is_none();
+        self.hold(len);
+        if was_idle && announced {
             self.events.push_back(Event::Wake(key));
         }
         if fin {
@@ -286,7 +288,9 @@ impl Session {
         }
         if let Some(bytes) = stream.incoming.pop() {
             if stream.udp {
-                stream.incoming.consumed = stream.incoming.consumed.saturating_add(charge(bytes.len()));
+                let taken = charge(bytes.len());
+                stream.incoming.consumed = stream.incoming.consumed.saturating_add(taken);
+                self.unhold(taken);
             }
             return Received::Data(bytes);
         }
@@ -311,8 +315,7 @@ impl Session {
         let wants_credit = incoming.limit.saturating_sub(incoming.consumed) <= incoming.window.div_ceil(2);
         let takes_credit = has_credit && !incoming.finished && stream.reset.is_none();
         let was_full = self.is_full();
-        self.buffered = self.buffered.saturating_sub(len as u64);
-        self.limits.pool.release(len as u64);
+        self.unhold(len as u64);
         if was_full && !self.is_full() {
             self.heard(now);
         }
@@ -347,10 +350,17 @@ impl Session {
         let growth = stream.growth();
         self.pool_left = self.pool_left.saturating_add(growth);
         self.limits.pool.give_back(growth);
-        if !stream.udp {
-            self.buffered = self.buffered.saturating_sub(stream.unconsumed());
-            self.limits.pool.release(stream.unconsumed());
-        }
+        self.unhold(stream.unconsumed());
+    }
+
+    pub(super) fn hold(&mut self, bytes: u64) {
+        self.buffered = self.buffered.saturating_add(bytes);
+        self.limits.pool.hold(bytes);
+    }
+
+    pub(super) fn unhold(&mut self, bytes: u64) {
+        self.buffered = self.buffered.saturating_sub(bytes);
+        self.limits.pool.release(bytes);
     }
 
     /// The stream of a wire id; `None` for one that is over; an error for one that never was (v2).

@@ -128,7 +128,8 @@ impl Session {
             out.deficit = out.deficit.saturating_add(self.limits.quantum);
         }
         out.deficit = out.deficit.saturating_sub(len);
-        out.queued = out.queued.saturating_sub(if stream.udp { usize::try_from(charge(len)).unwrap_or(len) } else { len });
+        out.queued =
+            out.queued.saturating_sub(if stream.udp { usize::try_from(charge(len)).unwrap_or(len) } else { len });
         let last = out.queue.is_empty();
         let fin = last && out.finish && self.encoding == Encoding::V2;
         out.finished |= fin;
@@ -156,11 +157,7 @@ impl Session {
             Encoding::V1 => {
                 let payload = payload.freeze().slice(HEADROOM..);
                 let mut message = empty_message(len.saturating_mul(4).saturating_div(3).saturating_add(80));
-                json::encode(
-                    &Frame::Data { id, payload, fin: false },
-                    self.features,
-                    &mut (&mut message).writer(),
-                );
+                json::encode(&Frame::Data { id, payload, fin: false }, self.features, &mut (&mut message).writer());
                 message
             }
             Encoding::V2 => {

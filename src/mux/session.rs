@@ -300,10 +300,7 @@ impl Session {
         let unconsumed = stream.unconsumed();
         stream.incoming.consumed = stream.incoming.received;
         stream.incoming.clear();
-        if !stream.udp {
-            self.buffered = self.buffered.saturating_sub(unconsumed);
-            self.limits.pool.release(unconsumed);
-        }
+        self.unhold(unconsumed);
         self.release(key);
     }
 

@@ -8,6 +8,8 @@ use crate::frame::{StreamCode, StreamId};
 
 /// A smaller payload is copied, so that it does not hold the whole message in memory while it is queued.
 const WORTH_KEEPING: usize = 4 * 1024;
+/// The same once much waits.
+const WORTH_KEEPING_CROWDED: usize = 32 * 1024;
 
 /// What arrives on a stream, and how much more may.
 #[derive(Debug)]
@@ -31,8 +33,9 @@ impl Incoming {
         self.queue.is_empty() && self.small.is_empty()
     }
 
-    pub(super) fn push(&mut self, payload: Bytes) {
-        if payload.len() < WORTH_KEEPING {
+    pub(super) fn push(&mut self, payload: Bytes, crowded: bool) {
+        let worth_keeping = if crowded { WORTH_KEEPING_CROWDED } else { WORTH_KEEPING };
+        if payload.len() < worth_keeping {
             self.small.extend_from_slice(&payload);
             return;
         }

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ::shadowsocks::{ServerAddr, ServerConfig};
 use ::shadowsocks::config::ServerType;
 use ::shadowsocks::context::Context;
 use ::shadowsocks::crypto::CipherKind;
@@ -13,6 +12,7 @@ use ::shadowsocks::relay::tcprelay::proxy_listener::ProxyListener;
 use ::shadowsocks::relay::tcprelay::proxy_stream::ProxyServerStream;
 use ::shadowsocks::relay::tcprelay::utils::copy_encrypted_bidirectional;
 use ::shadowsocks::relay::udprelay::proxy_socket::ProxySocket;
+use ::shadowsocks::{ServerAddr, ServerConfig};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 

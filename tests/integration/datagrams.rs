@@ -20,7 +20,7 @@ use crate::raw::Raw;
 use crate::world::World;
 
 /// Debian's ss-server drops larger ones.
-const LIBEV_MAX: usize = 1_350;
+const LIBEV_MAX: usize = 2_700;
 
 /// Sends every datagram back, and counts their bytes.
 pub(crate) struct Echo {

@@ -19,17 +19,17 @@
 )]
 
 mod accounting;
-mod datagrams;
 mod corpus;
 mod database;
+mod datagrams;
 mod demo;
 mod destination;
 mod early;
 mod egress;
 mod enforcement;
 mod layers;
-mod line;
 mod limits;
+mod line;
 mod mistakes;
 mod node;
 mod notices;

@@ -79,7 +79,9 @@ async fn old_clients_and_full_gateways() {
     assert_eq!(answer["code"], "OVERLOADED");
     assert!((5_000..=15_000).contains(&answer["retry_after_ms"].as_u64().unwrap()), "{answer}");
     let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more[..2]).await;
-    for (version, code) in [("1.1.9", Some(SessionCode::UpgradeRequired)), ("", Some(SessionCode::UpgradeRequired)), ("1.10", None)] {
+    for (version, code) in
+        [("1.1.9", Some(SessionCode::UpgradeRequired)), ("", Some(SessionCode::UpgradeRequired)), ("1.10", None)]
+    {
         let mut raw = Raw::open(&world, "httvps.v2").await;
         let hello = Hello { client_version: version.into(), ..hello(&world) };
         raw.frames(&[Frame::Hello(Box::new(hello))]).await;

@@ -160,7 +160,8 @@ async fn upgrades_are_answered_as_told() {
     let world = World::start(Kind::Sqlite, CHACHA).await;
     let echo = Destination::start(Manner::Echo).await;
     for vector in items(&read("handshakes.json"), "upgrades") {
-        let lines: Vec<&str> = vector["request"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+        let lines: Vec<&str> =
+            vector["request"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
         let head = filled(&format!("{}\r\n\r\n", lines.join("\r\n")), &world, &echo);
         let answer = request(&mut dial(&world).await, &head).await;
         let header = |name: &str| {

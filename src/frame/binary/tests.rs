@@ -18,7 +18,10 @@ fn frames_of(bytes: &[u8]) -> Result<Vec<Frame>, DecodeError> {
 fn literal_bytes_both_ways() {
     let id = StreamId(0x0102_0305);
     let cases: Vec<(Frame, &[u8])> = vec![
-        (Frame::HelloOk(HelloOk { session_id: "s".into(), ..HelloOk::default() }), b"\x02\x00\x00\x12\x00\x00\x00\x00{\"session_id\":\"s\"}"),
+        (
+            Frame::HelloOk(HelloOk { session_id: "s".into(), ..HelloOk::default() }),
+            b"\x02\x00\x00\x12\x00\x00\x00\x00{\"session_id\":\"s\"}",
+        ),
         (
             Frame::Error { code: SessionCode::LimitReached, message: "x".into(), retry_after_ms: None },
             b"\x03\x00\x00\x03\x00\x00\x00\x00\x00\x0bx",

@@ -32,11 +32,8 @@ const ID: StreamId = StreamId(13);
 
 #[test]
 fn the_owners_messages_both_ways() {
-    let error = Frame::Error {
-        code: SessionCode::NoSubscription,
-        message: "NO_SUBSCRIPTION".into(),
-        retry_after_ms: None,
-    };
+    let error =
+        Frame::Error { code: SessionCode::NoSubscription, message: "NO_SUBSCRIPTION".into(), retry_after_ms: None };
     let open = Frame::Open { id: ID, target: None, payload: Bytes::new(), fin: false, udp: false };
     both_ways(
         Features::NONE,
@@ -75,7 +72,11 @@ fn the_additions_both_ways() {
         Features::ALL,
         vec![
             (
-                Frame::Hello(Box::new(Hello { features: Features::NONE.with(Feature::Udp), keepalive: Some(60), ..hello() })),
+                Frame::Hello(Box::new(Hello {
+                    features: Features::NONE.with(Feature::Udp),
+                    keepalive: Some(60),
+                    ..hello()
+                })),
                 r#"{"type":"hello","device_id":"d","access_token":"t","region":"ru-1","client_version":"1.0.0","platform":"android","features":["udp"],"keepalive":60}"#,
             ),
             (

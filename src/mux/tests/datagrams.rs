@@ -64,6 +64,7 @@ fn the_oldest_are_dropped_at_the_sender_and_at_the_receiver_and_no_window_is_nee
         pair.carry_up().unwrap();
     }
     assert_eq!(marks(&mut pair.gateway, theirs), [7, 8, 9]);
+    assert_eq!(pair.gateway.buffered, 0);
     for _ in 0..20 {
         pair.client.send_datagrams(ours, record(1, 20_000));
         pair.carry_up().unwrap();
