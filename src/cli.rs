@@ -163,7 +163,7 @@ async fn dispatch(command: Command, source: Source) -> Result<(), Failure> {
     }
 }
 
-/// Starts this process anew with the allocator's settings, which glibc reads only at the start (docs/04, "Buffers").
+/// Starts this process anew with the allocator's settings, which glibc reads only at the start (docs/04, "Data path").
 fn keep_memory(tunables: &str) {
     use std::os::unix::process::CommandExt;
     if tunables.is_empty() || std::env::var_os(GLIBC_TUNABLES).is_some() {

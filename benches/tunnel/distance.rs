@@ -36,24 +36,30 @@ pub(crate) async fn run(report: &mut Report) {
     let up = throughput::up(proxy, 1, SPAN).await;
     report.add("line_up", HTTVPS, of_the_line(up), "%", Goal::at_least(PER_CENT));
     sleep(PAUSE).await;
-    let bulk = async {
-        tokio::join!(throughput::down(proxy, 1, WITHOUT_END), throughput::up(proxy, 1, WITHOUT_END));
-    };
-    let requests = async {
-        sleep(SPAN.warm_up).await;
-        exchange.times(REQUESTS).await
-    };
-    let loaded = tokio::select! {
-        () = bulk => panic!("the bulk streams ended"),
-        samples = requests => samples,
-    };
-    match loaded {
-        Ok(samples) => {
-            let goal = Goal::at_most(idle + MORE_MILLISECONDS);
-            let loaded = percentile(samples, 0.99) / 1000.0;
-            report.add("line_request_p99_under_load", HTTVPS, loaded, "ms", goal);
+    for (name, up) in [("line_request_p99_under_download", false), ("line_request_p99_under_upload", true)] {
+        let bulk = async {
+            if up {
+                throughput::up(proxy, 1, WITHOUT_END).await;
+            } else {
+                throughput::down(proxy, 1, WITHOUT_END).await;
+            }
+        };
+        let requests = async {
+            sleep(SPAN.warm_up).await;
+            exchange.times(REQUESTS).await
+        };
+        let loaded = tokio::select! {
+            () = bulk => panic!("the bulk stream ended"),
+            samples = requests => samples,
+        };
+        match loaded {
+            Ok(samples) => {
+                let goal = Goal::at_most(idle + MORE_MILLISECONDS);
+                report.add(name, HTTVPS, percentile(samples, 0.99) / 1000.0, "ms", goal);
+            }
+            Err(error) => eprintln!("{HTTVPS}, {name}: {error}"),
         }
-        Err(error) => eprintln!("{HTTVPS}, requests on a line under load: {error}"),
+        sleep(PAUSE).await;
     }
 }
 

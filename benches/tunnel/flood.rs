@@ -18,7 +18,7 @@ use crate::session::{Door, Session, message, open};
 
 const TIME: Duration = Duration::from_secs(5);
 const LEAD: Duration = Duration::from_millis(500);
-const AGAIN: Duration = Duration::from_millis(10);
+const AGAIN: Duration = Duration::from_millis(500);
 const TIMES_QUIET: f64 = 2.0;
 const LOWEST_PRIORITY: i32 = 19;
 const DATA_FRAMES: usize = 7_000;
@@ -90,8 +90,9 @@ fn flood(kind: Kind, door: &Door, target: &Target) -> u32 {
                         sessions += 1;
                         attack(kind, session, target).await.ok();
                     }
-                    Err(_) => sleep(AGAIN).await,
+                    Err(error) => eprintln!("the flooder is not let in: {error}"),
                 }
+                sleep(AGAIN).await;
             }
         };
         timeout(LEAD + TIME + LEAD, attacks).await.ok();

@@ -9,6 +9,8 @@ use super::{Event, Received, Role, Session, SessionError, StreamKey};
 use crate::frame::{Encoding, Frame, StreamCode, StreamId, Target, binary, json};
 
 const TINY: usize = 64;
+/// Small frames that a refused OPEN counts for.
+const REFUSAL: usize = 16;
 
 impl Session {
     /// Takes one whole message of the peer's.
@@ -92,8 +94,9 @@ impl Session {
             }
             Frame::Open { id, target, payload, fin, udp } => {
                 let key = self.handle_open(id, udp, now)?;
-                if let Some(key) = key {
-                    self.begin(key, target);
+                match key {
+                    Some(key) => self.begin(key, target),
+                    None => self.charge_refusal(now),
                 }
                 if key.is_some() && (fin || !payload.is_empty()) {
                     self.handle_data(id, payload, fin, now)?;
@@ -375,6 +378,13 @@ impl Session {
                 let key = StreamKey(id.0);
                 Ok(self.streams.contains_key(&key).then_some(key))
             }
+        }
+    }
+
+    /// A refusal costs more than a small frame: it has to be answered.
+    fn charge_refusal(&mut self, now: Instant) {
+        for _ in 0..REFUSAL {
+            self.charge_tiny(0, now);
         }
     }
 

@@ -121,8 +121,8 @@ async fn v1_through_libev_chacha20_on_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn v1_through_libev_aes_on_postgres() {
-    exact(Kind::Postgres, AES, "v1").await;
+async fn plain_v1_through_libev_aes_on_postgres() {
+    exact(Kind::Postgres, AES, "v1-plain").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

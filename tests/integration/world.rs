@@ -232,7 +232,9 @@ impl World {
         format!("{}{PATH}", self.gateway().line("gateway"))
     }
 
+    /// `v1-plain` knows the owner's messages only.
     pub(crate) fn client_env(&self, encoding: &str) -> Env {
+        let (encoding, plain) = encoding.split_once('-').map_or((encoding, false), |(encoding, _)| (encoding, true));
         let mut env = env(&[
             ("CLIENT__GATEWAY", &self.url()),
             ("CLIENT__DEVICE_ID", &self.subscriber.device),
@@ -246,6 +248,9 @@ impl World {
             ("CLIENT__BACKOFF_MIN", "50ms"),
             ("CLIENT__BACKOFF_MAX", "200ms"),
         ]);
+        if plain {
+            env.extend(self::env(&[("CLIENT__FEATURES", "[]")]));
+        }
         env.sort();
         env
     }

@@ -186,6 +186,49 @@ fn p99(bulk: Option<bool>) -> f64 {
     times[times.len() * 99 / 100]
 }
 
+/// The same for a device whose neighbour on the line is busy: the line takes a message of each in turn.
+fn p99_beside(busy: Option<bool>) -> f64 {
+    let (mut heavy, mut light) = (Line::new(), Line::new());
+    let (bulk, question) = (heavy.pair.stream(), light.pair.stream());
+    let mut times = Vec::new();
+    let (mut asked, mut answered) = (None, false);
+    for tick in 0..20_000 {
+        light.up.free_at = light.up.free_at.max(heavy.up.free_at);
+        light.down.free_at = light.down.free_at.max(heavy.down.free_at);
+        light.tick();
+        heavy.up.free_at = heavy.up.free_at.max(light.up.free_at);
+        heavy.down.free_at = heavy.down.free_at.max(light.down.free_at);
+        heavy.tick();
+        if let Some(up) = busy {
+            heavy.pump(up, bulk, true);
+        }
+        let now = light.pair.now;
+        if receive_all(&mut light.pair.gateway, question.1, now).0.len() == 64 {
+            assert_eq!(send_all(&mut light.pair.gateway, question.1, &[2; 64]), 64);
+        }
+        answered |= receive_all(&mut light.pair.client, question.0, now).0.len() == 64;
+        if answered && let Some(at) = asked.take() {
+            times.push(now.duration_since(at).as_secs_f64() * 1000.0);
+        }
+        if asked.is_none() && tick > 2000 {
+            assert_eq!(send_all(&mut light.pair.client, question.0, &[1; 64]), 64);
+            (asked, answered) = (Some(now), false);
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    assert!(times.len() > 100);
+    times[times.len() * 99 / 100]
+}
+
+#[test]
+fn a_question_does_not_wait_behind_another_device() {
+    let idle = p99_beside(None);
+    for up in [true, false] {
+        let busy = p99_beside(Some(up));
+        assert!(busy <= idle + 30.0, "up {up}: {idle} ms idle, {busy} ms busy");
+    }
+}
+
 #[test]
 fn a_question_does_not_wait_behind_a_bulk_stream() {
     let idle = p99(None);

@@ -16,6 +16,7 @@ const MESSAGES: usize = 16;
 pub(super) struct Batch {
     messages: VecDeque<(BytesMut, usize)>,
     bytes: usize,
+    begun: bool,
 }
 
 impl Batch {
@@ -23,9 +24,9 @@ impl Batch {
         self.messages.is_empty()
     }
 
-    /// Whether another message may join.
+    /// Whether another message may join: none does once the socket has taken some, so that little waits here.
     pub(super) fn has_room(&self) -> bool {
-        self.bytes < CHUNK && self.messages.len() < MESSAGES
+        self.bytes < CHUNK && self.messages.len() < MESSAGES && !self.begun
     }
 
     /// Adds a message whose bytes begin at `start`.
@@ -34,11 +35,13 @@ impl Batch {
         self.messages.push_back((message, start));
     }
 
-    /// Writes some of it.
-    pub(super) fn poll_write<S>(&mut self, socket: Pin<&mut S>, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    /// Writes some of it, once the socket has passed on what it took before.
+    pub(super) fn poll_write<S>(&mut self, mut socket: Pin<&mut S>, cx: &mut Context<'_>) -> Poll<io::Result<()>>
     where
         S: AsyncWrite,
     {
+        self.begun = true;
+        ready!(socket.as_mut().poll_flush(cx))?;
         let mut slices = [IoSlice::new(&[]); MESSAGES];
         let count = self.messages.len().min(MESSAGES);
         for (slice, (message, start)) in slices.iter_mut().zip(&self.messages) {
@@ -54,6 +57,7 @@ impl Batch {
 
     fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
+        self.begun = self.bytes > 0;
         while let Some((message, start)) = self.messages.front_mut() {
             let left = message.len() - *start;
             if written < left {
