@@ -4,6 +4,7 @@
     test,
     allow(
         clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
         clippy::decimal_bitwise_operands,
         clippy::large_stack_arrays,
         clippy::let_underscore_must_use,

@@ -22,7 +22,7 @@ const MORE_MILLISECONDS: f64 = 30.0;
 
 pub(crate) async fn run(report: &mut Report) {
     let world = field::world(json!({}), &[]).await;
-    let line = Line::to(world.gateway().line("gateway").strip_prefix("wss://").unwrap().parse().unwrap()).await;
+    let line = Line::to(world.gateway().line("gateway").strip_prefix("wss://").unwrap().parse().unwrap());
     let client = client(&world, &line).await;
     let proxy = client.line("socks");
     let echo = Destination::start(Manner::Echo).await;

@@ -30,7 +30,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) async fn to(gateway: SocketAddr) -> Self {
+    pub(crate) fn to(gateway: SocketAddr) -> Self {
         let socket = shallow();
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let listener = socket.listen(16).unwrap();

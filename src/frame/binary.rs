@@ -13,7 +13,7 @@ pub const MAX_MESSAGE: usize = 65_536;
 /// Most payload bytes of HELLO and `HELLO_OK`.
 pub const MAX_HELLO: usize = 32 * 1024;
 
-/// Most bytes of ERROR's text.
+/// Most characters of ERROR's text.
 const MAX_TEXT: usize = 1024;
 
 const HELLO: u8 = 0x01;
@@ -111,7 +111,8 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
         Frame::Hello(hello) => put_json(out, HELLO, hello.as_ref()),
         Frame::HelloOk(ok) => put_json(out, HELLO_OK, ok),
         Frame::Error { code, message, .. } => {
-            let text = message.get(..message.floor_char_boundary(MAX_TEXT)).unwrap_or(message).as_bytes();
+            let text: String = message.chars().take(MAX_TEXT).collect();
+            let text = text.as_bytes();
             put_header(out, ERROR, 0, text.len().saturating_add(2), StreamId(0));
             out.put_u16(code.number());
             out.put_slice(text);

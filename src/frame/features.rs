@@ -70,7 +70,6 @@ impl Features {
     }
 
     /// Whether there is none.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
     pub const fn is_empty(&self) -> bool {
         self.0 == 0
     }

@@ -69,7 +69,6 @@ impl Session {
             Frame::Error { code, retry_after_ms, .. } => {
                 self.ended(code, retry_after_ms.map(|wait| Duration::from_millis(wait.into())));
             }
-            Frame::StreamError { .. } => self.charge_tiny(0, now),
             Frame::GoAway { last, reconnect_in_ms, .. } => {
                 self.charge_tiny(0, now);
                 let reconnect_in = Duration::from_millis(reconnect_in_ms.into());
@@ -85,7 +84,7 @@ impl Session {
                 self.charge_tiny(0, now);
                 self.measured(bytes, now);
             }
-            Frame::Padding(_) => self.charge_tiny(0, now),
+            Frame::Padding(_) | Frame::StreamError { .. } => self.charge_tiny(0, now),
             Frame::Notice(notice) => {
                 self.charge_tiny(0, now);
                 if self.role == Role::Client {

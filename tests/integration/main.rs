@@ -3,6 +3,7 @@
     dead_code,
     unreachable_pub,
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::decimal_bitwise_operands,
     clippy::expect_used,
     clippy::items_after_statements,

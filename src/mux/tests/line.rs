@@ -47,7 +47,7 @@ impl Way {
             let Some(message) = self.socket.pop_front() else { break };
             self.held -= message.len();
             let took = Duration::from_secs_f64(message.len() as f64 / BYTES_PER_SECOND);
-            self.free_at = self.free_at.max(now - TICK) + took;
+            self.free_at = self.free_at.max(now.checked_sub(TICK).unwrap()) + took;
             self.flight.push_back((self.free_at + DELAY, message));
         }
         while self.flight.front().is_some_and(|(at, _)| *at <= now) {
