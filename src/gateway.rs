@@ -50,6 +50,7 @@ struct Shared {
     relay: config::Relay,
     egress: Egress,
     notices: Notices,
+    lookups: egress::Lookups,
     limits: Arc<Limits>,
     v1_message_max: usize,
     tls: Arc<ServerConfig>,
@@ -103,9 +104,11 @@ impl Gateway {
             ops::bind(&ops.gateway_listen).await.map_err(|reason| source.unusable::<Ops>("gateway_listen", reason))?;
         let v1: V1 = source.section()?;
         let mux: Mux = source.section()?;
+        let egress: Egress = source.section()?;
         let shared = Shared {
             relay: source.section()?,
-            egress: source.section()?,
+            lookups: egress::Lookups::new(egress.lookups),
+            egress,
             notices: source.section()?,
             limits: Arc::new(Limits::new(&mux, &v1, source.section::<config::Padding>()?.scheme)),
             v1_message_max: usize::try_from(v1.message_max.as_u64()).unwrap_or(usize::MAX),

@@ -58,6 +58,8 @@ pub struct Limits {
     pub pool: Arc<Pool>,
     /// Bytes that may wait to be sent on one stream.
     pub send_queue: usize,
+    /// Bytes that may wait to be sent on all streams of a session, beyond one piece each.
+    pub send_pool: usize,
     /// Bytes of datagrams that may wait on one stream each way; beyond it the oldest are dropped.
     pub udp_queue: usize,
     /// Bytes taken before `hello` is answered; beyond it the session is not read.
@@ -102,6 +104,7 @@ impl Limits {
             early_streams: mux.early_streams,
             padding,
             send_queue: size(mux.send_queue),
+            send_pool: size(mux.send_pool),
             v1_buffer: size(v1.buffer),
             v1_stall_timeout: v1.stall_timeout,
             quantum: size(mux.quantum),

@@ -88,20 +88,20 @@ impl Link {
             if was_up {
                 wait = self.config.backoff_min;
             }
+            let jitter = 0.5 + fresh_fraction();
             let pause = match outcome {
                 Outcome::Told(code, _) if code.is_final() => return code,
                 Outcome::Told(code, retry_after) => {
                     tracing::warn!(code = code.as_str(), "the gateway ended the session");
-                    retry_after.unwrap_or(wait).min(self.config.backoff_max)
+                    retry_after.unwrap_or(wait.mul_f64(jitter)).min(self.config.backoff_max)
                 }
                 Outcome::Lost(reason) => {
                     tracing::warn!(reason, "no tunnel");
-                    wait
+                    wait.mul_f64(jitter)
                 }
                 Outcome::Moved(reconnect_in) => reconnect_in.min(self.config.backoff_max),
             };
-            let jitter = 0.5 + fresh_fraction();
-            tokio::time::sleep(pause.mul_f64(jitter)).await;
+            tokio::time::sleep(pause).await;
             wait = (wait * 2).min(self.config.backoff_max);
         }
     }
@@ -121,6 +121,7 @@ impl Link {
                 Encoding::V1 => self.v1_message_max,
                 Encoding::V2 => binary::MAX_MESSAGE,
             },
+            hello_max: usize::MAX,
             fragments_max: self.fragments_max,
             close_timeout: limit,
         };

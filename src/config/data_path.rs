@@ -20,6 +20,8 @@ pub struct Mux {
     pub process_pool: ByteSize,
     /// Bytes waiting to be sent on one stream.
     pub send_queue: ByteSize,
+    /// Bytes waiting to be sent on all streams of a session, beyond one piece each.
+    pub send_pool: ByteSize,
     /// Bytes of datagrams waiting on one stream each way.
     pub udp_queue: ByteSize,
     /// Bytes taken before `hello` is answered.
@@ -64,8 +66,11 @@ impl Section for Mux {
         if rates.contains(&0) {
             return Err(Invalid::new("opens_per_second", "rates must be at least 1"));
         }
-        if self.dead_after <= self.ping_after {
-            return Err(Invalid::new("dead_after", "must be longer than ping_after"));
+        if self.dead_after <= self.ping_after.mul_f64(1.2) {
+            return Err(Invalid::new("dead_after", "must be longer than ping_after by a fifth"));
+        }
+        if self.window_pool.as_u64() < 64 * 1024 {
+            return Err(Invalid::new("window_pool", "must be at least 64 KiB"));
         }
         if self.early_streams == 0 || self.early_bytes.as_u64() == 0 {
             return Err(Invalid::new("early_streams", "early_streams and early_bytes must be at least 1"));
@@ -132,6 +137,13 @@ pub struct V1 {
 
 impl Section for V1 {
     const NAME: &'static str = "v1";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        if self.buffer.as_u64() == 0 || self.message_max.as_u64() < 1024 {
+            return Err(Invalid::new("message_max", "must be at least 1 KiB, and buffer larger than zero"));
+        }
+        Ok(())
+    }
 }
 
 /// `[relay]`
@@ -159,6 +171,13 @@ pub struct Relay {
 
 impl Section for Relay {
     const NAME: &'static str = "relay";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        if self.udp_names == 0 {
+            return Err(Invalid::new("udp_names", "must be at least 1"));
+        }
+        Ok(())
+    }
 }
 
 /// Who resolves the names of destinations.
@@ -184,6 +203,10 @@ pub struct Egress {
     /// Longest time to resolve a name.
     #[serde(with = "humantime_serde")]
     pub resolve_timeout: Duration,
+    /// Names looked up at once.
+    pub lookups: usize,
+    /// Names of one session looked up at once.
+    pub lookups_per_session: usize,
     /// How long the datagrams of an association use what a name was resolved to.
     #[serde(with = "humantime_serde")]
     pub name_ttl: Duration,
@@ -191,6 +214,13 @@ pub struct Egress {
 
 impl Section for Egress {
     const NAME: &'static str = "egress";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        if self.lookups == 0 || self.lookups_per_session == 0 {
+            return Err(Invalid::new("lookups", "lookups and lookups_per_session must be at least 1"));
+        }
+        Ok(())
+    }
 }
 
 /// `[probe]`

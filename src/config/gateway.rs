@@ -130,6 +130,10 @@ pub struct Tunnel {
     /// From the upgrade's answer to a whole hello.
     #[serde(with = "humantime_serde")]
     pub hello_timeout: Duration,
+    /// Largest request head.
+    pub request_max: ByteSize,
+    /// Largest message before hello was answered.
+    pub hello_max: ByteSize,
     /// Unsent bytes the kernel may hold for one client.
     pub notsent_lowat: ByteSize,
     /// How long the last messages may take to leave.
@@ -155,6 +159,9 @@ impl Section for Tunnel {
         }
         if self.max_connections == 0 || self.max_pre_hello == 0 || self.max_pre_hello_per_address == 0 {
             return Err(Invalid::new("max_connections", "limits must be at least 1"));
+        }
+        if self.request_max.as_u64() < 8192 || self.hello_max.as_u64() < 1024 {
+            return Err(Invalid::new("request_max", "must be at least 8 KiB, and hello_max 1 KiB"));
         }
         if self.fragments_max == 0 {
             return Err(Invalid::new("fragments_max", "must be at least 1"));

@@ -147,6 +147,7 @@ async fn agree(shared: &Arc<Shared>, socket: TcpStream) -> Result<Option<(Socket
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.tunnel.handshake_timeout)
+        .max_buf_size(usize::try_from(shared.tunnel.request_max.as_u64()).unwrap_or(usize::MAX))
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades()
         .await
@@ -174,14 +175,15 @@ async fn tunnel(
         side: Side::Server,
         encoding,
         message_max: shared.message_max(encoding),
+        hello_max: usize::try_from(shared.tunnel.hello_max.as_u64()).unwrap_or(usize::MAX),
         fragments_max: shared.tunnel.fragments_max,
         close_timeout: shared.tunnel.close_timeout,
     };
     let driver = Driver::new(socket, read, tunnel.clone(), transport);
-    let (ended, ()) =
+    let (ended, refused) =
         tokio::join!(driver.run(), session::serve(shared, tunnel, Greeted { place, at, bearer, encoding }, shutdown));
     tracing::debug!(reason = %ended, "connection ended");
-    drop(permit);
+    drop((refused, permit));
 }
 
 #[cfg(test)]

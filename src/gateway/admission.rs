@@ -92,6 +92,7 @@ pub(super) async fn admit(
         region: hello.region.clone(),
         exit: RwLock::new(exit),
         moving: tokio::sync::Mutex::new(()),
+        lookups: shared.lookups.of_a_session(shared.egress.lookups_per_session),
     };
     Ok(Admitted { session, expiry: answer.subscription.and_then(|subscription| expiry(&subscription, shared)) })
 }

@@ -12,6 +12,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::account::Account;
+use super::egress::Lookups;
+use super::session::Session;
 use super::{Shared, egress};
 
 use crate::frame::{Datagram, StreamCode, Target};
@@ -19,13 +21,10 @@ use crate::net::tunnel::{Meter, TunnelStream};
 use crate::shadowsocks::NodeSocket;
 
 /// Moves datagrams both ways until the client ends the stream or nothing moves for a while.
-pub(super) async fn run(
-    stream: &TunnelStream,
-    node: &NodeSocket,
-    account: &Account,
-    shared: &Shared,
-) -> Result<(), StreamCode> {
-    let association = Association { stream, node, account, shared, begun: Instant::now(), active: AtomicU64::new(0) };
+pub(super) async fn run(stream: &TunnelStream, node: &NodeSocket, session: &Session) -> Result<(), StreamCode> {
+    let (account, shared, lookups) = (&*session.account, &*session.shared, &session.lookups);
+    let association =
+        Association { lookups, stream, node, account, shared, begun: Instant::now(), active: AtomicU64::new(0) };
     let (up, down) = (pin!(association.up()), pin!(association.down()));
     tokio::select! {
         () = up => Ok(()),
@@ -41,6 +40,7 @@ struct Association<'a> {
     stream: &'a TunnelStream,
     node: &'a NodeSocket,
     account: &'a Account,
+    lookups: &'a Lookups,
     shared: &'a Shared,
     begun: Instant,
     /// Milliseconds from the start to the last datagram.
@@ -69,7 +69,9 @@ impl Association<'_> {
                     if names.len() >= self.shared.relay.udp_names {
                         names.clear();
                     }
-                    names.insert(peer, (found, Instant::now() + self.shared.egress.name_ttl));
+                    if matches!(found, Ok(_) | Err(StreamCode::Blocked)) {
+                        names.insert(peer, (found, Instant::now() + self.shared.egress.name_ttl));
+                    }
                     continue;
                 }
             };
@@ -86,7 +88,7 @@ impl Association<'_> {
                 self.moved();
                 match (&datagram.peer, names.get(&datagram.peer)) {
                     (Target::Ip(_), _) => {
-                        let admitted = egress::admit(datagram.peer, &self.shared.egress).await;
+                        let admitted = egress::admit(datagram.peer, &self.shared.egress, self.lookups).await;
                         self.send(admitted, &datagram.payload).await;
                     }
                     (Target::Name(..), Some((found, until))) if *until > Instant::now() => {
@@ -96,7 +98,7 @@ impl Association<'_> {
                         self.shared.metrics.drop_datagram("names");
                     }
                     (Target::Name(..), _) => looking.push(Box::pin(async move {
-                        let found = egress::admit(datagram.peer.clone(), &self.shared.egress).await;
+                        let found = egress::admit(datagram.peer.clone(), &self.shared.egress, self.lookups).await;
                         (datagram, found)
                     })),
                 }

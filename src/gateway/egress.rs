@@ -1,6 +1,10 @@
 //! Which destinations may be reached (docs/04, "Egress").
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 
 use crate::config::{Egress, Resolve};
 use crate::frame::{StreamCode, Target};
@@ -41,7 +45,7 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
 }
 
 /// The destination to hand to the node: checked, and resolved unless the nodes filter themselves.
-pub(crate) async fn admit(target: Target, rules: &Egress) -> Result<Target, StreamCode> {
+pub(crate) async fn admit(target: Target, rules: &Egress, lookups: &Lookups) -> Result<Target, StreamCode> {
     if rules.blocked_ports.contains(&target.port()) || target.port() == 0 {
         return Err(StreamCode::Blocked);
     }
@@ -52,7 +56,7 @@ pub(crate) async fn admit(target: Target, rules: &Egress) -> Result<Target, Stre
             let numeric = name.rsplit('.').find(|label| !label.is_empty()).is_none_or(looks_numeric);
             if numeric && !rules.allow_private { Err(StreamCode::Blocked) } else { Ok(Target::Name(name, port)) }
         }
-        Target::Name(name, port) => resolve(&name, port, rules).await.map(Target::Ip),
+        Target::Name(name, port) => resolve(name, port, rules, lookups).await.map(Target::Ip),
     }
 }
 
@@ -61,8 +65,37 @@ fn looks_numeric(label: &str) -> bool {
     label.starts_with("0x") || label.starts_with("0X") || label.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-async fn resolve(name: &str, port: u16, rules: &Egress) -> Result<SocketAddr, StreamCode> {
-    let lookup = tokio::time::timeout(rules.resolve_timeout, tokio::net::lookup_host((name, port)));
+/// How many names may be looked up at once; a lookup whose caller has given up still counts until it ends.
+#[derive(Clone)]
+pub(crate) struct Lookups {
+    all: Arc<Semaphore>,
+    own: Arc<Semaphore>,
+}
+
+impl Lookups {
+    pub(crate) fn new(all: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(all)), own: Arc::new(Semaphore::new(all)) }
+    }
+
+    /// A part of them.
+    pub(crate) fn of_a_session(&self, own: usize) -> Self {
+        Self { all: Arc::clone(&self.all), own: Arc::new(Semaphore::new(own)) }
+    }
+
+    async fn look_up(&self, name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let own = Arc::clone(&self.own).acquire_owned().await.map_err(io::Error::other)?;
+        let all = Arc::clone(&self.all).acquire_owned().await.map_err(io::Error::other)?;
+        let found = tokio::task::spawn_blocking(move || {
+            let found = (name, port).to_socket_addrs().map(Iterator::collect);
+            drop((own, all));
+            found
+        });
+        found.await.map_err(io::Error::other)?
+    }
+}
+
+async fn resolve(name: String, port: u16, rules: &Egress, lookups: &Lookups) -> Result<SocketAddr, StreamCode> {
+    let lookup = tokio::time::timeout(rules.resolve_timeout, lookups.look_up(name, port));
     let found = lookup.await.map_err(|_| StreamCode::Timeout)?.map_err(|_| StreamCode::Unreachable)?;
     let mut best = None;
     let mut any = false;
@@ -163,22 +196,26 @@ mod tests {
             "0177.0.0.1",
             "0",
         ] {
-            let refused = admit(Target::Name(name.into(), 80), &rules).await;
+            let refused = admit(Target::Name(name.into(), 80), &rules, &Lookups::new(1)).await;
             assert!(matches!(refused, Err(StreamCode::Blocked | StreamCode::Unreachable)), "{name}: {refused:?}");
         }
         let mail = Target::Ip("1.1.1.1:25".parse().unwrap());
-        assert_eq!(admit(mail, &rules).await, Err(StreamCode::Blocked));
+        assert_eq!(admit(mail, &rules, &Lookups::new(1)).await, Err(StreamCode::Blocked));
         let web = Target::Ip("1.1.1.1:443".parse().unwrap());
-        assert_eq!(admit(web.clone(), &rules).await, Ok(web));
+        assert_eq!(admit(web.clone(), &rules, &Lookups::new(1)).await, Ok(web));
     }
 
     #[tokio::test]
     async fn names_go_to_nodes_that_filter_unless_they_are_numbers() {
         let rules = Egress { resolve: Resolve::Node, ..rules() };
         let name = Target::Name("example.com".into(), 443);
-        assert_eq!(admit(name.clone(), &rules).await, Ok(name));
+        assert_eq!(admit(name.clone(), &rules, &Lookups::new(1)).await, Ok(name));
         for number in ["127.1", "2130706433", "0x7f.0x1", "127.0.0.1."] {
-            assert_eq!(admit(Target::Name(number.into(), 443), &rules).await, Err(StreamCode::Blocked), "{number}");
+            assert_eq!(
+                admit(Target::Name(number.into(), 443), &rules, &Lookups::new(1)).await,
+                Err(StreamCode::Blocked),
+                "{number}"
+            );
         }
     }
 }

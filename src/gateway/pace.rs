@@ -9,6 +9,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 const BYTES_OF_A_MEGABIT: u64 = 125_000;
+/// What a device without a rate has beside sessions that were begun with one, in Mbit/s.
+const UNLIMITED: u64 = 10_000_000;
 /// A device that was idle may send for so long at once.
 const BURST: Duration = Duration::from_millis(50);
 /// One stream has its turn for so long.
@@ -83,9 +85,11 @@ pub(crate) struct Paces(Mutex<HashMap<Uuid, Weak<Pace>>>);
 impl Paces {
     /// The pace of a device, shared by its sessions; the newest session's rate holds for all.
     pub(crate) fn of(&self, device: Uuid, megabits: Option<i32>) -> Option<Arc<Pace>> {
-        let megabits = megabits.and_then(|rate| u64::try_from(rate).ok()).filter(|rate| *rate > 0)?;
+        let megabits = megabits.and_then(|rate| u64::try_from(rate).ok()).filter(|rate| *rate > 0);
         let mut paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pace) = paces.get(&device).and_then(Weak::upgrade) {
+        let open = paces.get(&device).and_then(Weak::upgrade);
+        let megabits = if open.is_some() { megabits.unwrap_or(UNLIMITED) } else { megabits? };
+        if let Some(pace) = open {
             pace.bytes_per_second.store(megabits.saturating_mul(BYTES_OF_A_MEGABIT), Ordering::Relaxed);
             return Some(pace);
         }
@@ -140,8 +144,11 @@ mod tests {
         assert!(first.up(1_000_000).unwrap() > Instant::now() + Duration::from_millis(900));
         assert_eq!(first.down(1000), None, "the other direction is free");
         assert!(second.up(1).unwrap() > Instant::now() + Duration::from_millis(900));
-        assert!(paces.of(device, None).is_none() && paces.of(device, Some(0)).is_none());
-        drop((first, second));
+        let other = Uuid::now_v7();
+        assert!(paces.of(other, None).is_none() && paces.of(other, Some(0)).is_none());
+        let free = paces.of(device, None).unwrap();
+        assert_eq!(free.down(1_000_000), None, "the newest session's plan holds for all");
+        drop((first, second, free));
         assert_eq!(paces.of(device, Some(8)).unwrap().up(1000), None, "a new session begins anew");
     }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::accept::Place;
 use super::account::Account;
 use super::control::ControlError;
+use super::egress::Lookups;
 use super::nodes::Exit;
 use super::{Shared, admission, association, egress};
 use crate::api::AssignOutline;
@@ -32,44 +33,52 @@ pub(super) struct Session {
     pub(super) region: String,
     pub(super) exit: RwLock<Arc<Exit>>,
     pub(super) moving: tokio::sync::Mutex<()>,
+    pub(super) lookups: Lookups,
 }
 
 /// What came before `hello`.
 pub(super) struct Greeted {
-    /// Given back once the client has said hello.
+    /// Given back once the client is admitted.
     pub(super) place: Place,
     pub(super) at: Instant,
     pub(super) bearer: Option<Uuid>,
     pub(super) encoding: Encoding,
 }
 
-/// Serves a tunnel from its `hello` to its end.
-pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: Shutdown) {
+/// Serves a tunnel from its `hello` to its end; one that was not admitted gives its place back, to be held while the
+/// connection lasts.
+pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: Shutdown) -> Option<Place> {
     let hello = tokio::select! {
         hello = tokio::time::timeout(shared.tunnel.hello_timeout, tunnel.next_event()) => hello,
-        () = shutdown.draining() => return tunnel.close(Some(SessionCode::GoingAway), ""),
+        () = shutdown.draining() => {
+            tunnel.close(Some(SessionCode::GoingAway), "");
+            return Some(greeted.place);
+        }
     };
     let hello = match hello {
         Ok(Some(Event::Hello(hello))) => hello,
-        Ok(_) => return,
+        Ok(_) => return Some(greeted.place),
         Err(_) => {
             shared.metrics.refuse("hello_timeout");
-            return tunnel.close(None, "");
+            tunnel.close(None, "");
+            return Some(greeted.place);
         }
     };
     let Greeted { place, at, bearer, encoding } = greeted;
-    drop(place);
     let admitted = match admission::admit(&shared, &tunnel, &hello, bearer).await {
         Ok(admitted) => admitted,
         Err(code) => {
             shared.metrics.refuse(code.as_str());
             tracing::info!(code = code.as_str(), "session refused");
             if code.is_final() {
-                return tunnel.close(Some(code), "");
+                tunnel.close(Some(code), "");
+            } else {
+                tunnel.refuse(code, shared.tunnel.retry_after.mul_f64(0.5 + fresh_fraction()));
             }
-            return tunnel.refuse(code, shared.tunnel.retry_after.mul_f64(0.5 + fresh_fraction()));
+            return Some(place);
         }
     };
+    drop(place);
     let session = Arc::new(admitted.session);
     let open = shared.usage.begin(&session.account);
     tunnel.accept(admission::consent(&shared, &tunnel, &hello, session.id, encoding));
@@ -90,6 +99,7 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
     drop(open);
     let code = session.account.cut_code().map_or("closed", SessionCode::as_str);
     tracing::info!(session = %session.id, code, "session over");
+    None
 }
 
 /// Starts a relay for each stream until the connection is gone; drains when told to.
@@ -171,7 +181,7 @@ async fn idle_or_due(tunnel: &Tunnel, times: Option<(tokio::time::Instant, tokio
 impl Session {
     async fn run(&self, stream: TunnelStream, target: Option<Target>) -> Result<(), StreamCode> {
         let ended = match target {
-            Some(target) => match self.dial(target).await {
+            Some(target) => match self.dial_unless_gone(&stream, target).await {
                 Ok(node) => return self.relay(stream, node).await,
                 Err(code) => Err(code),
             },
@@ -182,6 +192,13 @@ impl Session {
             Err(code) => stream.reset(code),
         }
         ended
+    }
+
+    async fn dial_unless_gone(&self, stream: &TunnelStream, target: Target) -> Result<NodeStream, StreamCode> {
+        tokio::select! {
+            dialled = self.dial(target) => dialled,
+            () = stream.gone() => Err(StreamCode::Cancelled),
+        }
     }
 
     async fn relay(&self, stream: TunnelStream, node: NodeStream) -> Result<(), StreamCode> {
@@ -197,7 +214,7 @@ impl Session {
             tracing::warn!(session = %self.id, node = %exit.id, %error, "no socket towards a node");
             StreamCode::NodeDown
         })?;
-        association::run(stream, &node, &self.account, &self.shared).await
+        association::run(stream, &node, self).await
     }
 
     fn exit(&self) -> Arc<Exit> {
@@ -206,7 +223,7 @@ impl Session {
 
     /// Checks the destination and connects to the session's node; if it cannot be reached, moves the session to another one and tries once more.
     async fn dial(&self, target: Target) -> Result<NodeStream, StreamCode> {
-        let target = egress::admit(target, &self.shared.egress).await?;
+        let target = egress::admit(target, &self.shared.egress, &self.lookups).await?;
         let exit = self.exit();
         let exit = self.shared.nodes.latest(&exit).unwrap_or(exit);
         if let Some(stream) = self.try_dial(&exit, target.clone()).await {

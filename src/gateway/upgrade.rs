@@ -7,7 +7,7 @@ use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use uuid::Uuid;
 
 use super::Shared;
@@ -43,7 +43,8 @@ pub(super) fn respond(mut request: Request<Incoming>, shared: &Shared, agreed: &
 type Accepted = (Response<Empty<Bytes>>, (UpgradeFut, Agreement));
 
 fn accept(request: &mut Request<Incoming>, shared: &Shared) -> Option<Accepted> {
-    if request.uri().path() != shared.tunnel.path || !is_upgrade_request(request) {
+    let asks = request.method() == Method::GET && request.uri().path() == shared.tunnel.path;
+    if !asks || !is_upgrade_request(request) {
         return None;
     }
     let (encoding, echo) = encoding_of(request)?;

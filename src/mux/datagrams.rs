@@ -32,7 +32,7 @@ impl Session {
 
     /// Takes one frame of datagram records from the peer; the oldest make room for it.
     pub(super) fn handle_datagrams(&mut self, key: StreamKey, payload: &Bytes, fin: bool) {
-        let queue_max = self.limits.udp_queue as u64;
+        let queue_max = if self.is_under_pressure() { 0 } else { self.limits.udp_queue as u64 };
         let Some(stream) = self.streams.get_mut(&key) else { return };
         let incoming = &mut stream.incoming;
         incoming.finished |= fin;

@@ -32,6 +32,9 @@ impl Session {
                 }
                 while let Some(frame) = binary::decode(&mut message)? {
                     self.handle_frame(frame, now)?;
+                    if self.is_flooded() {
+                        return Err(SessionError::Flood("frames that are answered"));
+                    }
                 }
                 Ok(())
             }
@@ -69,6 +72,7 @@ impl Session {
             Frame::Error { code, retry_after_ms, .. } => {
                 self.ended(code, retry_after_ms.map(|wait| Duration::from_millis(wait.into())));
             }
+            Frame::GoAway { .. } if self.role == Role::Gateway => self.charge_tiny(0, now),
             Frame::GoAway { last, reconnect_in_ms, .. } => {
                 self.charge_tiny(0, now);
                 let reconnect_in = Duration::from_millis(reconnect_in_ms.into());
@@ -163,7 +167,7 @@ impl Session {
     }
 
     /// Whether as much waits for the other side as the pools are meant for.
-    fn is_under_pressure(&self) -> bool {
+    pub(super) fn is_under_pressure(&self) -> bool {
         self.buffered >= self.limits.window_pool || self.limits.pool.is_full()
     }
 
@@ -175,6 +179,10 @@ impl Session {
             return Ok(());
         }
         let payload = match self.take_head(key, payload) {
+            Ok(_) if fin && self.streams.get(&key).is_some_and(|stream| stream.head.is_some()) => {
+                self.reset(key, StreamCode::StreamProtocol);
+                return Ok(());
+            }
             Ok(payload) => payload,
             Err(code) => {
                 self.reset(key, code);
@@ -242,10 +250,11 @@ impl Session {
 
     fn handle_window(&mut self, id: StreamId, limit: u64) {
         let Ok(Some(key)) = self.key_of(id) else { return };
+        let queue_max = self.send_queue();
         let Some(stream) = self.streams.get_mut(&key) else { return };
         let out = &mut stream.outgoing;
         out.limit = out.limit.max(limit);
-        if out.blocked && out.accepted < out.limit && out.queued < self.limits.send_queue {
+        if out.blocked && out.accepted < out.limit && out.queued < queue_max {
             out.blocked = false;
             self.events.push_back(Event::Wake(key));
         }
@@ -254,12 +263,26 @@ impl Session {
     fn handle_reset(&mut self, id: StreamId, code: StreamCode) -> Result<(), SessionError> {
         let Some(key) = self.key_of(id)? else { return Ok(()) };
         self.ids.remove(&id);
+        if self.streams.get(&key).is_some_and(|stream| stream.incoming.finished && !stream.incoming.ended) {
+            self.close_outgoing(key);
+            return Ok(());
+        }
         self.mark_reset(key, code);
         self.events.push_back(Event::Wake(key));
         if self.streams.get(&key).is_some_and(|stream| stream.head.is_some() || stream.incoming.ended) {
             self.release(key);
         }
         Ok(())
+    }
+
+    /// The peer takes no more; what it sent before its own end is still delivered.
+    fn close_outgoing(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        stream.outgoing.finish = true;
+        stream.outgoing.finished = true;
+        stream.outgoing.queue.clear();
+        stream.outgoing.queued = 0;
+        self.events.push_back(Event::Wake(key));
     }
 
     /// `stream_close`: what is queued is delivered, then both directions are over; the id is free at once.
@@ -271,12 +294,10 @@ impl Session {
             self.release(key);
             return;
         }
+        let forgotten = stream.incoming.ended;
         stream.incoming.finished = true;
-        stream.outgoing.finished = true;
-        stream.outgoing.queue.clear();
-        stream.outgoing.queued = 0;
-        self.events.push_back(Event::Wake(key));
-        if stream.incoming.ended {
+        self.close_outgoing(key);
+        if forgotten {
             self.release(key);
         }
     }

@@ -2,7 +2,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::datagrams::charge;
 use super::pad::empty_message;
-use super::session::Closing;
+use super::session::{CONTROL_BACKLOG, Closing};
 use super::{Capacity, Event, HEADROOM, Session, StreamKey, TRANSPORT_ROOM, Transmit};
 use crate::frame::{Encoding, Frame, StreamId, binary, json};
 
@@ -20,17 +20,24 @@ impl Session {
             Encoding::V2 if self.ready.len() > 1 => SHARED_FRAME,
             Encoding::V2 => LONE_FRAME,
         };
+        let queue_max = self.send_queue();
         let Some(stream) = self.streams.get_mut(&key) else { return Capacity::Closed };
         let out = &mut stream.outgoing;
         if stream.reset.is_some() || out.finish || out.finished {
             return Capacity::Closed;
         }
         let credit = usize::try_from(out.limit.saturating_sub(out.accepted)).unwrap_or(usize::MAX);
-        if credit == 0 || out.queued >= self.limits.send_queue {
+        if credit == 0 || out.queued >= queue_max {
             out.blocked = true;
             return Capacity::Blocked;
         }
         Capacity::Bytes(credit.min(largest))
+    }
+
+    /// What may wait on one stream: less when many share the session's part.
+    pub(super) fn send_queue(&self) -> usize {
+        let share = self.limits.send_pool.checked_div(self.streams.len()).unwrap_or(usize::MAX);
+        self.limits.send_queue.min(share.max(SHARED_FRAME))
     }
 
     /// Queues a payload that lies behind [`HEADROOM`] free bytes and is no longer than [`Session::capacity`] allows.
@@ -75,6 +82,7 @@ impl Session {
                 return Some(Transmit::Message(message));
             }
         }
+        self.control.shrink_to(CONTROL_BACKLOG);
         if self.transport_ping {
             self.transport_ping = false;
             return Some(Transmit::Ping);
@@ -109,6 +117,7 @@ impl Session {
     }
 
     fn stream_message(&mut self, key: StreamKey) -> Option<BytesMut> {
+        let queue_max = self.send_queue();
         let stream = self.streams.get_mut(&key)?;
         let out = &mut stream.outgoing;
         let Some(payload) = out.queue.pop_front() else {
@@ -117,8 +126,7 @@ impl Session {
                 out.finished = true;
                 let id = stream.id;
                 let message = self.encode_finish(id);
-                self.free_id(key);
-                self.release(key);
+                self.finished(key);
                 return Some(message);
             }
             return None;
@@ -145,13 +153,13 @@ impl Session {
                 self.ready.push_back(key);
             }
         }
-        if out.blocked && out.queued < self.limits.send_queue && out.accepted < out.limit {
+        if out.blocked && out.queued < queue_max && out.accepted < out.limit {
             out.blocked = false;
             self.events.push_back(Event::Wake(key));
         }
         let id = stream.id;
         if fin {
-            self.release(key);
+            self.finished(key);
         }
         Some(match self.encoding {
             Encoding::V1 => {
@@ -168,6 +176,15 @@ impl Session {
                 message
             }
         })
+    }
+
+    /// This side's end is on its way.
+    fn finished(&mut self, key: StreamKey) {
+        if self.streams.get(&key).is_some_and(|stream| stream.incoming.ended && !stream.incoming.finished) {
+            self.stop(key);
+        }
+        self.free_id(key);
+        self.release(key);
     }
 
     fn encode_finish(&self, id: StreamId) -> BytesMut {

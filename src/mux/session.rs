@@ -13,7 +13,9 @@ use crate::frame::{
     Encoding, Feature, Features, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId, Target,
 };
 
-const CONTROL_BACKLOG: usize = 256;
+pub(super) const CONTROL_BACKLOG: usize = 256;
+/// Waiting frames at which the message that brought them about is a flood.
+const CONTROL_FLOOD: usize = 2048;
 /// Most first bytes in OPEN itself.
 const OPEN_PAYLOAD: usize = 32 * 1024;
 
@@ -287,8 +289,8 @@ impl Session {
         }
     }
 
-    /// The owner of a stream is done with it. What it queued before [`Session::finish`] is still sent, and what the peer
-    /// still says is dropped; without a finish the stream is cancelled.
+    /// The owner of a stream is done with it. What it queued before [`Session::finish`] is still sent, then a RESET if the
+    /// peer has not finished; without a finish the stream is cancelled.
     pub fn forget(&mut self, key: StreamKey) {
         let half = self.has_half_close();
         let Some(stream) = self.streams.get_mut(&key) else { return };
@@ -297,11 +299,24 @@ impl Session {
         }
         stream.incoming.ended = true;
         stream.incoming.finished |= !half;
+        let stop = stream.outgoing.finished && !stream.incoming.finished;
         let unconsumed = stream.unconsumed();
         stream.incoming.consumed = stream.incoming.received;
         stream.incoming.clear();
         self.unhold(unconsumed);
+        if stop {
+            self.stop(key);
+        }
         self.release(key);
+    }
+
+    /// Tells a peer that still sends, behind this side's own end, that nobody listens.
+    pub(super) fn stop(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        stream.incoming.finished = true;
+        let id = stream.id;
+        self.refuse(id, StreamCode::Cancelled);
+        self.free_id(key);
     }
 
     /// A v1 id is free once both sides have closed, whatever is still to be delivered.
@@ -378,6 +393,10 @@ impl Session {
             || self.paused_until.is_some()
             || self.control.len() >= CONTROL_BACKLOG
             || self.is_unread()
+    }
+
+    pub(super) fn is_flooded(&self) -> bool {
+        self.control.len() > CONTROL_FLOOD
     }
 
     /// Whether the peer is not read for reasons that are not its silence.

@@ -23,6 +23,7 @@ fn limits() -> Limits {
         early_streams: 4,
         padding: Padding::default(),
         send_queue: 128 * 1024,
+        send_pool: 4 << 20,
         v1_buffer: 64 * 1024,
         v1_stall_timeout: Duration::from_secs(30),
         quantum: 16 * 1024,

@@ -79,6 +79,11 @@ impl Reader {
         Self { side, max, fragments_max, partial: None, fragments: 0 }
     }
 
+    /// Reads messages of at most `max` bytes from now on.
+    pub fn allow(&mut self, max: usize) {
+        self.max = max;
+    }
+
     /// Takes the next message off `buf`; `Err(Ok(n))` when at least `n` bytes more are needed.
     pub fn next(&mut self, buf: &mut BytesMut) -> Result<Incoming, Result<usize, Violation>> {
         loop {

@@ -25,6 +25,8 @@ pub(crate) enum Manner {
     Zeros,
     /// Reads to the end and says nothing.
     Discard,
+    /// Says something, reads a little, and resets the connection.
+    Rude,
 }
 
 #[derive(Default)]
@@ -137,6 +139,11 @@ async fn serve(mut socket: TcpStream, manner: Manner, counters: Arc<Counters>) -
         Manner::Discard => {
             while take(&mut socket, &mut buffer, &counters).await? > 0 {}
             Ok(())
+        }
+        Manner::Rude => {
+            give(&mut socket, GREETING, &counters).await?;
+            take(&mut socket, &mut buffer, &counters).await?;
+            socket.set_zero_linger()
         }
         Manner::Endless => loop {
             give(&mut socket, &buffer[..16_384], &counters).await?;

@@ -14,7 +14,7 @@ use crate::destination::{Destination, Manner};
 use crate::line::Line;
 use crate::node::CHACHA;
 use crate::raw::{Raw, dial, dial_to, encoded, hello, request, upgrade_request};
-use crate::world::{PATH, SEED, Subscriber, World};
+use crate::world::{SEED, Subscriber, World};
 
 const DELAY: Duration = Duration::from_millis(100);
 
@@ -74,9 +74,9 @@ async fn everything_in_one_flight_behind_the_upgrade_request() {
     flight.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
     flight.extend([0; 4]);
     flight.extend(&body);
-    let head = request(&mut socket, std::str::from_utf8(&flight[..flight.len() - body.len() - 8]).unwrap()).await;
+    socket.write_all(&flight).await.unwrap();
+    let head = request(&mut socket, "").await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    socket.write_all(&flight[flight.len() - body.len() - 8..]).await.unwrap();
     let mut raw = Raw::new(socket);
     assert!(matches!(raw.next_frame().await, Frame::HelloOk(_)));
     assert!(matches!(raw.next_frame().await, Frame::Data { .. }));
@@ -112,5 +112,4 @@ async fn a_bearer_is_checked_before_the_upgrade_and_must_be_the_hellos() {
     env.push(("HTTVPS_CLIENT__BEARER".into(), "true".into()));
     let client = crate::process::Process::start(&["connect"], &env).await;
     assert_eq!(client.stop().await.code, Some(0));
-    assert!(PATH.starts_with('/'));
 }

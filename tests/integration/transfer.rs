@@ -136,6 +136,39 @@ async fn v1_through_aead_2022_on_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_one_side_cancels_ends_on_the_other() {
+    let world = World::start(Kind::Sqlite, CHACHA).await;
+    let endless = Destination::start(Manner::Endless).await;
+    let rude = Destination::start(Manner::Rude).await;
+    for encoding in ["v1", "v2", "v1-plain"] {
+        let client = world.connect(encoding).await;
+        let proxy = client.line("socks");
+        for aborts in [true, false] {
+            let mut download = socks::connect(proxy, endless.address).await.unwrap();
+            download.read_exact(&mut [0; 100_000]).await.unwrap();
+            if aborts {
+                download.set_zero_linger().unwrap();
+            }
+            drop(download);
+        }
+        let mut upload = socks::connect(proxy, rude.address).await.unwrap();
+        let ended = async {
+            let bytes = vec![1; 64 * 1024];
+            while upload.write_all(&bytes).await.is_ok() {}
+        };
+        tokio::time::timeout(crate::process::PATIENCE, ended).await.expect("the program is told");
+        eventually(|| async {
+            match world.metric("httvps_streams").await {
+                0 => Ok(()),
+                open => Err(format!("{encoding}: {open} streams are open")),
+            }
+        })
+        .await;
+        assert_eq!(client.stop().await.code, Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn http_connect_and_names_resolved_at_the_far_end() {
     let world = World::start(Kind::Sqlite, CHACHA).await;
     let client = world.connect("v2").await;

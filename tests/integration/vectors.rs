@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::database::Kind;
 use crate::destination::{Destination, Manner};
 use crate::node::CHACHA;
-use crate::raw::{Raw, decoded, dial, encoded, request};
+use crate::raw::{Raw, dial, request};
 use crate::world::{PATH, REGION, World};
 
 fn read(name: &str) -> Value {
@@ -152,6 +152,7 @@ fn filled(text: &str, world: &World, echo: &Destination) -> String {
         .replace("{token}", &world.subscriber.token)
         .replace("{region}", REGION)
         .replace("{echo}", &echo.address.to_string())
+        .replace("{blocked}", "127.0.0.1:25")
         .replace("{echo_target_and_hello}", &head)
 }
 
@@ -178,7 +179,7 @@ async fn upgrades_are_answered_as_told() {
 fn without_session(frame: Frame) -> Frame {
     match frame {
         Frame::HelloOk(ok) => {
-            assert!(ok.session_id.parse::<uuid::Uuid>().is_ok());
+            assert!(ok.session_id == "{session}" || ok.session_id.parse::<uuid::Uuid>().is_ok());
             Frame::HelloOk(httvps::frame::HelloOk { session_id: "{session}".into(), ..ok })
         }
         frame => frame,
@@ -199,8 +200,8 @@ async fn conversations_go_as_told() {
                 raw.frames(&[frame_of(&step["send"])]).await;
             } else if let Some(text) = step["expect"].as_str() {
                 let Some(Incoming::Text(got)) = raw.next().await else { panic!("no text for {text}") };
-                let (got, plain) = (json::decode(&got, Features::NONE), json::decode(text.as_bytes(), Features::NONE));
-                assert_eq!(got.map(without_session), plain, "{}", vector["name"]);
+                let read = |text: &[u8]| without_session(json::decode(text, Features::ALL).unwrap());
+                assert_eq!(read(&got), read(text.as_bytes()), "{}", vector["name"]);
             } else if step["expect"].is_object() {
                 let got = without_session(raw.next_frame().await);
                 assert_eq!(got, frame_of(&step["expect"]), "{}", vector["name"]);
@@ -209,6 +210,4 @@ async fn conversations_go_as_told() {
             }
         }
     }
-    let round = encoded(&[Frame::Ping(*b"01234567")]);
-    assert_eq!(decoded(round.freeze()), [Frame::Ping(*b"01234567")]);
 }

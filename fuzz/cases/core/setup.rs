@@ -87,6 +87,7 @@ impl Setup {
             window_pool: self.window_pool(),
             pool: Arc::new(Pool::new(self.process_pool())),
             send_queue: if self.has(SHORT) { 16 * 1024 } else { 128 * 1024 },
+            send_pool: if self.has(SHORT) { 64 * 1024 } else { 4 << 20 },
             udp_queue: UDP_QUEUE,
             early_bytes: 64 * 1024,
             early_streams: 4,

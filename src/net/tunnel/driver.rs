@@ -31,6 +31,8 @@ pub struct Transport {
     pub encoding: Encoding,
     /// Largest message in bytes.
     pub message_max: usize,
+    /// Largest message before hello was answered.
+    pub hello_max: usize,
     /// Most frames of a message.
     pub fragments_max: usize,
     /// How long the last messages may take to leave.
@@ -61,6 +63,8 @@ pub struct Driver<S> {
     transport: Transport,
     reader: Reader,
     input: BytesMut,
+    /// The input is a buffer of the pool.
+    pooled: bool,
     missing: usize,
     output: Batch,
     pong: Option<Bytes>,
@@ -77,9 +81,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             socket,
             tunnel,
             transport,
-            reader: Reader::new(transport.side, transport.message_max, transport.fragments_max),
+            reader: Reader::new(
+                transport.side,
+                transport.message_max.min(transport.hello_max),
+                transport.fragments_max,
+            ),
             missing: 2usize.saturating_sub(read.len()),
             input: BytesMut::from(read),
+            pooled: false,
             output: Batch::default(),
             pong: None,
             unflushed: false,
@@ -211,11 +220,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Takes messages from the session for one write.
     fn gather(&mut self) {
-        if let Some(payload) = self.pong.take() {
-            self.queue(message_of(&payload), OpCode::Pong);
-        }
         if !self.output.has_room() || self.closing {
             return;
+        }
+        if let Some(payload) = self.pong.take() {
+            self.queue(message_of(&payload), OpCode::Pong);
         }
         let tunnel = self.tunnel.clone();
         let mut state = tunnel.state();
@@ -263,8 +272,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     self.tunnel.state().session.heard(Instant::now());
                 }
                 Poll::Pending => {
-                    if self.input.is_empty() {
+                    if self.input.is_empty() && self.pooled {
                         pool::give(std::mem::take(&mut self.input));
+                        self.pooled = false;
                     }
                     return Ok(false);
                 }
@@ -291,7 +301,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut next = pool::take();
         next.extend_from_slice(&self.input);
         next.reserve(wanted);
-        pool::give(std::mem::replace(&mut self.input, next));
+        let used = std::mem::replace(&mut self.input, next);
+        if self.pooled {
+            pool::give(used);
+        }
+        self.pooled = true;
     }
 
     fn take(&mut self, incoming: Incoming) -> Result<(), Ended> {
@@ -315,6 +329,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut state = self.tunnel.state();
         let handled = state.session.handle_message(message, now);
         state.deliver();
+        if state.session.is_open() {
+            self.reader.allow(self.transport.message_max);
+        }
         Ok(handled?)
     }
 

@@ -108,6 +108,8 @@ pub struct Relay<'a, S, M> {
     up_pause: Pause,
     down_pause: Pause,
     pending: Bytes,
+    /// What of it the socket was offered and has not answered: it must be offered the same again.
+    offered: Option<usize>,
     unflushed: usize,
     discarded: usize,
     patience: Patience,
@@ -134,6 +136,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             up_pause: Pause::default(),
             down_pause: Pause::default(),
             pending: Bytes::new(),
+            offered: None,
             unflushed: 0,
             discarded: 0,
             patience,
@@ -225,9 +228,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
                     Poll::Ready(Received::Nothing) | Poll::Pending => {}
                 }
             }
-            if !self.pending.is_empty() {
-                match Pin::new(&mut self.socket).poll_write(cx, &self.pending).map_err(broken)? {
+            let piece = self.meter.piece();
+            let paced = piece < CHUNK;
+            if !self.pending.is_empty() && !(paced && (self.unflushed >= piece || self.up_pause.holds(cx))) {
+                let room = if paced { piece - self.unflushed } else { usize::MAX };
+                let offered = *self.offered.get_or_insert(self.pending.len().min(room));
+                match Pin::new(&mut self.socket).poll_write(cx, &self.pending[..offered]).map_err(broken)? {
                     Poll::Ready(written) => {
+                        self.offered = None;
                         self.pending.advance(written);
                         self.unflushed += written;
                         progress = true;
@@ -246,7 +254,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
                 progress = true;
                 continue;
             }
-            if !matches!(self.upload, Upload::Finishing) {
+            if !matches!(self.upload, Upload::Finishing) || !self.pending.is_empty() {
                 return Ok(progress);
             }
             if Pin::new(&mut self.socket).poll_shutdown(cx).map_err(broken)?.is_pending() {

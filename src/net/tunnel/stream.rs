@@ -54,6 +54,11 @@ impl TunnelStream {
         Poll::Pending
     }
 
+    /// Resolves once the stream was reset or its session is over.
+    pub async fn gone(&self) {
+        poll_fn(|cx| self.poll_gone(cx)).await;
+    }
+
     /// The destination took `len` bytes.
     pub fn consumed(&self, len: usize) {
         self.tunnel.act(|session| session.consumed(self.key, len, Instant::now()));
