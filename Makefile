@@ -23,7 +23,7 @@ bench:
 soak:
 	scripts/autobahn.sh
 	scripts/fuzz.sh $(FUZZ_SECONDS)
-	scripts/bench.sh flood rate line
+	HTTVPS_BENCH_STRICT=1 scripts/bench.sh flood rate line
 
 migrate:
 	$(CARGO) run --release --locked -- migrate $(ARGS)

@@ -11,7 +11,9 @@ mod keys;
 mod metrics;
 mod nodes;
 mod pace;
+mod places;
 mod session;
+mod streams;
 mod upgrade;
 mod usage;
 

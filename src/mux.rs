@@ -3,6 +3,7 @@
 
 mod budget;
 mod datagrams;
+mod opening;
 mod pad;
 mod pool;
 mod receive;
@@ -38,6 +39,16 @@ pub enum Role {
     Client,
     /// Answers them.
     Gateway,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing was said yet.
+    Greeting,
+    /// The gateway has the `hello` and has not answered.
+    Deciding,
+    Open,
+    Closed,
 }
 
 /// A stream as its owner knows it; unlike the id on the wire it is never used twice in a session.

@@ -58,6 +58,8 @@ use report::Report;
 const MEASURES: [&str; 9] = ["bulk", "latency", "streams", "tunnels", "idle", "floor", "flood", "rate", "line"];
 const OF_THE_FIELD: [&str; 4] = ["bulk", "latency", "streams", "tunnels"];
 const FILES_NEEDED: u64 = 4_096;
+/// Set, a missed goal is a failure.
+const STRICT: &str = "HTTVPS_BENCH_STRICT";
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
@@ -113,4 +115,9 @@ async fn run(words: &[String]) {
         distance::run(&mut report).await;
     }
     report.print_table();
+    let missed = report.missed();
+    if std::env::var_os(STRICT).is_some() && !missed.is_empty() {
+        eprintln!("missed: {}", missed.join(", "));
+        std::process::exit(1);
+    }
 }

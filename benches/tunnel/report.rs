@@ -88,6 +88,12 @@ impl Report {
         self.rows.iter().find(|row| row.figure == figure)?.value(subject)
     }
 
+    /// Measures whose goal was missed.
+    pub(crate) fn missed(&self) -> Vec<&str> {
+        let is_missed = |row: &&Row| row.value(HTTVPS).is_some_and(|value| !row.goal.is_met(value));
+        self.rows.iter().filter(is_missed).map(|row| row.figure.as_str()).collect()
+    }
+
     pub(crate) fn print_table(&self) {
         let is_used = |column: &&str| self.rows.iter().any(|row| row.value(column).is_some());
         let columns: Vec<&str> = COLUMNS.into_iter().filter(is_used).collect();

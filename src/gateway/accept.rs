@@ -1,9 +1,7 @@
 //! From a TCP connection to a tunnel: limits, TLS, the HTTP upgrade.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -16,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Shared;
+use super::places::{Greeting, Place};
 use super::session::{self, Greeted};
 use super::upgrade::{Agreed, Agreement, respond};
 use crate::lifecycle::Shutdown;
@@ -26,61 +25,6 @@ use crate::net::tunnel::{Driver, Transport, Tunnel};
 use crate::net::websocket::Side;
 
 type Socket = TlsStream<Buffered<TcpStream>>;
-
-/// Counts connections that have not said hello.
-#[derive(Default)]
-struct Greeting {
-    waiting: Mutex<(usize, HashMap<IpAddr, usize>)>,
-}
-
-/// A place among them, given back when dropped.
-pub(super) struct Place {
-    greeting: Arc<Greeting>,
-    address: IpAddr,
-}
-
-/// IPv6 hosts have a /64 of addresses; it counts as one.
-fn counted(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
-impl Greeting {
-    fn enter(self: &Arc<Self>, ip: IpAddr, total: usize, each: usize) -> Option<Place> {
-        let address = counted(ip);
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, by_address) = &mut *waiting;
-        if *all >= total {
-            return None;
-        }
-        let own = by_address.entry(address).or_default();
-        if *own >= each {
-            return None;
-        }
-        *own += 1;
-        *all += 1;
-        Some(Place { greeting: Arc::clone(self), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut waiting = self.greeting.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, by_address) = &mut *waiting;
-        *all = all.saturating_sub(1);
-        if let Some(own) = by_address.get_mut(&self.address) {
-            *own -= 1;
-            if *own == 0 {
-                by_address.remove(&self.address);
-            }
-        }
-    }
-}
 
 /// Accepts until draining; `sessions` counts what was accepted.
 pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: &Shutdown, sessions: &Shutdown) {
@@ -184,24 +128,4 @@ async fn tunnel(
         tokio::join!(driver.run(), session::serve(shared, tunnel, Greeted { place, at, bearer, encoding }, shutdown));
     tracing::debug!(reason = %ended, "connection ended");
     drop((refused, permit));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_counted_by_address_and_in_all() {
-        let greeting = Arc::new(Greeting::default());
-        let enter = |ip: &str| greeting.enter(ip.parse().unwrap(), 3, 2);
-        let first = enter("192.0.2.1").unwrap();
-        let _second = enter("::ffff:192.0.2.1").unwrap();
-        assert!(enter("192.0.2.1").is_none(), "two an address");
-        let _third = enter("2001:db8::1").unwrap();
-        assert!(enter("2001:db8:1::1").is_none(), "three in all");
-        drop(first);
-        let _fourth = enter("2001:db8::2").unwrap();
-        assert!(enter("2001:db8::3").is_none(), "a /64 is one address");
-        assert_eq!(greeting.waiting.lock().unwrap().1.len(), 2);
-    }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::Shared;
 use super::account::{Account, Opening};
 use super::control::ControlError;
-use super::session::Session;
+use super::streams::Session;
 use crate::api::{SubscriptionView, ValidateDevice};
 use crate::frame::{Encoding, Feature, Hello, HelloLimits, HelloOk, Notice, SessionCode, Version};
 use crate::net::tunnel::Tunnel;

@@ -13,38 +13,44 @@ use tokio::time::Instant;
 
 use super::account::Account;
 use super::egress::Lookups;
-use super::session::Session;
 use super::{Shared, egress};
 
 use crate::frame::{Datagram, StreamCode, Target};
 use crate::net::tunnel::{Meter, TunnelStream};
 use crate::shadowsocks::NodeSocket;
 
-/// Moves datagrams both ways until the client ends the stream or nothing moves for a while.
-pub(super) async fn run(stream: &TunnelStream, node: &NodeSocket, session: &Session) -> Result<(), StreamCode> {
-    let (account, shared, lookups) = (&*session.account, &*session.shared, &session.lookups);
-    let association =
-        Association { lookups, stream, node, account, shared, begun: Instant::now(), active: AtomicU64::new(0) };
-    let (up, down) = (pin!(association.up()), pin!(association.down()));
-    tokio::select! {
-        () = up => Ok(()),
-        error = down => {
-            tracing::debug!(%error, "an association's socket failed");
-            Err(StreamCode::NodeDown)
-        }
-        () = association.idle(shared.relay.udp_idle_timeout) => Err(StreamCode::Timeout),
-    }
+/// An association and what it needs of its session.
+pub(super) struct Association<'a> {
+    pub(super) stream: &'a TunnelStream,
+    pub(super) node: &'a NodeSocket,
+    pub(super) account: &'a Account,
+    pub(super) shared: &'a Shared,
+    pub(super) lookups: &'a Lookups,
 }
 
-struct Association<'a> {
-    stream: &'a TunnelStream,
-    node: &'a NodeSocket,
-    account: &'a Account,
-    lookups: &'a Lookups,
-    shared: &'a Shared,
+/// When a datagram moved last.
+struct Activity {
     begun: Instant,
-    /// Milliseconds from the start to the last datagram.
-    active: AtomicU64,
+    /// Milliseconds from the start.
+    last: AtomicU64,
+}
+
+impl Activity {
+    fn note(&self) {
+        let passed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(passed, Ordering::Relaxed);
+    }
+
+    /// Resolves once nothing has moved for so long.
+    async fn idle(&self, limit: Duration) {
+        loop {
+            let until = self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed)) + limit;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
 }
 
 /// What a name led to, and until when that holds.
@@ -54,7 +60,21 @@ type Names = HashMap<Target, (Result<Target, StreamCode>, Instant)>;
 type Looking<'a> = Pin<Box<dyn Future<Output = (Datagram, Result<Target, StreamCode>)> + Send + 'a>>;
 
 impl Association<'_> {
-    async fn up(&self) {
+    /// Moves datagrams both ways until the client ends the stream or nothing moves for a while.
+    pub(super) async fn run(&self) -> Result<(), StreamCode> {
+        let activity = Activity { begun: Instant::now(), last: AtomicU64::new(0) };
+        let (up, down) = (pin!(self.up(&activity)), pin!(self.down(&activity)));
+        tokio::select! {
+            () = up => Ok(()),
+            error = down => {
+                tracing::debug!(%error, "an association's socket failed");
+                Err(StreamCode::NodeDown)
+            }
+            () = activity.idle(self.shared.relay.udp_idle_timeout) => Err(StreamCode::Timeout),
+        }
+    }
+
+    async fn up(&self, activity: &Activity) {
         let mut names = Names::new();
         let mut looking = FuturesUnordered::<Looking<'_>>::new();
         loop {
@@ -85,7 +105,7 @@ impl Association<'_> {
                         break;
                     }
                 };
-                self.moved();
+                activity.note();
                 match (&datagram.peer, names.get(&datagram.peer)) {
                     (Target::Ip(_), _) => {
                         let admitted = egress::admit(datagram.peer, &self.shared.egress, self.lookups).await;
@@ -124,11 +144,11 @@ impl Association<'_> {
     }
 
     /// Ends only with the socket's failure; a refusal by the node's host is not one.
-    async fn down(&self) -> io::Error {
+    async fn down(&self, activity: &Activity) -> io::Error {
         loop {
             match poll_fn(|cx| self.node.poll_receive(cx)).await {
                 Ok(datagram) => {
-                    self.moved();
+                    activity.note();
                     if datagram.payload.len() > Datagram::MAX_PAYLOAD {
                         self.shared.metrics.drop_datagram("too_large");
                         continue;
@@ -139,21 +159,6 @@ impl Association<'_> {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) => return error,
             }
-        }
-    }
-
-    fn moved(&self) {
-        let passed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.active.store(passed, Ordering::Relaxed);
-    }
-
-    async fn idle(&self, limit: Duration) {
-        loop {
-            let until = self.begun + Duration::from_millis(self.active.load(Ordering::Relaxed)) + limit;
-            if until <= Instant::now() {
-                return;
-            }
-            tokio::time::sleep_until(until).await;
         }
     }
 }

@@ -1,40 +1,20 @@
 //! One client's session: admission, streams, end.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::accept::Place;
-use super::account::Account;
-use super::control::ControlError;
-use super::egress::Lookups;
-use super::nodes::Exit;
-use super::{Shared, admission, association, egress};
-use crate::api::AssignOutline;
-use crate::digest::{fresh_fraction, fresh_number};
-use crate::frame::{Encoding, Notice, SessionCode, StreamCode, Target};
+use super::places::Place;
+use super::streams::Session;
+use super::{Shared, admission};
+use crate::digest::fresh_fraction;
+use crate::frame::{Encoding, Notice, SessionCode};
 use crate::lifecycle::Shutdown;
 use crate::mux::Event;
-use crate::net::tunnel::{Patience, Relay, Tunnel, TunnelStream};
-use crate::shadowsocks::NodeStream;
-
-const NO_NODE: &str = SessionCode::NoNodeAvailable.as_str();
-
-/// What the streams of a session share.
-pub(super) struct Session {
-    pub(super) shared: Arc<Shared>,
-    pub(super) account: Arc<Account>,
-    pub(super) id: Uuid,
-    pub(super) user: Uuid,
-    pub(super) device: Uuid,
-    pub(super) region: String,
-    pub(super) exit: RwLock<Arc<Exit>>,
-    pub(super) moving: tokio::sync::Mutex<()>,
-    pub(super) lookups: Lookups,
-}
+use crate::net::tunnel::Tunnel;
 
 /// What came before `hello`.
 pub(super) struct Greeted {
@@ -175,101 +155,5 @@ async fn idle_or_due(tunnel: &Tunnel, times: Option<(tokio::time::Instant, tokio
     tokio::select! {
         () = due => {}
         () = idle => {}
-    }
-}
-
-impl Session {
-    async fn run(&self, stream: TunnelStream, target: Option<Target>) -> Result<(), StreamCode> {
-        let ended = match target {
-            Some(target) => match self.dial_unless_gone(&stream, target).await {
-                Ok(node) => return self.relay(stream, node).await,
-                Err(code) => Err(code),
-            },
-            None => self.associate(&stream).await,
-        };
-        match ended {
-            Ok(()) => stream.finish(),
-            Err(code) => stream.reset(code),
-        }
-        ended
-    }
-
-    async fn dial_unless_gone(&self, stream: &TunnelStream, target: Target) -> Result<NodeStream, StreamCode> {
-        tokio::select! {
-            dialled = self.dial(target) => dialled,
-            () = stream.gone() => Err(StreamCode::Cancelled),
-        }
-    }
-
-    async fn relay(&self, stream: TunnelStream, node: NodeStream) -> Result<(), StreamCode> {
-        let idle = self.shared.relay.idle_timeout;
-        let patience = Patience { idle, half_open: idle, linger: self.shared.relay.linger };
-        Relay::new(stream, node, &*self.account, patience).run().await
-    }
-
-    async fn associate(&self, stream: &TunnelStream) -> Result<(), StreamCode> {
-        let exit = self.exit();
-        let exit = self.shared.nodes.latest(&exit).unwrap_or(exit);
-        let node = exit.associate().await.map_err(|error| {
-            tracing::warn!(session = %self.id, node = %exit.id, %error, "no socket towards a node");
-            StreamCode::NodeDown
-        })?;
-        association::run(stream, &node, self).await
-    }
-
-    fn exit(&self) -> Arc<Exit> {
-        Arc::clone(&self.exit.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Checks the destination and connects to the session's node; if it cannot be reached, moves the session to another one and tries once more.
-    async fn dial(&self, target: Target) -> Result<NodeStream, StreamCode> {
-        let target = egress::admit(target, &self.shared.egress, &self.lookups).await?;
-        let exit = self.exit();
-        let exit = self.shared.nodes.latest(&exit).unwrap_or(exit);
-        if let Some(stream) = self.try_dial(&exit, target.clone()).await {
-            return Ok(stream);
-        }
-        let exit = self.move_from(&exit).await.ok_or(StreamCode::NodeDown)?;
-        self.try_dial(&exit, target).await.ok_or(StreamCode::NodeDown)
-    }
-
-    async fn try_dial(&self, exit: &Exit, target: Target) -> Option<NodeStream> {
-        let started = Instant::now();
-        let relay = &self.shared.relay;
-        match exit.dial(target, relay.dial_timeout, relay.coalesce).await {
-            Ok(stream) => {
-                let label = exit.id.to_string();
-                self.shared.metrics.node_dial.with_label_values(&[&label]).observe(started.elapsed().as_secs_f64());
-                Some(stream)
-            }
-            Err(error) => {
-                tracing::warn!(session = %self.id, node = %exit.id, %error, "a node cannot be reached");
-                self.shared.nodes.reached(exit.id, false);
-                None
-            }
-        }
-    }
-
-    /// Another node for the session's new streams; streams that wait for it at once ask once.
-    async fn move_from(&self, failed: &Exit) -> Option<Arc<Exit>> {
-        let _turn = self.moving.lock().await;
-        let current = self.exit();
-        if current.id != failed.id {
-            return Some(current);
-        }
-        let request = AssignOutline {
-            region: self.region.clone(),
-            user_id: self.user,
-            device_id: self.device,
-            session_id: Some(self.id),
-            exclude: self.shared.nodes.down(),
-        };
-        let exit = match self.shared.control.assign(&request).await {
-            Ok(assigned) => self.shared.nodes.exit(assigned.node).ok(),
-            Err(ControlError::Refused { status, code }) if status.is_client_error() || code == NO_NODE => None,
-            Err(_) => self.shared.nodes.other(failed, fresh_number()),
-        }?;
-        *self.exit.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&exit);
-        Some(exit)
     }
 }

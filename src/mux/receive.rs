@@ -1,11 +1,10 @@
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 
 use super::datagrams::charge;
-use super::session::Phase;
 use super::stream::Stream;
-use super::{Event, Received, Role, Session, SessionError, StreamKey};
+use super::{Event, Phase, Received, Role, Session, SessionError, StreamKey};
 use crate::frame::{Encoding, Frame, StreamCode, StreamId, Target, binary, json};
 
 const TINY: usize = 64;
@@ -128,42 +127,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-
-    /// Takes up a stream, or refuses it.
-    fn handle_open(&mut self, id: StreamId, udp: bool, now: Instant) -> Result<Option<StreamKey>, SessionError> {
-        if self.role == Role::Client {
-            return Err(SessionError::Unexpected("a stream opened by the gateway"));
-        }
-        let key = match self.encoding {
-            Encoding::V1 if self.ids.contains_key(&id) => return Err(SessionError::StreamId(id)),
-            Encoding::V1 => self.fresh_key(),
-            Encoding::V2 if id.0.is_multiple_of(2) || id <= self.last_peer => return Err(SessionError::StreamId(id)),
-            Encoding::V2 => StreamKey(id.0),
-        };
-        self.last_peer = self.last_peer.max(id);
-        let room = self.opens.take(now) && self.streams.len() < self.limits.streams && !self.is_under_pressure();
-        if !room || self.draining {
-            self.refuse(id, if room { StreamCode::Cancelled } else { StreamCode::Limit });
-            return Ok(None);
-        }
-        let mut stream = Stream::new(id, self.has_credit() && !udp, now);
-        stream.udp = udp;
-        self.streams.insert(key, stream);
-        if self.encoding == Encoding::V1 {
-            self.ids.insert(id, key);
-        }
-        Ok(Some(key))
-    }
-
-    /// Announces a new stream once its destination is known.
-    fn begin(&mut self, key: StreamKey, target: Option<Target>) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
-        match target {
-            _ if stream.udp => self.events.push_back(Event::Opened { key, target: None }),
-            Some(target) => self.events.push_back(Event::Opened { key, target: Some(target) }),
-            None => stream.head = Some(BytesMut::new()),
-        }
     }
 
     /// Whether as much waits for the other side as the pools are meant for.

@@ -2,32 +2,16 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-
 use super::budget::Budget;
 use super::pad::Random;
 use super::stream::Stream;
 use super::timers::Rtt;
-use super::{Event, HEADROOM, Limits, OpenError, Role, SessionError, StreamKey};
-use crate::frame::{
-    Encoding, Feature, Features, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId, Target,
-};
+use super::{Event, Limits, Phase, Role, SessionError, StreamKey};
+use crate::frame::{Encoding, Feature, Features, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId};
 
 pub(super) const CONTROL_BACKLOG: usize = 256;
 /// Waiting frames at which the message that brought them about is a flood.
 const CONTROL_FLOOD: usize = 2048;
-/// Most first bytes in OPEN itself.
-const OPEN_PAYLOAD: usize = 32 * 1024;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Nothing was said yet.
-    Greeting,
-    /// The gateway has the `hello` and has not answered.
-    Deciding,
-    Open,
-    Closed,
-}
 
 /// The transport is to be closed, with a code for the peer if there is one.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +27,7 @@ pub struct Session {
     pub(super) wanted: Features,
     pub(super) limits: Arc<Limits>,
     pub(super) phase: Phase,
-    greeted: bool,
+    pub(super) greeted: bool,
     pub(super) draining: bool,
     pub(super) streams: HashMap<StreamKey, Stream>,
     pub(super) ids: HashMap<StreamId, StreamKey>,
@@ -168,85 +152,6 @@ impl Session {
                 reconnect_in_ms: u32::try_from(reconnect_in.as_millis()).unwrap_or(u32::MAX),
                 code: SessionCode::GoingAway,
             });
-        }
-    }
-
-    /// Opens a stream to a destination with its first bytes, at most [`super::INITIAL_WINDOW`] (client).
-    pub fn open(&mut self, target: &Target, payload: Bytes, now: Instant) -> Result<StreamKey, OpenError> {
-        let (id, key) = self.next_own()?;
-        let mut stream = Stream::new(id, self.has_credit(), now);
-        if self.can_name(target) {
-            let mut first = payload;
-            let rest = first.split_off(first.len().min(OPEN_PAYLOAD));
-            stream.outgoing.accepted = first.len() as u64;
-            self.streams.insert(key, stream);
-            let target = Some(target.clone());
-            self.control.push_back(Frame::Open { id, target, payload: first, fin: false, udp: false });
-            let mut head = BytesMut::zeroed(HEADROOM);
-            head.extend_from_slice(&rest);
-            self.send(key, head);
-        } else {
-            self.streams.insert(key, stream);
-            self.control.push_back(Frame::Open { id, target: None, payload: Bytes::new(), fin: false, udp: false });
-            let mut head = BytesMut::zeroed(HEADROOM);
-            target.encode(&mut head);
-            head.extend_from_slice(&payload);
-            self.send(key, head);
-        }
-        Ok(key)
-    }
-
-    /// Whether OPEN can carry a destination: v1 writes it as text, which not every name survives.
-    fn can_name(&self, target: &Target) -> bool {
-        match self.encoding {
-            Encoding::V1 => self.features.has(Feature::Open) && Target::parse(&target.text()).as_ref() == Ok(target),
-            Encoding::V2 => true,
-        }
-    }
-
-    /// Opens a stream for datagrams (client).
-    pub fn open_udp(&mut self, now: Instant) -> Result<StreamKey, OpenError> {
-        if !self.features.has(Feature::Udp) {
-            return Err(OpenError::Unsupported);
-        }
-        let (id, key) = self.next_own()?;
-        let mut stream = Stream::new(id, false, now);
-        stream.udp = true;
-        self.streams.insert(key, stream);
-        let nowhere = (self.encoding == Encoding::V2).then(|| Target::Ip(([0, 0, 0, 0], 0).into()));
-        self.control.push_back(Frame::Open { id, target: nowhere, payload: Bytes::new(), fin: false, udp: true });
-        Ok(key)
-    }
-
-    fn next_own(&mut self) -> Result<(StreamId, StreamKey), OpenError> {
-        if self.role != Role::Client || !self.may_open() {
-            return Err(OpenError::NotOpen);
-        }
-        let id = StreamId(if self.last_own.0 == 0 { 1 } else { self.last_own.0.saturating_add(2) });
-        if self.streams.len() >= self.limits.streams || id == self.last_own {
-            return Err(OpenError::Limit);
-        }
-        self.last_own = id;
-        let key = match self.encoding {
-            Encoding::V1 => {
-                let key = self.fresh_key();
-                self.ids.insert(id, key);
-                key
-            }
-            Encoding::V2 => StreamKey(id.0),
-        };
-        Ok((id, key))
-    }
-
-    /// Whether [`Session::open`] may be called: with v2 as soon as `hello` was said (a few streams),
-    /// with v1 once it was answered.
-    pub fn may_open(&self) -> bool {
-        match self.phase {
-            Phase::Open => true,
-            Phase::Greeting => {
-                self.encoding == Encoding::V2 && self.greeted && self.streams.len() < self.limits.early_streams
-            }
-            Phase::Deciding | Phase::Closed => false,
         }
     }
 

@@ -1,7 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::session::Phase;
-use super::{Session, SessionError};
+use super::{Phase, Session, SessionError};
 use crate::frame::{Encoding, Frame, StreamCode};
 
 /// An older round trip is measured again before a window grows by it.

@@ -1,0 +1,132 @@
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+
+use super::stream::Stream;
+use super::{Event, HEADROOM, OpenError, Phase, Role, Session, SessionError, StreamKey};
+use crate::frame::{Encoding, Feature, Frame, StreamCode, StreamId, Target};
+
+/// Most first bytes in OPEN itself.
+const OPEN_PAYLOAD: usize = 32 * 1024;
+
+impl Session {
+    /// Opens a stream to a destination with its first bytes, at most [`super::INITIAL_WINDOW`] (client).
+    pub fn open(&mut self, target: &Target, payload: Bytes, now: Instant) -> Result<StreamKey, OpenError> {
+        let (id, key) = self.next_own()?;
+        let mut stream = Stream::new(id, self.has_credit(), now);
+        if self.can_name(target) {
+            let mut first = payload;
+            let rest = first.split_off(first.len().min(OPEN_PAYLOAD));
+            stream.outgoing.accepted = first.len() as u64;
+            self.streams.insert(key, stream);
+            let target = Some(target.clone());
+            self.control.push_back(Frame::Open { id, target, payload: first, fin: false, udp: false });
+            let mut head = BytesMut::zeroed(HEADROOM);
+            head.extend_from_slice(&rest);
+            self.send(key, head);
+        } else {
+            self.streams.insert(key, stream);
+            self.control.push_back(Frame::Open { id, target: None, payload: Bytes::new(), fin: false, udp: false });
+            let mut head = BytesMut::zeroed(HEADROOM);
+            target.encode(&mut head);
+            head.extend_from_slice(&payload);
+            self.send(key, head);
+        }
+        Ok(key)
+    }
+
+    /// Whether OPEN can carry a destination: v1 writes it as text, which not every name survives.
+    fn can_name(&self, target: &Target) -> bool {
+        match self.encoding {
+            Encoding::V1 => self.features.has(Feature::Open) && Target::parse(&target.text()).as_ref() == Ok(target),
+            Encoding::V2 => true,
+        }
+    }
+
+    /// Opens a stream for datagrams (client).
+    pub fn open_udp(&mut self, now: Instant) -> Result<StreamKey, OpenError> {
+        if !self.features.has(Feature::Udp) {
+            return Err(OpenError::Unsupported);
+        }
+        let (id, key) = self.next_own()?;
+        let mut stream = Stream::new(id, false, now);
+        stream.udp = true;
+        self.streams.insert(key, stream);
+        let nowhere = (self.encoding == Encoding::V2).then(|| Target::Ip(([0, 0, 0, 0], 0).into()));
+        self.control.push_back(Frame::Open { id, target: nowhere, payload: Bytes::new(), fin: false, udp: true });
+        Ok(key)
+    }
+
+    fn next_own(&mut self) -> Result<(StreamId, StreamKey), OpenError> {
+        if self.role != Role::Client || !self.may_open() {
+            return Err(OpenError::NotOpen);
+        }
+        let id = StreamId(if self.last_own.0 == 0 { 1 } else { self.last_own.0.saturating_add(2) });
+        if self.streams.len() >= self.limits.streams || id == self.last_own {
+            return Err(OpenError::Limit);
+        }
+        self.last_own = id;
+        let key = match self.encoding {
+            Encoding::V1 => {
+                let key = self.fresh_key();
+                self.ids.insert(id, key);
+                key
+            }
+            Encoding::V2 => StreamKey(id.0),
+        };
+        Ok((id, key))
+    }
+
+    /// Whether [`Session::open`] may be called: with v2 as soon as `hello` was said (a few streams),
+    /// with v1 once it was answered.
+    pub fn may_open(&self) -> bool {
+        match self.phase {
+            Phase::Open => true,
+            Phase::Greeting => {
+                self.encoding == Encoding::V2 && self.greeted && self.streams.len() < self.limits.early_streams
+            }
+            Phase::Deciding | Phase::Closed => false,
+        }
+    }
+
+    /// Takes up a stream, or refuses it.
+    pub(super) fn handle_open(
+        &mut self,
+        id: StreamId,
+        udp: bool,
+        now: Instant,
+    ) -> Result<Option<StreamKey>, SessionError> {
+        if self.role == Role::Client {
+            return Err(SessionError::Unexpected("a stream opened by the gateway"));
+        }
+        let key = match self.encoding {
+            Encoding::V1 if self.ids.contains_key(&id) => return Err(SessionError::StreamId(id)),
+            Encoding::V1 => self.fresh_key(),
+            Encoding::V2 if id.0.is_multiple_of(2) || id <= self.last_peer => return Err(SessionError::StreamId(id)),
+            Encoding::V2 => StreamKey(id.0),
+        };
+        self.last_peer = self.last_peer.max(id);
+        let room = self.opens.take(now) && self.streams.len() < self.limits.streams && !self.is_under_pressure();
+        if !room || self.draining {
+            self.refuse(id, if room { StreamCode::Cancelled } else { StreamCode::Limit });
+            return Ok(None);
+        }
+        let mut stream = Stream::new(id, self.has_credit() && !udp, now);
+        stream.udp = udp;
+        self.streams.insert(key, stream);
+        if self.encoding == Encoding::V1 {
+            self.ids.insert(id, key);
+        }
+        Ok(Some(key))
+    }
+
+    /// Announces a new stream once its destination is known.
+    pub(super) fn begin(&mut self, key: StreamKey, target: Option<Target>) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        match target {
+            _ if stream.udp => self.events.push_back(Event::Opened { key, target: None }),
+            Some(target) => self.events.push_back(Event::Opened { key, target: Some(target) }),
+            None => stream.head = Some(BytesMut::new()),
+        }
+    }
+}
