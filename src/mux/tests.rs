@@ -277,6 +277,34 @@ fn protocol_errors_name_what_was_wrong() {
 }
 
 #[test]
+fn a_reset_behind_a_fin_ends_the_other_direction_only() {
+    for features in [Features::NONE, Features::ALL] {
+        let encoding = if features.is_empty() { Encoding::V2 } else { Encoding::V1 };
+        let mut pair = Pair::featured(encoding, features, limits());
+        let (ours, theirs) = pair.stream();
+        assert_eq!(send_all(&mut pair.gateway, theirs, &[7; 40_000]), 40_000);
+        pair.gateway.finish(theirs);
+        pair.gateway.forget(theirs);
+        pair.exchange();
+        assert_eq!(pair.gateway.stream_count(), 0, "the slot is free");
+        let (bytes, end) = receive_all(&mut pair.client, ours, pair.now);
+        assert_eq!((bytes.len(), end), (40_000, Received::Finished), "{encoding:?}");
+        assert_eq!(pair.client.capacity(ours), Capacity::Closed, "nobody listens");
+        assert_eq!(pair.client.stream_count(), 0);
+    }
+}
+
+#[test]
+fn answers_without_end_are_a_flood() {
+    let mut pair = Pair::open(Encoding::V2);
+    let open =
+        |id| Frame::Open { id: StreamId(id), target: Some(target()), payload: Bytes::new(), fin: false, udp: false };
+    let opens: Vec<_> = (0..4_000).map(|at| open(at * 2 + 1)).collect();
+    let flooded = raw(&mut pair.gateway, &opens, pair.now);
+    assert_eq!(flooded, Err(SessionError::Flood("frames that are answered")));
+}
+
+#[test]
 fn frames_of_streams_that_are_over_are_ignored() {
     let mut pair = Pair::open(Encoding::V2);
     let (_, theirs) = pair.stream();

@@ -188,7 +188,6 @@ async fn streams_and_rates_of_a_session_are_bounded() {
         ("MUX__OPENS_PER_SECOND", "3"),
         ("MUX__RESETS_PER_SECOND", "2"),
         ("MUX__PINGS_PER_SECOND", "2"),
-        ("MUX__EARLY_STREAMS", "1"),
     ];
     let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
     let echo = Destination::start(Manner::Echo).await;

@@ -113,6 +113,19 @@ fn malformed() {
 }
 
 #[test]
+fn a_hello_is_bounded() {
+    let hello = |len: u16| {
+        let mut bytes = vec![0x01, 0];
+        bytes.extend(len.to_be_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(vec![b' '; len.into()]);
+        frames_of(&bytes)
+    };
+    assert!(matches!(hello(32_768), Err(DecodeError::Json(_))));
+    assert_eq!(hello(32_769), Err(DecodeError::WrongLength(0x01)));
+}
+
+#[test]
 fn reserved_bits_and_ignorable_types_are_ignored() {
     let frames = frames_of(b"\x90\xff\x00\x01\x00\x00\x00\x09x\x11\xfe\x00\x01\x00\x00\x00\x01a").unwrap();
     let data = Frame::Data { id: StreamId(1), payload: Bytes::from_static(b"a"), fin: false };
