@@ -47,7 +47,8 @@ impl ConfigError {
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "every other variant is treated alike")]
     pub(super) fn value(section: &str, error: &figment::Error, file: Option<&Path>) -> Self {
-        let key = error.path.iter().rfind(|part| *part != section).cloned().unwrap_or_default();
+        let is_index = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let key = error.path.iter().rfind(|part| *part != section && !is_index(part)).cloned().unwrap_or_default();
         let key = match &error.kind {
             figment::error::Kind::UnknownField(field, _) if key.is_empty() => field.clone(),
             figment::error::Kind::MissingField(field) if key.is_empty() => field.to_string(),

@@ -21,6 +21,33 @@ fn defaults_load_and_print_as_toml_that_loads() {
     let source = Source::merge(None, std::iter::empty()).unwrap();
     let text = source.effective().unwrap();
     assert_eq!(load(&text).unwrap().effective().unwrap(), text);
+    let sections =
+        |text: &str| -> Vec<String> { text.lines().filter(|line| line.starts_with('[')).map(str::to_owned).collect() };
+    let (mut printed, mut known) = (sections(&text), sections(DEFAULTS));
+    printed.sort();
+    known.sort();
+    assert_eq!(printed, known, "every section is printed");
+}
+
+#[test]
+fn mistakes_of_the_wire_are_named() {
+    assert!(
+        error_of::<Padding>("[padding]\nscheme = [[5, 1]]\n").starts_with("padding.scheme: must be at most 32 pairs")
+    );
+    let too_large = error_of::<Padding>("[padding]\nscheme = [[0, 70000]]\n");
+    assert!(too_large.starts_with("padding.scheme: invalid value") && too_large.ends_with("(FILE:2)"), "{too_large}");
+    assert!(
+        error_of::<Notices>("[notices]\nquota_percent = [95, 80]\n")
+            .starts_with("notices.quota_percent: must be rising")
+    );
+    assert!(
+        error_of::<Tunnel>("[tunnel]\nmin_client_version = \"x\"\n")
+            .starts_with("tunnel.min_client_version: must be numbers")
+    );
+    assert!(error_of::<Mux>("[mux]\nearly_streams = 0\n").starts_with("mux.early_streams"));
+    let features =
+        Source::with([("HTTVPS_CLIENT__FEATURES", "[\"udp\"]")]).unwrap().section::<Client>().unwrap().features;
+    assert!(features.has(crate::frame::Feature::Udp) && !features.has(crate::frame::Feature::Open));
 }
 
 #[test]
