@@ -44,6 +44,16 @@ pub enum Encoding {
     V2,
 }
 
+impl Encoding {
+    /// Its name in `Sec-WebSocket-Protocol`.
+    pub const fn subprotocol(self) -> &'static str {
+        match self {
+            Self::V1 => "httvps.v1",
+            Self::V2 => "httvps.v2",
+        }
+    }
+}
+
 /// One frame of either encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {

@@ -45,10 +45,7 @@ impl Door {
         let socket =
             connector.connect(name, Buffered::reading(socket)).await.map_err(|error| format!("TLS: {error}"))?;
         let bracketed = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        let protocol = match self.encoding {
-            Encoding::V1 => "httvps.v1",
-            Encoding::V2 => "httvps.v2",
-        };
+        let protocol = self.encoding.subprotocol();
         let request = Request::get(self.path.as_str())
             .header(HOST, format!("{bracketed}:{}", self.port))
             .header(UPGRADE, "websocket")

@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::Shared;
 use crate::frame::Encoding;
 
-const V1: &str = "httvps.v1";
-const V2: &str = "httvps.v2";
+const V1: &str = Encoding::V1.subprotocol();
+const V2: &str = Encoding::V2.subprotocol();
 const TOKEN: &str = "httvps.token.";
 const BEARER: &str = "Bearer ";
 

@@ -82,7 +82,6 @@ impl Session {
                 return Some(Transmit::Message(message));
             }
         }
-        self.control.shrink_to(CONTROL_BACKLOG);
         if self.transport_ping {
             self.transport_ping = false;
             return Some(Transmit::Ping);
@@ -112,6 +111,9 @@ impl Session {
             if message.len() >= CONTROL_MESSAGE {
                 break;
             }
+        }
+        if self.control.is_empty() {
+            self.control.shrink_to(CONTROL_BACKLOG);
         }
         message
     }

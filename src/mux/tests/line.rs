@@ -156,42 +156,63 @@ fn two_hundred_stopped_readers_keep_within_the_pool_and_block_nobody() {
     }
 }
 
+/// Sends 64 bytes there and back, over and over.
+struct Question {
+    keys: (StreamKey, StreamKey),
+    asked: Option<Instant>,
+    answered: bool,
+    times: Vec<f64>,
+}
+
+impl Question {
+    fn new(keys: (StreamKey, StreamKey)) -> Self {
+        Self { keys, asked: None, answered: false, times: Vec::new() }
+    }
+
+    fn turn(&mut self, pair: &mut Pair, tick: usize) {
+        let (ours, theirs) = self.keys;
+        if receive_all(&mut pair.gateway, theirs, pair.now).0.len() == 64 {
+            assert_eq!(send_all(&mut pair.gateway, theirs, &[2; 64]), 64);
+        }
+        self.answered |= receive_all(&mut pair.client, ours, pair.now).0.len() == 64;
+        if self.answered
+            && let Some(at) = self.asked.take()
+        {
+            self.times.push(pair.now.duration_since(at).as_secs_f64() * 1000.0);
+        }
+        if self.asked.is_none() && tick > 2000 {
+            assert_eq!(send_all(&mut pair.client, ours, &[1; 64]), 64);
+            (self.asked, self.answered) = (Some(pair.now), false);
+        }
+    }
+
+    fn p99(mut self) -> f64 {
+        self.times.sort_by(f64::total_cmp);
+        assert!(self.times.len() > 100);
+        self.times[self.times.len() * 99 / 100]
+    }
+}
+
 /// The 99th percentile of 64 bytes there and back, in milliseconds.
 fn p99(bulk: Option<bool>) -> f64 {
     let mut line = Line::new();
     let heavy = line.pair.stream();
-    let light = line.pair.stream();
-    let mut times = Vec::new();
-    let (mut asked, mut answered) = (None, false);
+    let mut question = Question::new(line.pair.stream());
     for tick in 0..20_000 {
         line.tick();
         if let Some(up) = bulk {
             line.pump(up, heavy, true);
         }
-        let now = line.pair.now;
-        if receive_all(&mut line.pair.gateway, light.1, now).0.len() == 64 {
-            assert_eq!(send_all(&mut line.pair.gateway, light.1, &[2; 64]), 64);
-        }
-        answered |= receive_all(&mut line.pair.client, light.0, now).0.len() == 64;
-        if answered && let Some(at) = asked.take() {
-            times.push(now.duration_since(at).as_secs_f64() * 1000.0);
-        }
-        if asked.is_none() && tick > 2000 {
-            assert_eq!(send_all(&mut line.pair.client, light.0, &[1; 64]), 64);
-            (asked, answered) = (Some(now), false);
-        }
+        question.turn(&mut line.pair, tick);
     }
-    times.sort_by(f64::total_cmp);
-    assert!(times.len() > 100);
-    times[times.len() * 99 / 100]
+    question.p99()
 }
 
 /// The same for a device whose neighbour on the line is busy: the line takes a message of each in turn.
 fn p99_beside(busy: Option<bool>) -> f64 {
     let (mut heavy, mut light) = (Line::new(), Line::new());
-    let (bulk, question) = (heavy.pair.stream(), light.pair.stream());
-    let mut times = Vec::new();
-    let (mut asked, mut answered) = (None, false);
+    let (bulk, keys) = (heavy.pair.stream(), light.pair.stream());
+    let mut question = Question::new(keys);
     for tick in 0..20_000 {
         light.up.free_at = light.up.free_at.max(heavy.up.free_at);
         light.down.free_at = light.down.free_at.max(heavy.down.free_at);
@@ -202,22 +223,9 @@ fn p99_beside(busy: Option<bool>) -> f64 {
         if let Some(up) = busy {
             heavy.pump(up, bulk, true);
         }
-        let now = light.pair.now;
-        if receive_all(&mut light.pair.gateway, question.1, now).0.len() == 64 {
-            assert_eq!(send_all(&mut light.pair.gateway, question.1, &[2; 64]), 64);
-        }
-        answered |= receive_all(&mut light.pair.client, question.0, now).0.len() == 64;
-        if answered && let Some(at) = asked.take() {
-            times.push(now.duration_since(at).as_secs_f64() * 1000.0);
-        }
-        if asked.is_none() && tick > 2000 {
-            assert_eq!(send_all(&mut light.pair.client, question.0, &[1; 64]), 64);
-            (asked, answered) = (Some(now), false);
-        }
+        question.turn(&mut light.pair, tick);
     }
-    times.sort_by(f64::total_cmp);
-    assert!(times.len() > 100);
-    times[times.len() * 99 / 100]
+    question.p99()
 }
 
 #[test]
