@@ -24,6 +24,9 @@ pub struct ValidateDevice {
     pub client_version: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
+    /// What the client is told to quote if it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub support_id: Option<String>,
 }
 
 /// Its answer; `ok: false` comes with a code.
@@ -41,6 +44,12 @@ pub struct Validated {
     /// Bytes left in this period; absent without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaining_bytes: Option<u64>,
+    /// What the session may move; absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+    /// What a session may move while the control plane is away and its lease is over.
+    #[serde(default)]
+    pub fail_open_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Node>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -71,6 +80,15 @@ pub struct LimitsView {
     pub traffic_limit_bytes: Option<u64>,
 }
 
+/// Traffic lent to a session (docs/02, "Leases").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Bytes in all, up and down, that the session may have moved.
+    pub allowed: u64,
+    /// Milliseconds from the request until the lease is over.
+    pub lasts_ms: u64,
+}
+
 /// A node with its credentials; only gateways see it.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Node {
@@ -80,6 +98,18 @@ pub struct Node {
     pub port: u16,
     pub method: String,
     pub password: String,
+    /// The password before, while the node may still want it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_password: Option<String>,
+    /// Counts passwords.
+    #[serde(default)]
+    pub generation: i32,
+    /// Streams of older generations are to be moved.
+    #[serde(default)]
+    pub oldest_generation: i32,
+    /// New streams go elsewhere, if there is an elsewhere.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 impl std::fmt::Debug for Node {
@@ -127,6 +157,12 @@ pub struct UsageReport {
     /// Lets the control plane accept a session it does not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_token: Option<Token>,
+    /// The lease that the gateway holds: bytes in all. Without it no lease is answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<u64>,
+    /// How long the client has sent nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_ms: Option<u64>,
 }
 
 /// `POST /api/v1/usage/report`: one report or a batch.
@@ -154,6 +190,24 @@ pub struct Verdict {
     /// Bytes left to the user in this period; absent without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaining_bytes: Option<u64>,
+    /// What the session may move; absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+    /// The plan's rate as it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit_mbps: Option<i32>,
+}
+
+/// A refusal that a gateway decided by itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RefusalNote {
+    pub device_id: Uuid,
+    pub code: SessionCode,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_version: Option<String>,
+    pub support_id: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
 }
 
 /// `POST /api/v1/gateway/heartbeat`
@@ -166,6 +220,9 @@ pub struct GatewayHeartbeat {
     pub streams: i64,
     #[serde(default)]
     pub version: String,
+    /// Refusals since the last heartbeat.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<RefusalNote>,
 }
 
 /// Its answer.
@@ -188,6 +245,129 @@ pub struct NodeHeartbeat {
     pub healthy: bool,
     #[serde(default)]
     pub latency_ms: Option<i32>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What happened, on the event stream (docs/02, "Events").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The stream begins here: report every session, fetch nodes and keys.
+    Snapshot,
+    /// A user's sessions end with the code.
+    UserStopped,
+    /// A device's sessions end with the code.
+    DeviceStopped,
+    /// One session ends with the code.
+    SessionStopped,
+    /// A user's plan, subscription or quota is another: report his sessions.
+    UserChanged,
+    /// Sessions of a plan are to be reported.
+    PlanChanged,
+    /// Nodes came, went, or have other passwords or states: fetch them.
+    NodesChanged,
+    /// The gateway itself is to do something else: send a heartbeat.
+    GatewayChanged,
+    /// Signing keys are others.
+    KeysChanged,
+    /// Something that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl EventKind {
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::UserStopped => "user_stopped",
+            Self::DeviceStopped => "device_stopped",
+            Self::SessionStopped => "session_stopped",
+            Self::UserChanged => "user_changed",
+            Self::PlanChanged => "plan_changed",
+            Self::NodesChanged => "nodes_changed",
+            Self::GatewayChanged => "gateway_changed",
+            Self::KeysChanged => "keys_changed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One event of `GET /api/v1/gateway/events`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Event {
+    /// The database's epoch; another one makes sequence numbers void.
+    pub epoch: String,
+    pub seq: i64,
+    pub kind: EventKind,
+    /// The user, device, session, plan, node or gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Uuid>,
+    /// How sessions end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<SessionCode>,
+    /// In a snapshot, the gateway's sessions that may go on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<Uuid>,
+}
+
+/// `POST /api/v1/gateway/events/ack`: everything up to a number has been acted on.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EventAck {
+    pub epoch: String,
+    pub seq: i64,
+}
+
+/// `POST /api/v1/auth/enroll`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Enroll {
+    pub code: String,
+    /// The installation's own id.
+    pub device_uuid: String,
+    pub platform: String,
+    /// What the user calls the device.
+    #[serde(default)]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_version: Option<String>,
+    /// A device to revoke for this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace: Option<Uuid>,
+}
+
+/// `POST /api/v1/auth/refresh`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Refresh {
+    pub refresh_token: String,
+    pub device_uuid: String,
+}
+
+/// The answer to both.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Tokens {
+    pub device_id: Uuid,
+    pub access_token: String,
+    pub token_type: String,
+    /// Seconds.
+    pub expires_in: u64,
+    pub refresh_token: String,
+    /// Seconds.
+    pub refresh_expires_in: u64,
+}
+
+/// `POST /api/v1/gateway/enroll`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GatewayEnroll {
+    pub token: String,
+}
+
+/// Its answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GatewayEnrolled {
+    pub gateway_id: Uuid,
+    pub token: String,
 }
 
 /// An error of the API, RFC 9457.
@@ -205,6 +385,21 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
+    /// With `DEVICE_LIMIT`: the devices of which one may be replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceView>,
+}
+
+/// A device as its user is shown it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeviceView {
+    pub id: Uuid,
+    pub platform: String,
+    pub name: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub last_seen_at: Option<OffsetDateTime>,
 }
 
 /// One field that will not do.

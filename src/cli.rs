@@ -6,7 +6,9 @@ mod demo;
 mod healthcheck;
 mod keygen;
 mod migrate;
+mod qr;
 mod serve;
+mod why;
 
 use std::fmt::Display;
 use std::io::Write;

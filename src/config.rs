@@ -6,6 +6,7 @@ mod env;
 mod error;
 mod gateway;
 mod secret;
+mod subscriber;
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ pub use data_path::{Egress, Mux, Notices, Padding, Probe, Relay, Resolve, V1};
 pub use error::ConfigError;
 pub use gateway::{Client, Gateway, Tls, Tunnel};
 pub use secret::{Secret, read_file};
+pub use subscriber::{Billing, ClientConfig, Enrolment, Events, Leases, Offline, Pool, Portal};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
@@ -176,8 +178,16 @@ impl Source {
             ops: Ops,
             database: Database,
             control: Control,
+            billing: Billing,
+            leases: Leases,
+            enrolment: Enrolment,
+            client_config: ClientConfig,
+            events: Events,
+            pool: Pool,
             sessions: Sessions,
             gateway: Gateway,
+            offline: Offline,
+            portal: Portal,
             tls: Tls,
             tunnel: Tunnel,
             mux: Mux,
@@ -196,8 +206,16 @@ impl Source {
             ops: self.section()?,
             database: self.section()?,
             control: self.section()?,
+            billing: self.section()?,
+            leases: self.section()?,
+            enrolment: self.section()?,
+            client_config: self.section()?,
+            events: self.section()?,
+            pool: self.section()?,
             sessions: self.section()?,
             gateway: self.section()?,
+            offline: self.section()?,
+            portal: self.section()?,
             tls: self.section()?,
             tunnel: self.section()?,
             mux: self.section()?,

@@ -2,22 +2,29 @@
 
 mod accounting;
 mod admission;
+mod billing;
+mod calendar;
+mod catalog;
 pub mod db;
+mod enrolment;
 mod error;
+mod events;
 mod extract;
 mod handlers;
+mod lease;
 mod lenient;
 mod models;
 mod router;
 mod seal;
 mod sweep;
+mod why;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use prometheus::{HistogramVec, IntGauge};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntGauge};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
@@ -30,7 +37,11 @@ use crate::net::tls::Identity;
 use crate::net::{http, listener, ops, tls};
 use crate::token::{Issuer, Verifier};
 
-use db::Db;
+use calendar::Calendar;
+use db::{Db, Listener};
+use enrolment::Deriver;
+use events::Hub;
+use lease::Rules;
 use seal::Sealer;
 
 /// Why the control plane cannot start.
@@ -53,12 +64,20 @@ struct State {
     bootstrap_hash: Option<String>,
     config: config::Control,
     sessions: Sessions,
+    deriver: Deriver,
+    enrolment: config::Enrolment,
+    client_config: config::ClientConfig,
+    pool: config::Pool,
+    rules: Rules,
+    events: Hub,
     metrics: ControlMetrics,
 }
 
 struct ControlMetrics {
     all: Metrics,
     http: HistogramVec,
+    revocation: Histogram,
+    unacked: IntCounter,
     pool_in_use: IntGauge,
     pool_size: IntGauge,
 }
@@ -68,6 +87,8 @@ impl ControlMetrics {
         let all = Metrics::new("control");
         Self {
             http: all.seconds_by("httvps_http_request_seconds", "Time to answer a request", &["route", "status"]),
+            revocation: all.seconds("httvps_revocation_seconds", "Until every online gateway has acted on a change"),
+            unacked: all.counter("httvps_revocations_unacked_total", "Changes that not every gateway acted on in time"),
             pool_in_use: all.gauge("httvps_db_pool_in_use", "Database connections in use"),
             pool_size: all.gauge("httvps_db_pool_size", "Most database connections"),
             all,
@@ -81,6 +102,8 @@ pub struct Control {
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     ops: Option<TcpListener>,
+    db_listener: Option<Listener>,
+    event_retention: config::Events,
 }
 
 impl Control {
@@ -95,7 +118,16 @@ impl Control {
         };
         let issuer = Issuer::new(&key("signing_key", &config.signing_key)?)
             .map_err(|reason| source.unusable::<config::Control>("signing_key", reason))?;
-        let sealer = Sealer::new(&key("encryption_key", &config.encryption_key)?)
+        let issuer = if config.second_signing_key.is_empty() {
+            issuer
+        } else {
+            issuer
+                .with_second(&key("second_signing_key", &config.second_signing_key)?)
+                .map_err(|reason| source.unusable::<config::Control>("second_signing_key", reason))?
+        };
+        let encryption_key = key("encryption_key", &config.encryption_key)?;
+        let deriver = Deriver::new(&encryption_key);
+        let sealer = Sealer::new(&encryption_key)
             .map_err(|reason| source.unusable::<config::Control>("encryption_key", reason))?;
         let tls = if config.cert.is_empty() {
             None
@@ -108,6 +140,9 @@ impl Control {
         if !status.pending.is_empty() {
             return Err(StartError::Schema(status.pending.join(", ")));
         }
+        let rules = rules(source, &sessions)?;
+        let db_listener = Db::listener(&database).map_err(|reason| source.unusable::<Database>("url", reason))?;
+        let event_retention: config::Events = source.section()?;
         let db = Db::open(&database).map_err(|reason| source.unusable::<Database>("url", reason))?;
         let listener = listener::bind(&config.listen)
             .await
@@ -119,8 +154,25 @@ impl Control {
             (!config.bootstrap_key.is_empty()).then(|| sha256_hex(config.bootstrap_key.expose().as_bytes()));
         let verifier = Verifier::new(issuer.key_set());
         let metrics = ControlMetrics::new();
-        let state = State { db, issuer, verifier, sealer, bootstrap_hash, config, sessions, metrics };
-        Ok(Self { state: Arc::new(state), listener, tls, ops })
+        let events =
+            Hub::open(&db, event_retention.clone()).await.map_err(|error| StartError::Database(error.to_string()))?;
+        let state = State {
+            db,
+            issuer,
+            verifier,
+            sealer,
+            bootstrap_hash,
+            config,
+            sessions,
+            deriver,
+            enrolment: source.section()?,
+            client_config: source.section()?,
+            pool: source.section()?,
+            rules,
+            events,
+            metrics,
+        };
+        Ok(Self { state: Arc::new(state), listener, tls, ops, db_listener, event_retention })
     }
 
     /// Where the REST API listens.
@@ -141,7 +193,8 @@ impl Control {
     /// Serves until drained.
     pub async fn serve(self, shutdown: Shutdown) {
         let state = self.state;
-        let sweeper = sweep::run(state.db.clone(), state.sessions.clone(), shutdown.clone());
+        let sweeper = sweep::run(state.db.clone(), state.sessions.clone(), self.event_retention, shutdown.clone());
+        let events = state.events.run(&state.db, self.db_listener, &shutdown);
         let api = http::serve(self.listener, self.tls, router::router(Arc::clone(&state)), &shutdown);
         let ops = async {
             if let Some(listener) = self.ops {
@@ -149,7 +202,7 @@ impl Control {
                 ops::serve(listener, metrics, Arc::clone(&state), shutdown.clone(), &shutdown).await;
             }
         };
-        tokio::join!(sweeper, api, ops);
+        tokio::join!(sweeper, events, api, ops);
     }
 }
 
@@ -163,6 +216,20 @@ impl Readiness for State {
         self.metrics.pool_in_use.set(i64::try_from(in_use).unwrap_or(i64::MAX));
         self.metrics.pool_size.set(i64::try_from(size).unwrap_or(i64::MAX));
     }
+}
+
+fn rules(source: &Source, sessions: &Sessions) -> Result<Rules, ConfigError> {
+    let leases: config::Leases = source.section()?;
+    let billing: config::Billing = source.section()?;
+    Ok(Rules {
+        calendar: Calendar::new(&billing.timezone)
+            .map_err(|reason| source.unusable::<config::Billing>("timezone", reason))?,
+        min: leases.min.as_u64(),
+        max: leases.max.as_u64(),
+        reservation_ttl: sessions.reservation_ttl,
+        session_ttl: sessions.session_ttl,
+        silent_after: sessions.silent_after,
+    })
 }
 
 fn key_bytes(secret: &Secret) -> Result<Vec<u8>, &'static str> {

@@ -46,6 +46,22 @@ pub fn fresh_number() -> u64 {
     random::<8>().map_or(0, u64::from_ne_bytes)
 }
 
+const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+/// What a refused client quotes: 40 random bits in Crockford's base 32, such as `7KQ2-M9XD`.
+pub fn fresh_support_id() -> String {
+    let number = fresh_number();
+    let mut text = String::with_capacity(9);
+    for place in 0..8u32 {
+        if place == 4 {
+            text.push('-');
+        }
+        let digit = usize::try_from((number >> (place * 5)) & 31).unwrap_or(0);
+        text.push(char::from(CROCKFORD[digit]));
+    }
+    text
+}
+
 /// A random number from 0 to 1.
 pub fn fresh_fraction() -> f64 {
     random::<2>().map_or(0.5, |bytes| f64::from(u16::from_ne_bytes(bytes)) / f64::from(u16::MAX))

@@ -6,12 +6,17 @@ mod admission;
 mod association;
 mod control;
 pub(crate) mod egress;
+mod enrol;
+mod events;
 mod journal;
 mod keys;
 mod metrics;
 mod nodes;
+mod offline;
 mod pace;
 mod places;
+mod portal;
+mod refusals;
 mod session;
 mod streams;
 mod upgrade;
@@ -23,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
@@ -35,14 +41,19 @@ use crate::net::ops::Readiness;
 use crate::net::tls::Identity;
 use crate::net::{listener, ops, tls};
 
-use control::ControlClient;
+use control::{ControlClient, ControlError};
 use journal::Journal;
 use keys::Keys;
 use metrics::GatewayMetrics;
 use nodes::Nodes;
+use offline::Acquaintances;
 use pace::Paces;
+use portal::Portal;
+use refusals::Refusals;
 use usage::Usage;
 
+/// Answers to a heartbeat that mean that this gateway is not wanted: too old, or revoked.
+const UNWELCOME: [StatusCode; 2] = [StatusCode::UPGRADE_REQUIRED, StatusCode::UNAUTHORIZED];
 const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
 
 /// What the gateway's parts share.
@@ -60,10 +71,16 @@ struct Shared {
     keys: Keys,
     nodes: Nodes,
     paces: Paces,
+    acquaintances: Acquaintances,
+    refusals: Refusals,
+    portal: Portal,
     usage: Usage,
     metrics: GatewayMetrics,
     met_control: AtomicBool,
     ordered_drain: AtomicBool,
+    /// The control plane wants a newer gateway, or not this one.
+    unwelcome: AtomicBool,
+    beating: tokio::sync::Mutex<()>,
 }
 
 /// A gateway that is bound and has not begun to serve.
@@ -77,14 +94,11 @@ pub struct Gateway {
 impl Gateway {
     /// Loads keys, opens the journal and binds the sockets.
     pub async fn bind(source: &Source) -> Result<Self, ConfigError> {
-        let gateway: config::Gateway = source.section()?;
+        let mut gateway: config::Gateway = source.section()?;
         let tunnel: config::Tunnel = source.section()?;
         let bad = |key, reason: String| source.unusable::<config::Gateway>(key, reason);
         if gateway.control_url.is_empty() {
             return Err(bad("control_url", "must be set".into()));
-        }
-        if gateway.token.is_empty() {
-            return Err(bad("token", "must be set; `httvps admin gateways create` shows it once".into()));
         }
         if tunnel.path.is_empty() {
             let reason = "must be set; `httvps admin keygen` proposes one";
@@ -94,10 +108,11 @@ impl Gateway {
             "" => None,
             path => Some(read_file(path).map_err(|reason| bad("control_ca", reason))?),
         };
-        let control = ControlClient::new(&gateway, ca.as_deref()).map_err(|reason| bad("control_ca", reason))?;
         let (tls, certificate) = identity(source)?;
         let metrics = GatewayMetrics::new();
         let journal = Journal::open(Path::new(&gateway.state_dir)).map_err(|reason| bad("state_dir", reason))?;
+        gateway.token = enrol::token(&gateway, ca.as_deref()).await.map_err(|(key, reason)| bad(key, reason))?;
+        let control = ControlClient::new(&gateway, ca.as_deref()).map_err(|reason| bad("control_ca", reason))?;
         let usage =
             Usage::open(journal, gateway.clone(), metrics.clone()).await.map_err(|reason| bad("state_dir", reason))?;
         let listener = listener::bind(&gateway.listen).await.map_err(|reason| bad("listen", reason))?;
@@ -119,12 +134,17 @@ impl Gateway {
             keys: Keys::default(),
             nodes: Nodes::new(source.section::<Probe>()?, metrics.clone()),
             paces: Paces::default(),
+            acquaintances: Acquaintances::new(source.section()?),
+            refusals: Refusals::default(),
+            portal: Portal::new(&source.section()?),
             usage,
             metrics,
             gateway,
             tunnel,
             met_control: AtomicBool::new(false),
             ordered_drain: AtomicBool::new(false),
+            unwelcome: AtomicBool::new(false),
+            beating: tokio::sync::Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared), listener, ops, certificate })
     }
@@ -173,6 +193,7 @@ impl Gateway {
             shared.usage.run(&shared.control, &background),
             shared.keys.run(&shared.control, shared.gateway.jwks_refresh, &background),
             shared.nodes_and_heartbeat(&background),
+            events::run(&shared, &background),
         );
     }
 }
@@ -202,7 +223,7 @@ impl Shared {
     }
 
     fn refuses_sessions(&self) -> bool {
-        self.ordered_drain.load(Ordering::Relaxed)
+        self.ordered_drain.load(Ordering::Relaxed) || self.unwelcome.load(Ordering::Relaxed)
     }
 
     /// Probes begin once the first heartbeat brought the nodes.
@@ -225,17 +246,21 @@ impl Shared {
         tokio::join!(beats, self.nodes.run(&self.control, shutdown));
     }
 
+    /// One at a time: an older answer must not overwrite a newer list.
     async fn heartbeat(&self) -> bool {
+        let _turn = self.beating.lock().await;
         let request = GatewayHeartbeat {
             gateway_id: None,
             sessions: i64::try_from(self.usage.live_count()).unwrap_or(i64::MAX),
             streams: self.metrics.streams.get(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            refusals: self.refusals.take(),
         };
         match self.control.heartbeat(&request).await {
             Ok(orders) => {
                 self.nodes.replace(orders.nodes);
                 self.ordered_drain.store(orders.drain, Ordering::Relaxed);
+                self.unwelcome.store(false, Ordering::Relaxed);
                 if !self.met_control.swap(true, Ordering::Relaxed) {
                     tracing::info!(gateway = %orders.gateway_id, region = orders.region, "known to the control plane");
                 }
@@ -243,6 +268,10 @@ impl Shared {
             }
             Err(error) => {
                 tracing::warn!(%error, "heartbeat failed");
+                self.refusals.put(request.refusals);
+                if matches!(&error, ControlError::Refused { status, .. } if UNWELCOME.contains(status)) {
+                    self.unwelcome.store(true, Ordering::Relaxed);
+                }
                 false
             }
         }
@@ -251,6 +280,9 @@ impl Shared {
 
 impl Readiness for Shared {
     async fn ready(&self) -> Result<(), String> {
+        if self.unwelcome.load(Ordering::Relaxed) {
+            return Err("the control plane refuses this gateway: its version is too old, or its token void".into());
+        }
         if !self.met_control.load(Ordering::Relaxed) || !self.keys.is_ready() {
             return Err("the control plane was not reached yet".into());
         }

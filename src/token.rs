@@ -87,7 +87,7 @@ impl Verifier {
     }
 }
 
-/// Signs tokens.
+/// Signs tokens with one key; may publish another beside it, whose tokens are accepted too.
 pub struct Issuer {
     key: EncodingKey,
     id: String,
@@ -97,29 +97,20 @@ pub struct Issuer {
 impl Issuer {
     /// An issuer from an Ed25519 seed of 32 bytes.
     pub fn new(seed: &[u8]) -> Result<Self, String> {
-        use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-        use base64::Engine;
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| "not an Ed25519 seed of 32 bytes")?;
-        let document = pair.to_pkcs8v1().map_err(|error| error.to_string())?;
-        let public = pair.public_key().as_ref();
-        let id = crate::digest::sha256_hex(public).chars().take(16).collect::<String>();
-        let jwk = Jwk {
-            common: CommonParameters {
-                public_key_use: Some(PublicKeyUse::Signature),
-                key_algorithm: Some(KeyAlgorithm::EdDSA),
-                key_id: Some(id.clone()),
-                ..CommonParameters::default()
-            },
-            algorithm: AlgorithmParameters::OctetKeyPair(OctetKeyPairParameters {
-                key_type: OctetKeyPairType::OctetKeyPair,
-                curve: EllipticCurve::Ed25519,
-                x: base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(public),
-            }),
-        };
-        Ok(Self { key: EncodingKey::from_ed_der(document.as_ref()), id, set: JwkSet { keys: vec![jwk] } })
+        let (key, id, jwk) = key(seed)?;
+        Ok(Self { key, id, set: JwkSet { keys: vec![jwk] } })
     }
 
-    /// The public keys, as `/.well-known/jwks.json` answers them.
+    /// Also publishes the key of a second seed, which signs nothing: the next one or the last one.
+    pub fn with_second(mut self, seed: &[u8]) -> Result<Self, String> {
+        let (_, id, jwk) = key(seed)?;
+        if id != self.id {
+            self.set.keys.push(jwk);
+        }
+        Ok(self)
+    }
+
+    /// The public keys, as `/.well-known/jwks.json` answers them; the one that signs comes first.
     pub fn key_set(&self) -> &JwkSet {
         &self.set
     }
@@ -134,9 +125,39 @@ impl Issuer {
             exp: now.saturating_add(life),
             iat: now,
         };
-        let header = Header { kid: Some(self.id.clone()), ..Header::new(Algorithm::EdDSA) };
-        jsonwebtoken::encode(&header, &claims, &self.key).map_err(|error| error.to_string())
+        self.sign_compact(&claims, "JWT")
     }
+
+    /// Signs any claims as a compact JWS (RFC 7515) of a type.
+    pub fn sign_compact(&self, claims: &impl Serialize, typ: &str) -> Result<String, String> {
+        let (typ, kid) = (Some(typ.to_owned()), Some(self.id.clone()));
+        let header = Header { typ, kid, ..Header::new(Algorithm::EdDSA) };
+        jsonwebtoken::encode(&header, claims, &self.key).map_err(|error| error.to_string())
+    }
+}
+
+/// The private key of a seed, its id, and the public key.
+fn key(seed: &[u8]) -> Result<(EncodingKey, String, Jwk), String> {
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+    use base64::Engine;
+    let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| "not an Ed25519 seed of 32 bytes")?;
+    let document = pair.to_pkcs8v1().map_err(|error| error.to_string())?;
+    let public = pair.public_key().as_ref();
+    let id = crate::digest::sha256_hex(public).chars().take(16).collect::<String>();
+    let jwk = Jwk {
+        common: CommonParameters {
+            public_key_use: Some(PublicKeyUse::Signature),
+            key_algorithm: Some(KeyAlgorithm::EdDSA),
+            key_id: Some(id.clone()),
+            ..CommonParameters::default()
+        },
+        algorithm: AlgorithmParameters::OctetKeyPair(OctetKeyPairParameters {
+            key_type: OctetKeyPairType::OctetKeyPair,
+            curve: EllipticCurve::Ed25519,
+            x: base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(public),
+        }),
+    };
+    Ok((EncodingKey::from_ed_der(document.as_ref()), id, jwk))
 }
 
 #[cfg(test)]
@@ -165,5 +186,35 @@ mod tests {
         assert_eq!(verifier.verify("nonsense").unwrap_err(), TokenError::Invalid);
         let json = serde_json::to_value(issuer.key_set()).unwrap();
         assert_eq!((&json["keys"][0]["kty"], &json["keys"][0]["crv"]), (&"OKP".into(), &"Ed25519".into()));
+    }
+
+    #[test]
+    fn tokens_outlive_a_rotation_with_two_keys() {
+        let (device, user) = (Uuid::now_v7(), Uuid::now_v7());
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        let before = Issuer::new(&[7; 32]).unwrap().with_second(&[8; 32]).unwrap();
+        let after = Issuer::new(&[8; 32]).unwrap().with_second(&[7; 32]).unwrap();
+        let (old, new) = (before.issue(device, user, now, 60).unwrap(), after.issue(device, user, now, 60).unwrap());
+        assert_ne!(jsonwebtoken::decode_header(&old).unwrap().kid, jsonwebtoken::decode_header(&new).unwrap().kid);
+        for issuer in [&before, &after] {
+            let verifier = Verifier::new(issuer.key_set());
+            assert!(verifier.verify(&old).is_ok() && verifier.verify(&new).is_ok());
+        }
+        let ids: Vec<_> = after.key_set().keys.iter().map(|key| key.common.key_id.clone()).collect();
+        assert_eq!((ids.len(), &ids[0]), (2, &jsonwebtoken::decode_header(&new).unwrap().kid));
+        let alone = Issuer::new(&[8; 32]).unwrap().with_second(&[8; 32]).unwrap();
+        assert_eq!(alone.key_set().keys.len(), 1);
+        assert_eq!(Verifier::new(alone.key_set()).verify(&old).unwrap_err(), TokenError::UnknownKey);
+        assert!(Issuer::new(&[8; 32]).unwrap().with_second(&[8; 31]).is_err());
+    }
+
+    #[test]
+    fn other_documents_are_signed_but_are_no_tokens() {
+        let issuer = Issuer::new(&[7; 32]).unwrap();
+        let document = serde_json::json!({ "exp": 9_999_999_999_i64, "regions": [] });
+        let signed = issuer.sign_compact(&document, "config+jwt").unwrap();
+        let header = jsonwebtoken::decode_header(&signed).unwrap();
+        assert_eq!((header.typ.as_deref(), header.alg), (Some("config+jwt"), Algorithm::EdDSA));
+        assert_eq!(Verifier::new(issuer.key_set()).verify(&signed).unwrap_err(), TokenError::Invalid);
     }
 }

@@ -55,11 +55,13 @@ pub struct Control {
     pub key: String,
     /// Ed25519 seed, 32 bytes in base64.
     pub signing_key: Secret,
+    /// Another seed whose tokens are accepted.
+    pub second_signing_key: Secret,
     /// AES-256 key, 32 bytes in base64.
     pub encryption_key: Secret,
     /// The first administrator's key.
     pub bootstrap_key: Secret,
-    /// Life of a device's access token.
+    /// Life of an access token that an administrator makes.
     #[serde(with = "humantime_serde")]
     pub token_ttl: Duration,
     /// Largest request body in bytes.
@@ -113,6 +115,9 @@ pub struct Sessions {
     /// After a start nothing is stale for so long: others need time to report.
     #[serde(with = "humantime_serde")]
     pub startup_grace: Duration,
+    /// A client that sent nothing for so long gives its place to a new session of its device.
+    #[serde(with = "humantime_serde")]
+    pub silent_after: Duration,
     /// How often the above is looked for.
     #[serde(with = "humantime_serde")]
     pub sweep_interval: Duration,

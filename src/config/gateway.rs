@@ -21,6 +21,8 @@ pub struct Gateway {
     pub control_ca: String,
     /// The gateway's token.
     pub token: Secret,
+    /// A one-time token that is traded for one.
+    pub enrol_token: Secret,
     /// Folder of the usage journal.
     pub state_dir: String,
     /// Time between heartbeats.
@@ -34,6 +36,9 @@ pub struct Gateway {
     pub flush_interval: Duration,
     /// Most sessions in one usage report.
     pub report_batch: usize,
+    /// A stream of events without a sign of life for so long is opened anew.
+    #[serde(with = "humantime_serde")]
+    pub events_timeout: Duration,
     /// Longest wait for the control plane.
     #[serde(with = "humantime_serde")]
     pub control_timeout: Duration,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::control::db::types::{Id, Time};
+use crate::control::lease::{Balance, Rules};
 use crate::control::models::{Plan, Session, Subscription, state};
 use crate::frame::SessionCode;
 
@@ -17,6 +18,10 @@ pub(crate) struct Item {
     pub ended_at: Option<Time>,
     /// Whether a token of the device's came with it and is genuine.
     pub vouched: bool,
+    /// The lease that the gateway holds: bytes in all. Without it the session gets no lease.
+    pub allowed: Option<i64>,
+    /// Its client has sent nothing for a while.
+    pub silent: bool,
 }
 
 /// What a gateway reports at once.
@@ -27,6 +32,7 @@ pub(crate) struct Batch {
     items: Vec<Item>,
     pub now: Time,
     pub expires_at: Time,
+    pub rules: Rules,
 }
 
 /// States of a session's device and user.
@@ -44,6 +50,33 @@ pub(super) struct Charged {
     pub bytes_down: i64,
     pub state: &'static str,
     pub ended_at: Option<Time>,
+    pub lease_bytes: i64,
+    pub lease_period: Option<Time>,
+    pub silent: bool,
+}
+
+fn total(session: &Session) -> u64 {
+    session.bytes_up.saturating_add(session.bytes_down).unsigned_abs()
+}
+
+impl Charged {
+    fn total(&self) -> u64 {
+        self.bytes_up.saturating_add(self.bytes_down).unsigned_abs()
+    }
+
+    /// What the gateway holds of an earlier lease and has not used.
+    fn held(&self, item: &Item, session: &Session) -> u64 {
+        session.lease_bytes.min(item.allowed.unwrap_or(0)).unsigned_abs().saturating_sub(self.total())
+    }
+}
+
+/// Traffic of a subscription in a period, as the database has it after the charges.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spent {
+    pub used: u64,
+    pub bonus: u64,
+    /// Lent to sessions that are not in the batch.
+    pub lent: u64,
 }
 
 /// What the gateway is told of a session.
@@ -52,6 +85,9 @@ pub(crate) struct Outcome {
     pub session: Id,
     pub verdict: Verdict,
     pub remaining: Option<u64>,
+    /// Bytes in all that the session may move.
+    pub allowed: Option<u64>,
+    pub rate_limit_mbps: Option<i32>,
 }
 
 /// Whether a session may go on.
@@ -69,7 +105,7 @@ pub(crate) enum Verdict {
 
 impl Batch {
     /// Folds reports of the same session into one.
-    pub(crate) fn new(gateway: Id, items: Vec<Item>, now: Time, expires_at: Time) -> Self {
+    pub(crate) fn new(gateway: Id, items: Vec<Item>, now: Time, rules: Rules) -> Self {
         let mut folded: BTreeMap<Id, Item> = BTreeMap::new();
         for item in items {
             match folded.get_mut(&item.session) {
@@ -81,10 +117,13 @@ impl Batch {
                     held.bytes_down = held.bytes_down.max(item.bytes_down);
                     held.ended_at = held.ended_at.max(item.ended_at);
                     held.vouched |= item.vouched && item.device == held.device;
+                    held.allowed = held.allowed.max(item.allowed);
+                    held.silent &= item.silent;
                 }
             }
         }
-        Self { gateway, items: folded.into_values().collect(), now, expires_at }
+        let expires_at = now.after(rules.session_ttl);
+        Self { gateway, items: folded.into_values().collect(), now, expires_at, rules }
     }
 
     /// Ids of the sessions, sorted.
@@ -121,8 +160,6 @@ pub(super) struct Ledger<'a> {
     pub periods: BTreeMap<(Id, Time), (i64, i64)>,
     /// What to add to each node's count of sessions.
     pub nodes: BTreeMap<Id, i32>,
-    /// Bytes used in each period, after the charges.
-    pub used: HashMap<(Id, Time), u64>,
 }
 
 impl<'a> Ledger<'a> {
@@ -134,8 +171,8 @@ impl<'a> Ledger<'a> {
         plans: HashMap<Id, (Subscription, Plan)>,
         buried: Vec<Id>,
     ) -> Self {
-        let (charged, periods, nodes, used) = Default::default();
-        Self { batch, known, owners, plans, buried, charged, periods, nodes, used }
+        let (charged, periods, nodes) = Default::default();
+        Self { batch, known, owners, plans, buried, charged, periods, nodes }
     }
 
     fn session(&self, item: &Item) -> Option<&Session> {
@@ -143,12 +180,16 @@ impl<'a> Ledger<'a> {
         (session.gateway_node_id == self.batch.gateway && session.device_id == item.device).then_some(session)
     }
 
-    fn account(&self, session: &Session, at: Time) -> Option<(Id, Time)> {
-        let (subscription, plan) = self.plans.get(&session.subscription_id?)?;
-        Some((subscription.id, plan.period_start(subscription, at)))
+    fn paid_by(&self, session: &Session) -> Option<&(Subscription, Plan)> {
+        self.plans.get(&session.subscription_id?)
     }
 
-    /// Works out what to write.
+    fn account(&self, session: &Session, at: Time) -> Option<(Id, Time)> {
+        let (subscription, plan) = self.paid_by(session)?;
+        Some((subscription.id, plan.period(subscription, at, &self.batch.rules.calendar).start))
+    }
+
+    /// Works out what to write, but for the leases.
     pub(super) fn charge(&mut self) {
         for item in &self.batch.items {
             let Some(session) = self.session(item) else { continue };
@@ -165,8 +206,19 @@ impl<'a> Ledger<'a> {
             let held = i32::from(state::LIVE.contains(&session.state.as_str()));
             let holds = i32::from(state::LIVE.contains(&state));
             let node = session.outline_node_id.filter(|_| held != holds);
-            let account = self.account(session, ended.unwrap_or(self.batch.now));
-            self.charged.push(Charged { session: item.session, bytes_up, bytes_down, state, ended_at });
+            let lent_for = session.subscription_id.zip(session.lease_period);
+            let account = lent_for.or_else(|| self.account(session, ended.unwrap_or(self.batch.now)));
+            let lease_period = session.lease_period;
+            self.charged.push(Charged {
+                session: item.session,
+                bytes_up,
+                bytes_down,
+                state,
+                ended_at,
+                lease_bytes: 0,
+                lease_period,
+                silent: item.silent,
+            });
             if let Some(node) = node {
                 *self.nodes.entry(node).or_default() += holds - held;
             }
@@ -179,53 +231,105 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// The periods whose use decides whether sessions go on.
+    /// The limited periods that decide whether sessions go on.
     pub(super) fn accounts(&self) -> Vec<(Id, Time)> {
         let sessions = self.batch.items.iter().filter_map(|item| self.session(item));
-        let mut accounts: Vec<_> = sessions.filter_map(|session| self.account(session, self.batch.now)).collect();
+        let limited =
+            sessions.filter(|session| self.paid_by(session).is_some_and(|(_, plan)| plan.traffic_limit_gb.is_some()));
+        let mut accounts: Vec<_> = limited.filter_map(|session| self.account(session, self.batch.now)).collect();
         accounts.sort_unstable();
         accounts.dedup();
         accounts
     }
 
-    /// What to tell the gateway.
-    pub(super) fn outcomes(&self) -> Vec<Outcome> {
-        self.batch.items.iter().map(|item| self.outcome(item)).collect()
+    /// Lends what is free and gives what to tell the gateway.
+    pub(super) fn settle(&mut self, spent: &HashMap<(Id, Time), Spent>) -> Vec<Outcome> {
+        let mut charged = std::mem::take(&mut self.charged);
+        let mut balances = self.balances(&charged, spent);
+        let mut rows = charged.iter_mut().peekable();
+        let mut outcomes = Vec::with_capacity(self.batch.items.len());
+        for item in &self.batch.items {
+            let row = rows.next_if(|row| row.session == item.session);
+            outcomes.push(self.outcome(item, row, &mut balances));
+        }
+        self.charged = charged;
+        outcomes
     }
 
-    fn outcome(&self, item: &Item) -> Outcome {
-        let plain = |verdict| Outcome { session: item.session, verdict, remaining: None };
-        let Some(session) = self.session(item) else {
+    /// What each account has left, with what the batch's own sessions hold counted as lent.
+    fn balances(&self, charged: &[Charged], spent: &HashMap<(Id, Time), Spent>) -> HashMap<(Id, Time), Balance> {
+        let mut balances = HashMap::new();
+        let mut rows = charged.iter().peekable();
+        for item in &self.batch.items {
+            let Some(row) = rows.next_if(|row| row.session == item.session) else { continue };
+            let Some(session) = self.session(item) else { continue };
+            let Ok((subscription, plan)) = self.standing(item, session) else { continue };
+            let Some(limit) = plan.limit_bytes() else { continue };
+            let account = (subscription.id, self.period(subscription, plan));
+            let known = spent.get(&account).copied().unwrap_or_default();
+            let limit = limit.saturating_add(known.bonus);
+            let balance = balances.entry(account).or_insert(Balance { limit, used: known.used, lent: known.lent });
+            balance.lent = balance.lent.saturating_add(row.held(item, session));
+        }
+        balances
+    }
+
+    fn period(&self, subscription: &Subscription, plan: &Plan) -> Time {
+        plan.period(subscription, self.batch.now, &self.batch.rules.calendar).start
+    }
+
+    fn outcome(&self, item: &Item, row: Option<&mut Charged>, balances: &mut HashMap<(Id, Time), Balance>) -> Outcome {
+        let (remaining, allowed, rate_limit_mbps) = (None, None, None);
+        let plain = |verdict| Outcome { session: item.session, verdict, remaining, allowed, rate_limit_mbps };
+        let (Some(session), Some(row)) = (self.session(item), row) else {
             let known = self.known.contains_key(&item.session) && !self.buried.contains(&item.session);
             return plain(if known { Verdict::Foreign } else { Verdict::Unknown });
         };
+        let (subscription, plan) = match self.standing(item, session) {
+            Ok(paid) => paid,
+            Err(verdict) => return plain(verdict),
+        };
+        let period = self.period(subscription, plan);
+        row.lease_period = Some(period);
+        let going = Outcome { rate_limit_mbps: plan.rate_limit_mbps, ..plain(Verdict::Continue) };
+        let Some(balance) = balances.get_mut(&(subscription.id, period)) else { return going };
+        let remaining = Some(balance.remaining());
+        if remaining == Some(0) {
+            return Outcome { remaining, ..plain(Verdict::Stop(SessionCode::LimitReached)) };
+        }
+        if item.allowed.is_none() {
+            return Outcome { remaining, ..going };
+        }
+        let held = row.held(item, session);
+        balance.lent = balance.lent.saturating_sub(held);
+        let lent = balance.lend(row.total().saturating_sub(total(session)), &self.batch.rules);
+        balance.lent = balance.lent.saturating_add(held.saturating_sub(lent));
+        let allowed = row.total().saturating_add(lent.max(held));
+        row.lease_bytes = i64::try_from(allowed).unwrap_or(i64::MAX);
+        Outcome { remaining, allowed: Some(allowed), ..going }
+    }
+
+    /// What pays for a session that may go on, or why it may not.
+    fn standing(&self, item: &Item, session: &Session) -> Result<&(Subscription, Plan), Verdict> {
         if session.state == state::KILLED {
-            return plain(Verdict::Stop(SessionCode::SessionKilled));
+            return Err(Verdict::Stop(SessionCode::SessionKilled));
         }
         if session.state == state::ENDED || item.ended_at.is_some() {
-            return plain(Verdict::Over);
+            return Err(Verdict::Over);
         }
         let owner = self.owners.get(&session.device_id);
         match owner.map(|owner| (owner.user.as_str(), owner.device.as_str())) {
             Some(("active", "active")) => {}
-            Some(("active", _)) => return plain(Verdict::Stop(SessionCode::DeviceBanned)),
-            Some(("pending", _)) => return plain(Verdict::Stop(SessionCode::UserPending)),
-            _ => return plain(Verdict::Stop(SessionCode::UserBanned)),
+            Some(("active", _)) => return Err(Verdict::Stop(SessionCode::DeviceBanned)),
+            Some(("pending", _)) => return Err(Verdict::Stop(SessionCode::UserPending)),
+            _ => return Err(Verdict::Stop(SessionCode::UserBanned)),
         }
-        let paid = session.subscription_id.and_then(|id| self.plans.get(&id));
-        let Some((subscription, plan)) = paid else { return plain(Verdict::Stop(SessionCode::NoSubscription)) };
-        if !subscription.is_valid(self.batch.now) {
-            let expired = subscription.valid_until <= self.batch.now || subscription.status == "expired";
-            let code = if expired { SessionCode::SubscriptionExpired } else { SessionCode::NoSubscription };
-            return plain(Verdict::Stop(code));
+        let paid = self.paid_by(session).ok_or(Verdict::Stop(SessionCode::NoSubscription))?;
+        let (subscription, plan) = paid;
+        if subscription.serves(plan, self.batch.now) {
+            return Ok(paid);
         }
-        let account = (subscription.id, plan.period_start(subscription, self.batch.now));
-        let used = self.used.get(&account).copied().unwrap_or(0);
-        let remaining = plan.limit_bytes().map(|limit| limit.saturating_sub(used));
-        let verdict = match remaining {
-            Some(0) => Verdict::Stop(SessionCode::LimitReached),
-            _ => Verdict::Continue,
-        };
-        Outcome { session: item.session, verdict, remaining }
+        let expired = subscription.has_expired(plan, self.batch.now);
+        Err(Verdict::Stop(if expired { SessionCode::SubscriptionExpired } else { SessionCode::NoSubscription }))
     }
 }

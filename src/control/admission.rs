@@ -1,8 +1,7 @@
 //! Whether a device may have a session, and on which node (docs/02, docs/05).
 
-use std::time::Duration;
-
 use crate::control::db::types::{Id, Time};
+use crate::control::lease::Rules;
 use crate::control::models::{Device, Gateway, OutlineNode, Plan, Subscription, User};
 use crate::frame::SessionCode;
 
@@ -18,7 +17,7 @@ pub(crate) struct Wish {
     pub exclude: Vec<Id>,
     pub client_version: Option<String>,
     pub now: Time,
-    pub reservation_ttl: Duration,
+    pub rules: Rules,
     /// Chooses between nodes.
     pub random: u64,
 }
@@ -30,10 +29,20 @@ pub(super) struct Facts {
     pub subscription: Option<(Subscription, Plan)>,
     /// Bytes charged in this period.
     pub used: u64,
+    /// Bytes bought for this period.
+    pub bonus: u64,
     /// Active devices of the user that are older than this one.
     pub older_devices: i64,
-    /// Other live sessions of the device.
-    pub live_sessions: i64,
+    /// Other live sessions of the device, oldest first.
+    pub live_sessions: Vec<Live>,
+}
+
+/// A live session of a device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Live {
+    pub session: Id,
+    /// Its client is silent, or its gateway is draining or gone.
+    pub fading: bool,
 }
 
 /// What a device may do.
@@ -42,7 +51,11 @@ pub(crate) struct Grant {
     pub user: User,
     pub subscription: Subscription,
     pub plan: Plan,
+    /// The limit of this period, with what was bought.
+    pub limit: Option<u64>,
     pub remaining: Option<u64>,
+    /// Fading sessions that make room for this one.
+    pub replaces: Vec<Id>,
 }
 
 /// A grant and, if it was asked for, the reserved node and the others of the region.
@@ -50,6 +63,10 @@ pub(crate) struct Grant {
 pub(crate) struct Admission {
     pub grant: Grant,
     pub assigned: Option<(OutlineNode, Vec<Id>)>,
+    /// Bytes that the session may move, if the plan has a limit.
+    pub allowed: Option<u64>,
+    /// The event that ends replaced sessions.
+    pub told: Option<i64>,
 }
 
 /// Why a device gets no session.
@@ -85,26 +102,44 @@ impl Facts {
             return Err(SessionCode::DeviceBanned);
         }
         let (subscription, plan) = self.subscription.ok_or(SessionCode::NoSubscription)?;
-        if !subscription.is_valid(wish.now) {
-            let expired = subscription.status == "expired" || subscription.valid_until <= wish.now;
+        if !subscription.serves(&plan, wish.now) {
+            let expired = subscription.has_expired(&plan, wish.now);
             return Err(if expired { SessionCode::SubscriptionExpired } else { SessionCode::NoSubscription });
         }
         if plan.max_devices.is_some_and(|max| self.older_devices >= i64::from(max)) {
             return Err(SessionCode::DeviceLimit);
         }
-        let remaining = plan.limit_bytes().map(|limit| limit.saturating_sub(self.used));
+        let limit = plan.limit_bytes().map(|limit| limit.saturating_add(self.bonus));
+        let remaining = limit.map(|limit| limit.saturating_sub(self.used));
         if remaining == Some(0) {
             return Err(SessionCode::LimitReached);
         }
-        if plan.max_sessions.is_some_and(|max| self.live_sessions >= i64::from(max)) {
-            return Err(SessionCode::TooManySessions);
-        }
-        Ok(Grant { user, subscription, plan, remaining })
+        let replaces = match plan.max_sessions {
+            Some(max) => make_room(&self.live_sessions, max).ok_or(SessionCode::TooManySessions)?,
+            None => Vec::new(),
+        };
+        Ok(Grant { user, subscription, plan, limit, remaining, replaces })
     }
 }
 
-/// Orders nodes by preference: the less loaded of two random ones first, then the rest by load.
-pub(super) fn choose(mut nodes: Vec<OutlineNode>, random: u64) -> Vec<OutlineNode> {
+/// The fading sessions, oldest first, that have to end so that one more fits; `None` if the live ones leave no room.
+fn make_room(live: &[Live], max: i32) -> Option<Vec<Id>> {
+    let max = usize::try_from(max).unwrap_or(0);
+    let surplus = (live.len() + 1).saturating_sub(max);
+    let fading: Vec<Id> = live.iter().filter(|live| live.fading).map(|live| live.session).take(surplus).collect();
+    (fading.len() == surplus).then_some(fading)
+}
+
+/// Orders nodes by preference: healthy ones before those that nobody has seen yet; among these the less loaded of two
+/// random ones first, then the rest by load.
+pub(super) fn choose(nodes: Vec<OutlineNode>, random: u64) -> Vec<OutlineNode> {
+    let (healthy, unknown): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.health_status == "healthy");
+    let mut order = by_load(healthy, random);
+    order.extend(by_load(unknown, random));
+    order
+}
+
+fn by_load(mut nodes: Vec<OutlineNode>, random: u64) -> Vec<OutlineNode> {
     let load =
         |node: &OutlineNode| f64::from(node.active_sessions) / (f64::from(node.max_sessions) * f64::from(node.weight));
     nodes.sort_by(|a, b| load(a).total_cmp(&load(b)).then(a.id.cmp(&b.id)));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolableConnection};
 use diesel_async::{AsyncConnection, SimpleAsyncConnection};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 
 pub use migrations::{Status, migrate, status};
 
@@ -58,6 +58,28 @@ pub fn check(config: &Database) -> Result<(), Unusable> {
     }
 }
 
+/// Hears of events that any replica writes.
+pub struct Listener {
+    settings: tokio_postgres::Config,
+    tls: PgTls,
+}
+
+impl Listener {
+    /// Listens until the connection is lost; `heard` is called at the start, too.
+    pub async fn run(&self, heard: impl Fn()) -> Result<(), String> {
+        let failed = |error: diesel::result::Error| error.to_string();
+        let mut conn = pg_connect(self.settings.clone(), self.tls.clone()).await.map_err(|error| error.to_string())?;
+        conn.batch_execute(&format!("LISTEN {}", pg::EVENTS)).await.map_err(failed)?;
+        heard();
+        let mut notifications = std::pin::pin!(conn.notifications_stream());
+        while let Some(notification) = notifications.next().await {
+            notification.map_err(failed)?;
+            heard();
+        }
+        Ok(())
+    }
+}
+
 /// What an administrator may delete.
 #[derive(Clone, Copy, Debug)]
 pub enum Doomed {
@@ -68,6 +90,8 @@ pub enum Doomed {
     Region,
     Node,
     Gateway,
+    Code,
+    Endpoint,
 }
 
 /// Calls a query of whichever backend a connection has.
@@ -105,6 +129,15 @@ impl Db {
                 pool.get().await.map(DbConn::Lite).map_err(|error| DbError::Unavailable(error.to_string()))
             }
         }
+    }
+
+    /// A listener of PostgreSQL's notifications; SQLite has none and one process.
+    pub fn listener(config: &Database) -> Result<Option<Listener>, String> {
+        if sqlite_path(config.url.expose()).is_some() {
+            return Ok(None);
+        }
+        let (settings, tls) = pg_settings(config).map_err(|unusable| unusable.1)?;
+        Ok(Some(Listener { settings, tls }))
     }
 
     /// Ends what is stale.

@@ -2,9 +2,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use diesel::result::{DatabaseErrorKind, Error as Diesel};
 
-use crate::api::FieldError;
+use crate::api::{DeviceView, FieldError};
 use crate::control::admission::Refusal;
 use crate::control::db::DbError;
+use crate::control::enrolment::Refused;
 use crate::frame::SessionCode;
 
 /// Why a request is refused; answered as problem+json by the router's outermost layer.
@@ -14,12 +15,13 @@ pub(super) struct ApiError {
     pub(super) code: String,
     pub(super) detail: Option<String>,
     pub(super) errors: Vec<FieldError>,
+    pub(super) devices: Vec<DeviceView>,
     pub(super) retry_after: Option<u64>,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: &str) -> Self {
-        Self { status, code: code.into(), detail: None, errors: Vec::new(), retry_after: None }
+        Self { status, code: code.into(), detail: None, errors: Vec::new(), devices: Vec::new(), retry_after: None }
     }
 
     pub(super) fn unauthorized() -> Self {
@@ -114,6 +116,20 @@ impl From<Refusal> for ApiError {
             Refusal::Code(code) => Self::refused(code),
             Refusal::SessionTaken => Self::conflict("SESSION_TAKEN", "the session id is another device's or gateway's"),
             Refusal::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Code => Self::new(StatusCode::NOT_FOUND, "INVALID_CODE"),
+            Refused::Token | Refused::Reused(_) => {
+                Self::new(StatusCode::UNAUTHORIZED, SessionCode::InvalidToken.as_str())
+            }
+            Refused::Banned(code) => Self::refused(code),
+            Refused::Replace => Self::invalid("replace", "UNKNOWN", "the user has no such device"),
+            Refused::DeviceLimit(devices) => Self { devices, ..Self::refused(SessionCode::DeviceLimit) },
         }
     }
 }

@@ -8,9 +8,12 @@ use serde::de::DeserializeOwned;
 
 use super::State;
 use super::db::on;
+use super::db::types::Id;
 use super::error::ApiError;
 use super::models::Gateway;
 use crate::digest::{equal, sha256_hex};
+use crate::frame::SessionCode;
+use crate::token::Claims;
 
 fn bearer(parts: &Parts) -> Result<&str, ApiError> {
     let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -31,6 +34,24 @@ impl FromRequestParts<Arc<State>> for FromGateway {
         let hash = sha256_hex(bearer(parts)?.as_bytes());
         let found = on!(&mut state.db.get().await?, admission::gateway(&hash))?;
         found.map(Self).ok_or_else(ApiError::unauthorized)
+    }
+}
+
+/// A request of a device, by its access token; the device is active and its user not banned.
+pub(super) struct FromDevice(pub(super) Claims);
+
+impl FromRequestParts<Arc<State>> for FromDevice {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, ApiError> {
+        let claims = state.verifier.verify(bearer(parts)?).map_err(|_| ApiError::unauthorized())?;
+        let found = on!(&mut state.db.get().await?, client::standing(Id(claims.sub), Id(claims.uid)))?;
+        match found.as_ref().map(|(device, user)| (device.as_str(), user.as_str())) {
+            None => Err(ApiError::unauthorized()),
+            Some((_, "banned")) => Err(ApiError::refused(SessionCode::UserBanned)),
+            Some(("active", _)) => Ok(Self(claims)),
+            Some(_) => Err(ApiError::refused(SessionCode::DeviceBanned)),
+        }
     }
 }
 

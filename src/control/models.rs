@@ -1,15 +1,23 @@
 //! Rows of the data model (docs/02), one file an entity.
 
+mod enrolment;
+mod event;
 mod gateway;
 mod node;
 mod plan;
+mod region;
 mod session;
 mod stale;
+mod subscription;
 mod user;
 
+pub(super) use enrolment::{ActivationCode, RefreshToken, RefusalRow};
+pub(super) use event::EventRow;
 pub(super) use gateway::{Gateway, GatewayChange};
 pub(super) use node::{NodeChange, NodeView, OutlineNode};
-pub(super) use plan::{Plan, PlanChange, Region, RegionChange, Subscription, SubscriptionChange};
+pub(super) use plan::{Plan, PlanChange};
+pub(super) use region::{Endpoint, EndpointChange, Region, RegionChange};
 pub(super) use session::{NewSession, Session, state};
 pub(super) use stale::{Cutoffs, Swept};
+pub(super) use subscription::{Payment, Subscription, SubscriptionChange};
 pub(super) use user::{Device, DeviceChange, User, UserChange};

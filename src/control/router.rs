@@ -23,10 +23,16 @@ pub(super) fn router(state: Arc<State>) -> Router {
     let limit = usize::try_from(state.config.body_limit.as_u64()).unwrap_or(usize::MAX);
     let api = Router::new()
         .route("/auth/validate-device", post(handlers::validate_device))
+        .route("/auth/enroll", post(handlers::enroll))
+        .route("/auth/refresh", post(handlers::refresh))
+        .route("/gateway/enroll", post(handlers::gateway_enroll))
+        .route("/gateway/events", get(handlers::events))
+        .route("/gateway/events/ack", post(handlers::ack))
         .route("/nodes/assign-outline", post(handlers::assign_outline))
         .route("/usage/report", post(handlers::report))
         .route("/gateway/heartbeat", post(handlers::gateway_heartbeat))
         .route("/outline/heartbeat", post(handlers::outline_heartbeat))
+        .nest("/client", handlers::client::routes())
         .nest("/admin", handlers::admin::routes());
     Router::new()
         .route("/.well-known/jwks.json", get(handlers::jwks))
@@ -67,14 +73,18 @@ fn problem(mut response: Response, id: &str) -> Response {
     let title = status.canonical_reason().unwrap_or("Error");
     let error = response.extensions_mut().remove::<ApiError>();
     let retry_after = error.as_ref().and_then(|error| error.retry_after);
+    let code = error.as_ref().map_or_else(|| title.to_uppercase().replace(' ', "_"), |error| error.code.clone());
+    let detail = error.as_ref().and_then(|error| error.detail.clone());
+    let (errors, devices) = error.map(|error| (error.errors, error.devices)).unwrap_or_default();
     let body = Problem {
         kind: "about:blank".into(),
         title: title.into(),
         status: status.as_u16(),
-        code: error.as_ref().map_or_else(|| title.to_uppercase().replace(' ', "_"), |error| error.code.clone()),
-        detail: error.as_ref().and_then(|error| error.detail.clone()),
+        code,
+        detail,
         request_id: id.into(),
-        errors: error.map(|error| error.errors).unwrap_or_default(),
+        errors,
+        devices,
         retry_after,
     };
     let text = serde_json::to_vec(&body).unwrap_or_default();

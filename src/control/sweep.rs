@@ -1,13 +1,13 @@
 //! Looks for what has gone stale (docs/02).
 
-use crate::config::Sessions;
+use crate::config::{Events, Sessions};
 use crate::control::db::Db;
 use crate::control::db::types::Time;
 use crate::control::models::Cutoffs;
 use crate::lifecycle::Shutdown;
 
 /// Sweeps at intervals until drained.
-pub(super) async fn run(db: Db, config: Sessions, shutdown: Shutdown) {
+pub(super) async fn run(db: Db, config: Sessions, events: Events, shutdown: Shutdown) {
     tokio::select! {
         () = shutdown.draining() => return,
         () = tokio::time::sleep(config.startup_grace) => {}
@@ -19,7 +19,7 @@ pub(super) async fn run(db: Db, config: Sessions, shutdown: Shutdown) {
             () = shutdown.draining() => return,
             _ = interval.tick() => {}
         }
-        match db.sweep(Cutoffs::at(Time::now(), &config)).await {
+        match db.sweep(Cutoffs::at(Time::now(), &config, &events)).await {
             Ok(swept) if swept.expired + swept.reaped + swept.gateways + swept.nodes + swept.deleted > 0 => {
                 tracing::info!(?swept, "swept");
             }

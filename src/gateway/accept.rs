@@ -1,7 +1,8 @@
 //! From a TCP connection to a tunnel: limits, TLS, the HTTP upgrade.
 
 use std::convert::Infallible;
-use std::sync::{Arc, PoisonError};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 use super::Shared;
 use super::places::{Greeting, Place};
 use super::session::{self, Greeted};
-use super::upgrade::{Agreed, Agreement, respond};
+use super::upgrade::{Agreement, Outcome, respond};
 use crate::lifecycle::Shutdown;
 use crate::mux::Role;
 use crate::net::buffered::Buffered;
@@ -44,13 +45,14 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: &S
             shared.metrics.refuse("pre_hello");
             continue;
         };
-        let arrival = Arrival { at: Instant::now(), place, permit };
+        let arrival = Arrival { at: Instant::now(), from: peer.ip(), place, permit };
         sessions.spawn(handshake(Arc::clone(&shared), socket, arrival, sessions.clone()));
     }
 }
 
 struct Arrival {
     at: Instant,
+    from: IpAddr,
     place: Place,
     permit: OwnedSemaphorePermit,
 }
@@ -62,8 +64,10 @@ async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, ses
     if let Err(error) = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(lowat) {
         tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
     }
+    let outcome = Arc::new(Outcome::default());
+    let agreeing = Box::pin(agree(&shared, socket, arrival.from, &outcome));
     let upgraded = tokio::select! {
-        upgraded = tokio::time::timeout(limit, Box::pin(agree(&shared, socket))) => upgraded,
+        upgraded = tokio::time::timeout(limit, agreeing) => upgraded,
         () = sessions.draining() => return,
     };
     match upgraded {
@@ -71,6 +75,7 @@ async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, ses
             let lifetime = sessions.clone();
             sessions.spawn(tunnel(shared, socket, read, agreement, arrival, lifetime));
         }
+        _ if outcome.was_served() => {}
         Ok(Ok(None)) => shared.metrics.refuse("not_a_tunnel"),
         Ok(Err(reason)) => {
             shared.metrics.refuse("handshake");
@@ -80,13 +85,17 @@ async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, ses
     }
 }
 
-async fn agree(shared: &Arc<Shared>, socket: TcpStream) -> Result<Option<(Socket, Bytes, Agreement)>, String> {
+async fn agree(
+    shared: &Arc<Shared>,
+    socket: TcpStream,
+    from: IpAddr,
+    outcome: &Arc<Outcome>,
+) -> Result<Option<(Socket, Bytes, Agreement)>, String> {
     let acceptor = TlsAcceptor::from(Arc::clone(&shared.tls));
     let socket = acceptor.accept(Buffered::reading(socket)).await.map_err(|error| error.to_string())?;
-    let agreed = Agreed::default();
     let service = service_fn(|request| {
-        let response = respond(request, shared, &agreed);
-        async move { Ok::<_, Infallible>(response) }
+        let (shared, outcome) = (Arc::clone(shared), Arc::clone(outcome));
+        async move { Ok::<_, Infallible>(respond(request, from, &shared, &outcome).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -96,9 +105,7 @@ async fn agree(shared: &Arc<Shared>, socket: TcpStream) -> Result<Option<(Socket
         .with_upgrades()
         .await
         .map_err(|error| error.to_string())?;
-    let Some((upgrade, agreement)) = agreed.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-        return Ok(None);
-    };
+    let Some((upgrade, agreement)) = outcome.take_tunnel() else { return Ok(None) };
     let upgraded = upgrade.await.map_err(|error| error.to_string())?.into_inner().into_inner();
     let parts = upgraded.downcast::<TokioIo<Socket>>().map_err(|_| "the upgraded socket is of another type")?;
     Ok(Some((parts.io.into_inner(), parts.read_buf, agreement)))
@@ -112,7 +119,7 @@ async fn tunnel(
     arrival: Arrival,
     shutdown: Shutdown,
 ) {
-    let Arrival { at, place, permit } = arrival;
+    let Arrival { at, place, permit, .. } = arrival;
     let Agreement { encoding, bearer } = agreement;
     let tunnel = Tunnel::new(Role::Gateway, encoding, Arc::clone(&shared.limits));
     let transport = Transport {

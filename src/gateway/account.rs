@@ -1,7 +1,8 @@
-//! The counters of one session, and what follows from them at once: the cut, notices, the rate.
+//! The counters of one session, and what follows from them at once: the lease, notices, the rate, the cut.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use prometheus::IntCounter;
 use time::OffsetDateTime;
@@ -10,24 +11,41 @@ use uuid::Uuid;
 
 use super::journal::Entry;
 use super::metrics::GatewayMetrics;
+use super::offline::Budget;
 use super::pace::Pace;
+use super::usage::Urgent;
+use crate::api::{Lease, Verdict};
 use crate::frame::{Notice, SessionCode, Token};
 use crate::net::tunnel::{Meter, Tunnel};
 
 /// What a piece is when no rate limits it.
 const PIECE: usize = crate::net::buffered::CHUNK;
+/// How long a stream waits for a lease before it looks again, and while others hold what is left.
+const LEASE_UNDER_WAY: Duration = Duration::from_millis(5);
+const LEASE_ELSEWHERE: Duration = Duration::from_millis(100);
+const NEVER: u64 = u64::MAX;
 
 /// What a session begins with.
 pub(crate) struct Opening {
     pub(crate) session: Uuid,
     pub(crate) device: Uuid,
+    pub(crate) user: Uuid,
+    /// The control plane has let it in.
+    pub(crate) known: bool,
     pub(crate) token: Token,
     /// Bytes left in this period; any number without a limit.
     pub(crate) remaining: Option<u64>,
     /// Bytes of the whole period.
     pub(crate) limit: Option<u64>,
-    pub(crate) pace: Option<Arc<Pace>>,
+    /// What the session may move; any number without one.
+    pub(crate) lease: Option<Lease>,
+    /// When the control plane was asked for it.
+    pub(crate) asked_at: Instant,
+    /// What the device may move while the control plane is away.
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) pace: Arc<Pace>,
     pub(crate) quota_percent: Vec<u8>,
+    pub(crate) urgent: Arc<Urgent>,
     pub(crate) tunnel: Tunnel,
 }
 
@@ -37,7 +55,17 @@ pub(crate) struct Account {
     started_at: OffsetDateTime,
     up: AtomicU64,
     down: AtomicU64,
+    /// Bytes in all that may be moved.
     allowed: AtomicU64,
+    /// When that is over, in milliseconds since the control plane was first asked.
+    lease_ends: AtomicU64,
+    /// What is spent when more is asked for.
+    renew_at: AtomicU64,
+    asked: AtomicBool,
+    /// Others hold what is left.
+    waits: AtomicBool,
+    /// What is spent when the period's traffic is used up, if nobody else uses any.
+    ceiling: AtomicU64,
     /// What is spent when the user is told next.
     notice_at: AtomicU64,
     told: Mutex<usize>,
@@ -48,22 +76,32 @@ pub(crate) struct Account {
     total_down: IntCounter,
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(NEVER)
+}
+
 impl Account {
     pub(crate) fn new(opening: Opening, metrics: &GatewayMetrics) -> Self {
         let account = Self {
             started_at: OffsetDateTime::now_utc(),
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
-            allowed: AtomicU64::new(opening.remaining.unwrap_or(u64::MAX)),
+            allowed: AtomicU64::new(NEVER),
+            lease_ends: AtomicU64::new(NEVER),
+            renew_at: AtomicU64::new(NEVER),
+            asked: AtomicBool::new(false),
+            waits: AtomicBool::new(false),
+            ceiling: AtomicU64::new(opening.remaining.unwrap_or(NEVER)),
             notice_at: AtomicU64::new(0),
             told: Mutex::new(0),
-            kept: AtomicU64::new(u64::MAX),
+            kept: AtomicU64::new(NEVER),
             settled: AtomicU64::new(0),
             cut: OnceLock::new(),
             total_up: metrics.bytes.with_label_values(&["up"]),
             total_down: metrics.bytes.with_label_values(&["down"]),
             opening,
         };
+        account.borrow(0, account.opening.lease, account.opening.asked_at);
         account.plan_notice(0);
         account
     }
@@ -72,40 +110,125 @@ impl Account {
         self.opening.session
     }
 
+    pub(crate) fn device(&self) -> Uuid {
+        self.opening.device
+    }
+
+    pub(crate) fn user(&self) -> Uuid {
+        self.opening.user
+    }
+
+    /// Whether the control plane has to know the session.
+    pub(crate) fn is_known(&self) -> bool {
+        self.opening.known
+    }
+
     pub(crate) fn token(&self) -> &Token {
         &self.opening.token
     }
 
-    /// Applies what the control plane says is left beyond what was reported.
-    pub(crate) fn settle(&self, reported: u64, remaining: Option<u64>) {
+    /// How long the client has sent nothing.
+    pub(crate) fn silence(&self) -> Duration {
+        self.opening.tunnel.silence()
+    }
+
+    /// Applies the control plane's word on what was reported.
+    pub(crate) fn settle(&self, asked_at: Instant, reported: u64, verdict: &Verdict) {
         self.settled.store(reported, Ordering::Relaxed);
-        let allowed = remaining.map_or(u64::MAX, |left| reported.saturating_add(left));
-        self.allowed.store(allowed, Ordering::Relaxed);
+        if !verdict.go_on {
+            let code = verdict.code.as_deref().and_then(SessionCode::from_name);
+            self.cut(code.unwrap_or(SessionCode::SessionKilled));
+            return;
+        }
+        let ceiling = verdict.remaining_bytes.map_or(NEVER, |left| reported.saturating_add(left));
+        self.ceiling.store(ceiling, Ordering::Relaxed);
+        self.borrow(reported, verdict.lease, asked_at);
+        self.opening.budget.refill();
+        self.opening.pace.set(verdict.rate_limit_mbps);
         self.plan_notice(*self.told.lock().unwrap_or_else(PoisonError::into_inner));
         self.enforce();
     }
 
-    /// Cuts or tells, if it is time; called for every piece that moved.
+    fn borrow(&self, reported: u64, lease: Option<Lease>, asked_at: Instant) {
+        let since = asked_at.saturating_duration_since(self.opening.asked_at);
+        let (allowed, ends) =
+            lease.map_or((NEVER, NEVER), |lease| (lease.allowed, millis(since).saturating_add(lease.lasts_ms)));
+        self.lease_ends.store(ends, Ordering::Relaxed);
+        self.waits.store(allowed <= self.spent(), Ordering::Relaxed);
+        let half = allowed.saturating_sub(reported) / 2;
+        self.renew_at.store(reported.saturating_add(half.max(1)), Ordering::Relaxed);
+        self.allowed.store(allowed, Ordering::Relaxed);
+        self.asked.store(false, Ordering::Relaxed);
+    }
+
+    /// Gives back what an idle session holds; gives what the gateway holds now, 0 without a limit.
+    pub(crate) fn holding(&self, periodic: bool) -> u64 {
+        let allowed = self.allowed.load(Ordering::Relaxed);
+        if allowed == NEVER {
+            return 0;
+        }
+        let spent = self.spent();
+        if periodic && spent == self.settled.load(Ordering::Relaxed) && spent < allowed {
+            self.allowed.store(spent, Ordering::Relaxed);
+            return spent;
+        }
+        allowed
+    }
+
+    /// The control plane is away: a session without a lease lives on its device's budget, and ends with it.
+    pub(crate) fn open_up(&self) {
+        self.asked.store(false, Ordering::Relaxed);
+        let spent = self.spent();
+        if !self.is_out(spent) {
+            return;
+        }
+        match self.opening.budget.take() {
+            0 => self.cut(SessionCode::ControlUnavailable),
+            more => {
+                self.lease_ends.store(NEVER, Ordering::Relaxed);
+                self.renew_at.store(NEVER, Ordering::Relaxed);
+                self.allowed.store(spent.saturating_add(more), Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn is_out(&self, spent: u64) -> bool {
+        let allowed = self.allowed.load(Ordering::Relaxed);
+        if allowed == NEVER {
+            return false;
+        }
+        let ends = self.lease_ends.load(Ordering::Relaxed);
+        spent >= allowed || ends != NEVER && millis(self.opening.asked_at.elapsed()) >= ends
+    }
+
+    fn ask(&self) {
+        if !self.asked.swap(true, Ordering::Relaxed) {
+            self.opening.urgent.add(self.opening.session);
+        }
+    }
+
+    /// Asks for more, or tells the user, if it is time; called for every piece that moved.
     pub(crate) fn enforce(&self) {
         let spent = self.spent();
-        if spent >= self.allowed.load(Ordering::Relaxed) {
-            self.cut(SessionCode::LimitReached);
-        } else if spent >= self.notice_at.load(Ordering::Relaxed) {
+        if spent >= self.renew_at.load(Ordering::Relaxed) {
+            self.ask();
+        }
+        if spent >= self.notice_at.load(Ordering::Relaxed) {
             self.tell(spent);
         }
     }
 
     fn plan_notice(&self, told: usize) {
-        let at = self.opening.quota_percent.get(told).map_or(u64::MAX, |percent| self.crossed_at(*percent));
+        let at = self.opening.quota_percent.get(told).map_or(NEVER, |percent| self.crossed_at(*percent));
         self.notice_at.store(at, Ordering::Relaxed);
     }
 
     /// What this session has spent when so many per cent of the period are used.
     fn crossed_at(&self, percent: u8) -> u64 {
-        let Some(limit) = self.opening.limit else { return u64::MAX };
+        let Some(limit) = self.opening.limit else { return NEVER };
         let reserve = u128::from(limit) * u128::from(100u8.saturating_sub(percent)) / 100;
-        let reserve = u64::try_from(reserve).unwrap_or(u64::MAX);
-        self.allowed.load(Ordering::Relaxed).saturating_sub(reserve)
+        let reserve = u64::try_from(reserve).unwrap_or(NEVER);
+        self.ceiling.load(Ordering::Relaxed).saturating_sub(reserve)
     }
 
     fn tell(&self, spent: u64) {
@@ -115,7 +238,7 @@ impl Account {
         if crossed > *told
             && let Some(percent) = thresholds.get(crossed - 1)
         {
-            let remaining_bytes = self.allowed.load(Ordering::Relaxed).saturating_sub(spent);
+            let remaining_bytes = self.ceiling.load(Ordering::Relaxed).saturating_sub(spent);
             self.opening.tunnel.notice(Notice::Quota { percent: *percent, remaining_bytes });
             *told = crossed;
         }
@@ -155,21 +278,32 @@ impl Account {
 }
 
 impl Meter for Account {
+    fn hold(&self) -> Option<Instant> {
+        if !self.is_out(self.spent()) {
+            return None;
+        }
+        self.ask();
+        let patience = if self.waits.load(Ordering::Relaxed) { LEASE_ELSEWHERE } else { LEASE_UNDER_WAY };
+        Some(Instant::now() + patience)
+    }
+
     fn sent(&self, bytes: usize) -> Option<Instant> {
         self.up.fetch_add(bytes as u64, Ordering::Relaxed);
         self.total_up.inc_by(bytes as u64);
         self.enforce();
-        self.opening.pace.as_ref()?.up(bytes)
+        self.opening.pace.up(bytes)
     }
 
     fn received(&self, bytes: usize) -> Option<Instant> {
         self.down.fetch_add(bytes as u64, Ordering::Relaxed);
         self.total_down.inc_by(bytes as u64);
         self.enforce();
-        self.opening.pace.as_ref()?.down(bytes)
+        self.opening.pace.down(bytes)
     }
 
     fn piece(&self) -> usize {
-        self.opening.pace.as_ref().map_or(PIECE, |pace| pace.piece().min(PIECE))
+        let paced = self.opening.pace.piece().min(PIECE);
+        let left = self.allowed.load(Ordering::Relaxed).saturating_sub(self.spent()).max(1);
+        usize::try_from(left).map_or(paced, |left| left.min(paced))
     }
 }

@@ -1,19 +1,24 @@
 //! Whether a device may have a session, and what it is told (docs/04, "A session").
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
+use reqwest::StatusCode;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Shared;
 use super::account::{Account, Opening};
 use super::control::ControlError;
+use super::nodes::Exit;
+use super::offline::{Budget, Known};
 use super::streams::Session;
-use crate::api::{SubscriptionView, ValidateDevice};
+use crate::api::{Lease, ValidateDevice, Validated};
+use crate::digest::{fresh_number, fresh_support_id};
 use crate::frame::{Encoding, Feature, Hello, HelloLimits, HelloOk, Notice, SessionCode, Version};
 use crate::net::tunnel::Tunnel;
-use crate::token::TokenError;
+use crate::token::{Claims, TokenError};
 
 /// A session that may begin.
 pub(super) struct Admitted {
@@ -22,35 +27,28 @@ pub(super) struct Admitted {
     pub(super) expiry: Option<Notice>,
 }
 
+/// A session that is refused, with what the client may quote.
+pub(super) struct Refused {
+    pub(super) code: SessionCode,
+    pub(super) support_id: String,
+}
+
 /// Checks the client and its token here, then asks the control plane once for everything.
 pub(super) async fn admit(
     shared: &Arc<Shared>,
     tunnel: &Tunnel,
     hello: &Hello,
     bearer: Option<Uuid>,
-) -> Result<Admitted, SessionCode> {
-    if shared.refuses_sessions() {
-        return Err(SessionCode::GoingAway);
-    }
-    if shared.limits.pool.is_full() {
-        return Err(SessionCode::Overloaded);
-    }
-    if !shared.keys.is_ready() {
-        return Err(SessionCode::ControlUnavailable);
-    }
-    if let Some(oldest) = Version::parse(&shared.tunnel.min_client_version)
-        && Version::parse(&hello.client_version).is_none_or(|version| version < oldest)
-    {
-        return Err(SessionCode::UpgradeRequired);
-    }
-    let device: Uuid = hello.device_id.parse().map_err(|_| SessionCode::InvalidToken)?;
-    let claims = shared.keys.verify(hello.access_token.expose()).await.map_err(|error| match error {
-        TokenError::Expired => SessionCode::TokenExpired,
-        TokenError::Invalid | TokenError::UnknownKey => SessionCode::InvalidToken,
+) -> Result<Admitted, Refused> {
+    let support_id = fresh_support_id();
+    let refused = |code| Refused { code, support_id: support_id.clone() };
+    let claims = check(shared, hello, bearer).await.map_err(|(code, device)| {
+        if let Some(device) = device {
+            shared.refusals.note(device, code, &hello.client_version, &support_id);
+        }
+        refused(code)
     })?;
-    if claims.sub != device || bearer.is_some_and(|bearer| bearer != device) {
-        return Err(SessionCode::InvalidToken);
-    }
+    let device = claims.sub;
     let id = Uuid::now_v7();
     let text = |text: &str| (!text.is_empty()).then(|| text.chars().take(64).collect());
     let request = ValidateDevice {
@@ -62,25 +60,37 @@ pub(super) async fn admit(
         exclude: shared.nodes.down(),
         client_version: text(&hello.client_version),
         platform: text(&hello.platform),
+        support_id: Some(support_id.clone()),
     };
-    let answer = shared.control.validate(&request).await.map_err(|error| unavailable(&error))?;
-    if !answer.ok {
-        return Err(answer.code.unwrap_or(SessionCode::Internal));
-    }
-    let node = answer.node.ok_or(SessionCode::NoNodeAvailable)?;
-    let exit = shared.nodes.exit(node).map_err(|reason| {
-        tracing::error!(reason, "an assigned node cannot be used");
-        SessionCode::NoNodeAvailable
-    })?;
-    let limits = answer.limits.as_ref();
+    let asked_at = Instant::now();
+    let granted = match shared.control.validate(&request).await {
+        Ok(answer) if answer.ok => Granted::by_control(shared, device, &hello.region, answer),
+        Ok(answer) => {
+            let code = answer.code.unwrap_or(SessionCode::Internal);
+            if code.is_final() {
+                shared.acquaintances.forget(device);
+            }
+            Err(code)
+        }
+        Err(error) => Granted::from_memory(shared, device, &hello.region, &error).inspect_err(|code| {
+            shared.refusals.note(device, *code, &hello.client_version, &support_id);
+        }),
+    };
+    let granted = granted.map_err(refused)?;
     let opening = Opening {
         session: id,
         device,
+        user: claims.uid,
+        known: granted.known,
         token: hello.access_token.clone(),
-        remaining: answer.remaining_bytes,
-        limit: limits.and_then(|limits| limits.traffic_limit_bytes),
-        pace: shared.paces.of(device, limits.and_then(|limits| limits.rate_limit_mbps)),
+        remaining: granted.remaining,
+        limit: granted.limit,
+        lease: granted.lease,
+        asked_at,
+        budget: granted.budget,
+        pace: shared.paces.of(device, granted.rate_limit_mbps),
         quota_percent: shared.notices.quota_percent.clone(),
+        urgent: shared.usage.urgent(),
         tunnel: tunnel.clone(),
     };
     let session = Session {
@@ -90,24 +100,121 @@ pub(super) async fn admit(
         user: claims.uid,
         device,
         region: hello.region.clone(),
-        exit: RwLock::new(exit),
+        exit: RwLock::new(granted.exit),
         moving: tokio::sync::Mutex::new(()),
+        stays_until: Mutex::default(),
         lookups: shared.lookups.of_a_session(shared.egress.lookups_per_session),
     };
-    Ok(Admitted { session, expiry: answer.subscription.and_then(|subscription| expiry(&subscription, shared)) })
+    Ok(Admitted { session, expiry: expiry(granted.valid_until, shared) })
+}
+
+/// What needs no control plane; a refusal names the device if its token is genuine.
+async fn check(shared: &Shared, hello: &Hello, bearer: Option<Uuid>) -> Result<Claims, (SessionCode, Option<Uuid>)> {
+    if shared.refuses_sessions() {
+        return Err((SessionCode::GoingAway, None));
+    }
+    if shared.limits.pool.is_full() {
+        return Err((SessionCode::Overloaded, None));
+    }
+    if !shared.keys.is_ready() {
+        return Err((SessionCode::ControlUnavailable, None));
+    }
+    let invalid = (SessionCode::InvalidToken, None);
+    let device: Uuid = hello.device_id.parse().map_err(|_| invalid)?;
+    let claims = match shared.keys.verify(hello.access_token.expose()).await {
+        Ok(claims) if claims.sub == device && bearer.is_none_or(|bearer| bearer == device) => claims,
+        Ok(_) | Err(TokenError::Invalid | TokenError::UnknownKey) => return Err(invalid),
+        Err(TokenError::Expired) => {
+            let genuine = shared.keys.owner(hello.access_token.expose());
+            return Err((SessionCode::TokenExpired, genuine.filter(|owner| *owner == device)));
+        }
+    };
+    if let Some(oldest) = Version::parse(&shared.tunnel.min_client_version)
+        && Version::parse(&hello.client_version).is_none_or(|version| version < oldest)
+    {
+        return Err((SessionCode::UpgradeRequired, Some(device)));
+    }
+    Ok(claims)
+}
+
+/// What a session is let in with.
+struct Granted {
+    known: bool,
+    exit: Arc<Exit>,
+    remaining: Option<u64>,
+    limit: Option<u64>,
+    lease: Option<Lease>,
+    rate_limit_mbps: Option<i32>,
+    valid_until: OffsetDateTime,
+    budget: Arc<Budget>,
+}
+
+impl Granted {
+    fn by_control(shared: &Shared, device: Uuid, region: &str, answer: Validated) -> Result<Self, SessionCode> {
+        let node = answer.node.ok_or(SessionCode::NoNodeAvailable)?;
+        let exit = shared.nodes.exit(node).map_err(|reason| {
+            tracing::error!(reason, "an assigned node cannot be used");
+            SessionCode::NoNodeAvailable
+        })?;
+        let limits = answer.limits.as_ref();
+        let limit = limits.and_then(|limits| limits.traffic_limit_bytes);
+        let rate_limit_mbps = limits.and_then(|limits| limits.rate_limit_mbps);
+        let (Some(user), Some(paid)) = (answer.user, answer.subscription) else { return Err(SessionCode::Internal) };
+        let known = Known::new(user.id, paid.valid_until, limit, rate_limit_mbps, region.to_owned());
+        Ok(Self {
+            known: true,
+            exit,
+            remaining: answer.remaining_bytes,
+            limit,
+            lease: answer.lease,
+            rate_limit_mbps,
+            valid_until: paid.valid_until,
+            budget: shared.acquaintances.met(device, known, answer.fail_open_bytes),
+        })
+    }
+
+    /// The control plane is away: a device that it let in lately may come in again, on its budget.
+    fn from_memory(shared: &Shared, device: Uuid, region: &str, error: &ControlError) -> Result<Self, SessionCode> {
+        let code = unavailable(error);
+        if code != SessionCode::ControlUnavailable {
+            return Err(code);
+        }
+        let (known, budget) = shared.acquaintances.recall(device, region).ok_or(code)?;
+        let exit = shared.nodes.any(region, fresh_number()).ok_or(SessionCode::NoNodeAvailable)?;
+        let lease = match known.limit {
+            Some(_) => match budget.take() {
+                0 => return Err(code),
+                allowed => Some(Lease { allowed, lasts_ms: u64::MAX }),
+            },
+            None => None,
+        };
+        Ok(Self {
+            known: false,
+            exit,
+            remaining: None,
+            limit: known.limit,
+            lease,
+            rate_limit_mbps: known.rate_limit_mbps,
+            valid_until: known.valid_until,
+            budget,
+        })
+    }
 }
 
 fn unavailable(error: &ControlError) -> SessionCode {
     tracing::warn!(%error, "a device cannot be validated");
     match error {
+        ControlError::Refused { status: StatusCode::UPGRADE_REQUIRED | StatusCode::UNAUTHORIZED, .. } => {
+            SessionCode::GoingAway
+        }
         ControlError::Refused { status, .. } if status.is_client_error() => SessionCode::Internal,
         ControlError::Refused { .. } | ControlError::Unreachable(_) => SessionCode::ControlUnavailable,
     }
 }
 
-fn expiry(subscription: &SubscriptionView, shared: &Shared) -> Option<Notice> {
-    let left = subscription.valid_until - OffsetDateTime::now_utc();
-    let valid_until = subscription.valid_until.format(&Rfc3339).ok()?;
+fn expiry(valid_until: OffsetDateTime, shared: &Shared) -> Option<Notice> {
+    let left = valid_until - OffsetDateTime::now_utc();
+    let valid_until = valid_until.format(&Rfc3339).ok()?;
     (left < shared.notices.expiry_before).then_some(Notice::Expiry { valid_until })
 }
 

@@ -1,13 +1,17 @@
 //! The control plane as a gateway sees it.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use jsonwebtoken::jwk::JwkSet;
-use reqwest::{Client, StatusCode, Url};
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{
-    AssignOutline, Assigned, GatewayHeartbeat, GatewayOrders, NodeHeartbeat, Problem, UsageReport, UsageReports,
-    UsageVerdicts, ValidateDevice, Validated,
+    AssignOutline, Assigned, EventAck, GatewayEnroll, GatewayEnrolled, GatewayHeartbeat, GatewayOrders, NodeHeartbeat,
+    Problem, UsageReport, UsageReports, UsageVerdicts, ValidateDevice, Validated,
 };
 use crate::config::{self, Secret};
 use crate::telemetry::causes;
@@ -19,6 +23,13 @@ pub(crate) enum ControlError {
     Unreachable(String),
     #[error("control plane answered {status} {code}")]
     Refused { status: StatusCode, code: String },
+}
+
+/// The control plane's answer to a client.
+pub(crate) struct Relayed {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 /// A client of the control plane with a gateway's token.
@@ -61,12 +72,46 @@ impl ControlClient {
         self.post("api/v1/usage/report", &UsageReports::Batch { reports }).await
     }
 
+    pub(crate) async fn enrol(&self, request: &GatewayEnroll) -> Result<GatewayEnrolled, ControlError> {
+        self.post("api/v1/gateway/enroll", request).await
+    }
+
     pub(crate) async fn heartbeat(&self, request: &GatewayHeartbeat) -> Result<GatewayOrders, ControlError> {
         self.post("api/v1/gateway/heartbeat", request).await
     }
 
     pub(crate) async fn node_seen(&self, request: &NodeHeartbeat) -> Result<(), ControlError> {
         self.post::<serde_json::Value>("api/v1/outline/heartbeat", request).await.map(|_| ())
+    }
+
+    /// Opens the stream of events behind a place, or with a snapshot.
+    pub(crate) async fn events(&self, place: Option<&(String, i64)>) -> Result<Response, ControlError> {
+        let mut url = self.url("api/v1/gateway/events")?;
+        if let Some((epoch, after)) = place {
+            url.query_pairs_mut().append_pair("epoch", epoch).append_pair("after", &after.to_string());
+        }
+        let request = self.http.get(url).bearer_auth(self.token.expose()).timeout(Duration::MAX);
+        checked(request.send().await).await
+    }
+
+    pub(crate) async fn ack(&self, ack: &EventAck) -> Result<(), ControlError> {
+        let request = self.http.post(self.url("api/v1/gateway/events/ack")?).bearer_auth(self.token.expose()).json(ack);
+        checked(request.send().await).await.map(|_| ())
+    }
+
+    /// Passes a client's request on, without the gateway's token; whatever the answer is, it is given.
+    pub(crate) async fn relay(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Relayed, ControlError> {
+        let request = self.http.request(method, self.url(path)?).headers(headers).body(body);
+        let response = request.send().await.map_err(unreachable)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.bytes().await.map_err(unreachable)?;
+        Ok(Relayed { status, headers, body })
     }
 
     fn url(&self, path: &str) -> Result<Url, ControlError> {
@@ -79,13 +124,21 @@ impl ControlClient {
     }
 }
 
-async fn answer<T: DeserializeOwned>(sent: reqwest::Result<reqwest::Response>) -> Result<T, ControlError> {
-    let unreachable = |error: reqwest::Error| ControlError::Unreachable(causes(&error.without_url()));
+fn unreachable(error: reqwest::Error) -> ControlError {
+    ControlError::Unreachable(causes(&error.without_url()))
+}
+
+/// An answer that is a success.
+async fn checked(sent: reqwest::Result<Response>) -> Result<Response, ControlError> {
     let response = sent.map_err(unreachable)?;
     let status = response.status();
     if status.is_success() {
-        return response.json().await.map_err(unreachable);
+        return Ok(response);
     }
     let code = response.json::<Problem>().await.map_or_else(|_| String::new(), |problem| problem.code);
     Err(ControlError::Refused { status, code })
+}
+
+async fn answer<T: DeserializeOwned>(sent: reqwest::Result<Response>) -> Result<T, ControlError> {
+    checked(sent).await?.json().await.map_err(unreachable)
 }

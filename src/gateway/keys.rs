@@ -4,6 +4,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use uuid::Uuid;
 
 use super::control::ControlClient;
 use crate::lifecycle::Shutdown;
@@ -45,6 +46,17 @@ impl Keys {
 
     fn check(&self, token: &str) -> Result<Claims, TokenError> {
         self.verifier.read().unwrap_or_else(PoisonError::into_inner).verify(token)
+    }
+
+    /// The device of a genuine token, whatever its age.
+    pub(crate) fn owner(&self, token: &str) -> Option<Uuid> {
+        let verifier = self.verifier.read().unwrap_or_else(PoisonError::into_inner);
+        verifier.verify_any_age(token).ok().map(|claims| claims.sub)
+    }
+
+    /// Fetches the keys again.
+    pub(crate) fn renew(&self) {
+        self.unknown.notify_one();
     }
 
     /// Whether any key is known.

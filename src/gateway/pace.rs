@@ -9,8 +9,6 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 const BYTES_OF_A_MEGABIT: u64 = 125_000;
-/// What a device without a rate has beside sessions that were begun with one, in Mbit/s.
-const UNLIMITED: u64 = 10_000_000;
 /// A device that was idle may send for so long at once.
 const BURST: Duration = Duration::from_millis(50);
 /// One stream has its turn for so long.
@@ -21,6 +19,7 @@ const SWEEP_AT: usize = 1024;
 /// Both directions of a device, each with the whole rate.
 #[derive(Debug)]
 pub(crate) struct Pace {
+    /// 0 is no limit.
     bytes_per_second: AtomicU64,
     begun: Instant,
     up: Lane,
@@ -49,13 +48,21 @@ impl Lane {
 }
 
 impl Pace {
-    fn new(megabits: u64) -> Self {
-        let bytes_per_second = AtomicU64::new(megabits.saturating_mul(BYTES_OF_A_MEGABIT));
-        Self { bytes_per_second, begun: Instant::now(), up: Lane::default(), down: Lane::default() }
+    fn new() -> Self {
+        Self { bytes_per_second: AtomicU64::new(0), begun: Instant::now(), up: Lane::default(), down: Lane::default() }
+    }
+
+    /// The plan's rate as it is now, for all sessions of the device.
+    pub(crate) fn set(&self, megabits: Option<i32>) {
+        let megabits = megabits.and_then(|rate| u64::try_from(rate).ok()).unwrap_or(0);
+        self.bytes_per_second.store(megabits.saturating_mul(BYTES_OF_A_MEGABIT), Ordering::Relaxed);
     }
 
     fn charge(&self, lane: &Lane, bytes: usize) -> Option<Instant> {
         let rate = self.bytes_per_second.load(Ordering::Relaxed);
+        if rate == 0 {
+            return None;
+        }
         let until = lane.charge(bytes, rate, self.begun.elapsed().saturating_add(BURST))?;
         self.begun.checked_add(until.saturating_sub(BURST))
     }
@@ -73,6 +80,9 @@ impl Pace {
     /// Bytes of one turn.
     pub(crate) fn piece(&self) -> usize {
         let rate = self.bytes_per_second.load(Ordering::Relaxed);
+        if rate == 0 {
+            return usize::MAX;
+        }
         let turn = rate.saturating_mul(nanos(TURN)) / nanos(Duration::from_secs(1));
         usize::try_from(turn.max(LEAST_PIECE)).unwrap_or(usize::MAX)
     }
@@ -83,22 +93,20 @@ impl Pace {
 pub(crate) struct Paces(Mutex<HashMap<Uuid, Weak<Pace>>>);
 
 impl Paces {
-    /// The pace of a device, shared by its sessions; the newest session's rate holds for all.
-    pub(crate) fn of(&self, device: Uuid, megabits: Option<i32>) -> Option<Arc<Pace>> {
-        let megabits = megabits.and_then(|rate| u64::try_from(rate).ok()).filter(|rate| *rate > 0);
+    /// The pace of a device, shared by its sessions; the newest word on its rate holds for all.
+    pub(crate) fn of(&self, device: Uuid, megabits: Option<i32>) -> Arc<Pace> {
         let mut paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let open = paces.get(&device).and_then(Weak::upgrade);
-        let megabits = if open.is_some() { megabits.unwrap_or(UNLIMITED) } else { megabits? };
-        if let Some(pace) = open {
-            pace.bytes_per_second.store(megabits.saturating_mul(BYTES_OF_A_MEGABIT), Ordering::Relaxed);
-            return Some(pace);
-        }
-        if paces.len() >= SWEEP_AT && paces.len().is_power_of_two() {
-            paces.retain(|_, pace| pace.strong_count() > 0);
-        }
-        let pace = Arc::new(Pace::new(megabits));
-        paces.insert(device, Arc::downgrade(&pace));
-        Some(pace)
+        let pace = open.unwrap_or_else(|| {
+            if paces.len() >= SWEEP_AT && paces.len().is_power_of_two() {
+                paces.retain(|_, pace| pace.strong_count() > 0);
+            }
+            let pace = Arc::new(Pace::new());
+            paces.insert(device, Arc::downgrade(&pace));
+            pace
+        });
+        pace.set(megabits);
+        pace
     }
 }
 
@@ -127,7 +135,7 @@ mod tests {
     async fn the_rate_holds_within_five_per_cent() {
         let paces = Paces::default();
         for (megabits, streams) in [(1, 1), (10, 1), (10, 20), (100, 20), (1000, 3)] {
-            let pace = paces.of(Uuid::now_v7(), Some(megabits)).unwrap();
+            let pace = paces.of(Uuid::now_v7(), Some(megabits));
             let moved = moved(&pace, streams, Duration::from_secs(20)).await;
             let expected = f64::from(megabits) * 125_000.0 * 20.0;
             let ratio = moved as f64 / expected;
@@ -139,16 +147,17 @@ mod tests {
     async fn directions_are_apart_and_sessions_of_a_device_are_not() {
         let paces = Paces::default();
         let device = Uuid::now_v7();
-        let first = paces.of(device, Some(8)).unwrap();
-        let second = paces.of(device, Some(8)).unwrap();
+        let first = paces.of(device, Some(8));
+        let second = paces.of(device, Some(8));
         assert!(first.up(1_000_000).unwrap() > Instant::now() + Duration::from_millis(900));
         assert_eq!(first.down(1000), None, "the other direction is free");
         assert!(second.up(1).unwrap() > Instant::now() + Duration::from_millis(900));
         let other = Uuid::now_v7();
-        assert!(paces.of(other, None).is_none() && paces.of(other, Some(0)).is_none());
-        let free = paces.of(device, None).unwrap();
+        assert_eq!(paces.of(other, None).up(1_000_000), None);
+        assert_eq!(paces.of(other, None).piece(), usize::MAX);
+        let free = paces.of(device, None);
         assert_eq!(free.down(1_000_000), None, "the newest session's plan holds for all");
         drop((first, second, free));
-        assert_eq!(paces.of(device, Some(8)).unwrap().up(1000), None, "a new session begins anew");
+        assert_eq!(paces.of(device, Some(8)).up(1000), None, "a new session begins anew");
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct Place {
 }
 
 /// IPv6 hosts have a /64 of addresses; it counts as one.
-fn counted(ip: IpAddr) -> IpAddr {
+pub(super) fn counted(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => {
             let [a, b, c, d, ..] = ip.segments();

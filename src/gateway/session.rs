@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::admission::Refused;
 use super::places::Place;
 use super::streams::Session;
 use super::{Shared, admission};
@@ -47,13 +48,14 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
     let Greeted { place, at, bearer, encoding } = greeted;
     let admitted = match admission::admit(&shared, &tunnel, &hello, bearer).await {
         Ok(admitted) => admitted,
-        Err(code) => {
+        Err(Refused { code, support_id }) => {
             shared.metrics.refuse(code.as_str());
-            tracing::info!(code = code.as_str(), "session refused");
+            tracing::info!(code = code.as_str(), support_id, "session refused");
+            let message = format!("{} (support id {support_id})", code.as_str());
             if code.is_final() {
-                tunnel.close(Some(code), "");
+                tunnel.close(Some(code), &message);
             } else {
-                tunnel.refuse(code, shared.tunnel.retry_after.mul_f64(0.5 + fresh_fraction()));
+                tunnel.refuse(code, &message, shared.tunnel.retry_after.mul_f64(0.5 + fresh_fraction()));
             }
             return Some(place);
         }

@@ -1,6 +1,6 @@
 //! The streams of a session: to a node and through it, to another one if the first cannot be reached.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -29,6 +29,8 @@ pub(super) struct Session {
     pub(super) region: String,
     pub(super) exit: RwLock<Arc<Exit>>,
     pub(super) moving: tokio::sync::Mutex<()>,
+    /// Until when a session with a draining node does not look for another again.
+    pub(super) stays_until: Mutex<Option<Instant>>,
     pub(super) lookups: Lookups,
 }
 
@@ -37,7 +39,7 @@ impl Session {
     pub(super) async fn run(&self, stream: TunnelStream, target: Option<Target>) -> Result<(), StreamCode> {
         let ended = match target {
             Some(target) => match self.dial_unless_gone(&stream, target).await {
-                Ok(node) => return self.relay(stream, node).await,
+                Ok((node, exit)) => return self.relay(stream, node, &exit).await,
                 Err(code) => Err(code),
             },
             None => self.associate(&stream).await,
@@ -49,28 +51,39 @@ impl Session {
         ended
     }
 
-    async fn dial_unless_gone(&self, stream: &TunnelStream, target: Target) -> Result<NodeStream, StreamCode> {
+    async fn dial_unless_gone(
+        &self,
+        stream: &TunnelStream,
+        target: Target,
+    ) -> Result<(NodeStream, Arc<Exit>), StreamCode> {
         tokio::select! {
             dialled = self.dial(target) => dialled,
             () = stream.gone() => Err(StreamCode::Cancelled),
         }
     }
 
-    async fn relay(&self, stream: TunnelStream, node: NodeStream) -> Result<(), StreamCode> {
+    async fn relay(&self, stream: TunnelStream, node: NodeStream, exit: &Exit) -> Result<(), StreamCode> {
         let idle = self.shared.relay.idle_timeout;
         let patience = Patience { idle, half_open: idle, linger: self.shared.relay.linger };
-        Relay::new(stream, node, &*self.account, patience).run().await
+        let over = async {
+            exit.retired().await;
+            StreamCode::NodeDown
+        };
+        Relay::new(stream, node, &*self.account, patience).run_until(over).await
     }
 
     async fn associate(&self, stream: &TunnelStream) -> Result<(), StreamCode> {
-        let exit = self.exit();
-        let exit = self.shared.nodes.latest(&exit).unwrap_or(exit);
+        let exit = self.place().await;
         let node = exit.associate().await.map_err(|error| {
             tracing::warn!(session = %self.id, node = %exit.id, %error, "no socket towards a node");
             StreamCode::NodeDown
         })?;
         let (account, shared, lookups) = (&*self.account, &*self.shared, &self.lookups);
-        Association { stream, node: &node, account, shared, lookups }.run().await
+        let association = Association { stream, node: &node, account, shared, lookups };
+        tokio::select! {
+            ended = association.run() => ended,
+            () = exit.retired() => Err(StreamCode::NodeDown),
+        }
     }
 
     fn exit(&self) -> Arc<Exit> {
@@ -78,15 +91,35 @@ impl Session {
     }
 
     /// Checks the destination and connects to the session's node; if it cannot be reached, moves the session to another one and tries once more.
-    async fn dial(&self, target: Target) -> Result<NodeStream, StreamCode> {
+    async fn dial(&self, target: Target) -> Result<(NodeStream, Arc<Exit>), StreamCode> {
         let target = egress::admit(target, &self.shared.egress, &self.lookups).await?;
-        let exit = self.exit();
-        let exit = self.shared.nodes.latest(&exit).unwrap_or(exit);
+        let exit = self.place().await;
         if let Some(stream) = self.try_dial(&exit, target.clone()).await {
-            return Ok(stream);
+            return Ok((stream, exit));
         }
         let exit = self.move_from(&exit).await.ok_or(StreamCode::NodeDown)?;
-        self.try_dial(&exit, target).await.ok_or(StreamCode::NodeDown)
+        let stream = self.try_dial(&exit, target).await.ok_or(StreamCode::NodeDown)?;
+        Ok((stream, exit))
+    }
+
+    /// The session's node; another one if it is draining or withdrawn and there is another.
+    async fn place(&self) -> Arc<Exit> {
+        let held = self.exit();
+        let exit = match self.shared.nodes.latest(&held) {
+            Some(exit) if !exit.is_draining() => return exit,
+            Some(exit) => exit,
+            None => held,
+        };
+        let until = *self.stays_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if until.is_some_and(|until| Instant::now() < until) {
+            return exit;
+        }
+        if let Some(other) = self.move_from(&exit).await {
+            return other;
+        }
+        let until = Instant::now() + self.shared.tunnel.retry_after;
+        *self.stays_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        exit
     }
 
     async fn try_dial(&self, exit: &Exit, target: Target) -> Option<NodeStream> {

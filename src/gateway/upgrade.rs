@@ -1,22 +1,24 @@
-//! The request that becomes a tunnel, or gets what a stranger gets (docs/03, "Transport").
+//! The request that becomes a tunnel, is relayed, or gets what a stranger gets (docs/03, "Transport").
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use hyper::{Method, Request, Response, StatusCode};
 use uuid::Uuid;
 
 use super::Shared;
+use super::portal::{self, BEARER};
 use crate::frame::Encoding;
 
 const V1: &str = Encoding::V1.subprotocol();
 const V2: &str = Encoding::V2.subprotocol();
 const TOKEN: &str = "httvps.token.";
-const BEARER: &str = "Bearer ";
 
 /// What client and gateway agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,21 +28,49 @@ pub(super) struct Agreement {
     pub(super) bearer: Option<Uuid>,
 }
 
-/// Where the service leaves the upgrade for the connection's task.
-pub(super) type Agreed = Arc<Mutex<Option<(UpgradeFut, Agreement)>>>;
+/// What the requests of a connection have led to.
+#[derive(Default)]
+pub(super) struct Outcome {
+    tunnel: Mutex<Option<(UpgradeFut, Agreement)>>,
+    served: AtomicBool,
+}
 
-/// Agrees to a tunnel, or answers as if there were none.
-pub(super) fn respond(mut request: Request<Incoming>, shared: &Shared, agreed: &Agreed) -> Response<Empty<Bytes>> {
-    let Some((response, accepted)) = accept(&mut request, shared) else {
-        let mut response = Response::new(Empty::new());
-        *response.status_mut() = StatusCode::NOT_FOUND;
+impl Outcome {
+    /// The upgrade that was agreed on, once.
+    pub(super) fn take_tunnel(&self) -> Option<(UpgradeFut, Agreement)> {
+        self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether any request was answered by the control plane.
+    pub(super) fn was_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
+}
+
+/// Agrees to a tunnel, passes on what the control plane answers, or answers as if there were neither.
+pub(super) async fn respond(
+    mut request: Request<Incoming>,
+    from: IpAddr,
+    shared: &Shared,
+    outcome: &Outcome,
+) -> Response<Full<Bytes>> {
+    if let Some((response, agreed)) = accept(&mut request, shared) {
+        *outcome.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(agreed);
         return response;
-    };
-    *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted);
+    }
+    let Some(response) = Box::pin(portal::answer(request, from, shared)).await else { return stranger() };
+    outcome.served.store(true, Ordering::Relaxed);
     response
 }
 
-type Accepted = (Response<Empty<Bytes>>, (UpgradeFut, Agreement));
+/// What everybody gets who is no client.
+fn stranger() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
+type Accepted = (Response<Full<Bytes>>, (UpgradeFut, Agreement));
 
 fn accept(request: &mut Request<Incoming>, shared: &Shared) -> Option<Accepted> {
     let asks = request.method() == Method::GET && request.uri().path() == shared.tunnel.path;
@@ -53,7 +83,8 @@ fn accept(request: &mut Request<Incoming>, shared: &Shared) -> Option<Accepted> 
         None if shared.tunnel.require_bearer => return None,
         None => None,
     };
-    let (mut response, upgrade) = upgrade(&mut *request).ok()?;
+    let (response, upgrade) = upgrade(&mut *request).ok()?;
+    let mut response = response.map(|_| Full::default());
     if let Some(name) = echo {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use time::OffsetDateTime;
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::account::Account;
@@ -28,10 +28,39 @@ pub(crate) struct Usage {
     /// Sessions that the control plane does not know: their next report carries the token.
     vouched: Mutex<HashSet<Uuid>>,
     flushing: tokio::sync::Mutex<()>,
-    news: Notify,
+    /// An answer must not be followed by an older one's.
+    reporting: tokio::sync::Mutex<()>,
+    ended: Notify,
+    urgent: Arc<Urgent>,
     journal: Journal,
     config: config::Gateway,
     metrics: GatewayMetrics,
+}
+
+/// Sessions that cannot wait for the next regular report.
+#[derive(Default)]
+pub(crate) struct Urgent {
+    sessions: Mutex<Vec<Uuid>>,
+    news: Notify,
+}
+
+impl Urgent {
+    pub(crate) fn add(&self, session: Uuid) {
+        lock(&self.sessions).push(session);
+        self.news.notify_one();
+    }
+
+    fn take(&self) -> Vec<Uuid> {
+        std::mem::take(&mut *lock(&self.sessions))
+    }
+}
+
+/// Which open sessions a report lists.
+#[derive(Clone, Copy)]
+enum Listed<'a> {
+    None,
+    Some(&'a [Uuid]),
+    All,
 }
 
 /// An open session.
@@ -63,8 +92,26 @@ impl Usage {
         if !over.is_empty() {
             tracing::info!(sessions = over.len(), "adopted unreported usage");
         }
-        let (live, unkept, tokens, vouched, flushing, news) = Default::default();
-        Ok(Self { live, over: Mutex::new(over), unkept, tokens, vouched, flushing, news, journal, config, metrics })
+        let (live, unkept, tokens, vouched, flushing, reporting, ended, urgent) = Default::default();
+        Ok(Self {
+            live,
+            over: Mutex::new(over),
+            unkept,
+            tokens,
+            vouched,
+            flushing,
+            reporting,
+            ended,
+            urgent,
+            journal,
+            config,
+            metrics,
+        })
+    }
+
+    /// Where sessions ask for a report.
+    pub(crate) fn urgent(&self) -> Arc<Urgent> {
+        Arc::clone(&self.urgent)
     }
 
     /// A session begins; it ends when the guard is dropped.
@@ -83,7 +130,23 @@ impl Usage {
         self.metrics.sessions.dec();
         lock(&self.over).insert(account.session(), account.entry(Some(OffsetDateTime::now_utc())));
         lock(&self.unkept).insert(account.session());
-        self.news.notify_one();
+        self.ended.notify_one();
+    }
+
+    /// Ends the sessions of a kind.
+    pub(crate) fn cut(&self, of: impl Fn(&Account) -> bool, code: SessionCode) {
+        let those: Vec<_> = lock(&self.live).values().filter(|account| of(account)).map(Arc::clone).collect();
+        for account in those {
+            account.cut(code);
+        }
+    }
+
+    /// Open sessions that the control plane has to know, sorted.
+    pub(crate) fn known(&self) -> Vec<Uuid> {
+        let mut known: Vec<Uuid> =
+            lock(&self.live).values().filter(|account| account.is_known()).map(|account| account.session()).collect();
+        known.sort_unstable();
+        known
     }
 
     /// Sessions that are open.
@@ -112,7 +175,21 @@ impl Usage {
     pub(crate) async fn run(&self, control: &ControlClient, shutdown: &Shutdown) {
         tokio::join!(self.keep_flushing(shutdown), self.keep_reporting(control, shutdown));
         self.flush().await;
-        self.report(control, true).await;
+        self.report(control, Listed::All, true).await;
+    }
+
+    /// Reports every open session now.
+    pub(crate) async fn report_all(&self, control: &ControlClient) {
+        self.report(control, Listed::All, false).await;
+    }
+
+    /// Reports the open sessions of a kind now.
+    pub(crate) async fn report_those(&self, control: &ControlClient, of: impl Fn(&Account) -> bool) {
+        let those: Vec<Uuid> =
+            lock(&self.live).values().filter(|account| of(account)).map(|account| account.session()).collect();
+        if !those.is_empty() {
+            self.report(control, Listed::Some(&those), false).await;
+        }
     }
 
     async fn keep_flushing(&self, shutdown: &Shutdown) {
@@ -132,10 +209,13 @@ impl Usage {
         loop {
             tokio::select! {
                 () = shutdown.draining() => return,
-                _ = report.tick() => self.report(control, true).await,
-                () = self.news.notified() => {
+                _ = report.tick() => self.report(control, Listed::All, true).await,
+                () = self.ended.notified() => {
                     self.flush().await;
-                    self.report(control, false).await;
+                    self.report(control, Listed::None, false).await;
+                }
+                () = self.urgent.news.notified() => {
+                    self.report(control, Listed::Some(&self.urgent.take()), false).await;
                 }
             }
         }
@@ -169,21 +249,37 @@ impl Usage {
         }
     }
 
-    async fn report(&self, control: &ControlClient, with_live: bool) {
-        let mut entries: Vec<Entry> = lock(&self.over).values().copied().collect();
-        if with_live {
-            entries.extend(lock(&self.live).values().map(|account| account.entry(None)));
-        }
-        for batch in entries.chunks(self.config.report_batch) {
+    async fn report(&self, control: &ControlClient, listed: Listed<'_>, periodic: bool) {
+        let _turn = self.reporting.lock().await;
+        let over: Vec<Entry> = match listed {
+            Listed::Some(_) => Vec::new(),
+            Listed::None | Listed::All => lock(&self.over).values().copied().collect(),
+        };
+        let live: Vec<Arc<Account>> = {
+            let live = lock(&self.live);
+            match listed {
+                Listed::None => Vec::new(),
+                Listed::Some(those) => those.iter().filter_map(|session| live.get(session)).map(Arc::clone).collect(),
+                Listed::All => live.values().map(Arc::clone).collect(),
+            }
+        };
+        let over = over.iter().map(|entry| Line { entry: *entry, account: None });
+        let live = live.iter().map(|account| Line { entry: account.entry(None), account: Some(account) });
+        let lines: Vec<Line<'_>> = over.chain(live).collect();
+        for batch in lines.chunks(self.config.report_batch) {
             let reports = {
                 let (tokens, vouched) = (lock(&self.tokens), lock(&self.vouched));
                 let token = |entry: &Entry| tokens.get(&entry.session).filter(|_| vouched.contains(&entry.session));
-                batch.iter().map(|entry| view(entry, token(entry))).collect()
+                batch.iter().map(|line| line.view(token(&line.entry), periodic)).collect()
             };
+            let asked_at = Instant::now();
             match control.report(reports).await {
-                Ok(answer) => self.settle(batch, &answer.sessions).await,
+                Ok(answer) => self.settle(batch, asked_at, &answer.sessions).await,
                 Err(error) => {
                     tracing::warn!(%error, sessions = batch.len(), "usage not reported, kept");
+                    for account in lines.iter().filter_map(|line| line.account) {
+                        account.open_up();
+                    }
                     if matches!(error, ControlError::Unreachable(_)) {
                         return;
                     }
@@ -192,12 +288,15 @@ impl Usage {
         }
     }
 
-    async fn settle(&self, batch: &[Entry], verdicts: &[Verdict]) {
+    async fn settle(&self, batch: &[Line<'_>], asked_at: Instant, verdicts: &[Verdict]) {
         let verdicts: HashMap<Uuid, &Verdict> = verdicts.iter().map(|verdict| (verdict.session_id, verdict)).collect();
         let mut done = Vec::new();
-        for entry in batch {
+        for Line { entry, account } in batch {
             let Some(verdict) = verdicts.get(&entry.session) else { continue };
             if self.vouch(entry, verdict) {
+                if account.is_some() {
+                    self.urgent.add(entry.session);
+                }
                 continue;
             }
             if entry.ended_at.is_some() {
@@ -205,8 +304,8 @@ impl Usage {
                     tracing::warn!(session = %entry.session, code, "final usage");
                 }
                 done.push(entry.session);
-            } else if let Some(account) = lock(&self.live).get(&entry.session).map(Arc::clone) {
-                instruct(&account, entry, verdict);
+            } else if let Some(account) = account {
+                account.settle(asked_at, entry.up.saturating_add(entry.down), verdict);
             }
         }
         if done.is_empty() {
@@ -236,24 +335,26 @@ impl Usage {
     }
 }
 
-/// Applies the control plane's word on a live session.
-fn instruct(account: &Account, entry: &Entry, verdict: &Verdict) {
-    if !verdict.go_on {
-        let code = verdict.code.as_deref().and_then(SessionCode::from_name);
-        account.cut(code.unwrap_or(SessionCode::SessionKilled));
-    }
-    account.settle(entry.up.saturating_add(entry.down), verdict.remaining_bytes);
+/// A session in a report; one that is open has an account.
+struct Line<'a> {
+    entry: Entry,
+    account: Option<&'a Arc<Account>>,
 }
 
-fn view(entry: &Entry, token: Option<&Token>) -> UsageReport {
-    UsageReport {
-        gateway_id: None,
-        device_id: entry.device,
-        session_id: entry.session,
-        bytes_up: entry.up,
-        bytes_down: entry.down,
-        started_at: entry.started_at,
-        ended_at: entry.ended_at,
-        access_token: token.cloned(),
+impl Line<'_> {
+    fn view(&self, token: Option<&Token>, periodic: bool) -> UsageReport {
+        let silence = self.account.map(|account| account.silence());
+        UsageReport {
+            gateway_id: None,
+            device_id: self.entry.device,
+            session_id: self.entry.session,
+            bytes_up: self.entry.up,
+            bytes_down: self.entry.down,
+            started_at: self.entry.started_at,
+            ended_at: self.entry.ended_at,
+            access_token: token.cloned(),
+            allowed: self.account.map(|account| account.holding(periodic)),
+            silent_ms: silence.map(|silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)),
+        }
     }
 }

@@ -38,6 +38,11 @@ impl Session {
         self.last_heard = now;
     }
 
+    /// How long the peer has sent nothing.
+    pub fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_heard)
+    }
+
     /// Asks for the longer `ping_after` that a client wants, within the limit.
     pub(super) fn keep_alive(&mut self, wanted: Option<u32>) {
         let Some(seconds) = wanted else { return };

@@ -104,8 +104,8 @@ impl Tunnel {
     }
 
     /// Refuses the session for now.
-    pub fn refuse(&self, code: SessionCode, retry_after: Duration) {
-        self.act(|session| session.close(Some(code), code.as_str(), Some(retry_after)));
+    pub fn refuse(&self, code: SessionCode, message: &str, retry_after: Duration) {
+        self.act(|session| session.close(Some(code), message, Some(retry_after)));
     }
 
     /// Tells the peer's user something, if the peer understands it.
@@ -116,6 +116,11 @@ impl Tunnel {
     /// After how much idleness this side pings, and after how much silence it gives up.
     pub fn patience(&self) -> (Duration, Duration) {
         self.state().session.patience()
+    }
+
+    /// How long the peer has sent nothing.
+    pub fn silence(&self) -> Duration {
+        self.state().session.silence(Instant::now())
     }
 
     /// Refuses new streams and tells the peer to reconnect elsewhere.

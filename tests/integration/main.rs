@@ -20,6 +20,7 @@
 )]
 
 mod accounting;
+mod billing;
 mod corpus;
 mod database;
 mod datagrams;
@@ -28,19 +29,27 @@ mod destination;
 mod early;
 mod egress;
 mod enforcement;
+mod enrolment;
 mod layers;
+mod leases;
 mod limits;
 mod line;
 mod mistakes;
 mod node;
 mod notices;
+mod pool;
+mod portal;
 mod process;
 mod python;
+mod query_plans;
 mod raw;
 mod refusals;
+mod replicas;
 mod rest;
+mod revocation;
 mod schema;
 mod socks;
 mod transfer;
 mod vectors;
+mod why;
 mod world;

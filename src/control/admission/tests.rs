@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use super::*;
+use crate::control::calendar::Calendar;
 
 fn node(active: i32, max: i32, weight: i32) -> OutlineNode {
     OutlineNode {
@@ -9,6 +12,9 @@ fn node(active: i32, max: i32, weight: i32) -> OutlineNode {
         ss_port: 1,
         ss_method: String::new(),
         ss_password: String::new(),
+        ss_password_old: None,
+        generation: 1,
+        oldest_generation: 1,
         max_sessions: max,
         active_sessions: active,
         weight,
@@ -31,6 +37,11 @@ fn wish(user: Id) -> Wish {
             status: "online".into(),
             draining: false,
             token_hash: String::new(),
+            old_token_hash: None,
+            enrol_hash: None,
+            enrol_until: None,
+            revoked: false,
+            acked_seq: 0,
             version: String::new(),
             sessions: 0,
             streams: 0,
@@ -44,9 +55,20 @@ fn wish(user: Id) -> Wish {
         exclude: Vec::new(),
         client_version: None,
         now,
-        reservation_ttl: Duration::from_secs(60),
+        rules: Rules {
+            calendar: Calendar::default(),
+            min: 1,
+            max: 1,
+            reservation_ttl: Duration::from_secs(60),
+            session_ttl: Duration::from_secs(90),
+            silent_after: Duration::from_secs(30),
+        },
         random: 0,
     }
+}
+
+fn live(fading: bool) -> Live {
+    Live { session: Id::fresh(), fading }
 }
 
 fn good(user: Id) -> Facts {
@@ -60,6 +82,9 @@ fn good(user: Id) -> Facts {
         traffic_limit_gb: Some(1.0),
         rate_limit_mbps: None,
         period: "month".into(),
+        period_days: None,
+        grace_hours: 0,
+        fail_open_mb: 0,
         price: 0,
         currency: "EUR".into(),
         created_at: now,
@@ -71,6 +96,7 @@ fn good(user: Id) -> Facts {
         status: "active".into(),
         starts_at: now.before(day),
         valid_until: now.after(day),
+        cancelled_at: None,
         created_at: now,
     };
     let device = Device {
@@ -78,6 +104,7 @@ fn good(user: Id) -> Facts {
         user_id: user,
         device_uuid: String::new(),
         platform: String::new(),
+        name: String::new(),
         client_version: None,
         status: "active".into(),
         created_at: now,
@@ -95,8 +122,9 @@ fn good(user: Id) -> Facts {
         device: Some((device, user)),
         subscription: Some((subscription, plan)),
         used: 1,
+        bonus: 0,
         older_devices: 1,
-        live_sessions: 2,
+        live_sessions: vec![live(false), live(false)],
     }
 }
 
@@ -109,8 +137,6 @@ fn a_good_device_is_granted_what_is_left() {
 #[test]
 fn every_refusal_has_its_code() {
     type Spoil = fn(&mut Facts);
-    let plan = |facts: &mut Facts| facts.subscription.clone().unwrap().1;
-    let _ = plan;
     let cases: [(SessionCode, Spoil); 11] = [
         (SessionCode::InvalidToken, |facts| facts.device = None),
         (SessionCode::InvalidToken, |facts| facts.device.as_mut().unwrap().1.id = Id::fresh()),
@@ -125,7 +151,7 @@ fn every_refusal_has_its_code() {
         }),
         (SessionCode::DeviceLimit, |facts| facts.older_devices = 2),
         (SessionCode::LimitReached, |facts| facts.used = 1_000_000_000),
-        (SessionCode::TooManySessions, |facts| facts.live_sessions = 3),
+        (SessionCode::TooManySessions, |facts| facts.live_sessions.push(live(false))),
     ];
     for (code, spoil) in cases {
         let user = Id::fresh();
@@ -133,6 +159,27 @@ fn every_refusal_has_its_code() {
         spoil(&mut facts);
         assert_eq!(facts.judge(&wish(user)).unwrap_err(), code);
     }
+}
+
+#[test]
+fn fading_sessions_make_room_and_live_ones_do_not() {
+    let user = Id::fresh();
+    let mut facts = good(user);
+    assert!(good(user).judge(&wish(user)).unwrap().replaces.is_empty());
+    let (old, new) = (live(true), live(true));
+    facts.live_sessions.extend([old, new]);
+    assert_eq!(facts.judge(&wish(user)).unwrap().replaces, [old.session, new.session], "the plan has become smaller");
+    let mut facts = good(user);
+    facts.live_sessions.extend([old, live(false)]);
+    assert_eq!(facts.judge(&wish(user)).unwrap_err(), SessionCode::TooManySessions);
+}
+
+#[test]
+fn what_was_bought_adds_to_the_limit() {
+    let user = Id::fresh();
+    let mut facts = good(user);
+    (facts.used, facts.bonus) = (1_000_000_000, 5);
+    assert_eq!(facts.judge(&wish(user)).unwrap().remaining, Some(5));
 }
 
 #[test]
@@ -148,5 +195,16 @@ fn the_less_loaded_of_two_comes_first() {
         let order = choose(many.clone(), random);
         assert_eq!(order.len(), 10);
         assert!(order[0].active_sessions < 9, "the most loaded never wins a pair");
+    }
+}
+
+#[test]
+fn nodes_that_nobody_has_seen_come_last() {
+    let mut unseen = node(0, 10, 1);
+    unseen.health_status = "unknown".into();
+    let nodes = vec![unseen, node(9, 10, 1), node(8, 10, 1)];
+    for random in [0, 1, u64::MAX, 0x1_0000_0001] {
+        let order = choose(nodes.clone(), random);
+        assert_eq!((order[0].active_sessions, order[2].active_sessions), (8, 0));
     }
 }

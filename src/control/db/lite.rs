@@ -29,12 +29,34 @@ pub(super) async fn relax_durability(_: &mut Conn) -> QueryResult<()> {
     Ok(())
 }
 
+pub(super) async fn notify(_: &mut Conn) -> QueryResult<()> {
+    Ok(())
+}
+
+pub(super) async fn identity(_: &mut Conn) -> String {
+    String::new()
+}
+
 #[path = "queries/admin.rs"]
 pub(crate) mod admin;
 #[path = "queries/admission.rs"]
 pub(crate) mod admission;
+#[path = "queries/billing.rs"]
+pub(crate) mod billing;
+#[path = "queries/client.rs"]
+pub(crate) mod client;
+#[path = "queries/codes.rs"]
+pub(crate) mod codes;
+#[path = "queries/enrolment.rs"]
+pub(crate) mod enrolment;
+#[path = "queries/events.rs"]
+pub(crate) mod events;
 #[path = "queries/health.rs"]
 pub(crate) mod health;
+#[path = "queries/nodes.rs"]
+pub(crate) mod nodes;
+#[path = "queries/refusals.rs"]
+pub(crate) mod refusals;
 #[path = "queries/sweep.rs"]
 pub(crate) mod sweep;
 #[path = "queries/usage.rs"]

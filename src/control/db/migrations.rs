@@ -59,7 +59,10 @@ async fn lite<T: Send + 'static>(
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(move || {
         let mut conn = SqliteConnection::establish(&path)?;
-        conn.batch_execute(&format!("PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL;", busy.as_millis()))?;
+        conn.batch_execute(&format!(
+            "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA foreign_keys = OFF;",
+            busy.as_millis()
+        ))?;
         work(&mut conn)
     })
     .await?

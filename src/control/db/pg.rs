@@ -5,6 +5,9 @@ use super::types::{Id, SqlUuid};
 
 pub(crate) type Conn = AsyncPgConnection;
 
+/// The channel that announces events.
+pub(super) const EVENTS: &str = "httvps_events";
+
 macro_rules! transaction {
     ($conn:expr, $body:expr) => {
         diesel_async::AsyncConnection::transaction($conn, $body)
@@ -38,12 +41,45 @@ pub(super) async fn relax_durability(conn: &mut Conn) -> QueryResult<()> {
     Ok(())
 }
 
+/// Tells every replica that there are events, once the transaction is committed.
+pub(super) async fn notify(conn: &mut Conn) -> QueryResult<()> {
+    diesel::sql_query(format!("NOTIFY {EVENTS}")).execute(conn).await?;
+    Ok(())
+}
+
+#[derive(diesel::QueryableByName)]
+struct Identity {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    identity: String,
+}
+
+/// What differs once the database was restored or has failed over; empty if the server does not tell.
+pub(super) async fn identity(conn: &mut Conn) -> String {
+    let sql = "SELECT '-' || (SELECT system_identifier FROM pg_control_system())::text || '-' || \
+        (SELECT timeline_id FROM pg_control_checkpoint())::text AS identity";
+    diesel::sql_query(sql).get_result::<Identity>(conn).await.map_or_else(|_| String::new(), |row| row.identity)
+}
+
 #[path = "queries/admin.rs"]
 pub(crate) mod admin;
 #[path = "queries/admission.rs"]
 pub(crate) mod admission;
+#[path = "queries/billing.rs"]
+pub(crate) mod billing;
+#[path = "queries/client.rs"]
+pub(crate) mod client;
+#[path = "queries/codes.rs"]
+pub(crate) mod codes;
+#[path = "queries/enrolment.rs"]
+pub(crate) mod enrolment;
+#[path = "queries/events.rs"]
+pub(crate) mod events;
 #[path = "queries/health.rs"]
 pub(crate) mod health;
+#[path = "queries/nodes.rs"]
+pub(crate) mod nodes;
+#[path = "queries/refusals.rs"]
+pub(crate) mod refusals;
 #[path = "queries/sweep.rs"]
 pub(crate) mod sweep;
 #[path = "queries/usage.rs"]

@@ -22,6 +22,7 @@ tables! {
         user_id -> SqlUuid,
         device_uuid -> Text,
         platform -> Text,
+        name -> Text,
         client_version -> Nullable<Text>,
         status -> Text,
         created_at -> SqlTime,
@@ -35,6 +36,9 @@ tables! {
         traffic_limit_gb -> Nullable<Double>,
         rate_limit_mbps -> Nullable<Integer>,
         period -> Text,
+        period_days -> Nullable<Integer>,
+        grace_hours -> Integer,
+        fail_open_mb -> Integer,
         price -> BigInt,
         currency -> Text,
         created_at -> SqlTime,
@@ -46,6 +50,7 @@ tables! {
         status -> Text,
         starts_at -> SqlTime,
         valid_until -> SqlTime,
+        cancelled_at -> Nullable<SqlTime>,
         created_at -> SqlTime,
     }
     usage_periods (subscription_id, period_start) {
@@ -53,11 +58,17 @@ tables! {
         period_start -> SqlTime,
         bytes_up -> BigInt,
         bytes_down -> BigInt,
+        bonus_bytes -> BigInt,
     }
     regions (id) {
         id -> SqlUuid,
         code -> Text,
         name -> Text,
+        names -> Text,
+        exit_country -> Text,
+        udp -> Bool,
+        ipv6 -> Bool,
+        resolvers -> Text,
     }
     outline_nodes (id) {
         id -> SqlUuid,
@@ -67,6 +78,9 @@ tables! {
         ss_port -> Integer,
         ss_method -> Text,
         ss_password -> Text,
+        ss_password_old -> Nullable<Text>,
+        generation -> Integer,
+        oldest_generation -> Integer,
         max_sessions -> Integer,
         active_sessions -> Integer,
         weight -> Integer,
@@ -84,6 +98,11 @@ tables! {
         status -> Text,
         draining -> Bool,
         token_hash -> Text,
+        old_token_hash -> Nullable<Text>,
+        enrol_hash -> Nullable<Text>,
+        enrol_until -> Nullable<SqlTime>,
+        revoked -> Bool,
+        acked_seq -> BigInt,
         version -> Text,
         sessions -> BigInt,
         streams -> BigInt,
@@ -100,6 +119,9 @@ tables! {
         healthy -> Bool,
         latency_ms -> Nullable<Integer>,
         checked_at -> SqlTime,
+        settled -> Bool,
+        streak -> Integer,
+        error -> Nullable<Text>,
     }
     sessions (id) {
         id -> SqlUuid,
@@ -115,12 +137,78 @@ tables! {
         ended_at -> Nullable<SqlTime>,
         bytes_up -> BigInt,
         bytes_down -> BigInt,
+        lease_bytes -> BigInt,
+        lease_period -> Nullable<SqlTime>,
+        silent -> Bool,
     }
     session_tombstones (id) {
         id -> SqlUuid,
         bytes_up -> BigInt,
         bytes_down -> BigInt,
         deleted_at -> SqlTime,
+    }
+    plan_regions (plan_id, region_id) {
+        plan_id -> SqlUuid,
+        region_id -> SqlUuid,
+    }
+    payments (id) {
+        id -> Text,
+        subscription_id -> SqlUuid,
+        kind -> Text,
+        days -> Integer,
+        bytes -> BigInt,
+        created_at -> SqlTime,
+    }
+    gateway_endpoints (id) {
+        id -> SqlUuid,
+        gateway_node_id -> SqlUuid,
+        host -> Text,
+        port -> Integer,
+        sni -> Text,
+        path -> Text,
+        transports -> Text,
+        tls_pin -> Text,
+        weight -> Integer,
+        state -> Text,
+        created_at -> SqlTime,
+    }
+    activation_codes (id) {
+        id -> SqlUuid,
+        user_id -> SqlUuid,
+        code_hash -> Text,
+        created_at -> SqlTime,
+        expires_at -> SqlTime,
+        used_at -> Nullable<SqlTime>,
+        device_id -> Nullable<SqlUuid>,
+    }
+    refresh_tokens (token_hash) {
+        token_hash -> Text,
+        family -> SqlUuid,
+        device_id -> SqlUuid,
+        created_at -> SqlTime,
+        expires_at -> SqlTime,
+        used_at -> Nullable<SqlTime>,
+    }
+    refusals (id) {
+        id -> SqlUuid,
+        device_id -> SqlUuid,
+        gateway_node_id -> Nullable<SqlUuid>,
+        code -> Text,
+        client_version -> Nullable<Text>,
+        support_id -> Text,
+        created_at -> SqlTime,
+    }
+    events (seq) {
+        seq -> BigInt,
+        kind -> Text,
+        subject -> Nullable<SqlUuid>,
+        code -> Nullable<Text>,
+        created_at -> SqlTime,
+    }
+    installation (id) {
+        id -> Integer,
+        epoch -> SqlUuid,
+        last_seq -> BigInt,
     }
 }
 
@@ -137,4 +225,12 @@ diesel::allow_tables_to_appear_in_same_query!(
     node_health,
     sessions,
     session_tombstones,
+    plan_regions,
+    payments,
+    gateway_endpoints,
+    activation_codes,
+    refresh_tokens,
+    refusals,
+    events,
+    installation,
 );

@@ -1,19 +1,25 @@
 //! Administration: one file a resource, the same five verbs each.
 
+mod codes;
+mod endpoints;
 mod gateways;
 mod nodes;
 mod plans;
+mod regions;
 mod sessions;
+mod subscriptions;
 mod users;
+mod why;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::StatusCode;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::control::State;
@@ -31,6 +37,7 @@ struct Page {
     user_id: Option<Uuid>,
     device_id: Option<Uuid>,
     region_id: Option<Uuid>,
+    gateway_id: Option<Uuid>,
 }
 
 #[derive(Debug, Serialize)]
@@ -82,7 +89,7 @@ fn one_of(field: &str, value: Option<&str>, allowed: &[&str]) -> Result<(), ApiE
 }
 
 /// Refuses a text that is empty or too long.
-fn text(field: &str, value: Option<&str>) -> Result<(), ApiError> {
+pub(super) fn text(field: &str, value: Option<&str>) -> Result<(), ApiError> {
     match value {
         Some(value) if value.trim().is_empty() => Err(ApiError::invalid(field, "INVALID", "must not be empty")),
         Some(value) if value.len() > 255 => Err(ApiError::invalid(field, "TOO_LONG", "at most 255 bytes")),
@@ -97,11 +104,26 @@ async fn region(conn: &mut DbConn, field: &str, code: &str) -> Result<Id, ApiErr
     Ok(region.id)
 }
 
-async fn delete(state: &State, what: Doomed, id: Uuid) -> Result<StatusCode, ApiError> {
-    match on!(&mut state.db.get().await?, admin::delete(what, Id(id), Time::now()))? {
-        0 => Err(ApiError::not_found()),
-        _ => Ok(StatusCode::NO_CONTENT),
+/// A row with how far the news of its change has come, if there is news.
+async fn delivered(state: &State, row: &impl Serialize, told: Option<i64>) -> Result<Json<Value>, ApiError> {
+    let since = Instant::now();
+    let Some(seq) = told else { return serde_json::to_value(row).map(Json).map_err(ApiError::internal) };
+    let delivery = state.events.delivery(&state.db, seq, since).await?;
+    if delivery.acked >= delivery.of {
+        state.metrics.revocation.observe(since.elapsed().as_secs_f64());
+    } else {
+        state.metrics.unacked.inc();
     }
+    let (_, json) = created_with(row, json!({ "delivery": delivery }))?;
+    Ok(json)
+}
+
+async fn delete(state: &State, what: Doomed, id: Uuid) -> Result<StatusCode, ApiError> {
+    let (count, told) = on!(&mut state.db.get().await?, admin::delete(what, Id(id), Time::now()))?;
+    if told.is_some() {
+        state.events.nudge();
+    }
+    if count == 0 { Err(ApiError::not_found()) } else { Ok(StatusCode::NO_CONTENT) }
 }
 
 fn deleting(what: Doomed) -> MethodRouter<Arc<State>> {
@@ -118,17 +140,33 @@ pub(in crate::control) fn routes() -> Router<Arc<State>> {
         .route("/devices", get(users::list_devices).post(users::create_device))
         .route("/devices/{id}", get(users::get_device).patch(users::update_device).merge(deleting(Doomed::Device)))
         .route("/devices/{id}/token", post(users::device_token))
+        .route("/codes", get(codes::list).post(codes::create))
+        .route("/codes/{id}", get(codes::get).delete(codes::delete))
         .route("/plans", get(plans::list).post(plans::create))
         .route("/plans/{id}", get(plans::get).patch(plans::update).merge(deleting(Doomed::Plan)))
-        .route("/subscriptions", get(plans::list_subscriptions).post(plans::create_subscription))
+        .route("/devices/{id}/why", get(why::device))
+        .route("/refusals", get(why::refusals))
+        .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))
         .route(
             "/subscriptions/{id}",
-            get(plans::get_subscription).patch(plans::update_subscription).merge(deleting(Doomed::Subscription)),
+            get(subscriptions::get).patch(subscriptions::update).merge(deleting(Doomed::Subscription)),
         )
-        .route("/regions", get(nodes::list_regions).post(nodes::create_region))
-        .route("/regions/{id}", get(nodes::get_region).patch(nodes::update_region).merge(deleting(Doomed::Region)))
+        .route("/subscriptions/{id}/renew", post(subscriptions::renew))
+        .route("/subscriptions/{id}/top-up", post(subscriptions::top_up))
+        .route("/subscriptions/{id}/cancel", post(subscriptions::cancel))
+        .route("/subscriptions/{id}/change-plan", post(subscriptions::change_plan))
+        .route("/regions", get(regions::list).post(regions::create))
+        .route("/regions/{id}", get(regions::get).patch(regions::update).merge(deleting(Doomed::Region)))
+        .route("/endpoints", get(endpoints::list).post(endpoints::create))
+        .route("/endpoints/{id}", get(endpoints::get).patch(endpoints::update).merge(deleting(Doomed::Endpoint)))
         .route("/nodes", get(nodes::list).post(nodes::create))
         .route("/nodes/{id}", get(nodes::get).patch(nodes::update).merge(deleting(Doomed::Node)))
+        .route("/nodes/import", post(nodes::import))
+        .route("/nodes/{id}/health", get(nodes::health))
+        .route("/nodes/{id}/password", post(nodes::password))
+        .route("/gateways/invite", post(gateways::invite))
+        .route("/gateways/{id}/invite", post(gateways::invite_again))
+        .route("/gateways/{id}/revoke", post(gateways::revoke))
         .route("/gateways", get(gateways::list).post(gateways::create))
         .route("/gateways/{id}", get(gateways::get).patch(gateways::update).merge(deleting(Doomed::Gateway)))
         .route("/gateways/{id}/token", post(gateways::rotate_token))

@@ -4,7 +4,9 @@ use axum::Json;
 use axum::extract::State as Shared;
 use jsonwebtoken::jwk::JwkSet;
 
-use crate::api::{AssignOutline, Assigned, LimitsView, Node, SubscriptionView, UserView, ValidateDevice, Validated};
+use crate::api::{
+    AssignOutline, Assigned, Lease, LimitsView, Node, SubscriptionView, UserView, ValidateDevice, Validated,
+};
 use crate::control::State;
 use crate::control::admission::{Admission, Refusal, Wish};
 use crate::control::db::on;
@@ -25,6 +27,7 @@ pub(in crate::control) async fn validate_device(
     FromGateway(gateway): FromGateway,
     Body(request): Body<ValidateDevice>,
 ) -> Result<Json<Validated>, ApiError> {
+    super::heartbeat::new_enough(&state, &gateway.version)?;
     if request.assign && request.session_id.is_none() {
         return Err(ApiError::invalid("session_id", "MISSING", "`assign` needs `session_id`"));
     }
@@ -42,13 +45,25 @@ pub(in crate::control) async fn validate_device(
         exclude: request.exclude.into_iter().map(Id).collect(),
         client_version: request.client_version,
         now: Time::now(),
-        reservation_ttl: state.sessions.reservation_ttl,
+        rules: state.rules.clone(),
         random: fresh_number(),
     };
-    let region = wish.region.clone();
-    match on!(&mut state.db.get().await?, admission::admit(wish)) {
-        Ok(admission) => Ok(Json(grant(&state, admission, &region)?)),
-        Err(Refusal::Code(code)) => Ok(refusal(code)),
+    let (region, device, at) = (wish.region.clone(), wish.device, wish.now);
+    let (from, version) = (wish.gateway.id, wish.client_version.clone());
+    let mut conn = state.db.get().await?;
+    match on!(&mut conn, admission::admit(wish)) {
+        Ok(admission) => {
+            if admission.told.is_some() {
+                state.events.nudge();
+            }
+            Ok(Json(grant(&state, admission, &region)?))
+        }
+        Err(Refusal::Code(code)) => {
+            if let Some(support) = request.support_id.as_deref().filter(|_| code != SessionCode::InvalidToken) {
+                on!(&mut conn, refusals::refused(device, from, code, version, support, at))?;
+            }
+            Ok(refusal(code))
+        }
         Err(other) => Err(other.into()),
     }
 }
@@ -58,7 +73,7 @@ fn refusal(code: SessionCode) -> Json<Validated> {
 }
 
 fn grant(state: &State, admission: Admission, region: &str) -> Result<Validated, ApiError> {
-    let Admission { grant, assigned } = admission;
+    let Admission { grant, assigned, allowed, told: _ } = admission;
     let (node, alternates) = match assigned {
         Some((node, others)) => (Some(node_view(state, &node, region)?), others.into_iter().map(|id| id.0).collect()),
         None => (None, Vec::new()),
@@ -70,12 +85,14 @@ fn grant(state: &State, admission: Admission, region: &str) -> Result<Validated,
         limits: Some(LimitsView {
             max_sessions: grant.plan.max_sessions,
             rate_limit_mbps: grant.plan.rate_limit_mbps,
-            traffic_limit_bytes: grant.plan.limit_bytes(),
+            traffic_limit_bytes: grant.limit,
         }),
+        lease: allowed.map(|allowed| Lease { allowed, lasts_ms: millis(state.rules.reservation_ttl) }),
+        fail_open_bytes: grant.plan.fail_open_bytes(),
         subscription: Some(SubscriptionView {
             id: grant.subscription.id.0,
+            valid_until: grant.subscription.served_until(&grant.plan).0,
             plan: grant.plan.name,
-            valid_until: grant.subscription.valid_until.0,
         }),
         remaining_bytes: grant.remaining,
         node,
@@ -83,15 +100,24 @@ fn grant(state: &State, admission: Admission, region: &str) -> Result<Validated,
     })
 }
 
+pub(super) fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A node with its password opened, for a gateway.
 pub(super) fn node_view(state: &State, node: &OutlineNode, region: &str) -> Result<Node, ApiError> {
+    let open = |sealed: &str| state.sealer.open(node.id, sealed).map_err(ApiError::internal);
     Ok(Node {
         id: node.id.0,
         region: region.to_owned(),
         internal_ip: node.internal_ip.clone(),
         port: u16::try_from(node.ss_port).map_err(ApiError::internal)?,
         method: node.ss_method.clone(),
-        password: state.sealer.open(node.id, &node.ss_password).map_err(ApiError::internal)?,
+        password: open(&node.ss_password)?,
+        old_password: node.ss_password_old.as_deref().map(open).transpose()?,
+        generation: node.generation,
+        oldest_generation: node.oldest_generation,
+        draining: node.state == "draining",
     })
 }
 
@@ -103,6 +129,9 @@ pub(in crate::control) async fn assign_outline(
     let session = request.session_id.map_or_else(Id::fresh, Id);
     let wish = wish_of(&state, gateway, &request, session);
     let admission = on!(&mut state.db.get().await?, admission::admit(wish)).map_err(assign_error)?;
+    if admission.told.is_some() {
+        state.events.nudge();
+    }
     let Some((node, alternates)) = admission.assigned else { return Err(ApiError::internal("no node was reserved")) };
     Ok(Json(Assigned {
         session_id: session.0,
@@ -121,7 +150,7 @@ fn wish_of(state: &State, gateway: Gateway, request: &AssignOutline, session: Id
         exclude: request.exclude.iter().copied().map(Id).collect(),
         client_version: None,
         now: Time::now(),
-        reservation_ttl: state.sessions.reservation_ttl,
+        rules: state.rules.clone(),
         random: fresh_number(),
     }
 }

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State as Shared;
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::admission::node_view;
@@ -12,6 +13,24 @@ use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
 use crate::control::extract::{Body, FromGateway};
 use crate::control::models::NodeView;
+use crate::frame::Version;
+
+const VERSION_MAX: usize = 64;
+const REASON_MAX: usize = 200;
+
+/// Refuses a gateway whose version is below `pool.min_gateway_version`, or unknown if there is one.
+pub(super) fn new_enough(state: &State, version: &str) -> Result<(), ApiError> {
+    let Some(oldest) = Version::parse(&state.pool.min_gateway_version) else { return Ok(()) };
+    if Version::parse(version).is_some_and(|version| version >= oldest) {
+        return Ok(());
+    }
+    let detail = format!("gateways must have version {} or newer", state.pool.min_gateway_version);
+    Err(ApiError {
+        status: StatusCode::UPGRADE_REQUIRED,
+        code: "UPGRADE_REQUIRED".into(),
+        ..ApiError::bad_request(detail)
+    })
+}
 
 pub(in crate::control) async fn gateway_heartbeat(
     Shared(state): Shared<Arc<State>>,
@@ -21,12 +40,17 @@ pub(in crate::control) async fn gateway_heartbeat(
     if request.gateway_id.is_some_and(|id| id != gateway.id.0) {
         return Err(ApiError::forbidden("`gateway_id` is not the gateway that the token belongs to"));
     }
-    gateway.version = request.version;
+    gateway.version = request.version.chars().take(VERSION_MAX).collect();
     gateway.sessions = request.sessions.max(0);
     gateway.streams = request.streams.max(0);
     let now = Time::now();
     let mut conn = state.db.get().await?;
+    if let Err(outdated) = new_enough(&state, &gateway.version) {
+        on!(&mut conn, health::gateway_outdated(gateway.id, &gateway.version))?;
+        return Err(outdated);
+    }
     let nodes = on!(&mut conn, health::gateway_alive(&gateway, now))?;
+    on!(&mut conn, refusals::note(gateway.id, request.refusals))?;
     let home = on!(&mut conn, admin::region::get(gateway.region_id))?;
     let nodes = nodes.iter().filter_map(|(node, region)| node_view(&state, node, region).ok()).collect();
     Ok(Json(GatewayOrders {
@@ -50,9 +74,12 @@ pub(in crate::control) async fn outline_heartbeat(
         healthy: request.healthy,
         latency_ms: request.latency_ms,
         checked_at: now,
+        settled: request.healthy,
+        streak: 1,
+        error: request.error.map(|reason| reason.chars().take(REASON_MAX).collect()),
     };
     let since = now.before(state.sessions.node_timeout);
-    let health = on!(&mut state.db.get().await?, health::node_seen(&gateway, view, since))?;
+    let health = on!(&mut state.db.get().await?, health::node_seen(&gateway, view, &state.pool, since))?;
     let health = health.ok_or_else(ApiError::not_found)?;
     Ok(Json(json!({ "node_id": request.node_id, "health_status": health })))
 }

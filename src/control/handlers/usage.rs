@@ -4,7 +4,8 @@ use axum::Json;
 use axum::extract::State as Shared;
 use uuid::Uuid;
 
-use crate::api::{UsageReport, UsageReports, UsageVerdicts, Verdict as VerdictView};
+use super::admission::millis;
+use crate::api::{Lease, UsageReport, UsageReports, UsageVerdicts, Verdict as VerdictView};
 use crate::control::State;
 use crate::control::accounting::{Batch, Item, Outcome, Verdict};
 use crate::control::db::on;
@@ -32,15 +33,23 @@ pub(in crate::control) async fn report(
     let (items, unusable): (Vec<_>, Vec<_>) =
         reports.iter().map(|report| item(&state, report).ok_or(report.session_id)).partition(Result::is_ok);
     let items = items.into_iter().flatten().collect();
-    let batch = Batch::new(gateway.id, items, now, now.after(state.sessions.session_ttl));
+    let batch = Batch::new(gateway.id, items, now, state.rules.clone());
     let outcomes = on!(&mut state.db.get().await?, usage::report(&batch))?;
-    let mut sessions: Vec<_> = outcomes.iter().map(view).collect();
+    let lasts_ms = millis(state.rules.session_ttl);
+    let mut sessions: Vec<_> = outcomes.iter().map(|outcome| view(outcome, lasts_ms)).collect();
     sessions.extend(unusable.into_iter().filter_map(Result::err).map(out_of_range));
     Ok(Json(UsageVerdicts { sessions }))
 }
 
 fn out_of_range(session_id: Uuid) -> VerdictView {
-    VerdictView { session_id, go_on: false, code: Some("OUT_OF_RANGE".to_owned()), remaining_bytes: None }
+    VerdictView {
+        session_id,
+        go_on: false,
+        code: Some("OUT_OF_RANGE".to_owned()),
+        remaining_bytes: None,
+        lease: None,
+        rate_limit_mbps: None,
+    }
 }
 
 /// `None` for counters above 2^63 - 1.
@@ -58,10 +67,12 @@ fn item(state: &State, report: &UsageReport) -> Option<Item> {
         started_at: Time(report.started_at),
         ended_at: report.ended_at.map(Time),
         vouched,
+        allowed: report.allowed.map(|allowed| i64::try_from(allowed).unwrap_or(i64::MAX)),
+        silent: report.silent_ms.is_some_and(|silent| silent >= millis(state.rules.silent_after)),
     })
 }
 
-fn view(outcome: &Outcome) -> VerdictView {
+fn view(outcome: &Outcome, lasts_ms: u64) -> VerdictView {
     let code = match outcome.verdict {
         Verdict::Continue | Verdict::Over => None,
         Verdict::Stop(code) => Some(code.as_str().to_owned()),
@@ -73,5 +84,7 @@ fn view(outcome: &Outcome) -> VerdictView {
         go_on: outcome.verdict == Verdict::Continue,
         code,
         remaining_bytes: outcome.remaining,
+        lease: outcome.allowed.map(|allowed| Lease { allowed, lasts_ms }),
+        rate_limit_mbps: outcome.rate_limit_mbps,
     }
 }

@@ -17,6 +17,16 @@ pub struct Gateway {
     pub draining: bool,
     #[serde(skip)]
     pub token_hash: String,
+    /// The token before the last rotation; good until the new one is used.
+    #[serde(skip)]
+    pub old_token_hash: Option<String>,
+    /// A one-time token that is traded for a token.
+    #[serde(skip)]
+    pub enrol_hash: Option<String>,
+    pub enrol_until: Option<Time>,
+    pub revoked: bool,
+    /// The newest event that the gateway has acted on.
+    pub acked_seq: i64,
     pub version: String,
     pub sessions: i64,
     pub streams: i64,
@@ -27,6 +37,7 @@ pub struct Gateway {
 /// What an administrator may change of a gateway.
 #[derive(Clone, Debug, Default, AsChangeset)]
 #[diesel(table_name = gateway_nodes)]
+#[expect(clippy::option_option, reason = "absent leaves a column alone, null clears it")]
 pub struct GatewayChange {
     pub region_id: Option<Id>,
     pub name: Option<String>,
@@ -34,4 +45,8 @@ pub struct GatewayChange {
     pub internal_ip: Option<String>,
     pub draining: Option<bool>,
     pub token_hash: Option<String>,
+    pub old_token_hash: Option<Option<String>>,
+    pub enrol_hash: Option<Option<String>>,
+    pub enrol_until: Option<Option<Time>>,
+    pub revoked: Option<bool>,
 }

@@ -16,6 +16,13 @@ pub struct OutlineNode {
     pub ss_method: String,
     #[serde(skip)]
     pub ss_password: String,
+    /// The password before, sealed, while both are good.
+    #[serde(skip)]
+    pub ss_password_old: Option<String>,
+    /// Counts passwords.
+    pub generation: i32,
+    /// Streams of older generations are moved.
+    pub oldest_generation: i32,
     pub max_sessions: i32,
     pub active_sessions: i32,
     pub weight: i32,
@@ -28,6 +35,7 @@ pub struct OutlineNode {
 /// What an administrator may change of a node.
 #[derive(Clone, Debug, Default, AsChangeset)]
 #[diesel(table_name = outline_nodes)]
+#[expect(clippy::option_option, reason = "absent leaves a column alone, null clears it")]
 pub struct NodeChange {
     pub region_id: Option<Id>,
     pub name: Option<String>,
@@ -35,18 +43,28 @@ pub struct NodeChange {
     pub ss_port: Option<i32>,
     pub ss_method: Option<String>,
     pub ss_password: Option<String>,
+    pub ss_password_old: Option<Option<String>>,
+    pub generation: Option<i32>,
+    pub oldest_generation: Option<i32>,
     pub max_sessions: Option<i32>,
     pub weight: Option<i32>,
     pub state: Option<String>,
 }
 
 /// A gateway's view of a node.
-#[derive(Clone, Copy, Debug, Insertable, AsChangeset)]
-#[diesel(table_name = node_health)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
+#[diesel(table_name = node_health, treat_none_as_null = true)]
 pub struct NodeView {
+    #[serde(skip)]
     pub outline_node_id: Id,
     pub gateway_node_id: Id,
     pub healthy: bool,
     pub latency_ms: Option<i32>,
     pub checked_at: Time,
+    /// The view that counts: it turns after some probes in a row.
+    pub settled: bool,
+    /// Probes in a row with this result.
+    pub streak: i32,
+    /// Why the last probe failed.
+    pub error: Option<String>,
 }

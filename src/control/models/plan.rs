@@ -1,8 +1,9 @@
 use diesel::prelude::*;
 use serde::Serialize;
-use time::{OffsetDateTime, Time as Clock, UtcOffset};
 
-use crate::control::db::schema::{plans, regions, subscriptions};
+use super::Subscription;
+use crate::control::calendar::{Calendar, Period};
+use crate::control::db::schema::plans;
 use crate::control::db::types::{Id, Time};
 
 /// What is sold.
@@ -15,6 +16,12 @@ pub struct Plan {
     pub traffic_limit_gb: Option<f64>,
     pub rate_limit_mbps: Option<i32>,
     pub period: String,
+    /// Days of a rolling period.
+    pub period_days: Option<i32>,
+    /// Hours of service after the term.
+    pub grace_hours: i32,
+    /// Megabytes (10^6) of a session while the control plane is away and its lease is over.
+    pub fail_open_mb: i32,
     pub price: i64,
     pub currency: String,
     pub created_at: Time,
@@ -31,6 +38,9 @@ pub struct PlanChange {
     pub traffic_limit_gb: Option<Option<f64>>,
     pub rate_limit_mbps: Option<Option<i32>>,
     pub period: Option<String>,
+    pub period_days: Option<Option<i32>>,
+    pub grace_hours: Option<i32>,
+    pub fail_open_mb: Option<i32>,
     pub price: Option<i64>,
     pub currency: Option<String>,
 }
@@ -42,59 +52,19 @@ impl Plan {
         self.traffic_limit_gb.map(|gigabytes| (gigabytes * 1e9).round() as u64)
     }
 
-    /// When the period began that `at` falls into.
-    pub fn period_start(&self, subscription: &Subscription, at: Time) -> Time {
-        if self.period == "term" {
-            return subscription.starts_at;
+    /// What a session may move beyond its lease while the control plane is away.
+    pub fn fail_open_bytes(&self) -> u64 {
+        u64::from(self.fail_open_mb.unsigned_abs()) * 1_000_000
+    }
+
+    /// The period that a moment falls into.
+    pub fn period(&self, subscription: &Subscription, at: Time, calendar: &Calendar) -> Period {
+        match (self.period.as_str(), self.period_days) {
+            ("month", _) => calendar.month(at),
+            ("days", Some(days)) => Period::rolling(subscription.starts_at, days, at),
+            _ => Period { start: subscription.starts_at, end: None },
         }
-        let day = at.0.to_offset(UtcOffset::UTC).date();
-        let first = day.replace_day(1).unwrap_or(day);
-        Time(OffsetDateTime::new_utc(first, Clock::MIDNIGHT))
     }
-}
-
-/// A user's right to a plan for a time.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
-pub struct Subscription {
-    pub id: Id,
-    pub user_id: Id,
-    pub plan_id: Id,
-    pub status: String,
-    pub starts_at: Time,
-    pub valid_until: Time,
-    pub created_at: Time,
-}
-
-/// What an administrator may change of a subscription.
-#[derive(Clone, Debug, Default, AsChangeset)]
-#[diesel(table_name = subscriptions)]
-pub struct SubscriptionChange {
-    pub plan_id: Option<Id>,
-    pub status: Option<String>,
-    pub valid_until: Option<Time>,
-}
-
-impl Subscription {
-    /// Whether it pays for traffic at a moment.
-    pub fn is_valid(&self, now: Time) -> bool {
-        self.status == "active" && self.starts_at <= now && now < self.valid_until
-    }
-}
-
-/// Where traffic leaves.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
-pub struct Region {
-    pub id: Id,
-    pub code: String,
-    pub name: String,
-}
-
-/// What an administrator may change of a region.
-#[derive(Clone, Debug, Default, AsChangeset)]
-#[diesel(table_name = regions)]
-pub struct RegionChange {
-    pub code: Option<String>,
-    pub name: Option<String>,
 }
 
 #[cfg(test)]
@@ -114,6 +84,9 @@ mod tests {
             traffic_limit_gb: Some(0.1),
             rate_limit_mbps: None,
             period: "month".into(),
+            period_days: None,
+            grace_hours: 1,
+            fail_open_mb: 5,
             price: 0,
             currency: String::new(),
             created_at: now,
@@ -125,13 +98,25 @@ mod tests {
             status: "active".into(),
             starts_at: Time(datetime!(2026-11-05 10:00 UTC)),
             valid_until: Time(datetime!(2026-12-05 10:00 UTC)),
+            cancelled_at: None,
             created_at: now,
         };
-        assert_eq!(plan.limit_bytes(), Some(100_000_000));
-        assert_eq!(plan.period_start(&subscription, now), Time(datetime!(2026-11-01 0:00 UTC)));
+        let calendar = Calendar::default();
+        assert_eq!((plan.limit_bytes(), plan.fail_open_bytes()), (Some(100_000_000), 5_000_000));
+        assert_eq!(plan.period(&subscription, now, &calendar).start, Time(datetime!(2026-11-01 0:00 UTC)));
         plan.period = "term".into();
-        assert_eq!(plan.period_start(&subscription, now), subscription.starts_at);
-        assert!(subscription.is_valid(now) && subscription.is_valid(subscription.starts_at));
-        assert!(!subscription.is_valid(subscription.valid_until));
+        assert_eq!(plan.period(&subscription, now, &calendar), Period { start: subscription.starts_at, end: None });
+        (plan.period, plan.period_days) = ("days".into(), Some(7));
+        let week =
+            Period { start: Time(datetime!(2026-11-19 10:00 UTC)), end: Some(Time(datetime!(2026-11-26 10:00 UTC))) };
+        assert_eq!(plan.period(&subscription, now, &calendar), week);
+        assert!(subscription.serves(&plan, now) && subscription.serves(&plan, subscription.starts_at));
+        assert_eq!(subscription.state(&plan, now), "active");
+        assert!(subscription.serves(&plan, subscription.valid_until), "grace");
+        assert_eq!(subscription.state(&plan, subscription.valid_until), "grace");
+        let later = Time(datetime!(2026-12-05 11:00 UTC));
+        assert!(!subscription.serves(&plan, later));
+        assert_eq!(subscription.state(&plan, later), "expired");
+        assert_eq!(subscription.state(&plan, Time(datetime!(2026-11-01 0:00 UTC))), "pending");
     }
 }

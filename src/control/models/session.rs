@@ -38,6 +38,12 @@ pub(crate) struct Session {
     pub ended_at: Option<Time>,
     pub bytes_up: i64,
     pub bytes_down: i64,
+    /// Bytes in all that the session may move.
+    pub lease_bytes: i64,
+    /// The period they are charged to.
+    pub lease_period: Option<Time>,
+    /// Its client has sent nothing for a while.
+    pub silent: bool,
 }
 
 /// A session as it is made.
@@ -55,4 +61,7 @@ pub struct NewSession {
     pub expires_at: Time,
     pub bytes_up: i64,
     pub bytes_down: i64,
+    pub lease_bytes: i64,
+    pub lease_period: Option<Time>,
+    pub silent: bool,
 }

@@ -1,4 +1,4 @@
-use crate::config::Sessions;
+use crate::config::{Events, Sessions};
 use crate::control::db::types::Time;
 
 const DELETED_AT_ONCE: i64 = 1000;
@@ -11,6 +11,7 @@ pub struct Cutoffs {
     pub nodes: Time,
     pub sessions: Time,
     pub tombstones: Time,
+    pub events: Time,
     /// Most sessions deleted at once.
     pub batch: i64,
 }
@@ -27,13 +28,14 @@ pub struct Swept {
 
 impl Cutoffs {
     /// The cutoffs of a moment.
-    pub fn at(now: Time, config: &Sessions) -> Self {
+    pub fn at(now: Time, config: &Sessions, events: &Events) -> Self {
         Self {
             now,
             gateways: now.before(config.gateway_timeout),
             nodes: now.before(config.node_timeout),
             sessions: now.before(config.retention),
             tombstones: now.before(config.tombstone_retention),
+            events: now.before(events.retention),
             batch: DELETED_AT_ONCE,
         }
     }

@@ -33,6 +33,8 @@ pub struct Device {
     #[expect(clippy::struct_field_names, reason = "the name of the specification")]
     pub device_uuid: String,
     pub platform: String,
+    /// What its user calls it.
+    pub name: String,
     pub client_version: Option<String>,
     pub status: String,
     pub created_at: Time,
@@ -44,5 +46,6 @@ pub struct Device {
 #[diesel(table_name = devices)]
 pub struct DeviceChange {
     pub platform: Option<String>,
+    pub name: Option<String>,
     pub status: Option<String>,
 }

@@ -25,6 +25,8 @@ const DISCARD_MAX: usize = 4 * CHUNK;
 
 /// Counts payload bytes as the socket takes and gives them, and paces them.
 pub trait Meter {
+    /// Gives when to look again, if nothing may move now.
+    fn hold(&self) -> Option<Instant>;
     /// The socket took bytes of the tunnel's; gives when it may take more, if not now.
     fn sent(&self, bytes: usize) -> Option<Instant>;
     /// The socket gave bytes for the tunnel; gives when it may give more, if not now.
@@ -35,6 +37,10 @@ pub trait Meter {
 
 /// Counts nothing.
 impl Meter for () {
+    fn hold(&self) -> Option<Instant> {
+        None
+    }
+
     fn sent(&self, _: usize) -> Option<Instant> {
         None
     }
@@ -62,14 +68,21 @@ impl Pause {
         }
     }
 
-    /// Whether the time has not come.
-    fn holds(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(sleep) = &mut self.0 else { return false };
-        if sleep.as_mut().poll(cx).is_pending() {
-            return true;
+    /// Whether the time has not come, or the meter lets nothing move.
+    fn holds(&mut self, cx: &mut Context<'_>, meter: &impl Meter) -> bool {
+        loop {
+            if let Some(sleep) = &mut self.0 {
+                if sleep.as_mut().poll(cx).is_pending() {
+                    return true;
+                }
+                self.0 = None;
+            }
+            let hold = meter.hold();
+            if hold.is_none() {
+                return false;
+            }
+            self.until(hold);
         }
-        self.0 = None;
-        false
     }
 }
 
@@ -146,8 +159,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
     }
 
     /// Runs to the end; gives the reason if the stream had to be reset.
-    pub async fn run(mut self) -> Result<(), StreamCode> {
-        let end = poll_fn(|cx| self.poll(cx)).await;
+    pub async fn run(self) -> Result<(), StreamCode> {
+        self.run_until(std::future::pending()).await
+    }
+
+    /// As [`Relay::run`], but resets the stream once a future gives a reason.
+    pub async fn run_until(mut self, over: impl Future<Output = StreamCode>) -> Result<(), StreamCode> {
+        let end = tokio::select! {
+            biased;
+            end = poll_fn(|cx| self.poll(cx)) => end,
+            code = over => End::Failed(code),
+        };
         if self.unflushed > 0
             && let Ok(Ok(())) = tokio::time::timeout(self.patience.linger, self.socket.flush()).await
         {
@@ -220,7 +242,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
                 return Ok(progress);
             }
             let wants_more = self.pending.is_empty() && matches!(self.upload, Upload::Open);
-            if wants_more && self.unflushed < self.meter.piece() && !self.up_pause.holds(cx) {
+            if wants_more && self.unflushed < self.meter.piece() && !self.up_pause.holds(cx, self.meter) {
                 match self.stream.poll_receive(cx) {
                     Poll::Ready(Received::Data(bytes)) => self.pending = bytes,
                     Poll::Ready(Received::Finished) => self.upload = Upload::Finishing,
@@ -230,8 +252,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             }
             let piece = self.meter.piece();
             let paced = piece < CHUNK;
-            if !self.pending.is_empty() && !(paced && (self.unflushed >= piece || self.up_pause.holds(cx))) {
-                let room = if paced { piece - self.unflushed } else { usize::MAX };
+            let begun = self.offered.is_some();
+            let held = !begun && self.up_pause.holds(cx, self.meter);
+            if !self.pending.is_empty() && (begun || !held && !(paced && self.unflushed >= piece)) {
+                let room = if paced { piece.saturating_sub(self.unflushed) } else { usize::MAX };
                 let offered = *self.offered.get_or_insert(self.pending.len().min(room));
                 match Pin::new(&mut self.socket).poll_write(cx, &self.pending[..offered]).map_err(broken)? {
                     Poll::Ready(written) => {
@@ -272,7 +296,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             Download::Discarding => return Ok(self.poll_discard(cx)),
             Download::Done => return Ok(false),
         }
-        if self.down_pause.holds(cx) {
+        if self.down_pause.holds(cx, self.meter) {
             return Ok(false);
         }
         let room = match self.stream.poll_capacity(cx) {

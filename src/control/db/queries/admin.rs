@@ -1,16 +1,19 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, sweep};
+use super::{Conn, events, sweep};
+use crate::api::EventKind;
 use crate::control::admission::Refusal;
 use crate::control::db::Doomed;
 use crate::control::db::schema::{
-    devices, gateway_exit_regions, gateway_nodes, outline_nodes, plans, regions, sessions, subscriptions, users,
+    activation_codes, devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, outline_nodes, plans, regions,
+    sessions, subscriptions, users,
 };
 use crate::control::db::types::{Id, Time};
+use crate::control::events::Emit;
 use crate::control::models::{
-    Device, DeviceChange, Gateway, GatewayChange, NodeChange, OutlineNode, Plan, PlanChange, Region, RegionChange,
-    Session, Subscription, SubscriptionChange, User, UserChange, state,
+    Device, DeviceChange, Endpoint, EndpointChange, Gateway, GatewayChange, NodeChange, OutlineNode, Plan, PlanChange,
+    Region, RegionChange, Session, Subscription, SubscriptionChange, User, UserChange, state,
 };
 use crate::frame::SessionCode;
 
@@ -32,6 +35,25 @@ macro_rules! resource {
                     Err(error) => Err(error),
                 }
             }
+        }
+    };
+}
+
+macro_rules! telling {
+    ($change:ident, $module:ident, $row:ty, $changes:ty) => {
+        /// Changes a row and writes an event, if there is something to tell.
+        pub(crate) async fn $change(
+            conn: &mut Conn,
+            id: Id,
+            change: &$changes,
+            emit: Option<Emit>,
+            now: Time,
+        ) -> QueryResult<($row, Option<i64>)> {
+            transaction!(conn, async |conn: &mut Conn| {
+                let row = $module::update(conn, id, change).await?;
+                Ok((row, tell(conn, emit, now).await?))
+            })
+            .await
         }
     };
 }
@@ -65,20 +87,22 @@ resource!(device, devices, Device, DeviceChange);
 resource!(plan, plans, Plan, PlanChange);
 resource!(subscription, subscriptions, Subscription, SubscriptionChange);
 resource!(region, regions, Region, RegionChange);
+resource!(endpoint, gateway_endpoints, Endpoint, EndpointChange);
 resource!(node, outline_nodes, OutlineNode, NodeChange);
 resource!(gateway, gateway_nodes, Gateway, GatewayChange);
 
+telling!(change_user, user, User, UserChange);
+telling!(change_device, device, Device, DeviceChange);
+
 creatable!(create_user, users, User);
-creatable!(create_plan, plans, Plan);
-creatable!(create_subscription, subscriptions, Subscription);
 creatable!(create_region, regions, Region);
-creatable!(create_node, outline_nodes, OutlineNode);
+creatable!(create_endpoint, gateway_endpoints, Endpoint);
 
 listed!(list_users, users, User);
 listed!(list_devices, devices, Device, user_id);
 listed!(list_plans, plans, Plan);
-listed!(list_subscriptions, subscriptions, Subscription, user_id);
 listed!(list_regions, regions, Region);
+listed!(list_endpoints, gateway_endpoints, Endpoint, gateway_node_id);
 listed!(list_nodes, outline_nodes, OutlineNode, region_id);
 listed!(list_gateways, gateway_nodes, Gateway, region_id);
 listed!(list_sessions_of_device, sessions, Session, device_id);
@@ -109,12 +133,7 @@ pub(crate) async fn create_gateway(conn: &mut Conn, row: &Gateway, exits: &[Id])
     .await
 }
 
-/// Replaces a gateway's exit regions.
-pub(crate) async fn replace_exits(conn: &mut Conn, gateway: Id, exits: &[Id]) -> QueryResult<()> {
-    transaction!(conn, async |conn: &mut Conn| set_exits(conn, gateway, exits).await).await
-}
-
-async fn set_exits(conn: &mut Conn, gateway: Id, exits: &[Id]) -> QueryResult<()> {
+pub(super) async fn set_exits(conn: &mut Conn, gateway: Id, exits: &[Id]) -> QueryResult<()> {
     diesel::delete(gateway_exit_regions::table.filter(gateway_exit_regions::gateway_node_id.eq(gateway)))
         .execute(conn)
         .await?;
@@ -136,7 +155,7 @@ pub(crate) async fn create_device(conn: &mut Conn, row: &Device) -> Result<(), R
             .order(subscriptions::valid_until.desc())
             .load(conn)
             .await?;
-        let plan = found.into_iter().find(|(subscription, _)| subscription.is_valid(row.created_at));
+        let plan = found.into_iter().find(|(subscription, plan)| subscription.serves(plan, row.created_at));
         if let Some(max) = plan.and_then(|(_, plan)| plan.max_devices) {
             let count: i64 = devices::table
                 .filter(devices::user_id.eq(row.user_id).and(devices::status.eq("active")))
@@ -158,37 +177,58 @@ pub(crate) async fn get_session(conn: &mut Conn, id: Id) -> QueryResult<Session>
     sessions::table.find(id).select(Session::as_select()).first(conn).await
 }
 
-/// Ends a session for good and frees its place.
-pub(crate) async fn kill_session(conn: &mut Conn, id: Id, now: Time) -> QueryResult<Session> {
+/// Ends a session for good and frees its place; gives the event.
+pub(crate) async fn kill_session(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(Session, Option<i64>)> {
     transaction!(conn, async |conn: &mut Conn| {
         super::lock_sessions(conn, &[id]).await?;
-        let session = get_session(conn, id).await?;
-        if ![state::ENDED, state::KILLED].contains(&session.state.as_str()) {
-            if let Some(node) = session.outline_node_id
-                && state::LIVE.contains(&session.state.as_str())
-            {
-                diesel::update(outline_nodes::table.find(node))
-                    .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions - 1))
-                    .execute(conn)
-                    .await?;
-            }
-            let change = (sessions::state.eq(state::KILLED), sessions::ended_at.eq(now));
-            diesel::update(sessions::table.find(id)).set(change).execute(conn).await?;
-        }
-        get_session(conn, id).await
+        let told = if end_session(conn, id, now).await? {
+            let stop = Emit::stopped(EventKind::SessionStopped, id, SessionCode::SessionKilled);
+            Some(events::emit(conn, stop, now).await?)
+        } else {
+            None
+        };
+        Ok((get_session(conn, id).await?, told))
     })
     .await
 }
 
+/// Marks a locked session as killed and frees its place, unless it is over.
+pub(crate) async fn end_session(conn: &mut Conn, id: Id, now: Time) -> QueryResult<bool> {
+    let session = get_session(conn, id).await?;
+    if [state::ENDED, state::KILLED].contains(&session.state.as_str()) {
+        return Ok(false);
+    }
+    if let Some(node) = session.outline_node_id
+        && state::LIVE.contains(&session.state.as_str())
+    {
+        diesel::update(outline_nodes::table.find(node))
+            .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions - 1))
+            .execute(conn)
+            .await?;
+    }
+    let change = (sessions::state.eq(state::KILLED), sessions::ended_at.eq(now));
+    diesel::update(sessions::table.find(id)).set(change).execute(conn).await?;
+    Ok(true)
+}
+
+async fn tell(conn: &mut Conn, emit: Option<Emit>, now: Time) -> QueryResult<Option<i64>> {
+    match emit {
+        Some(emit) => events::emit(conn, emit, now).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// Deletes a row; sessions that belong to it leave tombstones.
-pub(crate) async fn delete(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> QueryResult<usize> {
+pub(crate) async fn delete(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> QueryResult<(usize, Option<i64>)> {
     transaction!(conn, async |conn: &mut Conn| {
         let of = sessions::table.select(sessions::id).into_boxed();
         let doomed: Vec<Id> = match what {
             Doomed::User => of.filter(sessions::user_id.eq(id)).load(conn).await?,
             Doomed::Device => of.filter(sessions::device_id.eq(id)).load(conn).await?,
             Doomed::Gateway => of.filter(sessions::gateway_node_id.eq(id)).load(conn).await?,
-            Doomed::Plan | Doomed::Subscription | Doomed::Region | Doomed::Node => Vec::new(),
+            Doomed::Plan | Doomed::Subscription | Doomed::Region | Doomed::Node | Doomed::Code | Doomed::Endpoint => {
+                Vec::new()
+            }
         };
         if !doomed.is_empty() {
             for chunk in doomed.chunks(DELETED_AT_ONCE) {
@@ -196,7 +236,13 @@ pub(crate) async fn delete(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> 
             }
             sweep::recount(conn).await?;
         }
-        match what {
+        let owner = match what {
+            Doomed::Subscription => {
+                Some(subscriptions::table.find(id).select(subscriptions::user_id).first(conn).await?)
+            }
+            _ => None,
+        };
+        let count = match what {
             Doomed::User => diesel::delete(users::table.find(id)).execute(conn).await,
             Doomed::Device => diesel::delete(devices::table.find(id)).execute(conn).await,
             Doomed::Plan => diesel::delete(plans::table.find(id)).execute(conn).await,
@@ -204,7 +250,19 @@ pub(crate) async fn delete(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> 
             Doomed::Region => diesel::delete(regions::table.find(id)).execute(conn).await,
             Doomed::Node => diesel::delete(outline_nodes::table.find(id)).execute(conn).await,
             Doomed::Gateway => diesel::delete(gateway_nodes::table.find(id)).execute(conn).await,
-        }
+            Doomed::Code => diesel::delete(activation_codes::table.find(id)).execute(conn).await,
+            Doomed::Endpoint => diesel::delete(gateway_endpoints::table.find(id)).execute(conn).await,
+        }?;
+        let emit = match what {
+            _ if count == 0 => None,
+            Doomed::User => Some(Emit::stopped(EventKind::UserStopped, id, SessionCode::UserBanned)),
+            Doomed::Device => Some(Emit::stopped(EventKind::DeviceStopped, id, SessionCode::DeviceBanned)),
+            Doomed::Subscription => owner.map(|user| Emit::changed(EventKind::UserChanged, user)),
+            Doomed::Node | Doomed::Region => Some(Emit::changed(EventKind::NodesChanged, id)),
+            Doomed::Gateway => Some(Emit::changed(EventKind::GatewayChanged, id)),
+            Doomed::Plan | Doomed::Code | Doomed::Endpoint => None,
+        };
+        Ok((count, tell(conn, emit, now).await?))
     })
     .await
 }

@@ -1,26 +1,41 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, lock_nodes, lock_sessions, lock_user, relax_durability};
-use crate::control::admission::{Admission, Facts, Grant, Refusal, Wish, choose};
+use super::{Conn, admin, events, lock_nodes, lock_sessions, lock_user, relax_durability};
+use crate::api::EventKind;
+use crate::control::admission::{Admission, Facts, Grant, Live, Refusal, Wish, choose};
 use crate::control::db::schema::{
-    devices, gateway_exit_regions, gateway_nodes, outline_nodes, plans, regions, sessions, subscriptions,
+    devices, gateway_exit_regions, gateway_nodes, outline_nodes, plan_regions, plans, regions, sessions, subscriptions,
     usage_periods, users,
 };
 use crate::control::db::types::{Id, Time};
+use crate::control::events::Emit;
+use crate::control::lease::Balance;
 use crate::control::models::{
     Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Subscription, User, state,
 };
 use crate::frame::SessionCode;
 
-/// The gateway whose token hashes to `hash`.
+/// The gateway whose token hashes to `hash`; the first use of a new token ends the old one.
 pub(crate) async fn gateway(conn: &mut Conn, hash: &str) -> QueryResult<Option<Gateway>> {
-    gateway_nodes::table
-        .filter(gateway_nodes::token_hash.eq(hash))
+    let found: Option<Gateway> = gateway_nodes::table
+        .filter(gateway_nodes::token_hash.eq(hash).or(gateway_nodes::old_token_hash.eq(hash)))
+        .filter(gateway_nodes::revoked.eq(false))
         .select(Gateway::as_select())
         .first(conn)
         .await
-        .optional()
+        .optional()?;
+    if let Some(gateway) = &found
+        && gateway.token_hash == hash
+        && gateway.old_token_hash.is_some()
+    {
+        let still = gateway_nodes::id.eq(gateway.id).and(gateway_nodes::token_hash.eq(hash));
+        diesel::update(gateway_nodes::table.filter(still))
+            .set(gateway_nodes::old_token_hash.eq(None::<String>))
+            .execute(conn)
+            .await?;
+    }
+    Ok(found)
 }
 
 /// The regions a gateway may use: those listed for it, else its own.
@@ -46,13 +61,26 @@ pub(crate) async fn admit(conn: &mut Conn, wish: Wish) -> Result<Admission, Refu
         }
         let facts = facts(conn, &wish).await?;
         let grant = facts.judge(&wish)?;
-        let region = region(conn, &wish).await?;
-        let assigned = match wish.session {
-            Some(session) => Some(reserve(conn, &wish, &grant, session, region).await?),
-            None => None,
+        let region = region(conn, &wish, &grant.plan).await?;
+        let Some(session) = wish.session else {
+            seen(conn, &wish).await?;
+            return Ok(Admission { grant, assigned: None, allowed: None, told: None });
         };
+        let mut locked = grant.replaces.clone();
+        locked.push(session);
+        locked.sort_unstable();
+        lock_sessions(conn, &locked).await?;
+        for replaced in &grant.replaces {
+            admin::end_session(conn, *replaced, wish.now).await?;
+        }
+        let (assigned, allowed) = reserve(conn, &wish, &grant, session, region).await?;
         seen(conn, &wish).await?;
-        Ok(Admission { grant, assigned })
+        let mut told = None;
+        for replaced in &grant.replaces {
+            let stop = Emit::stopped(EventKind::SessionStopped, *replaced, SessionCode::SessionKilled);
+            told = Some(events::emit(conn, stop, wish.now).await?);
+        }
+        Ok(Admission { grant, assigned: Some(assigned), allowed, told })
     })
     .await
 }
@@ -69,8 +97,10 @@ async fn facts(conn: &mut Conn, wish: &Wish) -> QueryResult<Facts> {
     let subscription = subscription(conn, user.id, wish.now).await?;
     let mut facts = Facts { subscription, ..Facts::default() };
     if let Some((subscription, plan)) = &facts.subscription {
-        let start = plan.period_start(subscription, wish.now);
-        facts.used = used(conn, subscription.id, start).await?;
+        if plan.traffic_limit_gb.is_some() {
+            let start = plan.period(subscription, wish.now, &wish.rules.calendar).start;
+            (facts.used, facts.bonus) = used(conn, subscription.id, start).await?;
+        }
         if plan.max_devices.is_some() {
             let older = devices::created_at
                 .lt(device.created_at)
@@ -82,21 +112,36 @@ async fn facts(conn: &mut Conn, wish: &Wish) -> QueryResult<Facts> {
                 .await?;
         }
         if plan.max_sessions.is_some() {
-            let mut live = sessions::table
-                .filter(sessions::device_id.eq(device.id))
-                .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.gt(wish.now)))
-                .into_boxed();
-            if let Some(session) = wish.session {
-                live = live.filter(sessions::id.ne(session));
-            }
-            facts.live_sessions = live.count().get_result(conn).await?;
+            facts.live_sessions = live_sessions(conn, wish).await?;
         }
     }
     facts.device = Some((device, user));
     Ok(facts)
 }
 
-/// The subscription that is valid and ends last, else the one that ended last.
+async fn live_sessions(conn: &mut Conn, wish: &Wish) -> QueryResult<Vec<Live>> {
+    let mut live = sessions::table
+        .inner_join(gateway_nodes::table.on(gateway_nodes::id.eq(sessions::gateway_node_id)))
+        .filter(sessions::device_id.eq(wish.device))
+        .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.gt(wish.now)))
+        .into_boxed();
+    if let Some(session) = wish.session {
+        live = live.filter(sessions::id.ne(session));
+    }
+    let rows: Vec<(Id, bool, bool, String)> = live
+        .select((sessions::id, sessions::silent, gateway_nodes::draining, gateway_nodes::status))
+        .order(sessions::started_at)
+        .load(conn)
+        .await?;
+    let fading = |silent, draining, status: &str| silent || draining || status == "offline";
+    let live = rows.into_iter().map(|(session, silent, draining, status)| {
+        let fading = fading(silent, draining, &status);
+        Live { session, fading }
+    });
+    Ok(live.collect())
+}
+
+/// The subscription that serves and ends last, else the one that ended last.
 pub(crate) async fn subscription(conn: &mut Conn, user: Id, now: Time) -> QueryResult<Option<(Subscription, Plan)>> {
     let mut all: Vec<(Subscription, Plan)> = subscriptions::table
         .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
@@ -106,18 +151,50 @@ pub(crate) async fn subscription(conn: &mut Conn, user: Id, now: Time) -> QueryR
         .limit(20)
         .load(conn)
         .await?;
-    let at = all.iter().position(|(subscription, _)| subscription.is_valid(now)).unwrap_or(0);
+    let at = all.iter().position(|(subscription, plan)| subscription.serves(plan, now)).unwrap_or(0);
     Ok(if all.is_empty() { None } else { Some(all.swap_remove(at)) })
 }
 
-async fn used(conn: &mut Conn, subscription: Id, period_start: Time) -> QueryResult<u64> {
-    let used: Option<(i64, i64)> = usage_periods::table
+/// Bytes charged and bytes bought in a period.
+async fn used(conn: &mut Conn, subscription: Id, period_start: Time) -> QueryResult<(u64, u64)> {
+    let used: Option<(i64, i64, i64)> = usage_periods::table
         .find((subscription, period_start))
-        .select((usage_periods::bytes_up, usage_periods::bytes_down))
+        .select((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes))
         .first(conn)
         .await
         .optional()?;
-    Ok(used.map_or(0, |(up, down)| up.unsigned_abs().saturating_add(down.unsigned_abs())))
+    let (up, down, bonus) = used.unwrap_or_default();
+    Ok((up.unsigned_abs().saturating_add(down.unsigned_abs()), bonus.unsigned_abs()))
+}
+
+/// Lends a new session its first bytes, under the lock of the period's row.
+async fn lend(conn: &mut Conn, wish: &Wish, grant: &Grant, period: Time) -> QueryResult<Option<u64>> {
+    let Some(limit) = grant.limit else { return Ok(None) };
+    let subscription = grant.subscription.id;
+    let (up, down): (i64, i64) = diesel::insert_into(usage_periods::table)
+        .values((
+            usage_periods::subscription_id.eq(subscription),
+            usage_periods::period_start.eq(period),
+            usage_periods::bytes_up.eq(0),
+            usage_periods::bytes_down.eq(0),
+            usage_periods::bonus_bytes.eq(0),
+        ))
+        .on_conflict((usage_periods::subscription_id, usage_periods::period_start))
+        .do_update()
+        .set(usage_periods::bytes_up.eq(usage_periods::bytes_up))
+        .returning((usage_periods::bytes_up, usage_periods::bytes_down))
+        .get_result(conn)
+        .await?;
+    let held: Vec<(i64, i64, i64)> = sessions::table
+        .filter(sessions::subscription_id.eq(subscription).and(sessions::lease_period.eq(period)))
+        .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.gt(wish.now)))
+        .select((sessions::lease_bytes, sessions::bytes_up, sessions::bytes_down))
+        .load(conn)
+        .await?;
+    let unused = |(lease, up, down): (i64, i64, i64)| lease.saturating_sub(up.saturating_add(down)).max(0);
+    let lent = held.into_iter().map(unused).fold(0, i64::saturating_add).unsigned_abs();
+    let used = up.saturating_add(down).unsigned_abs();
+    Ok(Some(Balance { limit, used, lent }.lend(0, &wish.rules)))
 }
 
 async fn seen(conn: &mut Conn, wish: &Wish) -> QueryResult<()> {
@@ -132,10 +209,18 @@ async fn seen(conn: &mut Conn, wish: &Wish) -> QueryResult<()> {
     Ok(())
 }
 
-async fn region(conn: &mut Conn, wish: &Wish) -> Result<Id, Refusal> {
+/// The wished region, if the gateway may use it and the plan allows it.
+async fn region(conn: &mut Conn, wish: &Wish, plan: &Plan) -> Result<Id, Refusal> {
     let regions = exit_regions(conn, &wish.gateway).await?;
-    let region = regions.into_iter().find(|region| region.code == wish.region);
-    region.map(|region| region.id).ok_or(Refusal::Code(SessionCode::UnknownRegion))
+    let region = regions.into_iter().find(|region| region.code == wish.region).map(|region| region.id);
+    let allowed: Vec<Id> = plan_regions::table
+        .filter(plan_regions::plan_id.eq(plan.id))
+        .select(plan_regions::region_id)
+        .load(conn)
+        .await?;
+    region
+        .filter(|region| allowed.is_empty() || allowed.contains(region))
+        .ok_or(Refusal::Code(SessionCode::UnknownRegion))
 }
 
 async fn reserve(
@@ -144,8 +229,7 @@ async fn reserve(
     grant: &Grant,
     session: Id,
     region: Id,
-) -> Result<(OutlineNode, Vec<Id>), Refusal> {
-    lock_sessions(conn, &[session]).await?;
+) -> Result<((OutlineNode, Vec<Id>), Option<u64>), Refusal> {
     let held: Option<Session> =
         sessions::table.find(session).select(Session::as_select()).first(conn).await.optional()?;
     if let Some(held) = &held {
@@ -190,10 +274,10 @@ async fn reserve(
     }
     let Some(node) = chosen else { return Err(Refusal::Code(SessionCode::NoNodeAvailable)) };
     let alternates = order.iter().map(|other| other.id).filter(|id| *id != node.id).collect();
-    let expires_at = wish.now.after(wish.reservation_ttl);
+    let expires_at = wish.now.after(wish.rules.reservation_ttl);
     if let Some(held) = held {
         let is_live = state::LIVE.contains(&held.state.as_str());
-        let state = if is_live { held.state } else { state::RESERVED.to_owned() };
+        let state = if is_live { held.state.clone() } else { state::RESERVED.to_owned() };
         let change = (
             sessions::outline_node_id.eq(node.id),
             sessions::state.eq(state),
@@ -201,7 +285,10 @@ async fn reserve(
             sessions::expires_at.eq(held.expires_at.max(expires_at)),
         );
         diesel::update(sessions::table.find(session)).set(change).execute(conn).await?;
+        Ok(((node, alternates), grant.limit.map(|_| held.lease_bytes.unsigned_abs())))
     } else {
+        let period = grant.plan.period(&grant.subscription, wish.now, &wish.rules.calendar).start;
+        let lent = lend(conn, wish, grant, period).await?;
         let row = NewSession {
             id: session,
             user_id: grant.user.id,
@@ -214,8 +301,11 @@ async fn reserve(
             expires_at,
             bytes_up: 0,
             bytes_down: 0,
+            lease_bytes: i64::try_from(lent.unwrap_or(0)).unwrap_or(i64::MAX),
+            lease_period: Some(period),
+            silent: false,
         };
         diesel::insert_into(sessions::table).values(row).execute(conn).await?;
+        Ok(((node, alternates), lent))
     }
-    Ok((node, alternates))
 }

@@ -2,6 +2,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, admission};
+use crate::config::Pool;
 use crate::control::db::schema::{gateway_exit_regions, gateway_nodes, node_health, outline_nodes, regions};
 use crate::control::db::types::{Id, Time};
 use crate::control::models::{Gateway, NodeView, OutlineNode};
@@ -33,55 +34,116 @@ pub(crate) async fn gateway_alive(
         .await
 }
 
-/// Takes a gateway's view of a node and forms the pool's opinion: unhealthy needs half of the region's live gateways.
-/// `None` if the gateway has no business with the node; else the node's health.
+/// Notes the version of a gateway that is not served.
+pub(crate) async fn gateway_outdated(conn: &mut Conn, gateway: Id, version: &str) -> QueryResult<()> {
+    diesel::update(gateway_nodes::table.find(gateway))
+        .set(gateway_nodes::version.eq(version))
+        .execute(conn)
+        .await
+        .map(|_| ())
+}
+
+/// Takes a gateway's probe of a node and forms the pool's opinion: unhealthy needs the settled views of half of the
+/// region's live gateways, healthy needs one good one. `None` if the gateway has no business with the node; else the
+/// node's health.
 pub(crate) async fn node_seen(
     conn: &mut Conn,
     gateway: &Gateway,
     view: NodeView,
+    pool: &Pool,
     since: Time,
 ) -> QueryResult<Option<String>> {
-    let exits = admission::exit_regions(conn, gateway).await?;
+    let exits: Vec<Id> = admission::exit_regions(conn, gateway).await?.into_iter().map(|region| region.id).collect();
     transaction!(conn, async |conn: &mut Conn| {
-        let node: Option<Id> = outline_nodes::table
-            .find(view.outline_node_id)
-            .select(outline_nodes::region_id)
-            .first(conn)
-            .await
-            .optional()?;
-        let Some(region) = node.filter(|region| exits.iter().any(|exit| exit.id == *region)) else {
+        let touched = outline_nodes::table
+            .filter(outline_nodes::id.eq(view.outline_node_id))
+            .filter(outline_nodes::region_id.eq_any(&exits));
+        let touched =
+            diesel::update(touched).set(outline_nodes::last_heartbeat_at.eq(view.checked_at)).execute(conn).await?;
+        if touched == 0 {
             return Ok(None);
-        };
-        diesel::insert_into(node_health::table)
-            .values(view)
-            .on_conflict((node_health::outline_node_id, node_health::gateway_node_id))
-            .do_update()
-            .set(view)
-            .execute(conn)
+        }
+        settle(conn, &view, pool, since).await?;
+        let (region, health): (Id, String) = outline_nodes::table
+            .find(view.outline_node_id)
+            .select((outline_nodes::region_id, outline_nodes::health_status))
+            .first(conn)
             .await?;
-        let against: i64 = node_health::table
-            .inner_join(gateway_nodes::table.on(gateway_nodes::id.eq(node_health::gateway_node_id)))
-            .filter(node_health::outline_node_id.eq(view.outline_node_id))
-            .filter(node_health::healthy.eq(false).and(node_health::checked_at.ge(since)))
-            .filter(gateway_nodes::status.eq("online"))
-            .count()
-            .get_result(conn)
-            .await?;
-        let listed = gateway_exit_regions::table.select(gateway_exit_regions::gateway_node_id);
-        let by_list = listed.filter(gateway_exit_regions::region_id.eq(region));
-        let at_home = gateway_nodes::region_id.eq(region).and(gateway_nodes::id.ne_all(listed));
-        let live: i64 = gateway_nodes::table
-            .filter(gateway_nodes::status.eq("online"))
-            .filter(at_home.or(gateway_nodes::id.eq_any(by_list)))
-            .count()
-            .get_result(conn)
-            .await?;
-        let health = if against > 0 && against * 2 >= live { "unhealthy" } else { "healthy" };
+        let opinion = opinion(conn, view.outline_node_id, region, since).await?;
+        let Some(opinion) = opinion.filter(|opinion| *opinion != health) else { return Ok(Some(health)) };
         diesel::update(outline_nodes::table.find(view.outline_node_id))
-            .set((outline_nodes::health_status.eq(health), outline_nodes::last_heartbeat_at.eq(view.checked_at)))
+            .set(outline_nodes::health_status.eq(opinion))
             .execute(conn)
             .await?;
-        Ok(Some(health.to_owned()))
+        Ok(Some(opinion.to_owned()))
     })
     .await
+}
+
+/// Keeps a view; what counts of it turns after some probes in a row, and at once if there was none lately.
+async fn settle(conn: &mut Conn, view: &NodeView, pool: &Pool, since: Time) -> QueryResult<()> {
+    let before: Option<NodeView> = node_health::table
+        .find((view.outline_node_id, view.gateway_node_id))
+        .select(NodeView::as_select())
+        .first(conn)
+        .await
+        .optional()?;
+    let mut view = view.clone();
+    (view.settled, view.streak) = match before.filter(|before| before.checked_at >= since) {
+        Some(before) => {
+            let streak = if before.healthy == view.healthy { before.streak.saturating_add(1) } else { 1 };
+            let enough = if view.healthy { pool.recover_after } else { pool.fail_after };
+            (if streak >= enough { view.healthy } else { before.settled }, streak)
+        }
+        None => (view.healthy, 1),
+    };
+    diesel::insert_into(node_health::table)
+        .values(&view)
+        .on_conflict((node_health::outline_node_id, node_health::gateway_node_id))
+        .do_update()
+        .set(&view)
+        .execute(conn)
+        .await
+        .map(|_| ())
+}
+
+/// What the gateways that saw a node lately hold of it; `None` if that decides nothing.
+async fn opinion(conn: &mut Conn, node: Id, region: Id, since: Time) -> QueryResult<Option<&'static str>> {
+    let views: Vec<(bool, String)> = node_health::table
+        .inner_join(gateway_nodes::table.on(gateway_nodes::id.eq(node_health::gateway_node_id)))
+        .filter(node_health::outline_node_id.eq(node))
+        .filter(node_health::checked_at.ge(since))
+        .select((node_health::settled, gateway_nodes::status))
+        .load(conn)
+        .await?;
+    let against = views.iter().filter(|(good, status)| !*good && status.as_str() == "online").count();
+    let live = statuses(conn, region).await?.iter().filter(|status| status.as_str() == "online").count();
+    if against > 0 && against * 2 >= live {
+        return Ok(Some("unhealthy"));
+    }
+    Ok(views.iter().any(|(good, _)| *good).then_some("healthy"))
+}
+
+/// The states of the gateways that may use a region.
+pub(crate) async fn statuses(conn: &mut Conn, region: Id) -> QueryResult<Vec<String>> {
+    let listed = gateway_exit_regions::table.select(gateway_exit_regions::gateway_node_id);
+    let by_list = listed.filter(gateway_exit_regions::region_id.eq(region));
+    let at_home = gateway_nodes::region_id.eq(region).and(gateway_nodes::id.ne_all(listed));
+    gateway_nodes::table
+        .filter(gateway_nodes::revoked.eq(false))
+        .filter(at_home.or(gateway_nodes::id.eq_any(by_list)))
+        .select(gateway_nodes::status)
+        .load(conn)
+        .await
+}
+
+/// What each gateway holds of a node, with the gateways' names.
+pub(crate) async fn views(conn: &mut Conn, node: Id) -> QueryResult<Vec<(NodeView, String)>> {
+    node_health::table
+        .inner_join(gateway_nodes::table.on(gateway_nodes::id.eq(node_health::gateway_node_id)))
+        .filter(node_health::outline_node_id.eq(node))
+        .select((NodeView::as_select(), gateway_nodes::name))
+        .order(gateway_nodes::name)
+        .load(conn)
+        .await
 }

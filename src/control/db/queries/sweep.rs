@@ -2,7 +2,7 @@ use diesel::prelude::*;
 use diesel::sql_types::Integer;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, lock_nodes, lock_sessions};
+use super::{Conn, enrolment, events, lock_nodes, lock_sessions};
 use crate::control::db::schema::{gateway_nodes, outline_nodes, session_tombstones, sessions};
 use crate::control::db::types::{Id, SqlTime, Time};
 use crate::control::models::{Cutoffs, Swept, state};
@@ -28,6 +28,8 @@ pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swep
         .execute(conn)
         .await?;
         recount(conn).await?;
+        enrolment::forget(conn, cutoffs.now, cutoffs.tombstones).await?;
+        events::forget(conn, cutoffs.events).await?;
         let deleted = bury(conn, cutoffs).await?;
         Ok(Swept { expired, reaped, gateways, nodes, deleted })
     })

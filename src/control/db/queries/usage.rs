@@ -1,12 +1,12 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Integer, Nullable, Text};
+use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Text};
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, admission, lock_nodes, lock_sessions};
-use crate::control::accounting::{Batch, Charged, Ledger, Outcome, Owner};
+use crate::control::accounting::{Batch, Charged, Ledger, Outcome, Owner, Spent};
 use crate::control::db::schema::{devices, plans, session_tombstones, sessions, subscriptions, usage_periods, users};
 use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
 use crate::control::models::{NewSession, Plan, Session, Subscription, state};
@@ -28,11 +28,16 @@ pub(crate) async fn report(conn: &mut Conn, batch: &Batch) -> QueryResult<Vec<Ou
         renew(conn, batch, &mut known, &mut plans).await?;
         let mut ledger = Ledger::new(batch, known, owners, plans, buried);
         ledger.charge();
-        write_sessions(conn, batch, &ledger.charged).await?;
-        write_periods(conn, &ledger.periods).await?;
         write_nodes(conn, &ledger.nodes).await?;
-        ledger.used = used(conn, &ledger.accounts()).await?;
-        Ok(ledger.outcomes())
+        let accounts = ledger.accounts();
+        for account in &accounts {
+            ledger.periods.entry(*account).or_default();
+        }
+        write_periods(conn, &ledger.periods).await?;
+        let spent = spent(conn, &accounts, &ids, batch.now).await?;
+        let outcomes = ledger.settle(&spent);
+        write_sessions(conn, batch, &ledger.charged).await?;
+        Ok(outcomes)
     })
     .await
 }
@@ -77,6 +82,9 @@ async fn adopt(conn: &mut Conn, batch: &Batch, strangers: &[(Id, Id, Time)]) -> 
             expires_at: batch.now,
             bytes_up: 0,
             bytes_down: 0,
+            lease_bytes: 0,
+            lease_period: None,
+            silent: false,
         };
         diesel::insert_into(sessions::table).values(row).execute(conn).await?;
         adopted.push(*session);
@@ -125,13 +133,15 @@ async fn renew(
     let mut lapsed: BTreeMap<Id, Vec<Id>> = BTreeMap::new();
     for session in known.values().filter(|session| batch.goes_on(session)) {
         let paid = session.subscription_id.and_then(|id| plans.get(&id));
-        if !paid.is_some_and(|(subscription, _)| subscription.is_valid(now)) {
+        if !paid.is_some_and(|(subscription, plan)| subscription.serves(plan, now)) {
             lapsed.entry(session.user_id).or_default().push(session.id);
         }
     }
     for (user, ids) in lapsed {
         let found = admission::subscription(conn, user, now).await?;
-        let Some((subscription, plan)) = found.filter(|(subscription, _)| subscription.is_valid(now)) else { continue };
+        let Some((subscription, plan)) = found.filter(|(subscription, plan)| subscription.serves(plan, now)) else {
+            continue;
+        };
         diesel::update(sessions::table.filter(sessions::id.eq_any(&ids)))
             .set(sessions::subscription_id.eq(subscription.id))
             .execute(conn)
@@ -139,6 +149,8 @@ async fn renew(
         for id in ids {
             if let Some(session) = known.get_mut(&id) {
                 session.subscription_id = Some(subscription.id);
+                session.lease_period = None;
+                session.lease_bytes = 0;
             }
         }
         plans.insert(subscription.id, (subscription, plan));
@@ -147,7 +159,7 @@ async fn renew(
 }
 
 /// `(…), (…)` with `columns` numbered places a row.
-fn places(rows: usize, columns: usize) -> String {
+pub(super) fn places(rows: usize, columns: usize) -> String {
     let mut text = String::new();
     for row in 0..rows {
         text.push_str(if row == 0 { "(" } else { ", (" });
@@ -167,9 +179,10 @@ async fn write_sessions(conn: &mut Conn, batch: &Batch, charged: &[Charged]) -> 
     }
     let sql = format!(
         "UPDATE sessions SET last_report_at = v.column6, expires_at = v.column7, bytes_up = v.column2, \
-         bytes_down = v.column3, state = v.column4, ended_at = v.column5 \
+         bytes_down = v.column3, state = v.column4, ended_at = v.column5, lease_bytes = v.column8, \
+         lease_period = v.column9, silent = v.column10 \
          FROM (VALUES {}) AS v WHERE sessions.id = v.column1",
-        places(charged.len(), 7),
+        places(charged.len(), 10),
     );
     let mut query = diesel::sql_query(sql).into_boxed();
     for row in charged {
@@ -180,7 +193,10 @@ async fn write_sessions(conn: &mut Conn, batch: &Batch, charged: &[Charged]) -> 
             .bind::<Text, _>(row.state)
             .bind::<Nullable<SqlTime>, _>(row.ended_at)
             .bind::<SqlTime, _>(batch.now)
-            .bind::<SqlTime, _>(batch.expires_at);
+            .bind::<SqlTime, _>(batch.expires_at)
+            .bind::<BigInt, _>(row.lease_bytes)
+            .bind::<Nullable<SqlTime>, _>(row.lease_period)
+            .bind::<Bool, _>(row.silent);
     }
     query.execute(conn).await?;
     Ok(())
@@ -229,22 +245,56 @@ async fn write_nodes(conn: &mut Conn, nodes: &BTreeMap<Id, i32>) -> QueryResult<
     Ok(())
 }
 
-async fn used(conn: &mut Conn, accounts: &[(Id, Time)]) -> QueryResult<HashMap<(Id, Time), u64>> {
+/// What each account has used and lent to sessions beyond the batch. Its rows were written before, so they are locked.
+async fn spent(
+    conn: &mut Conn,
+    accounts: &[(Id, Time)],
+    batch: &[Id],
+    now: Time,
+) -> QueryResult<HashMap<(Id, Time), Spent>> {
     if accounts.is_empty() {
         return Ok(HashMap::new());
     }
     let ids: Vec<Id> = accounts.iter().map(|(subscription, _)| *subscription).collect();
-    let starts: Vec<Time> = accounts.iter().map(|(_, start)| *start).collect();
-    let rows: Vec<(Id, Time, i64, i64)> = usage_periods::table
-        .filter(usage_periods::subscription_id.eq_any(ids).and(usage_periods::period_start.eq_any(starts)))
+    let starts: Vec<Time> = accounts.iter().map(|(_, start)| *start).collect::<BTreeSet<_>>().into_iter().collect();
+    let rows: Vec<(Id, Time, i64, i64, i64)> = usage_periods::table
+        .filter(usage_periods::subscription_id.eq_any(&ids).and(usage_periods::period_start.eq_any(starts)))
         .select((
             usage_periods::subscription_id,
             usage_periods::period_start,
             usage_periods::bytes_up,
             usage_periods::bytes_down,
+            usage_periods::bonus_bytes,
         ))
         .load(conn)
         .await?;
     let total = |up: i64, down: i64| up.unsigned_abs().saturating_add(down.unsigned_abs());
-    Ok(rows.into_iter().map(|(id, start, up, down)| ((id, start), total(up, down))).collect())
+    let mut spent: HashMap<(Id, Time), Spent> = rows
+        .into_iter()
+        .map(|(id, start, up, down, bonus)| {
+            ((id, start), Spent { used: total(up, down), bonus: bonus.unsigned_abs(), lent: 0 })
+        })
+        .collect();
+    let lent: Vec<(Id, Option<Id>, Option<Time>, i64, i64, i64)> = sessions::table
+        .filter(sessions::subscription_id.eq_any(ids.iter().copied().map(Some)))
+        .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.gt(now)))
+        .select((
+            sessions::id,
+            sessions::subscription_id,
+            sessions::lease_period,
+            sessions::lease_bytes,
+            sessions::bytes_up,
+            sessions::bytes_down,
+        ))
+        .load(conn)
+        .await?;
+    for (session, subscription, period, lease, up, down) in lent {
+        let account = subscription.zip(period).and_then(|account| spent.get_mut(&account));
+        if let Some(account) = account
+            && batch.binary_search(&session).is_err()
+        {
+            account.lent = account.lent.saturating_add(lease.unsigned_abs().saturating_sub(total(up, down)));
+        }
+    }
+    Ok(spent)
 }

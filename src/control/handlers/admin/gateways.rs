@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Path, Query, State as Shared};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Created, Listed, Paged, created_with, listed, region, text};
+use super::{Created, Listed, Paged, created_with, delivered, listed, region, text};
 use crate::control::State;
 use crate::control::db::types::{Id, Time};
 use crate::control::db::{DbConn, on};
@@ -40,6 +41,13 @@ pub(super) struct GatewayPatch {
     draining: Option<bool>,
     #[serde(default, deserialize_with = "lenient::list")]
     exit_regions: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Renewal {
+    #[serde(default, deserialize_with = "lenient::value")]
+    now: Option<bool>,
 }
 
 async fn exits(conn: &mut DbConn, codes: Option<&[String]>) -> Result<Vec<Id>, ApiError> {
@@ -79,14 +87,22 @@ pub(super) async fn get(
     Ok(Json(view(&mut conn, &row).await?))
 }
 
-pub(super) async fn create(
-    _: FromAdmin,
-    Shared(state): Shared<Arc<State>>,
-    Body(new): Body<NewGateway>,
-) -> Result<Created, ApiError> {
+fn secret() -> Result<(String, String), ApiError> {
+    let token = fresh_token().map_err(ApiError::internal)?;
+    let hash = sha256_hex(token.as_bytes());
+    Ok((token, hash))
+}
+
+/// Makes a gateway with a token, or with an invitation in its place; both are given by their hashes.
+async fn insert(
+    state: &State,
+    new: NewGateway,
+    token_hash: String,
+    invitation: Option<String>,
+) -> Result<Value, ApiError> {
     text("name", Some(&new.name))?;
     let mut conn = state.db.get().await?;
-    let token = fresh_token().map_err(ApiError::internal)?;
+    let now = Time::now();
     let row = Gateway {
         id: Id::fresh(),
         region_id: region(&mut conn, "region", &new.region).await?,
@@ -95,17 +111,57 @@ pub(super) async fn create(
         internal_ip: new.internal_ip,
         status: "unknown".into(),
         draining: false,
-        token_hash: sha256_hex(token.as_bytes()),
+        token_hash,
+        old_token_hash: None,
+        enrol_until: invitation.is_some().then(|| now.after(state.pool.gateway_code_ttl)),
+        enrol_hash: invitation,
+        revoked: false,
+        acked_seq: 0,
         version: String::new(),
         sessions: 0,
         streams: 0,
         last_heartbeat_at: None,
-        created_at: Time::now(),
+        created_at: now,
     };
     let exits = exits(&mut conn, new.exit_regions.as_deref()).await?;
     on!(&mut conn, admin::create_gateway(&row, &exits))?;
-    let exits = on!(&mut conn, admin::exit_codes(row.id))?;
-    created_with(&row, json!({ "exit_regions": exits, "token": token }))
+    view(&mut conn, &row).await
+}
+
+pub(super) async fn create(
+    _: FromAdmin,
+    Shared(state): Shared<Arc<State>>,
+    Body(new): Body<NewGateway>,
+) -> Result<Created, ApiError> {
+    let (token, hash) = secret()?;
+    let row = insert(&state, new, hash, None).await?;
+    created_with(&row, json!({ "token": token }))
+}
+
+/// Makes a gateway that has no token yet, and a one-time token that it trades for one.
+pub(super) async fn invite(
+    _: FromAdmin,
+    Shared(state): Shared<Arc<State>>,
+    Body(new): Body<NewGateway>,
+) -> Result<Created, ApiError> {
+    let (_, nobodys) = secret()?;
+    let (enrol_token, hash) = secret()?;
+    let row = insert(&state, new, nobodys, Some(hash)).await?;
+    created_with(&row, json!({ "enrol_token": enrol_token }))
+}
+
+/// Another one-time token of a gateway; its token stays good until that is traded.
+pub(super) async fn invite_again(
+    _: FromAdmin,
+    Shared(state): Shared<Arc<State>>,
+    Path(id): Path<Uuid>,
+) -> Result<Created, ApiError> {
+    let (enrol_token, hash) = secret()?;
+    let until = Time::now().after(state.pool.gateway_code_ttl);
+    let change =
+        GatewayChange { enrol_hash: Some(Some(hash)), enrol_until: Some(Some(until)), ..GatewayChange::default() };
+    let row = on!(&mut state.db.get().await?, admin::gateway::update(Id(id), &change))?;
+    created_with(&row, json!({ "enrol_token": enrol_token }))
 }
 
 pub(super) async fn update(
@@ -125,26 +181,44 @@ pub(super) async fn update(
         public_ip: patch.public_ip,
         internal_ip: patch.internal_ip,
         draining: patch.draining,
-        token_hash: None,
+        ..GatewayChange::default()
     };
     let exits = match &patch.exit_regions {
         Some(codes) => Some(exits(&mut conn, Some(codes)).await?),
         None => None,
     };
-    let row = on!(&mut conn, admin::gateway::update(Id(id), &change))?;
-    if let Some(exits) = exits {
-        on!(&mut conn, admin::replace_exits(row.id, &exits))?;
-    }
-    Ok(Json(view(&mut conn, &row).await?))
+    let (row, told) = on!(&mut conn, nodes::change_gateway(Id(id), &change, exits.as_deref(), Time::now()))?;
+    let view = view(&mut conn, &row).await?;
+    drop(conn);
+    delivered(&state, &view, told).await
 }
 
+/// Another token; the one in use stays good until the new one is used, or ends now.
 pub(super) async fn rotate_token(
     _: FromAdmin,
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
+    body: Bytes,
 ) -> Result<Created, ApiError> {
-    let token = fresh_token().map_err(ApiError::internal)?;
-    let change = GatewayChange { token_hash: Some(sha256_hex(token.as_bytes())), ..GatewayChange::default() };
-    let row = on!(&mut state.db.get().await?, admin::gateway::update(Id(id), &change))?;
+    let renewal: Renewal = if body.is_empty() {
+        Renewal::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", "INVALID", error.to_string()))?
+    };
+    let (token, hash) = secret()?;
+    let end = renewal.now.unwrap_or(false);
+    let renewed = on!(&mut state.db.get().await?, nodes::renew_token(Id(id), &hash, end))?;
+    let row =
+        renewed.ok_or_else(|| ApiError::conflict("REVOKED", "the gateway is revoked; invite it to let it back"))?;
     created_with(&row, json!({ "token": token }))
+}
+
+/// Refuses a gateway from now on, until it is invited again.
+pub(super) async fn revoke(
+    _: FromAdmin,
+    Shared(state): Shared<Arc<State>>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<Value>, ApiError> {
+    let (row, told) = on!(&mut state.db.get().await?, nodes::revoke(Id(id), Time::now()))?;
+    delivered(&state, &row, Some(told)).await
 }

@@ -1,75 +1,55 @@
+mod health;
+mod import;
+mod password;
+
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
-use serde::Deserialize;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Created, Listed, Paged, created, listed, one_of, region, text};
+use super::{Created, Listed, Paged, delivered, listed, one_of, region, text};
 use crate::control::State;
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
 use crate::control::extract::{Body, FromAdmin};
 use crate::control::lenient;
-use crate::control::models::{NodeChange, OutlineNode, Region, RegionChange};
+use crate::control::models::{NodeChange, OutlineNode};
 use crate::shadowsocks::NodeKey;
+
+pub(super) use health::health;
+pub(super) use import::import;
+pub(super) use password::password;
 
 const STATES: [&str; 3] = ["active", "draining", "maintenance"];
 const DEFAULT_MAX_SESSIONS: i32 = 1000;
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewRegion {
-    code: String,
-    name: Option<String>,
+/// A node with what follows from its columns.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    row: OutlineNode,
+    /// The state, or `offline` if it is active and not reachable.
+    status: String,
+    /// Of a draining node.
+    sessions_left: Option<i32>,
+    keeps_old_password: bool,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RegionPatch {
-    code: Option<String>,
-    name: Option<String>,
-}
-
-pub(super) async fn list_regions(
-    _: FromAdmin,
-    Shared(state): Shared<Arc<State>>,
-    Query(page): Paged,
-) -> Result<Json<Listed>, ApiError> {
-    let limit = page.limit(&state);
-    let rows = on!(&mut state.db.get().await?, admin::list_regions(page.after(), None, limit))?;
-    listed(&rows, |row| row.id, limit)
-}
-
-pub(super) async fn get_region(
-    _: FromAdmin,
-    Shared(state): Shared<Arc<State>>,
-    Path(id): Path<Uuid>,
-) -> Result<Json<Region>, ApiError> {
-    Ok(Json(on!(&mut state.db.get().await?, admin::region::get(Id(id)))?))
-}
-
-pub(super) async fn create_region(
-    _: FromAdmin,
-    Shared(state): Shared<Arc<State>>,
-    Body(new): Body<NewRegion>,
-) -> Result<Created, ApiError> {
-    text("code", Some(&new.code))?;
-    let row = Region { id: Id::fresh(), name: new.name.unwrap_or_else(|| new.code.clone()), code: new.code };
-    on!(&mut state.db.get().await?, admin::create_region(&row))?;
-    created(&row)
-}
-
-pub(super) async fn update_region(
-    _: FromAdmin,
-    Shared(state): Shared<Arc<State>>,
-    Path(id): Path<Uuid>,
-    Body(patch): Body<RegionPatch>,
-) -> Result<Json<Region>, ApiError> {
-    text("code", patch.code.as_deref())?;
-    let change = RegionChange { code: patch.code, name: patch.name };
-    Ok(Json(on!(&mut state.db.get().await?, admin::region::update(Id(id), &change))?))
+impl From<OutlineNode> for Shown {
+    fn from(row: OutlineNode) -> Self {
+        let is_offline = row.state == "active" && ["offline", "unhealthy"].contains(&row.health_status.as_str());
+        Self {
+            status: if is_offline { "offline".into() } else { row.state.clone() },
+            sessions_left: (row.state == "draining").then_some(row.active_sessions),
+            keeps_old_password: row.ss_password_old.is_some(),
+            row,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -113,9 +93,7 @@ pub(super) struct NodePatch {
 fn key_of(new: &NewNode) -> Result<NodeKey, ApiError> {
     let fields = (&new.internal_ip, new.port, &new.method, &new.password);
     let key = match (&new.access_key, fields) {
-        (Some(url), (None, None, None, None)) => {
-            NodeKey::parse(url).map_err(|reason| ApiError::invalid("access_key", "INVALID", reason))?
-        }
+        (Some(url), (None, None, None, None)) => parsed(url)?,
         (None, (Some(host), Some(port), Some(method), Some(password))) => {
             NodeKey { host: host.clone(), port, method: method.clone(), password: password.clone() }
         }
@@ -125,6 +103,10 @@ fn key_of(new: &NewNode) -> Result<NodeKey, ApiError> {
         }
     };
     checked(key)
+}
+
+fn parsed(url: &str) -> Result<NodeKey, ApiError> {
+    NodeKey::parse(url).map_err(|reason| ApiError::invalid("access_key", "INVALID", reason))
 }
 
 fn checked(key: NodeKey) -> Result<NodeKey, ApiError> {
@@ -139,14 +121,44 @@ fn checked(key: NodeKey) -> Result<NodeKey, ApiError> {
     Ok(key)
 }
 
-fn capacity(max_sessions: Option<i32>, weight: Option<i32>) -> Result<(), ApiError> {
+/// How much a node takes.
+#[derive(Clone, Copy)]
+struct Capacity {
+    max_sessions: i32,
+    weight: i32,
+}
+
+fn capacity(max_sessions: Option<i32>, weight: Option<i32>) -> Result<Capacity, ApiError> {
     if max_sessions.is_some_and(|max| max < 0) {
         return Err(ApiError::invalid("max_sessions", "OUT_OF_RANGE", "must not be negative"));
     }
     if weight.is_some_and(|weight| weight < 1) {
         return Err(ApiError::invalid("weight", "OUT_OF_RANGE", "must be at least 1"));
     }
-    Ok(())
+    Ok(Capacity { max_sessions: max_sessions.unwrap_or(DEFAULT_MAX_SESSIONS), weight: weight.unwrap_or(1) })
+}
+
+fn fresh(state: &State, region: Id, key: NodeKey, capacity: Capacity) -> Result<OutlineNode, ApiError> {
+    let id = Id::fresh();
+    Ok(OutlineNode {
+        id,
+        region_id: region,
+        name: format!("{}:{}", key.host, key.port),
+        ss_password: state.sealer.seal(id, &key.password).map_err(ApiError::internal)?,
+        internal_ip: key.host,
+        ss_port: key.port.into(),
+        ss_method: key.method,
+        ss_password_old: None,
+        generation: 1,
+        oldest_generation: 1,
+        max_sessions: capacity.max_sessions,
+        active_sessions: 0,
+        weight: capacity.weight,
+        state: "active".into(),
+        health_status: "unknown".into(),
+        last_heartbeat_at: None,
+        created_at: Time::now(),
+    })
 }
 
 pub(super) async fn list(
@@ -157,15 +169,17 @@ pub(super) async fn list(
     let limit = page.limit(&state);
     let of = page.region_id.map(Id);
     let rows = on!(&mut state.db.get().await?, admin::list_nodes(page.after(), of, limit))?;
-    listed(&rows, |row| row.id, limit)
+    let rows: Vec<Shown> = rows.into_iter().map(Shown::from).collect();
+    listed(&rows, |shown| shown.row.id, limit)
 }
 
 pub(super) async fn get(
     _: FromAdmin,
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
-) -> Result<Json<OutlineNode>, ApiError> {
-    Ok(Json(on!(&mut state.db.get().await?, admin::node::get(Id(id)))?))
+) -> Result<Json<Value>, ApiError> {
+    let row = on!(&mut state.db.get().await?, admin::node::get(Id(id)))?;
+    delivered(&state, &Shown::from(row), None).await
 }
 
 pub(super) async fn create(
@@ -174,28 +188,15 @@ pub(super) async fn create(
     Body(new): Body<NewNode>,
 ) -> Result<Created, ApiError> {
     text("name", new.name.as_deref())?;
-    capacity(new.max_sessions, new.weight)?;
+    let capacity = capacity(new.max_sessions, new.weight)?;
     let key = key_of(&new)?;
-    let mut conn = state.db.get().await?;
-    let id = Id::fresh();
-    let row = OutlineNode {
-        id,
-        region_id: region(&mut conn, "region", &new.region).await?,
-        name: new.name.unwrap_or_else(|| format!("{}:{}", key.host, key.port)),
-        internal_ip: key.host,
-        ss_port: key.port.into(),
-        ss_method: key.method,
-        ss_password: state.sealer.seal(id, &key.password).map_err(ApiError::internal)?,
-        max_sessions: new.max_sessions.unwrap_or(DEFAULT_MAX_SESSIONS),
-        active_sessions: 0,
-        weight: new.weight.unwrap_or(1),
-        state: "active".into(),
-        health_status: "unknown".into(),
-        last_heartbeat_at: None,
-        created_at: Time::now(),
-    };
-    on!(&mut conn, admin::create_node(&row))?;
-    created(&row)
+    let region = region(&mut state.db.get().await?, "region", &new.region).await?;
+    let mut row = fresh(&state, region, key, capacity)?;
+    if let Some(name) = new.name {
+        row.name = name;
+    }
+    let told = on!(&mut state.db.get().await?, nodes::create(&row, Time::now()))?;
+    Ok((StatusCode::CREATED, delivered(&state, &Shown::from(row), Some(told)).await?))
 }
 
 pub(super) async fn update(
@@ -203,7 +204,7 @@ pub(super) async fn update(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
     Body(patch): Body<NodePatch>,
-) -> Result<Json<OutlineNode>, ApiError> {
+) -> Result<Json<Value>, ApiError> {
     text("name", patch.name.as_deref())?;
     one_of("state", patch.state.as_deref(), &STATES)?;
     capacity(patch.max_sessions, patch.weight)?;
@@ -234,6 +235,9 @@ pub(super) async fn update(
         max_sessions: patch.max_sessions,
         weight: patch.weight,
         state: patch.state,
+        ..NodeChange::default()
     };
-    Ok(Json(on!(&mut conn, admin::node::update(node.id, &change))?))
+    let (row, told) = on!(&mut conn, nodes::change(node.id, &change, false, Time::now()))?;
+    drop(conn);
+    delivered(&state, &Shown::from(row), told).await
 }

@@ -1,24 +1,24 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
 use serde::Deserialize;
-use time::OffsetDateTime;
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Created, Listed, Paged, created, listed, one_of, text};
+use super::{Created, Listed, Paged, created, delivered, listed, one_of, text};
 use crate::control::State;
+use crate::control::billing::{PlanView, Unbillable};
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
 use crate::control::extract::{Body, FromAdmin};
 use crate::control::lenient;
-use crate::control::models::{Plan, PlanChange, Subscription, SubscriptionChange};
+use crate::control::models::{Plan, PlanChange};
 
-const PERIODS: [&str; 2] = ["month", "term"];
-const STATES: [&str; 3] = ["active", "expired", "cancelled"];
-const DAY_SECONDS: u64 = 86_400;
+const PERIODS: [&str; 3] = ["month", "days", "term"];
+const REGIONS_MAX: usize = 1000;
+const FAIL_OPEN_MB: i32 = 100;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,6 +33,14 @@ pub(super) struct NewPlan {
     #[serde(default, deserialize_with = "lenient::value")]
     rate_limit_mbps: Option<i32>,
     period: Option<String>,
+    #[serde(default, deserialize_with = "lenient::value")]
+    period_days: Option<i32>,
+    #[serde(default, deserialize_with = "lenient::value")]
+    grace_hours: Option<i32>,
+    #[serde(default, deserialize_with = "lenient::value")]
+    fail_open_mb: Option<i32>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    regions: Option<Vec<String>>,
     #[serde(default, deserialize_with = "lenient::value")]
     price: Option<i64>,
     currency: Option<String>,
@@ -52,36 +60,87 @@ pub(super) struct PlanPatch {
     #[serde(default, deserialize_with = "lenient::nullable")]
     rate_limit_mbps: Option<Option<i32>>,
     period: Option<String>,
+    #[serde(default, deserialize_with = "lenient::nullable")]
+    period_days: Option<Option<i32>>,
+    #[serde(default, deserialize_with = "lenient::value")]
+    grace_hours: Option<i32>,
+    #[serde(default, deserialize_with = "lenient::value")]
+    fail_open_mb: Option<i32>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    regions: Option<Vec<String>>,
     #[serde(default, deserialize_with = "lenient::value")]
     price: Option<i64>,
     currency: Option<String>,
 }
 
-fn limits(
-    devices: Option<i32>,
-    sessions: Option<i32>,
-    gigabytes: Option<f64>,
-    rate: Option<i32>,
-) -> Result<(), ApiError> {
-    for (field, value) in [("max_devices", devices), ("max_sessions", sessions), ("rate_limit_mbps", rate)] {
-        if value.is_some_and(|value| value < 1) {
-            return Err(ApiError::invalid(field, "OUT_OF_RANGE", "must be at least 1"));
-        }
-    }
-    if gigabytes.is_some_and(|value| !(0.0..=9e9).contains(&value)) {
-        return Err(ApiError::invalid("traffic_limit_gb", "OUT_OF_RANGE", "must be 0 to 9e9"));
-    }
-    Ok(())
+/// A plan's figures, as far as they are given.
+struct Figures<'a> {
+    max_devices: Option<i32>,
+    max_sessions: Option<i32>,
+    traffic_limit_gb: Option<f64>,
+    rate_limit_mbps: Option<i32>,
+    period_days: Option<i32>,
+    grace_hours: Option<i32>,
+    fail_open_mb: Option<i32>,
+    price: Option<i64>,
+    currency: Option<&'a str>,
 }
 
-fn money(price: Option<i64>, currency: Option<&str>) -> Result<(), ApiError> {
-    if price.is_some_and(|price| price < 0) {
-        return Err(ApiError::invalid("price", "OUT_OF_RANGE", "must not be negative"));
+impl Figures<'_> {
+    fn check(&self) -> Result<(), ApiError> {
+        let ranges = [
+            ("max_devices", self.max_devices, 1..=i32::MAX),
+            ("max_sessions", self.max_sessions, 1..=i32::MAX),
+            ("rate_limit_mbps", self.rate_limit_mbps, 1..=i32::MAX),
+            ("period_days", self.period_days, 1..=3660),
+            ("grace_hours", self.grace_hours, 0..=87_600),
+            ("fail_open_mb", self.fail_open_mb, 0..=1_000_000),
+        ];
+        for (field, value, range) in ranges {
+            if value.is_some_and(|value| !range.contains(&value)) {
+                let detail = format!("must be {} to {}", range.start(), range.end());
+                return Err(ApiError::invalid(field, "OUT_OF_RANGE", detail));
+            }
+        }
+        if self.traffic_limit_gb.is_some_and(|value| !(0.0..=9e9).contains(&value)) {
+            return Err(ApiError::invalid("traffic_limit_gb", "OUT_OF_RANGE", "must be 0 to 9e9"));
+        }
+        if self.price.is_some_and(|price| price < 0) {
+            return Err(ApiError::invalid("price", "OUT_OF_RANGE", "must not be negative"));
+        }
+        match self.currency {
+            Some(code) if code.len() != 3 || !code.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+                Err(ApiError::invalid("currency", "INVALID", "must be three capital letters (ISO 4217)"))
+            }
+            _ => Ok(()),
+        }
     }
-    if currency.is_some_and(|code| code.len() != 3 || !code.bytes().all(|byte| byte.is_ascii_uppercase())) {
-        return Err(ApiError::invalid("currency", "INVALID", "must be three capital letters (ISO 4217)"));
+}
+
+/// The regions of codes, all of them known.
+async fn allowed(state: &State, mut codes: Vec<String>) -> Result<Vec<Id>, ApiError> {
+    codes.sort_unstable();
+    codes.dedup();
+    if codes.len() > REGIONS_MAX {
+        return Err(ApiError::invalid("regions", "TOO_MANY", format!("at most {REGIONS_MAX} regions")));
     }
-    Ok(())
+    let known = on!(&mut state.db.get().await?, billing::regions_by_code(&codes))?;
+    match codes.iter().find(|code| !known.iter().any(|(_, known)| known == *code)) {
+        Some(code) => Err(ApiError::invalid("regions", "UNKNOWN", format!("there is no region {code:?}"))),
+        None => Ok(known.into_iter().map(|(id, _)| id).collect()),
+    }
+}
+
+async fn offers(state: &State, rows: Vec<Plan>) -> Result<Vec<PlanView>, ApiError> {
+    let ids: Vec<Id> = rows.iter().map(|plan| plan.id).collect();
+    let mut regions = on!(&mut state.db.get().await?, billing::allowed_regions(&ids))?;
+    let offer = |plan: Plan| PlanView { regions: regions.remove(&plan.id).unwrap_or_default(), plan };
+    Ok(rows.into_iter().map(offer).collect())
+}
+
+async fn offer(state: &State, plan: Plan) -> Result<PlanView, ApiError> {
+    let mut regions = on!(&mut state.db.get().await?, billing::allowed_regions(&[plan.id]))?;
+    Ok(PlanView { regions: regions.remove(&plan.id).unwrap_or_default(), plan })
 }
 
 pub(super) async fn list(
@@ -91,15 +150,16 @@ pub(super) async fn list(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let rows = on!(&mut state.db.get().await?, admin::list_plans(page.after(), None, limit))?;
-    listed(&rows, |row| row.id, limit)
+    listed(&offers(&state, rows).await?, |offer| offer.plan.id, limit)
 }
 
 pub(super) async fn get(
     _: FromAdmin,
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
-) -> Result<Json<Plan>, ApiError> {
-    Ok(Json(on!(&mut state.db.get().await?, admin::plan::get(Id(id)))?))
+) -> Result<Json<PlanView>, ApiError> {
+    let row = on!(&mut state.db.get().await?, admin::plan::get(Id(id)))?;
+    Ok(Json(offer(&state, row).await?))
 }
 
 pub(super) async fn create(
@@ -109,8 +169,23 @@ pub(super) async fn create(
 ) -> Result<Created, ApiError> {
     text("name", Some(&new.name))?;
     one_of("period", new.period.as_deref(), &PERIODS)?;
-    limits(new.max_devices, new.max_sessions, new.traffic_limit_gb, new.rate_limit_mbps)?;
-    money(new.price, new.currency.as_deref())?;
+    let figures = Figures {
+        max_devices: new.max_devices,
+        max_sessions: new.max_sessions,
+        traffic_limit_gb: new.traffic_limit_gb,
+        rate_limit_mbps: new.rate_limit_mbps,
+        period_days: new.period_days,
+        grace_hours: new.grace_hours,
+        fail_open_mb: new.fail_open_mb,
+        price: new.price,
+        currency: new.currency.as_deref(),
+    };
+    figures.check()?;
+    let period = new.period.unwrap_or_else(|| "month".into());
+    if (period == "days") != new.period_days.is_some() {
+        return Err(Unbillable::PeriodDays.into());
+    }
+    let allowed = allowed(&state, new.regions.unwrap_or_default()).await?;
     let row = Plan {
         id: Id::fresh(),
         name: new.name,
@@ -118,13 +193,16 @@ pub(super) async fn create(
         max_sessions: new.max_sessions,
         traffic_limit_gb: new.traffic_limit_gb,
         rate_limit_mbps: new.rate_limit_mbps,
-        period: new.period.unwrap_or_else(|| "month".into()),
+        period,
+        period_days: new.period_days,
+        grace_hours: new.grace_hours.unwrap_or(0),
+        fail_open_mb: new.fail_open_mb.unwrap_or(FAIL_OPEN_MB),
         price: new.price.unwrap_or(0),
         currency: new.currency.unwrap_or_else(|| "EUR".into()),
         created_at: Time::now(),
     };
-    on!(&mut state.db.get().await?, admin::create_plan(&row))?;
-    created(&row)
+    on!(&mut state.db.get().await?, billing::create_plan(&row, &allowed))?;
+    created(&offer(&state, row).await?)
 }
 
 pub(super) async fn update(
@@ -132,16 +210,26 @@ pub(super) async fn update(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
     Body(patch): Body<PlanPatch>,
-) -> Result<Json<Plan>, ApiError> {
+) -> Result<Json<Value>, ApiError> {
     text("name", patch.name.as_deref())?;
     one_of("period", patch.period.as_deref(), &PERIODS)?;
-    limits(
-        patch.max_devices.flatten(),
-        patch.max_sessions.flatten(),
-        patch.traffic_limit_gb.flatten(),
-        patch.rate_limit_mbps.flatten(),
-    )?;
-    money(patch.price, patch.currency.as_deref())?;
+    let figures = Figures {
+        max_devices: patch.max_devices.flatten(),
+        max_sessions: patch.max_sessions.flatten(),
+        traffic_limit_gb: patch.traffic_limit_gb.flatten(),
+        rate_limit_mbps: patch.rate_limit_mbps.flatten(),
+        period_days: patch.period_days.flatten(),
+        grace_hours: patch.grace_hours,
+        fail_open_mb: patch.fail_open_mb,
+        price: patch.price,
+        currency: patch.currency.as_deref(),
+    };
+    figures.check()?;
+    let allowed = match patch.regions {
+        Some(codes) => Some(allowed(&state, codes).await?),
+        None => None,
+    };
+    let leaves_days = patch.period.as_deref().is_some_and(|period| period != "days");
     let change = PlanChange {
         name: patch.name,
         max_devices: patch.max_devices,
@@ -149,92 +237,13 @@ pub(super) async fn update(
         traffic_limit_gb: patch.traffic_limit_gb,
         rate_limit_mbps: patch.rate_limit_mbps,
         period: patch.period,
+        period_days: if leaves_days { patch.period_days.or(Some(None)) } else { patch.period_days },
+        grace_hours: patch.grace_hours,
+        fail_open_mb: patch.fail_open_mb,
         price: patch.price,
         currency: patch.currency,
     };
-    Ok(Json(on!(&mut state.db.get().await?, admin::plan::update(Id(id), &change))?))
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewSubscription {
-    user_id: Uuid,
-    plan_id: Uuid,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    starts_at: Option<OffsetDateTime>,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    valid_until: Option<OffsetDateTime>,
-    #[serde(default, deserialize_with = "lenient::value")]
-    days: Option<u32>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SubscriptionPatch {
-    plan_id: Option<Uuid>,
-    status: Option<String>,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    valid_until: Option<OffsetDateTime>,
-}
-
-pub(super) async fn list_subscriptions(
-    _: FromAdmin,
-    Shared(state): Shared<Arc<State>>,
-    Query(page): Paged,
-) -> Result<Json<Listed>, ApiError> {
-    let limit = page.limit(&state);
-    let of = page.user_id.map(Id);
-    let rows = on!(&mut state.db.get().await?, admin::list_subscriptions(page.after(), of, limit))?;
-    listed(&rows, |row| row.id, limit)
-}
-
-pub(super) async fn get_subscription(
-    _: FromAdmin,
-    Shared(state): Shared<Arc<State>>,
-    Path(id): Path<Uuid>,
-) -> Result<Json<Subscription>, ApiError> {
-    Ok(Json(on!(&mut state.db.get().await?, admin::subscription::get(Id(id)))?))
-}
-
-pub(super) async fn create_subscription(
-    _: FromAdmin,
-    Shared(state): Shared<Arc<State>>,
-    Body(new): Body<NewSubscription>,
-) -> Result<Created, ApiError> {
-    let now = Time::now();
-    let starts_at = new.starts_at.map_or(now, Time);
-    let valid_until = match (new.valid_until, new.days) {
-        (Some(until), None) => Time(until),
-        (None, Some(days)) => starts_at.after(Duration::from_secs(u64::from(days) * DAY_SECONDS)),
-        _ => return Err(ApiError::invalid("valid_until", "MISSING", "give either `valid_until` or `days`")),
-    };
-    if valid_until <= starts_at {
-        return Err(ApiError::invalid("valid_until", "OUT_OF_RANGE", "must be after `starts_at`"));
-    }
-    let row = Subscription {
-        id: Id::fresh(),
-        user_id: Id(new.user_id),
-        plan_id: Id(new.plan_id),
-        status: "active".into(),
-        starts_at,
-        valid_until,
-        created_at: now,
-    };
-    on!(&mut state.db.get().await?, admin::create_subscription(&row))?;
-    created(&row)
-}
-
-pub(super) async fn update_subscription(
-    _: FromAdmin,
-    Shared(state): Shared<Arc<State>>,
-    Path(id): Path<Uuid>,
-    Body(patch): Body<SubscriptionPatch>,
-) -> Result<Json<Subscription>, ApiError> {
-    one_of("status", patch.status.as_deref(), &STATES)?;
-    let change = SubscriptionChange {
-        plan_id: patch.plan_id.map(Id),
-        status: patch.status,
-        valid_until: patch.valid_until.map(Time),
-    };
-    Ok(Json(on!(&mut state.db.get().await?, admin::subscription::update(Id(id), &change))?))
+    let allowed = allowed.as_deref();
+    let (row, seq) = on!(&mut state.db.get().await?, billing::update_plan(Id(id), &change, allowed, Time::now()))?;
+    delivered(&state, &offer(&state, row).await?, Some(seq)).await
 }

@@ -2,9 +2,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Listed, Paged, listed};
+use super::{Listed, Paged, delivered, listed};
 use crate::control::State;
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
@@ -35,11 +36,12 @@ pub(super) async fn get(
     Ok(Json(on!(&mut state.db.get().await?, admin::get_session(Id(id)))?))
 }
 
-/// Ends a session for good; its gateway cuts it at its next report.
+/// Ends a session for good.
 pub(super) async fn kill(
     _: FromAdmin,
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
-) -> Result<Json<Session>, ApiError> {
-    Ok(Json(on!(&mut state.db.get().await?, admin::kill_session(Id(id), Time::now()))?))
+) -> Result<Json<Value>, ApiError> {
+    let (session, told) = on!(&mut state.db.get().await?, admin::kill_session(Id(id), Time::now()))?;
+    delivered(&state, &session, told).await
 }

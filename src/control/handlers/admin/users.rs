@@ -6,13 +6,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Created, Listed, Paged, created, created_with, listed, one_of, text};
+use super::{Created, Listed, Paged, created, created_with, delivered, listed, one_of, text};
+use crate::api::EventKind;
 use crate::control::State;
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
+use crate::control::events::Emit;
 use crate::control::extract::{Body, FromAdmin};
 use crate::control::models::{Device, DeviceChange, User, UserChange};
+use crate::frame::SessionCode;
 
 const KINDS: [&str; 3] = ["email", "telegram_id", "phone"];
 const USER_STATES: [&str; 3] = ["active", "banned", "pending"];
@@ -89,17 +92,24 @@ pub(super) async fn update(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
     Body(patch): Body<UserPatch>,
-) -> Result<Json<User>, ApiError> {
+) -> Result<Json<Value>, ApiError> {
     text("identifier", patch.identifier.as_deref())?;
     one_of("identifier_kind", patch.identifier_kind.as_deref(), &KINDS)?;
     one_of("status", patch.status.as_deref(), &USER_STATES)?;
     let change = UserChange {
         identifier_kind: patch.identifier_kind,
         identifier: patch.identifier,
-        status: patch.status,
+        status: patch.status.clone(),
         updated_at: Some(Time::now()),
     };
-    Ok(Json(on!(&mut state.db.get().await?, admin::user::update(Id(id), &change))?))
+    let now = Time::now();
+    let emit = patch.status.as_deref().map(|status| match status {
+        "banned" => Emit::stopped(EventKind::UserStopped, Id(id), SessionCode::UserBanned),
+        "pending" => Emit::stopped(EventKind::UserStopped, Id(id), SessionCode::UserPending),
+        _ => Emit::changed(EventKind::UserChanged, Id(id)),
+    });
+    let (row, told) = on!(&mut state.db.get().await?, admin::change_user(Id(id), &change, emit, now))?;
+    delivered(&state, &row, told).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,12 +118,14 @@ pub(super) struct NewDevice {
     user_id: Uuid,
     device_uuid: Option<String>,
     platform: Option<String>,
+    name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DevicePatch {
     platform: Option<String>,
+    name: Option<String>,
     status: Option<String>,
 }
 
@@ -148,6 +160,7 @@ pub(super) async fn create_device(
         user_id: Id(new.user_id),
         device_uuid: new.device_uuid.unwrap_or_else(|| Uuid::new_v4().to_string()),
         platform: new.platform.unwrap_or_else(|| "unknown".into()),
+        name: new.name.unwrap_or_default(),
         client_version: None,
         status: "active".into(),
         created_at: Time::now(),
@@ -162,11 +175,14 @@ pub(super) async fn update_device(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
     Body(patch): Body<DevicePatch>,
-) -> Result<Json<Device>, ApiError> {
+) -> Result<Json<Value>, ApiError> {
     text("platform", patch.platform.as_deref())?;
     one_of("status", patch.status.as_deref(), &DEVICE_STATES)?;
-    let change = DeviceChange { platform: patch.platform, status: patch.status };
-    Ok(Json(on!(&mut state.db.get().await?, admin::device::update(Id(id), &change))?))
+    let emit = (patch.status.as_deref() == Some("revoked"))
+        .then(|| Emit::stopped(EventKind::DeviceStopped, Id(id), SessionCode::DeviceBanned));
+    let change = DeviceChange { platform: patch.platform, name: patch.name, status: patch.status };
+    let (row, told) = on!(&mut state.db.get().await?, admin::change_device(Id(id), &change, emit, Time::now()))?;
+    delivered(&state, &row, told).await
 }
 
 pub(super) async fn device_token(

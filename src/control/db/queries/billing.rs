@@ -1,0 +1,336 @@
+use std::collections::HashMap;
+use std::time::Duration;
+
+use diesel::prelude::*;
+use diesel::sql_types::BigInt;
+use diesel_async::RunQueryDsl;
+
+use super::{Conn, admin, events, lock_user};
+use crate::api::EventKind;
+use crate::control::billing::{Changed, Effect, Quota, Reach, Traffic, Turn, Unbillable};
+use crate::control::calendar::Calendar;
+use crate::control::db::schema::{
+    devices, payments, plan_regions, plans, regions, sessions, subscriptions, usage_periods,
+};
+use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
+use crate::control::events::Emit;
+use crate::control::models::{Payment, Plan, PlanChange, Subscription, SubscriptionChange, state};
+
+const DAY_SECONDS: u64 = 86_400;
+
+/// The regions of some codes, with these.
+pub(crate) async fn regions_by_code(conn: &mut Conn, codes: &[String]) -> QueryResult<Vec<(Id, String)>> {
+    regions::table.filter(regions::code.eq_any(codes)).select((regions::id, regions::code)).load(conn).await
+}
+
+/// Codes of the regions that plans are limited to.
+pub(crate) async fn allowed_regions(conn: &mut Conn, of: &[Id]) -> QueryResult<HashMap<Id, Vec<String>>> {
+    let rows: Vec<(Id, String)> = plan_regions::table
+        .inner_join(regions::table.on(regions::id.eq(plan_regions::region_id)))
+        .filter(plan_regions::plan_id.eq_any(of))
+        .select((plan_regions::plan_id, regions::code))
+        .order(regions::code)
+        .load(conn)
+        .await?;
+    let mut codes: HashMap<Id, Vec<String>> = HashMap::new();
+    for (plan, code) in rows {
+        codes.entry(plan).or_default().push(code);
+    }
+    Ok(codes)
+}
+
+/// Makes a plan with the regions it is limited to.
+pub(crate) async fn create_plan(conn: &mut Conn, row: &Plan, allowed: &[Id]) -> QueryResult<()> {
+    transaction!(conn, async |conn: &mut Conn| {
+        diesel::insert_into(plans::table).values(row).execute(conn).await?;
+        limit_regions(conn, row.id, allowed).await
+    })
+    .await
+}
+
+/// Changes a plan and, if given, the regions it is limited to; gives the event's number.
+pub(crate) async fn update_plan(
+    conn: &mut Conn,
+    id: Id,
+    change: &PlanChange,
+    allowed: Option<&[Id]>,
+    now: Time,
+) -> Result<(Plan, i64), Unbillable> {
+    transaction!(conn, async |conn: &mut Conn| {
+        let row = admin::plan::update(conn, id, change).await?;
+        if (row.period == "days") != row.period_days.is_some() {
+            return Err(Unbillable::PeriodDays);
+        }
+        if let Some(allowed) = allowed {
+            limit_regions(conn, id, allowed).await?;
+        }
+        let seq = events::emit(conn, Emit::changed(EventKind::PlanChanged, id), now).await?;
+        Ok((row, seq))
+    })
+    .await
+}
+
+async fn limit_regions(conn: &mut Conn, plan: Id, allowed: &[Id]) -> QueryResult<()> {
+    diesel::delete(plan_regions::table.filter(plan_regions::plan_id.eq(plan))).execute(conn).await?;
+    regions::table
+        .filter(regions::id.eq_any(allowed))
+        .select((regions::id, plan.into_sql::<SqlUuid>()))
+        .insert_into(plan_regions::table)
+        .into_columns((plan_regions::region_id, plan_regions::plan_id))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// A subscription and its plan.
+pub(crate) async fn subscription(conn: &mut Conn, id: Id) -> QueryResult<(Subscription, Plan)> {
+    subscriptions::table
+        .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
+        .filter(subscriptions::id.eq(id))
+        .select((Subscription::as_select(), Plan::as_select()))
+        .first(conn)
+        .await
+}
+
+/// A page of subscriptions with their plans, of all users or of one.
+pub(crate) async fn list_subscriptions(
+    conn: &mut Conn,
+    after: Option<Id>,
+    of: Option<Id>,
+    limit: i64,
+) -> QueryResult<Vec<(Subscription, Plan)>> {
+    let mut query = subscriptions::table
+        .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
+        .select((Subscription::as_select(), Plan::as_select()))
+        .order(subscriptions::id)
+        .limit(limit)
+        .into_boxed();
+    if let Some(after) = after {
+        query = query.filter(subscriptions::id.gt(after));
+    }
+    if let Some(of) = of {
+        query = query.filter(subscriptions::user_id.eq(of));
+    }
+    query.load(conn).await
+}
+
+/// Makes a subscription.
+pub(crate) async fn subscribe(conn: &mut Conn, row: &Subscription) -> QueryResult<Changed> {
+    transaction!(conn, async |conn: &mut Conn| {
+        lock_user(conn, row.user_id).await?;
+        diesel::insert_into(subscriptions::table).values(row).execute(conn).await?;
+        announced(conn, row.id, row.created_at).await
+    })
+    .await
+}
+
+/// Changes a subscription as an administrator says.
+pub(crate) async fn amend(conn: &mut Conn, id: Id, change: &SubscriptionChange, now: Time) -> QueryResult<Changed> {
+    transaction!(conn, async |conn: &mut Conn| {
+        locked(conn, id).await?;
+        let row = admin::subscription::update(conn, id, change).await?;
+        let cancelled_at = (row.status == "cancelled").then_some(row.cancelled_at.unwrap_or(now));
+        if row.cancelled_at != cancelled_at {
+            diesel::update(subscriptions::table.find(id))
+                .set(subscriptions::cancelled_at.eq(cancelled_at))
+                .execute(conn)
+                .await?;
+        }
+        announced(conn, id, now).await
+    })
+    .await
+}
+
+/// Prolongs a subscription by a payment's days, once.
+pub(crate) async fn renew(conn: &mut Conn, payment: &Payment) -> Result<Changed, Unbillable> {
+    transaction!(conn, async |conn: &mut Conn| {
+        let (held, plan) = locked(conn, payment.subscription_id).await?;
+        if !is_new(conn, payment).await? {
+            return Ok(Changed { subscription: held, plan, seq: None });
+        }
+        if held.status == "cancelled" {
+            return Err(Unbillable::Cancelled);
+        }
+        let now = payment.created_at;
+        let days = Duration::from_secs(u64::from(payment.days.unsigned_abs()) * DAY_SECONDS);
+        let until = held.valid_until.max(now).after(days);
+        diesel::update(subscriptions::table.find(held.id))
+            .set((subscriptions::status.eq("active"), subscriptions::valid_until.eq(until)))
+            .execute(conn)
+            .await?;
+        Ok(announced(conn, held.id, now).await?)
+    })
+    .await
+}
+
+/// Adds a payment's bytes to the current period, once.
+pub(crate) async fn top_up(
+    conn: &mut Conn,
+    payment: &Payment,
+    calendar: &Calendar,
+) -> Result<(Changed, Quota), Unbillable> {
+    transaction!(conn, async |conn: &mut Conn| {
+        let (held, plan) = locked(conn, payment.subscription_id).await?;
+        let now = payment.created_at;
+        if !is_new(conn, payment).await? {
+            let quota = quota(conn, &held, &plan, calendar, now).await?;
+            return Ok((Changed { subscription: held, plan, seq: None }, quota));
+        }
+        if held.status == "cancelled" {
+            return Err(Unbillable::Cancelled);
+        }
+        let sql = "INSERT INTO usage_periods (subscription_id, period_start, bytes_up, bytes_down, bonus_bytes) \
+            VALUES ($1, $2, 0, 0, $3) ON CONFLICT (subscription_id, period_start) DO UPDATE SET \
+            bonus_bytes = usage_periods.bonus_bytes + excluded.bonus_bytes";
+        diesel::sql_query(sql)
+            .bind::<SqlUuid, _>(held.id)
+            .bind::<SqlTime, _>(plan.period(&held, now, calendar).start)
+            .bind::<BigInt, _>(payment.bytes)
+            .execute(conn)
+            .await?;
+        let quota = quota(conn, &held, &plan, calendar, now).await?;
+        Ok((announced(conn, held.id, now).await?, quota))
+    })
+    .await
+}
+
+/// Ends a subscription for good; gives how many sessions end with it.
+pub(crate) async fn cancel(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(Changed, i64)> {
+    transaction!(conn, async |conn: &mut Conn| {
+        let (held, plan) = locked(conn, id).await?;
+        if held.status == "cancelled" {
+            let ended = ended_at(conn, &held, held.cancelled_at.unwrap_or(now)).await?;
+            return Ok((Changed { subscription: held, plan, seq: None }, ended));
+        }
+        let ended = ended_at(conn, &held, now).await?;
+        diesel::update(subscriptions::table.find(id))
+            .set((subscriptions::status.eq("cancelled"), subscriptions::cancelled_at.eq(now)))
+            .execute(conn)
+            .await?;
+        Ok((announced(conn, id, now).await?, ended))
+    })
+    .await
+}
+
+/// Moves a subscription to another plan, or says what that would do.
+pub(crate) async fn change_plan(
+    conn: &mut Conn,
+    id: Id,
+    to: Id,
+    dry_run: bool,
+    calendar: &Calendar,
+    now: Time,
+) -> Result<(Changed, Effect), Unbillable> {
+    transaction!(conn, async |conn: &mut Conn| {
+        let (held, plan) = locked(conn, id).await?;
+        if held.status == "cancelled" {
+            return Err(Unbillable::Cancelled);
+        }
+        let next: Option<Plan> = plans::table.find(to).select(Plan::as_select()).first(conn).await.optional()?;
+        let Some(next) = next else { return Err(Unbillable::UnknownPlan) };
+        let quotas = Turn {
+            from: quota(conn, &held, &plan, calendar, now).await?,
+            to: quota(conn, &held, &next, calendar, now).await?,
+        };
+        let effect = Effect::of(Turn { from: &plan, to: &next }, quotas, reach(conn, &held, now).await?);
+        if dry_run {
+            return Ok((Changed { subscription: held, plan, seq: None }, effect));
+        }
+        diesel::update(subscriptions::table.find(id)).set(subscriptions::plan_id.eq(to)).execute(conn).await?;
+        Ok((announced(conn, id, now).await?, effect))
+    })
+    .await
+}
+
+/// A subscription's traffic in the period of a moment.
+pub(crate) async fn quota(
+    conn: &mut Conn,
+    subscription: &Subscription,
+    plan: &Plan,
+    calendar: &Calendar,
+    now: Time,
+) -> QueryResult<Quota> {
+    let period = plan.period(subscription, now, calendar);
+    let row: Option<(i64, i64, i64)> = usage_periods::table
+        .find((subscription.id, period.start))
+        .select((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes))
+        .first(conn)
+        .await
+        .optional()?;
+    let lent: Vec<(i64, i64, i64)> = sessions::table
+        .filter(sessions::subscription_id.eq(subscription.id))
+        .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.gt(now)))
+        .filter(sessions::lease_period.eq(period.start))
+        .select((sessions::lease_bytes, sessions::bytes_up, sessions::bytes_down))
+        .load(conn)
+        .await?;
+    let total = |up: i64, down: i64| up.unsigned_abs().saturating_add(down.unsigned_abs());
+    let (up, down, bonus) = row.unwrap_or_default();
+    let leased = lent.iter().map(|(lease, up, down)| lease.unsigned_abs().saturating_sub(total(*up, *down)));
+    let leased = leased.fold(0, u64::saturating_add);
+    let traffic = Traffic { used: total(up, down), bonus: bonus.unsigned_abs(), leased };
+    Ok(Quota::of(plan, period, traffic))
+}
+
+/// A subscription and its plan, under a lock on its user.
+async fn locked(conn: &mut Conn, id: Id) -> QueryResult<(Subscription, Plan)> {
+    let user: Id = subscriptions::table.find(id).select(subscriptions::user_id).first(conn).await?;
+    lock_user(conn, user).await?;
+    subscription(conn, id).await
+}
+
+/// A subscription as it is now; gateways hear of its user.
+async fn announced(conn: &mut Conn, id: Id, now: Time) -> QueryResult<Changed> {
+    let (subscription, plan) = subscription(conn, id).await?;
+    let seq = events::emit(conn, Emit::changed(EventKind::UserChanged, subscription.user_id), now).await?;
+    Ok(Changed { subscription, plan, seq: Some(seq) })
+}
+
+/// Whether a payment was not seen before; one that was must have bought the same.
+async fn is_new(conn: &mut Conn, payment: &Payment) -> Result<bool, Unbillable> {
+    let made = diesel::insert_into(payments::table).values(payment).on_conflict_do_nothing().execute(conn).await?;
+    if made > 0 {
+        return Ok(true);
+    }
+    let held: Payment = payments::table.find(payment.id.as_str()).select(Payment::as_select()).first(conn).await?;
+    let is_same = held.subscription_id == payment.subscription_id
+        && held.kind == payment.kind
+        && (held.days, held.bytes) == (payment.days, payment.bytes);
+    if is_same { Ok(false) } else { Err(Unbillable::PaymentUsed) }
+}
+
+/// Sessions that end if a subscription ends at a moment: none if its user has another one.
+async fn ended_at(conn: &mut Conn, held: &Subscription, at: Time) -> QueryResult<i64> {
+    let others: Vec<(Subscription, Plan)> = subscriptions::table
+        .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
+        .filter(subscriptions::user_id.eq(held.user_id).and(subscriptions::id.ne(held.id)))
+        .select((Subscription::as_select(), Plan::as_select()))
+        .order(subscriptions::valid_until.desc())
+        .limit(20)
+        .load(conn)
+        .await?;
+    if others.iter().any(|(other, plan)| other.serves(plan, at)) {
+        return Ok(0);
+    }
+    sessions::table
+        .filter(sessions::subscription_id.eq(held.id).and(sessions::started_at.le(at)))
+        .filter(sessions::state.eq_any(state::LIVE).or(sessions::ended_at.ge(at)))
+        .count()
+        .get_result(conn)
+        .await
+}
+
+async fn reach(conn: &mut Conn, held: &Subscription, now: Time) -> QueryResult<Reach> {
+    let devices: i64 = devices::table
+        .filter(devices::user_id.eq(held.user_id).and(devices::status.eq("active")))
+        .count()
+        .get_result(conn)
+        .await?;
+    let sessions: i64 = sessions::table
+        .filter(sessions::subscription_id.eq(held.id))
+        .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.gt(now)))
+        .count()
+        .get_result(conn)
+        .await?;
+    Ok(Reach { devices, sessions })
+}

@@ -1,0 +1,103 @@
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::{Conn, admission, events, lock_user};
+use crate::api::EventKind;
+use crate::control::catalog::Offer;
+use crate::control::db::schema::{
+    devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, plan_regions, refresh_tokens, regions,
+    usage_periods, users,
+};
+use crate::control::db::types::{Id, Time};
+use crate::control::events::Emit;
+use crate::control::models::{Device, Endpoint, Region};
+use crate::frame::SessionCode;
+
+const DEVICES_SHOWN: i64 = 100;
+
+/// Status of a device and of its user, if the device is his.
+pub(crate) async fn standing(conn: &mut Conn, device: Id, user: Id) -> QueryResult<Option<(String, String)>> {
+    devices::table
+        .inner_join(users::table.on(users::id.eq(devices::user_id)))
+        .filter(devices::id.eq(device).and(devices::user_id.eq(user)))
+        .select((devices::status, users::status))
+        .first(conn)
+        .await
+        .optional()
+}
+
+/// The gateways that take sessions, and the regions of the user's plan.
+pub(crate) async fn offer(conn: &mut Conn, user: Id, now: Time) -> QueryResult<Offer> {
+    let found = admission::subscription(conn, user, now).await?;
+    let plan = found.filter(|(subscription, plan)| subscription.serves(plan, now)).map(|(_, plan)| plan.id);
+    let allowed: Vec<Id> = match plan {
+        Some(plan) => {
+            let of_plan = plan_regions::table.filter(plan_regions::plan_id.eq(plan));
+            of_plan.select(plan_regions::region_id).load(conn).await?
+        }
+        None => Vec::new(),
+    };
+    let gateways: Vec<(Id, Id)> = gateway_nodes::table
+        .filter(gateway_nodes::revoked.eq(false).and(gateway_nodes::draining.eq(false)))
+        .filter(gateway_nodes::status.eq_any(["online", "unknown"]))
+        .select((gateway_nodes::id, gateway_nodes::region_id))
+        .load(conn)
+        .await?;
+    let exits: Vec<(Id, Id)> = gateway_exit_regions::table
+        .select((gateway_exit_regions::gateway_node_id, gateway_exit_regions::region_id))
+        .load(conn)
+        .await?;
+    let endpoints: Vec<Endpoint> =
+        gateway_endpoints::table.select(Endpoint::as_select()).order(gateway_endpoints::id).load(conn).await?;
+    let regions: Vec<Region> = regions::table.select(Region::as_select()).order(regions::code).load(conn).await?;
+    Ok(Offer { regions, gateways, exits, endpoints, allowed })
+}
+
+/// Bytes up, bytes down and bonus bytes of a period.
+pub(crate) async fn usage(conn: &mut Conn, subscription: Id, start: Time) -> QueryResult<Option<(i64, i64, i64)>> {
+    usage_periods::table
+        .find((subscription, start))
+        .select((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes))
+        .first(conn)
+        .await
+        .optional()
+}
+
+/// A user's devices, active ones first.
+pub(crate) async fn devices_of(conn: &mut Conn, user: Id) -> QueryResult<Vec<Device>> {
+    devices::table
+        .filter(devices::user_id.eq(user))
+        .select(Device::as_select())
+        .order((devices::status, devices::id))
+        .limit(DEVICES_SHOWN)
+        .load(conn)
+        .await
+}
+
+/// Revokes a device of a user for good: its refresh tokens go, its sessions end.
+pub(crate) async fn revoke_device(conn: &mut Conn, user: Id, device: Id, now: Time) -> QueryResult<()> {
+    transaction!(conn, async |conn: &mut Conn| {
+        lock_user(conn, user).await?;
+        let status: String = devices::table
+            .filter(devices::id.eq(device).and(devices::user_id.eq(user)))
+            .select(devices::status)
+            .first(conn)
+            .await?;
+        if status != "revoked" {
+            diesel::update(devices::table.find(device)).set(devices::status.eq("revoked")).execute(conn).await?;
+            diesel::delete(refresh_tokens::table.filter(refresh_tokens::device_id.eq(device))).execute(conn).await?;
+            let stopped = Emit::stopped(EventKind::DeviceStopped, device, SessionCode::DeviceBanned);
+            events::emit(conn, stopped, now).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Gives a device of a user another name.
+pub(crate) async fn rename_device(conn: &mut Conn, user: Id, device: Id, name: &str) -> QueryResult<Device> {
+    let own = devices::table.filter(devices::id.eq(device).and(devices::user_id.eq(user)));
+    diesel::update(own).set(devices::name.eq(name)).execute(conn).await?;
+    let own = devices::table.filter(devices::id.eq(device).and(devices::user_id.eq(user)));
+    own.select(Device::as_select()).first(conn).await
+}

@@ -1,0 +1,86 @@
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::{Conn, identity, notify};
+use crate::control::db::schema::{devices, events, gateway_nodes, installation, sessions, users};
+use crate::control::db::types::{Id, Time};
+use crate::control::events::Emit;
+use crate::control::models::{EventRow, state};
+
+/// Writes an event, last in its transaction: its number is drawn under a lock that is held to the end, so that no number
+/// becomes visible after a higher one.
+pub(crate) async fn emit(conn: &mut Conn, emit: Emit, now: Time) -> QueryResult<i64> {
+    let seq = diesel::update(installation::table.find(1))
+        .set(installation::last_seq.eq(installation::last_seq + 1))
+        .returning(installation::last_seq)
+        .get_result(conn)
+        .await?;
+    let row = EventRow {
+        seq,
+        kind: emit.kind.as_str().into(),
+        subject: emit.subject,
+        code: emit.code.map(|code| code.as_str().into()),
+        created_at: now,
+    };
+    diesel::insert_into(events::table).values(row).execute(conn).await?;
+    notify(conn).await?;
+    Ok(seq)
+}
+
+/// The epoch and the newest number.
+pub(crate) async fn head(conn: &mut Conn) -> QueryResult<(String, i64)> {
+    let (epoch, seq): (Id, i64) =
+        installation::table.find(1).select((installation::epoch, installation::last_seq)).first(conn).await?;
+    Ok((format!("{epoch}{}", identity(conn).await), seq))
+}
+
+/// Events behind a number, in order.
+pub(crate) async fn after(conn: &mut Conn, seq: i64, limit: i64) -> QueryResult<Vec<EventRow>> {
+    events::table
+        .filter(events::seq.gt(seq))
+        .order(events::seq)
+        .limit(limit)
+        .select(EventRow::as_select())
+        .load(conn)
+        .await
+}
+
+/// The newest number, then the sessions of a gateway that may go on.
+pub(crate) async fn snapshot(conn: &mut Conn, gateway: Id) -> QueryResult<(i64, Vec<Id>)> {
+    let seq = installation::table.find(1).select(installation::last_seq).first(conn).await?;
+    let listed = sessions::table
+        .inner_join(users::table.on(users::id.eq(sessions::user_id)))
+        .inner_join(devices::table.on(devices::id.eq(sessions::device_id)))
+        .filter(sessions::gateway_node_id.eq(gateway))
+        .filter(sessions::state.ne_all([state::KILLED, state::ENDED]))
+        .filter(users::status.eq("active").and(devices::status.eq("active")))
+        .select(sessions::id)
+        .load(conn)
+        .await?;
+    Ok((seq, listed))
+}
+
+/// A gateway has acted on everything up to a number.
+pub(crate) async fn ack(conn: &mut Conn, gateway: Id, seq: i64) -> QueryResult<()> {
+    diesel::update(gateway_nodes::table.find(gateway))
+        .set(gateway_nodes::acked_seq.eq(seq))
+        .execute(conn)
+        .await
+        .map(|_| ())
+}
+
+/// Online gateways that have acted on a number, and all that are online.
+pub(crate) async fn acks(conn: &mut Conn, seq: i64) -> QueryResult<(i64, i64)> {
+    let seen: Vec<i64> = gateway_nodes::table
+        .filter(gateway_nodes::status.eq("online").and(gateway_nodes::revoked.eq(false)))
+        .select(gateway_nodes::acked_seq)
+        .load(conn)
+        .await?;
+    let acked = seen.iter().filter(|acked| **acked >= seq).count();
+    Ok((i64::try_from(acked).unwrap_or(i64::MAX), i64::try_from(seen.len()).unwrap_or(i64::MAX)))
+}
+
+/// Forgets events from before a moment.
+pub(crate) async fn forget(conn: &mut Conn, before: Time) -> QueryResult<usize> {
+    diesel::delete(events::table.filter(events::created_at.lt(before))).execute(conn).await
+}

@@ -1,0 +1,205 @@
+//! Activation codes and refresh tokens (docs/02, "Enrolment").
+
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use crate::api::DeviceView;
+use crate::control::db::types::{Id, Time};
+use crate::control::models::{ActivationCode, Device, RefreshToken, User};
+use crate::digest::sha256_hex;
+use crate::frame::SessionCode;
+
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const CODE_LENGTH: usize = 26;
+const GROUP: usize = 4;
+
+/// An activation code: 130 random bits in Crockford's base32, 26 characters.
+pub(super) fn fresh_code() -> Result<String, String> {
+    let mut bytes = [0_u8; CODE_LENGTH];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "the system gives no random bytes".to_owned())?;
+    Ok(bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect())
+}
+
+/// A code as it is made, whatever the letters' case and the separators; `None` if it cannot be one.
+pub(super) fn canonical(text: &str) -> Option<String> {
+    let mut code = String::with_capacity(CODE_LENGTH);
+    for letter in text.chars().filter(|letter| *letter != '-' && !letter.is_whitespace()) {
+        let letter = match letter.to_ascii_uppercase() {
+            'O' => '0',
+            'I' | 'L' => '1',
+            other => other,
+        };
+        if code.len() == CODE_LENGTH || !u8::try_from(letter).is_ok_and(|byte| ALPHABET.contains(&byte)) {
+            return None;
+        }
+        code.push(letter);
+    }
+    (code.len() == CODE_LENGTH).then_some(code)
+}
+
+/// A code in groups, for people.
+pub(super) fn grouped(code: &str) -> String {
+    let letters: Vec<char> = code.chars().collect();
+    let groups: Vec<String> = letters.chunks(GROUP).map(|group| group.iter().collect()).collect();
+    groups.join("-")
+}
+
+/// Makes refresh tokens that only the holder of the key can make, and always the same ones.
+pub(crate) struct Deriver(hmac::Key);
+
+impl Deriver {
+    /// A deriver with a key of its own, made from the installation's.
+    pub(super) fn new(key: &[u8]) -> Self {
+        let label = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), b"httvps refresh tokens");
+        Self(hmac::Key::new(hmac::HMAC_SHA256, label.as_ref()))
+    }
+
+    /// The first token of a device that a code made.
+    pub(super) fn first(&self, code: &str, device: Id) -> String {
+        self.token(&[b"enroll".as_slice(), code.as_bytes(), device.0.as_bytes().as_slice()].concat())
+    }
+
+    /// The token that follows another.
+    pub(super) fn next(&self, token: &str) -> String {
+        self.token(token.as_bytes())
+    }
+
+    fn token(&self, message: &[u8]) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, message).as_ref())
+    }
+}
+
+/// Why there are no tokens.
+#[derive(Clone, Debug)]
+pub(crate) enum Refused {
+    /// The activation code is unknown, expired or used.
+    Code,
+    /// The refresh token is unknown, expired or another device's.
+    Token,
+    /// The refresh token of this device was used before; its family is gone.
+    Reused(Id),
+    Banned(SessionCode),
+    /// The device to replace is not the user's.
+    Replace,
+    /// The plan has no room for another device beside these.
+    DeviceLimit(Vec<DeviceView>),
+}
+
+/// A device's refresh token.
+pub(crate) struct Granted {
+    pub device: Id,
+    pub user: Id,
+    pub token: String,
+    pub issued_at: Time,
+    pub expires_at: Time,
+}
+
+impl Granted {
+    /// A token with its row.
+    pub(super) fn of(token: String, row: &RefreshToken, device: &Device) -> Self {
+        Self { device: device.id, user: device.user_id, token, issued_at: row.created_at, expires_at: row.expires_at }
+    }
+}
+
+/// An installation that has an activation code.
+pub(crate) struct Enrolling {
+    /// In its canonical form.
+    pub code: String,
+    pub device_uuid: String,
+    pub platform: String,
+    pub name: String,
+    pub client_version: Option<String>,
+    /// A device of the same user that is revoked for this one.
+    pub replace: Option<Id>,
+    pub now: Time,
+    pub refresh_ttl: Duration,
+    pub repeat_within: Duration,
+}
+
+/// What may be done with an activation code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CodeUse {
+    Spend,
+    /// It made this device a moment ago.
+    Repeat(Id),
+}
+
+impl Enrolling {
+    /// The code as it is stored.
+    pub(super) fn code_hash(&self) -> String {
+        sha256_hex(self.code.as_bytes())
+    }
+
+    /// What the code is worth.
+    pub(super) fn judge(&self, code: &ActivationCode, user: &User) -> Result<CodeUse, Refused> {
+        let worth = match (code.used_at, code.device_id) {
+            (None, _) if self.now < code.expires_at => CodeUse::Spend,
+            (Some(used_at), Some(device)) if self.now < used_at.after(self.repeat_within) => CodeUse::Repeat(device),
+            _ => return Err(Refused::Code),
+        };
+        if user.status == "banned" { Err(Refused::Banned(SessionCode::UserBanned)) } else { Ok(worth) }
+    }
+
+    /// Whether a device's first token may be shown once more.
+    pub(super) fn may_repeat(&self, held: &Held) -> bool {
+        let device = &held.device;
+        held.token.used_at.is_none() && device.device_uuid == self.device_uuid && device.status == "active"
+    }
+}
+
+/// A device that has a refresh token.
+pub(crate) struct Refreshing {
+    pub token: String,
+    pub device_uuid: String,
+    pub now: Time,
+    pub refresh_ttl: Duration,
+    pub repeat_within: Duration,
+}
+
+/// What is known of a refresh token.
+pub(super) struct Held {
+    pub token: RefreshToken,
+    pub device: Device,
+    pub user: User,
+    /// The token that followed it.
+    pub successor: Option<RefreshToken>,
+}
+
+/// What may be done with a refresh token.
+#[derive(Debug)]
+pub(super) enum TokenUse {
+    Rotate,
+    /// Its successor was made a moment ago, and is not used yet.
+    Repeat(RefreshToken),
+    /// Two use the same token: one of them is a thief.
+    Reuse,
+}
+
+impl Refreshing {
+    /// What the token is worth.
+    pub(super) fn judge(&self, held: &Held) -> Result<TokenUse, Refused> {
+        if held.device.device_uuid != self.device_uuid || held.token.expires_at <= self.now {
+            return Err(Refused::Token);
+        }
+        let worth = match (held.token.used_at, &held.successor) {
+            (None, _) => TokenUse::Rotate,
+            (Some(used_at), Some(next)) if next.used_at.is_none() && self.now < used_at.after(self.repeat_within) => {
+                TokenUse::Repeat(next.clone())
+            }
+            (Some(_), _) => return Ok(TokenUse::Reuse),
+        };
+        if held.user.status == "banned" {
+            return Err(Refused::Banned(SessionCode::UserBanned));
+        }
+        if held.device.status != "active" {
+            return Err(Refused::Banned(SessionCode::DeviceBanned));
+        }
+        Ok(worth)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+use super::*;
+
+#[test]
+fn codes_are_read_as_people_type_them() {
+    let code = fresh_code().unwrap();
+    assert_eq!((code.len(), canonical(&code).as_ref()), (26, Some(&code)));
+    assert_ne!(code, fresh_code().unwrap());
+    let shown = grouped(&code);
+    assert_eq!((shown.len(), shown.split('-').count()), (32, 7));
+    assert_eq!(canonical(&format!(" {} ", shown.to_lowercase().replace('-', " - "))), Some(code));
+    assert_eq!(canonical("oOiI-lL00-0000-0000-0000-0000-zZ").as_deref(), Some("001111000000000000000000ZZ"));
+    let long = "0".repeat(27);
+    for bad in ["", "0", "U0000000000000000000000000", "é0000000000000000000000000", long.as_str()] {
+        assert_eq!(canonical(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn tokens_are_derived_from_key_code_and_device() {
+    let deriver = Deriver::new(&[1; 32]);
+    let (device, other) = (Id::fresh(), Id::fresh());
+    let first = deriver.first("CODE", device);
+    assert_eq!((first.len(), &first), (43, &deriver.first("CODE", device)));
+    assert_ne!(first, deriver.first("CODE", other));
+    assert_ne!(first, deriver.first("C0DE", device));
+    assert_ne!(first, Deriver::new(&[2; 32]).first("CODE", device));
+    let second = deriver.next(&first);
+    assert_eq!(second, deriver.next(&first));
+    assert_ne!(second, deriver.next(&second));
+}
+
+fn held(now: Time) -> Held {
+    let device = Device {
+        id: Id::fresh(),
+        user_id: Id::fresh(),
+        device_uuid: "phone".into(),
+        platform: "test".into(),
+        name: String::new(),
+        client_version: None,
+        status: "active".into(),
+        created_at: now,
+        last_seen_at: None,
+    };
+    let user = User {
+        id: device.user_id,
+        identifier_kind: "email".into(),
+        identifier: "a@b.c".into(),
+        status: "active".into(),
+        created_at: now,
+        updated_at: now,
+    };
+    let token = RefreshToken {
+        token_hash: "old".into(),
+        family: Id::fresh(),
+        device_id: device.id,
+        created_at: now,
+        expires_at: now.after(Duration::from_secs(3600)),
+        used_at: None,
+    };
+    Held { token, device, user, successor: None }
+}
+
+#[test]
+fn a_used_token_is_a_repeat_or_a_theft() {
+    let begin = Time::now();
+    let at = |seconds| Refreshing {
+        token: String::new(),
+        device_uuid: "phone".into(),
+        now: begin.after(Duration::from_secs(seconds)),
+        refresh_ttl: Duration::from_secs(3600),
+        repeat_within: Duration::from_secs(60),
+    };
+    let mut held = held(begin);
+    assert!(matches!(at(3599).judge(&held), Ok(TokenUse::Rotate)));
+    assert!(matches!(at(3600).judge(&held), Err(Refused::Token)));
+    let stranger = Refreshing { device_uuid: "tablet".into(), ..at(1) };
+    assert!(matches!(stranger.judge(&held), Err(Refused::Token)));
+    held.token.used_at = Some(begin);
+    assert!(matches!(at(1).judge(&held), Ok(TokenUse::Reuse)));
+    held.successor = Some(RefreshToken { token_hash: "new".into(), used_at: None, ..held.token.clone() });
+    assert!(matches!(at(59).judge(&held), Ok(TokenUse::Repeat(_))));
+    assert!(matches!(at(60).judge(&held), Ok(TokenUse::Reuse)));
+    held.device.status = "revoked".into();
+    assert!(matches!(at(59).judge(&held), Err(Refused::Banned(SessionCode::DeviceBanned))));
+    held.user.status = "banned".into();
+    assert!(matches!(at(59).judge(&held), Err(Refused::Banned(SessionCode::UserBanned))));
+    held.successor.as_mut().unwrap().used_at = Some(begin);
+    assert!(matches!(at(59).judge(&held), Ok(TokenUse::Reuse)));
+}

@@ -1,0 +1,239 @@
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State as Shared};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Created, Listed, Paged, created, listed, one_of, text};
+use crate::control::State;
+use crate::control::catalog::EndpointView;
+use crate::control::db::on;
+use crate::control::db::types::{Id, Time};
+use crate::control::error::ApiError;
+use crate::control::extract::{Body, FromAdmin};
+use crate::control::lenient;
+use crate::control::models::{Endpoint, EndpointChange};
+
+const TRANSPORTS: [&str; 3] = ["ws", "h2ws", "h2"];
+const STATES: [&str; 3] = ["active", "reserve", "blocked"];
+const HTTPS: i32 = 443;
+const PIN_LENGTH: usize = 32;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewEndpoint {
+    gateway_id: Uuid,
+    host: String,
+    #[serde(default, deserialize_with = "lenient::value")]
+    port: Option<u16>,
+    sni: Option<String>,
+    path: String,
+    #[serde(default, deserialize_with = "lenient::list")]
+    transports: Option<Vec<String>>,
+    tls_pin: Option<String>,
+    #[serde(default, deserialize_with = "lenient::value")]
+    weight: Option<i32>,
+    state: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EndpointPatch {
+    host: Option<String>,
+    #[serde(default, deserialize_with = "lenient::value")]
+    port: Option<u16>,
+    sni: Option<String>,
+    path: Option<String>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    transports: Option<Vec<String>>,
+    tls_pin: Option<String>,
+    #[serde(default, deserialize_with = "lenient::value")]
+    weight: Option<i32>,
+    state: Option<String>,
+}
+
+impl EndpointPatch {
+    fn change(self) -> Result<EndpointChange, ApiError> {
+        host("host", self.host.as_deref())?;
+        host("sni", self.sni.as_deref())?;
+        path(self.path.as_deref())?;
+        pin(self.tls_pin.as_deref())?;
+        one_of("state", self.state.as_deref(), &STATES)?;
+        if self.port == Some(0) {
+            return Err(ApiError::invalid("port", "OUT_OF_RANGE", "must be 1 to 65535"));
+        }
+        if self.weight.is_some_and(|weight| weight < 1) {
+            return Err(ApiError::invalid("weight", "OUT_OF_RANGE", "must be at least 1"));
+        }
+        Ok(EndpointChange {
+            host: self.host,
+            port: self.port.map(i32::from),
+            sni: self.sni,
+            path: self.path,
+            transports: self.transports.map(|names| transports(&names)).transpose()?,
+            tls_pin: self.tls_pin,
+            weight: self.weight,
+            state: self.state,
+        })
+    }
+}
+
+fn host(field: &str, value: Option<&str>) -> Result<(), ApiError> {
+    text(field, value)?;
+    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    match value {
+        Some(value) if !is_name(value) && value.parse::<IpAddr>().is_err() => {
+            Err(ApiError::invalid(field, "INVALID", "must be a host name or an IP address"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn path(value: Option<&str>) -> Result<(), ApiError> {
+    text("path", value)?;
+    let is_path = |path: &str| path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    match value {
+        Some(value) if !is_path(value) || value.contains(['?', '#']) => {
+            Err(ApiError::invalid("path", "INVALID", "must begin with /, without spaces, ? and #"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn pin(value: Option<&str>) -> Result<(), ApiError> {
+    match value {
+        Some(value) if !value.is_empty() => match BASE64_STANDARD.decode(value) {
+            Ok(bytes) if bytes.len() == PIN_LENGTH => Ok(()),
+            _ => {
+                let detail = "must be the SHA-256 of the key (SPKI), 32 bytes in base64, or empty";
+                Err(ApiError::invalid("tls_pin", "INVALID", detail))
+            }
+        },
+        _ => Ok(()),
+    }
+}
+
+fn transports(names: &[String]) -> Result<String, ApiError> {
+    let mut chosen: Vec<&str> = Vec::new();
+    for name in names {
+        one_of("transports", Some(name), &TRANSPORTS)?;
+        if !chosen.contains(&name.as_str()) {
+            chosen.push(name);
+        }
+    }
+    if chosen.is_empty() {
+        return Err(ApiError::invalid("transports", "INVALID", format!("must be some of {}", TRANSPORTS.join(", "))));
+    }
+    Ok(chosen.join(","))
+}
+
+/// An endpoint as it is answered.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown {
+    id: Id,
+    gateway_id: Id,
+    #[serde(flatten)]
+    endpoint: EndpointView,
+    created_at: Time,
+}
+
+impl From<&Endpoint> for Shown {
+    fn from(row: &Endpoint) -> Self {
+        Self {
+            id: row.id,
+            gateway_id: row.gateway_node_id,
+            endpoint: EndpointView::from(row),
+            created_at: row.created_at,
+        }
+    }
+}
+
+pub(super) async fn list(
+    _: FromAdmin,
+    Shared(state): Shared<Arc<State>>,
+    Query(page): Paged,
+) -> Result<Json<Listed>, ApiError> {
+    let limit = page.limit(&state);
+    let of = page.gateway_id.map(Id);
+    let rows = on!(&mut state.db.get().await?, admin::list_endpoints(page.after(), of, limit))?;
+    let shown: Vec<Shown> = rows.iter().map(Shown::from).collect();
+    listed(&shown, |row| row.id, limit)
+}
+
+pub(super) async fn get(
+    _: FromAdmin,
+    Shared(state): Shared<Arc<State>>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<Shown>, ApiError> {
+    let row = on!(&mut state.db.get().await?, admin::endpoint::get(Id(id)))?;
+    Ok(Json(Shown::from(&row)))
+}
+
+pub(super) async fn create(
+    _: FromAdmin,
+    Shared(state): Shared<Arc<State>>,
+    Body(new): Body<NewEndpoint>,
+) -> Result<Created, ApiError> {
+    let given = EndpointPatch {
+        host: Some(new.host.clone()),
+        port: new.port,
+        sni: new.sni,
+        path: Some(new.path.clone()),
+        transports: new.transports,
+        tls_pin: new.tls_pin,
+        weight: new.weight,
+        state: new.state,
+    };
+    let given = given.change()?;
+    let row = Endpoint {
+        id: Id::fresh(),
+        gateway_node_id: Id(new.gateway_id),
+        port: given.port.unwrap_or(HTTPS),
+        sni: given.sni.unwrap_or_else(|| new.host.clone()),
+        host: new.host,
+        path: new.path,
+        transports: given.transports.unwrap_or_else(|| "ws".into()),
+        tls_pin: given.tls_pin.unwrap_or_default(),
+        weight: given.weight.unwrap_or(1),
+        state: given.state.unwrap_or_else(|| "active".into()),
+        created_at: Time::now(),
+    };
+    on!(&mut state.db.get().await?, admin::create_endpoint(&row))?;
+    created(&Shown::from(&row))
+}
+
+pub(super) async fn update(
+    _: FromAdmin,
+    Shared(state): Shared<Arc<State>>,
+    Path(id): Path<Uuid>,
+    Body(patch): Body<EndpointPatch>,
+) -> Result<Json<Shown>, ApiError> {
+    let change = patch.change()?;
+    let row = on!(&mut state.db.get().await?, admin::endpoint::update(Id(id), &change))?;
+    Ok(Json(Shown::from(&row)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_endpoint_may_be() {
+        for good in ["gw.example.com", "192.0.2.1", "2001:db8::1"] {
+            assert!(host("host", Some(good)).is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "host:443", "https://host"] {
+            assert!(host("host", Some(bad)).is_err(), "{bad}");
+        }
+        assert!(path(Some("/k3bR9")).is_ok() && path(Some("k3bR9")).is_err() && path(Some("/a?b")).is_err());
+        let key = BASE64_STANDARD.encode([7; PIN_LENGTH]);
+        assert!(pin(Some("")).is_ok() && pin(Some(&key)).is_ok() && pin(Some("AAAA")).is_err());
+        let names = |list: &[&str]| transports(&list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(names(&["ws", "h2", "ws"]).unwrap(), "ws,h2");
+        assert!(names(&[]).is_err() && names(&["quic"]).is_err());
+    }
+}

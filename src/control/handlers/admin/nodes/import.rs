@@ -1,0 +1,105 @@
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State as Shared;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{capacity, checked, delivered, fresh, parsed, region};
+use crate::control::State;
+use crate::control::db::on;
+use crate::control::db::types::{Id, Time};
+use crate::control::error::ApiError;
+use crate::control::extract::{Body, FromAdmin};
+use crate::control::lenient;
+use crate::control::models::OutlineNode;
+
+const AT_ONCE: usize = 1000;
+
+/// Access keys, each of a node.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::control::handlers::admin) struct Keys {
+    region: String,
+    access_keys: Vec<String>,
+    #[serde(default, deserialize_with = "lenient::value")]
+    max_sessions: Option<i32>,
+    #[serde(default, deserialize_with = "lenient::value")]
+    weight: Option<i32>,
+}
+
+#[derive(Serialize)]
+struct Made {
+    line: usize,
+    id: Id,
+    name: String,
+}
+
+#[derive(Serialize)]
+struct Failed {
+    line: usize,
+    code: String,
+    detail: String,
+}
+
+/// What became of the keys; `line` counts them from 1.
+#[derive(Serialize)]
+struct Imported {
+    created: Vec<Made>,
+    failed: Vec<Failed>,
+}
+
+impl Failed {
+    fn of(line: usize, error: ApiError) -> Self {
+        Self { line, code: error.code, detail: error.detail.unwrap_or_default() }
+    }
+}
+
+/// Makes a node of each key that is good and new.
+pub(in crate::control::handlers::admin) async fn import(
+    _: FromAdmin,
+    Shared(state): Shared<Arc<State>>,
+    Body(keys): Body<Keys>,
+) -> Result<Json<Value>, ApiError> {
+    if keys.access_keys.is_empty() {
+        return Err(ApiError::invalid("access_keys", "MISSING", "give at least one key"));
+    }
+    if keys.access_keys.len() > AT_ONCE {
+        return Err(ApiError::invalid("access_keys", "TOO_MANY", format!("at most {AT_ONCE} at once")));
+    }
+    let capacity = capacity(keys.max_sessions, keys.weight)?;
+    let region = region(&mut state.db.get().await?, "region", &keys.region).await?;
+    let mut imported = Imported { created: Vec::new(), failed: Vec::new() };
+    let (mut rows, mut lines): (Vec<OutlineNode>, Vec<usize>) = (Vec::new(), Vec::new());
+    let mut taken = HashMap::new();
+    for (line, url) in (1..).zip(&keys.access_keys) {
+        let row = parsed(url).and_then(checked).and_then(|key| fresh(&state, region, key, capacity));
+        match row {
+            Ok(row) => match taken.insert((row.internal_ip.clone(), row.ss_port), line) {
+                Some(first) => {
+                    taken.insert((row.internal_ip, row.ss_port), first);
+                    let detail = format!("line {first} has the same address");
+                    imported.failed.push(Failed::of(line, ApiError::conflict("CONFLICT", &detail)));
+                }
+                None => {
+                    rows.push(row);
+                    lines.push(line);
+                }
+            },
+            Err(error) => imported.failed.push(Failed::of(line, error)),
+        }
+    }
+    let (made, told) = on!(&mut state.db.get().await?, nodes::import(&rows, Time::now()))?;
+    let made: HashSet<Id> = made.into_iter().collect();
+    for (line, row) in lines.into_iter().zip(rows) {
+        if made.contains(&row.id) {
+            imported.created.push(Made { line, id: row.id, name: row.name });
+        } else {
+            let detail = format!("there is a node at {}:{} already", row.internal_ip, row.ss_port);
+            imported.failed.push(Failed::of(line, ApiError::conflict("CONFLICT", &detail)));
+        }
+    }
+    imported.failed.sort_by_key(|failed| failed.line);
+    delivered(&state, &imported, told).await
+}

@@ -1,0 +1,48 @@
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State as Shared};
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{Shown, checked, delivered};
+use crate::control::State;
+use crate::control::db::on;
+use crate::control::db::types::{Id, Time};
+use crate::control::error::ApiError;
+use crate::control::extract::{Body, FromAdmin};
+use crate::control::lenient;
+use crate::control::models::NodeChange;
+use crate::shadowsocks::NodeKey;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::control::handlers::admin) struct NewPassword {
+    #[serde(alias = "ss_password")]
+    password: Option<String>,
+    #[serde(default, deserialize_with = "lenient::value")]
+    now: Option<bool>,
+}
+
+/// Gives a node another password, the old one staying good; with `now`, forgets the old one and moves its streams.
+pub(in crate::control::handlers::admin) async fn password(
+    _: FromAdmin,
+    Shared(state): Shared<Arc<State>>,
+    Path(id): Path<Uuid>,
+    Body(new): Body<NewPassword>,
+) -> Result<Json<Value>, ApiError> {
+    let forget = new.now.unwrap_or(false);
+    if new.password.is_none() && !forget {
+        return Err(ApiError::invalid("password", "MISSING", "give a password, or now=true to forget the old one"));
+    }
+    let node = on!(&mut state.db.get().await?, admin::node::get(Id(id)))?;
+    let mut change = NodeChange::default();
+    if let Some(password) = new.password {
+        let port = u16::try_from(node.ss_port).map_err(ApiError::internal)?;
+        let key = checked(NodeKey { host: node.internal_ip, port, method: node.ss_method, password })?;
+        change.ss_password = Some(state.sealer.seal(node.id, &key.password).map_err(ApiError::internal)?);
+    }
+    let (row, told) = on!(&mut state.db.get().await?, nodes::change(node.id, &change, forget, Time::now()))?;
+    delivered(&state, &Shown::from(row), told).await
+}

@@ -1,0 +1,59 @@
+use std::sync::Arc;
+
+use axum::body::Body as Stream;
+use axum::extract::{Query, State as Shared};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{Response, StatusCode};
+use serde::Deserialize;
+
+use crate::api::EventAck;
+use crate::control::State;
+use crate::control::db::on;
+use crate::control::error::ApiError;
+use crate::control::extract::{Body, FromGateway};
+
+/// Where a gateway was when its stream ended.
+#[derive(Debug, Deserialize)]
+pub(in crate::control) struct Resume {
+    after: Option<i64>,
+    epoch: Option<String>,
+}
+
+pub(in crate::control) async fn events(
+    Shared(state): Shared<Arc<State>>,
+    FromGateway(gateway): FromGateway,
+    Query(resume): Query<Resume>,
+) -> Result<Response<Stream>, ApiError> {
+    let resumed = match (&resume.epoch, resume.after) {
+        (Some(epoch), Some(after)) => state.events.resume(epoch, after),
+        _ => None,
+    };
+    let cursor = match resumed {
+        Some(cursor) => cursor,
+        None => {
+            let (seq, sessions) = on!(&mut state.db.get().await?, events::snapshot(gateway.id))?;
+            state.events.snapshot(seq, sessions)
+        }
+    };
+    let chunks = futures_util::stream::unfold((state, cursor), |(state, mut cursor)| async move {
+        let chunk = state.events.next(&mut cursor).await?;
+        Some((Ok::<_, std::convert::Infallible>(chunk), (state, cursor)))
+    });
+    Response::builder()
+        .header(CONTENT_TYPE, "text/event-stream")
+        .header(CACHE_CONTROL, "no-store")
+        .body(Stream::from_stream(chunks))
+        .map_err(ApiError::internal)
+}
+
+pub(in crate::control) async fn ack(
+    Shared(state): Shared<Arc<State>>,
+    FromGateway(gateway): FromGateway,
+    Body(request): Body<EventAck>,
+) -> Result<StatusCode, ApiError> {
+    if request.epoch != state.events.epoch() {
+        return Err(ApiError::conflict("OTHER_EPOCH", "the database is another one: take a snapshot"));
+    }
+    on!(&mut state.db.get().await?, events::ack(gateway.id, request.seq))?;
+    Ok(StatusCode::NO_CONTENT)
+}

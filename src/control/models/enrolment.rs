@@ -1,0 +1,45 @@
+use diesel::prelude::*;
+use serde::Serialize;
+
+use crate::control::db::schema::{activation_codes, refresh_tokens, refusals};
+use crate::control::db::types::{Id, Time};
+
+/// A one-time code that makes a device.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[diesel(table_name = activation_codes)]
+pub struct ActivationCode {
+    pub id: Id,
+    pub user_id: Id,
+    #[serde(skip)]
+    pub code_hash: String,
+    pub created_at: Time,
+    pub expires_at: Time,
+    pub used_at: Option<Time>,
+    pub device_id: Option<Id>,
+}
+
+/// A refresh token; those that follow each other are a family.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
+pub struct RefreshToken {
+    pub token_hash: String,
+    pub family: Id,
+    pub device_id: Id,
+    pub created_at: Time,
+    pub expires_at: Time,
+    pub used_at: Option<Time>,
+}
+
+/// A session that was refused to a device.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[diesel(table_name = refusals)]
+pub struct RefusalRow {
+    #[serde(skip)]
+    pub id: Id,
+    #[serde(skip)]
+    pub device_id: Id,
+    pub gateway_node_id: Option<Id>,
+    pub code: String,
+    pub client_version: Option<String>,
+    pub support_id: String,
+    pub created_at: Time,
+}

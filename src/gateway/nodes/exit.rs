@@ -1,0 +1,233 @@
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use ::shadowsocks::ServerConfig;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::api::Node;
+use crate::frame::Target;
+use crate::shadowsocks::{NodeKey, NodeSocket, NodeStream, associate, connect};
+
+/// A node under one of its passwords, ready to be dialled.
+pub(crate) struct Exit {
+    pub(crate) id: Uuid,
+    pub(super) region: String,
+    config: ServerConfig,
+    key: NodeKey,
+    generation: i32,
+    draining: AtomicBool,
+    retired: CancellationToken,
+}
+
+impl Exit {
+    /// Derives the key of a node's password.
+    fn new(node: &Node, password: &str, generation: i32) -> Result<Self, String> {
+        let key = NodeKey {
+            host: node.internal_ip.clone(),
+            port: node.port,
+            method: node.method.clone(),
+            password: password.to_owned(),
+        };
+        Ok(Self {
+            id: node.id,
+            region: node.region.clone(),
+            config: key.server_config()?,
+            key,
+            generation,
+            draining: AtomicBool::new(node.draining),
+            retired: CancellationToken::new(),
+        })
+    }
+
+    /// Connects within a time and prepares a stream to a target, which waits `coalesce` for first bytes.
+    pub(crate) async fn dial(&self, target: Target, within: Duration, coalesce: Duration) -> io::Result<NodeStream> {
+        match tokio::time::timeout(within, connect(&self.config, target, coalesce)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Opens a socket for datagrams through the node.
+    pub(crate) async fn associate(&self) -> io::Result<NodeSocket> {
+        associate(&self.config).await
+    }
+
+    /// Whether new streams should go elsewhere, if there is an elsewhere.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Resolves once the password is forgotten and its streams have to end.
+    pub(crate) async fn retired(&self) {
+        self.retired.cancelled().await;
+    }
+
+    fn same_as(&self, node: &Node, password: &str, generation: i32) -> bool {
+        self.generation == generation
+            && self.key.host == node.internal_ip
+            && self.key.port == node.port
+            && self.key.method == node.method
+            && self.key.password == password
+            && self.region == node.region
+    }
+}
+
+/// A node with the password it has and, during a rotation, the one it had.
+pub(super) struct Entry {
+    current: Arc<Exit>,
+    old: Option<Arc<Exit>>,
+    /// Exits that are not dialled any more and may have streams.
+    former: Vec<Weak<Exit>>,
+    prefers_old: bool,
+    pub(super) is_down: bool,
+    pub(super) is_probing: bool,
+    pub(super) probed: Option<Instant>,
+}
+
+impl Entry {
+    /// A node that was not probed; during a rotation it is taken to have the old password still.
+    pub(super) fn new(node: &Node) -> Result<Self, String> {
+        let (current, old) = exits(node, &[])?;
+        let prefers_old = old.is_some();
+        Ok(Self { current, old, former: Vec::new(), prefers_old, is_down: false, is_probing: false, probed: None })
+    }
+
+    /// Takes what the control plane says now, unless it is older than what is known.
+    pub(super) fn update(&mut self, node: &Node) -> Result<(), String> {
+        if node.generation < self.current.generation {
+            return Ok(());
+        }
+        let dialled = Arc::clone(self.exit());
+        let known = self.known();
+        let (current, old) = exits(node, &known)?;
+        if !Arc::ptr_eq(&current, &self.current) || old.is_some() != self.old.is_some() {
+            self.probed = None;
+        }
+        self.prefers_old = old.as_ref().is_some_and(|old| Arc::ptr_eq(old, &dialled));
+        for exit in [Some(&current), old.as_ref()].into_iter().flatten() {
+            exit.draining.store(node.draining, Ordering::Relaxed);
+        }
+        for exit in known.iter().filter(|exit| exit.generation < node.oldest_generation) {
+            exit.retired.cancel();
+        }
+        self.former = known.iter().filter(|exit| !exit.retired.is_cancelled()).map(Arc::downgrade).collect();
+        (self.current, self.old) = (current, old);
+        Ok(())
+    }
+
+    /// What is to be dialled: the password that the node answered to last.
+    pub(super) fn exit(&self) -> &Arc<Exit> {
+        match &self.old {
+            Some(old) if self.prefers_old => old,
+            Some(_) | None => &self.current,
+        }
+    }
+
+    /// Both passwords.
+    pub(super) fn pair(&self) -> (Arc<Exit>, Option<Arc<Exit>>) {
+        (Arc::clone(&self.current), self.old.clone())
+    }
+
+    /// Whether an exit is still the node's newest.
+    pub(super) fn is_current(&self, exit: &Arc<Exit>) -> bool {
+        Arc::ptr_eq(&self.current, exit)
+    }
+
+    pub(super) fn is_rotating(&self) -> bool {
+        self.old.is_some()
+    }
+
+    /// Notes which password the node answered to.
+    pub(super) fn answered(&mut self, to_the_old: bool) {
+        self.prefers_old = to_the_old;
+    }
+
+    fn known(&self) -> Vec<Arc<Exit>> {
+        let mut known: Vec<Arc<Exit>> = self.former.iter().filter_map(Weak::upgrade).collect();
+        for exit in [Some(&self.current), self.old.as_ref()].into_iter().flatten() {
+            if !known.iter().any(|other| Arc::ptr_eq(other, exit)) {
+                known.push(Arc::clone(exit));
+            }
+        }
+        known
+    }
+}
+
+/// The exits of a node's passwords, the same as before where nothing has changed. An old password that does not fit the
+/// cipher is left out.
+fn exits(node: &Node, known: &[Arc<Exit>]) -> Result<(Arc<Exit>, Option<Arc<Exit>>), String> {
+    let of = |password: &str, generation: i32| {
+        let same = known.iter().find(|exit| exit.same_as(node, password, generation));
+        match same {
+            Some(exit) => Ok(Arc::clone(exit)),
+            None => Exit::new(node, password, generation).map(Arc::new),
+        }
+    };
+    let current = of(&node.password, node.generation)?;
+    let old = node.old_password.as_ref().and_then(|password| of(password, node.generation.saturating_sub(1)).ok());
+    Ok((current, old))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(generation: i32, oldest: i32, password: &str, old: Option<&str>) -> Node {
+        Node {
+            id: Uuid::nil(),
+            region: "eu-1".into(),
+            internal_ip: "10.0.0.1".into(),
+            port: 1,
+            method: "aes-256-gcm".into(),
+            password: password.into(),
+            old_password: old.map(str::to_owned),
+            generation,
+            oldest_generation: oldest,
+            draining: false,
+        }
+    }
+
+    #[test]
+    fn the_old_password_is_dialled_until_the_node_answers_to_the_new_one() {
+        let mut entry = Entry::new(&node(1, 1, "a", None)).unwrap();
+        let first = Arc::clone(entry.exit());
+        entry.probed = Some(Instant::now());
+        entry.update(&node(2, 1, "b", Some("a"))).unwrap();
+        assert!(Arc::ptr_eq(entry.exit(), &first) && entry.probed.is_none() && entry.is_rotating());
+        entry.answered(false);
+        assert_eq!(entry.exit().key.password, "b");
+        entry.update(&node(1, 1, "a", None)).unwrap();
+        assert_eq!(entry.exit().key.password, "b", "what is older is not taken");
+        entry.update(&node(2, 1, "b", Some("a"))).unwrap();
+        assert_eq!(entry.exit().key.password, "b", "repetition changes nothing");
+        assert!(!first.retired.is_cancelled());
+        entry.update(&node(2, 2, "b", None)).unwrap();
+        assert!(first.retired.is_cancelled() && !entry.exit().retired.is_cancelled());
+        assert!(!entry.is_rotating());
+    }
+
+    #[test]
+    fn every_older_generation_is_retired() {
+        let mut entry = Entry::new(&node(1, 1, "a", None)).unwrap();
+        let first = Arc::clone(entry.exit());
+        entry.update(&node(2, 1, "b", Some("a"))).unwrap();
+        entry.update(&node(3, 1, "c", Some("b"))).unwrap();
+        assert_eq!(entry.exit().key.password, "c", "the one that was dialled is forgotten");
+        assert!(!first.retired.is_cancelled());
+        let mut moved = node(3, 3, "c", None);
+        moved.draining = true;
+        entry.update(&moved).unwrap();
+        assert!(first.retired.is_cancelled() && entry.exit().is_draining());
+    }
+
+    #[test]
+    fn the_same_password_may_begin_a_generation() {
+        let mut entry = Entry::new(&node(1, 1, "a", None)).unwrap();
+        let first = Arc::clone(entry.exit());
+        entry.update(&node(2, 2, "a", None)).unwrap();
+        assert!(first.retired.is_cancelled() && !entry.exit().retired.is_cancelled());
+    }
+}

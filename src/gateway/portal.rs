@@ -1,0 +1,251 @@
+//! What a gateway relays for clients besides tunnels (docs/04, "Portal").
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use uuid::Uuid;
+
+use super::Shared;
+use super::control::Relayed;
+use super::places::counted;
+use crate::api::{Enroll, Refresh};
+use crate::config;
+
+/// The scheme of `Authorization`.
+pub(super) const BEARER: &str = "Bearer ";
+
+const MINUTE: Duration = Duration::from_secs(60);
+const SWEEP_AFTER: Duration = Duration::from_secs(1);
+const MOST_ADDRESSES: usize = 65_536;
+
+/// The settings of the portal and who has used it.
+pub(super) struct Portal {
+    enabled: bool,
+    body_max: usize,
+    rates: Rates,
+}
+
+impl Portal {
+    pub(super) fn new(config: &config::Portal) -> Self {
+        Self {
+            enabled: config.enabled,
+            body_max: usize::try_from(config.body_max.as_u64()).unwrap_or(usize::MAX),
+            rates: Rates::new(config.requests_per_minute),
+        }
+    }
+}
+
+/// A request that is the control plane's to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Errand {
+    path: String,
+    proof: Proof,
+}
+
+/// What makes it worth asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    Code,
+    RefreshToken,
+    AccessToken,
+}
+
+impl Errand {
+    fn of(method: &Method, path: &str) -> Option<Self> {
+        let path = path.strip_prefix('/')?;
+        let (path, proof) = match (method, path) {
+            (&Method::POST, "api/v1/auth/enroll") => (path.to_owned(), Proof::Code),
+            (&Method::POST, "api/v1/auth/refresh") => (path.to_owned(), Proof::RefreshToken),
+            (&Method::GET, "api/v1/client/config" | "api/v1/client/account") => (path.to_owned(), Proof::AccessToken),
+            (&Method::DELETE | &Method::PATCH, _) => {
+                let id: Uuid = path.strip_prefix("api/v1/client/devices/")?.parse().ok()?;
+                (format!("api/v1/client/devices/{id}"), Proof::AccessToken)
+            }
+            _ => return None,
+        };
+        Some(Self { path, proof })
+    }
+}
+
+/// The control plane's answer to a client, or nothing if a stranger's is due. Every body is read before, whatever the
+/// path, so that none can be told from another by when it is answered.
+pub(super) async fn answer(request: Request<Incoming>, from: IpAddr, shared: &Shared) -> Option<Response<Full<Bytes>>> {
+    let portal = &shared.portal;
+    let (head, body) = request.into_parts();
+    let body = collect(body, portal.body_max).await?;
+    if !portal.enabled {
+        return None;
+    }
+    let errand = Errand::of(&head.method, head.uri.path())?;
+    let headers = credentials(errand.proof, &head.headers, &body, shared)?;
+    if !portal.rates.take(from, Instant::now()) {
+        shared.metrics.refuse("portal_rate");
+        return None;
+    }
+    match shared.control.relay(head.method, &errand.path, headers, body).await {
+        Ok(relayed) => passed_on(relayed),
+        Err(error) => {
+            shared.metrics.refuse("portal_unavailable");
+            tracing::debug!(%error, "a client's request was not relayed");
+            None
+        }
+    }
+}
+
+/// A body that is not too large.
+async fn collect(body: Incoming, max: usize) -> Option<Bytes> {
+    if usize::try_from(body.size_hint().lower()).ok()? > max {
+        return None;
+    }
+    let collected = Limited::new(body, max).collect().await.ok()?;
+    Some(collected.to_bytes())
+}
+
+/// The headers that travel on, if the request may leave the gateway.
+fn credentials(proof: Proof, headers: &HeaderMap, body: &[u8], shared: &Shared) -> Option<HeaderMap> {
+    let mut kept = HeaderMap::new();
+    match proof {
+        Proof::Code => {
+            serde_json::from_slice::<Enroll>(body).ok()?;
+        }
+        Proof::RefreshToken => {
+            serde_json::from_slice::<Refresh>(body).ok()?;
+        }
+        Proof::AccessToken => {
+            let value = headers.get(AUTHORIZATION)?;
+            shared.keys.check_at_once(value.to_str().ok()?.strip_prefix(BEARER)?).ok()?;
+            kept.insert(AUTHORIZATION, value.clone());
+            if let Some(known) = headers.get(IF_NONE_MATCH) {
+                kept.insert(IF_NONE_MATCH, known.clone());
+            }
+        }
+    }
+    Some(kept)
+}
+
+/// Success, and refusals that only a genuine code or token can have.
+fn passed_on(relayed: Relayed) -> Option<Response<Full<Bytes>>> {
+    let refusals = [StatusCode::NOT_MODIFIED, StatusCode::FORBIDDEN, StatusCode::CONFLICT];
+    if !relayed.status.is_success() && !refusals.contains(&relayed.status) {
+        return None;
+    }
+    let mut response = Response::new(Full::new(relayed.body));
+    *response.status_mut() = relayed.status;
+    for name in [CONTENT_TYPE, ETAG, CACHE_CONTROL] {
+        if let Some(value) = relayed.headers.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    Some(response)
+}
+
+/// Requests of each address; a whole minute's may come at once.
+struct Rates {
+    /// What one request costs.
+    each: Duration,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// When an address will have paid for its requests.
+    paid_at: HashMap<IpAddr, Instant>,
+    swept_at: Option<Instant>,
+}
+
+impl Rates {
+    fn new(per_minute: u32) -> Self {
+        Self { each: MINUTE / per_minute.max(1), table: Mutex::default() }
+    }
+
+    /// Whether an address may have another request.
+    fn take(&self, ip: IpAddr, now: Instant) -> bool {
+        let address = counted(ip);
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let paid_at = table.paid_at.get(&address).copied().unwrap_or(now).max(now) + self.each;
+        if paid_at > now + MINUTE || !table.has_room(address, now) {
+            return false;
+        }
+        table.paid_at.insert(address, paid_at);
+        true
+    }
+}
+
+impl Table {
+    /// Whether an address is known or may become so; those that have paid are forgotten first.
+    fn has_room(&mut self, address: IpAddr, now: Instant) -> bool {
+        if self.paid_at.len() < MOST_ADDRESSES || self.paid_at.contains_key(&address) {
+            return true;
+        }
+        if self.swept_at.is_some_and(|at| now.saturating_duration_since(at) < SWEEP_AFTER) {
+            return false;
+        }
+        self.swept_at = Some(now);
+        self.paid_at.retain(|_, paid_at| *paid_at > now);
+        self.paid_at.len() < MOST_ADDRESSES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn only_these_requests_are_errands() {
+        let of = |method: Method, path: &str| Errand::of(&method, path).map(|errand| (errand.path, errand.proof));
+        let config = Some(("api/v1/client/config".to_owned(), Proof::AccessToken));
+        assert_eq!(of(Method::GET, "/api/v1/client/config"), config);
+        assert_eq!(of(Method::POST, "/api/v1/auth/enroll"), Some(("api/v1/auth/enroll".to_owned(), Proof::Code)));
+        let id = "01a1fd57-4f40-788d-8276-5f073ec43d8a";
+        let device = Some((format!("api/v1/client/devices/{id}"), Proof::AccessToken));
+        assert_eq!(of(Method::DELETE, &format!("/api/v1/client/devices/{id}")), device);
+        assert_eq!(of(Method::PATCH, &format!("/api/v1/client/devices/{id}")), device);
+        for (method, path) in [
+            (Method::HEAD, "/api/v1/client/config"),
+            (Method::POST, "/api/v1/client/config"),
+            (Method::GET, "/api/v1/auth/enroll"),
+            (Method::GET, "/api/v1/client/config/"),
+            (Method::DELETE, "/api/v1/client/devices/../../admin/users"),
+            (Method::POST, "/api/v1/auth/validate-device"),
+            (Method::GET, "/"),
+        ] {
+            assert_eq!(of(method, path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn rates_are_of_an_address_and_come_back() {
+        let rates = Rates::new(20);
+        let now = Instant::now();
+        let take = |ip: &str, at: Instant| rates.take(ip.parse().unwrap(), at);
+        assert_eq!((0..30).filter(|_| take("192.0.2.1", now)).count(), 20);
+        assert!(!take("::ffff:192.0.2.1", now) && take("192.0.2.2", now));
+        assert!(!take("192.0.2.1", now + Duration::from_millis(2900)));
+        assert!(take("192.0.2.1", now + Duration::from_secs(3)));
+        assert_eq!((0..30).filter(|_| take("2001:db8::1", now)).count(), 20);
+        assert!(!take("2001:db8::2", now), "a /64 is one address");
+        assert_eq!((0..30).filter(|_| take("192.0.2.1", now + MINUTE * 2)).count(), 20);
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_forgets_who_has_paid() {
+        let rates = Rates::new(60);
+        let now = Instant::now();
+        let ip = |number: usize| IpAddr::from(Ipv4Addr::from(u32::try_from(number).unwrap()));
+        assert!((0..MOST_ADDRESSES).all(|number| rates.take(ip(number), now)));
+        assert!(!rates.take(ip(MOST_ADDRESSES), now));
+        assert!(rates.take(ip(1), now), "one that is known");
+        let later = now + Duration::from_millis(1500);
+        assert!(rates.take(ip(MOST_ADDRESSES), later));
+        assert_eq!(rates.table.lock().unwrap().paid_at.len(), 2, "the one that still owes, and the new one");
+    }
+}

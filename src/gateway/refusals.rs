@@ -1,0 +1,43 @@
+//! Refusals that the gateway decided by itself, until the next heartbeat (docs/04, "A session").
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::api::RefusalNote;
+use crate::frame::SessionCode;
+
+const KEPT: usize = 100;
+const VERSION_MAX: usize = 64;
+
+/// The newest refusals of devices with a genuine token.
+#[derive(Default)]
+pub(super) struct Refusals(Mutex<VecDeque<RefusalNote>>);
+
+impl Refusals {
+    fn notes(&self) -> MutexGuard<'_, VecDeque<RefusalNote>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note(&self, device: Uuid, code: SessionCode, client_version: &str, support_id: &str) {
+        let client_version = (!client_version.is_empty()).then(|| client_version.chars().take(VERSION_MAX).collect());
+        let at = OffsetDateTime::now_utc();
+        let support_id = support_id.to_owned();
+        self.put(vec![RefusalNote { device_id: device, code, client_version, support_id, at }]);
+    }
+
+    /// Takes what is to be told.
+    pub(super) fn take(&self) -> Vec<RefusalNote> {
+        self.notes().drain(..).collect()
+    }
+
+    /// Puts in what is still to be told; the oldest go when there are too many.
+    pub(super) fn put(&self, more: Vec<RefusalNote>) {
+        let mut notes = self.notes();
+        notes.extend(more);
+        let surplus = notes.len().saturating_sub(KEPT);
+        notes.drain(..surplus);
+    }
+}

@@ -1,0 +1,392 @@
+//! What a gateway relays for clients, and what a stranger gets instead.
+
+use httvps::frame::{Frame, SessionCode};
+use httvps::token::Issuer;
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use uuid::Uuid;
+
+use crate::database::{BOTH, Kind};
+use crate::node::CHACHA;
+use crate::raw::{self, Raw, dial};
+use crate::world::{ADMIN_KEY, Control, PATH, REGION, SEED, Subscriber, World, id, register_gateway};
+
+const CONFIG: &str = "/api/v1/client/config";
+const ACCOUNT: &str = "/api/v1/client/account";
+const ENROLL: &str = "/api/v1/auth/enroll";
+const REFRESH: &str = "/api/v1/auth/refresh";
+const MANY: (&str, &str) = ("PORTAL__REQUESTS_PER_MINUTE", "1000");
+
+/// A gateway's answer, without its date.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn status(&self) -> u16 {
+        self.head.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+async fn exchange(socket: &mut TlsStream<TcpStream>, request: &str) -> Answer {
+    let head = raw::request(socket, request).await;
+    let lines: Vec<&str> = head.lines().filter(|line| !line.starts_with("date: ")).collect();
+    let mut answer = Answer { head: lines.join("\n"), body: Vec::new() };
+    let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+    answer.body.resize(length, 0);
+    socket.read_exact(&mut answer.body).await.unwrap();
+    answer
+}
+
+fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}{length}\r\n{body}")
+}
+
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
+
+async fn ask(world: &World, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+    exchange(&mut dial(world).await, &request(method, path, headers, body)).await
+}
+
+async fn post(world: &World, path: &str, body: &Value) -> Answer {
+    ask(world, "POST", path, "", &body.to_string()).await
+}
+
+async fn get(world: &World, path: &str, token: &str) -> Answer {
+    ask(world, "GET", path, &bearer(token), "").await
+}
+
+async fn add_endpoint(control: &Control, gateway: &str, host: &str) -> Value {
+    control.create("endpoints", json!({ "gateway_id": gateway, "host": host, "path": PATH })).await
+}
+
+async fn world(more: &[(&str, &str)]) -> World {
+    let world = World::build(Kind::Sqlite, &[CHACHA], json!({ "traffic_limit_gb": 1, "max_devices": 3 }), more).await;
+    let gateway = id(&world.control.list("gateways").await[0]);
+    add_endpoint(&world.control, &gateway, "gw.example.com").await;
+    world
+}
+
+/// The payload of a signed configuration.
+async fn opened(control: &Control, jws: &str) -> Value {
+    let header = jsonwebtoken::decode_header(jws).unwrap();
+    assert_eq!(header.typ.as_deref(), Some("httvps-config+jwt"));
+    let (_, keys) = control.ask(Method::GET, "/.well-known/jwks.json", "", None).await;
+    let keys: JwkSet = serde_json::from_value(keys).unwrap();
+    let key = DecodingKey::from_jwk(keys.find(header.kid.as_deref().unwrap()).unwrap()).unwrap();
+    let mut validation = Validation::new(Algorithm::EdDSA);
+    validation.set_issuer(&["httvps"]);
+    validation.set_audience(&["httvps-client"]);
+    jsonwebtoken::decode::<Value>(jws, &key, &validation).unwrap().claims
+}
+
+/// A device's configuration, asked of the control plane.
+async fn configuration(control: &Control, token: &str) -> (String, Value) {
+    let response = control.http.get(format!("{}{CONFIG}", control.url)).bearer_auth(token).send().await.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    let jws = response.text().await.unwrap();
+    let payload = opened(control, &jws).await;
+    (jws, payload)
+}
+
+fn gateways(payload: &Value) -> Vec<String> {
+    payload["gateways"].as_array().unwrap().iter().map(id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_needs_nothing_but_a_gateway() {
+    let world = world(&[MANY]).await;
+    let code = world.control.create("codes", json!({ "user_id": world.subscriber.user })).await;
+    let body = json!({ "code": code["code"], "device_uuid": "phone", "platform": "android", "name": "Phone" });
+    let enrolled = post(&world, ENROLL, &body).await;
+    assert_eq!((enrolled.status(), enrolled.header("content-type")), (200, Some("application/json")), "{enrolled:?}");
+    assert_eq!(enrolled.header("x-request-id"), None);
+    let first = enrolled.json();
+    let body = json!({ "refresh_token": first["refresh_token"], "device_uuid": "phone" });
+    let refreshed = post(&world, REFRESH, &body).await;
+    assert_eq!(refreshed.status(), 200, "{refreshed:?}");
+    let refreshed = refreshed.json();
+    assert_ne!(refreshed["refresh_token"], first["refresh_token"]);
+    let token = refreshed["access_token"].as_str().unwrap();
+    let config = get(&world, CONFIG, token).await;
+    assert_eq!((config.status(), config.header("content-type")), (200, Some("application/jose")), "{config:?}");
+    assert_eq!(config.header("cache-control"), Some("private"));
+    let payload = opened(&world.control, config.text()).await;
+    assert_eq!((&payload["regions"][0]["code"], &payload["min_client_version"]), (&json!(REGION), &json!("")));
+    assert_eq!(payload["exp"].as_i64().unwrap() - payload["iat"].as_i64().unwrap(), 86_400);
+    let endpoint = json!({
+        "host": "gw.example.com", "port": 443, "sni": "gw.example.com", "path": PATH, "transports": ["ws"],
+        "tls_pin": "", "weight": 1, "state": "active",
+    });
+    let gateway = &payload["gateways"][0];
+    assert_eq!((&gateway["endpoints"], &gateway["exit_regions"]), (&json!([endpoint]), &json!([REGION])));
+    let etag = config.header("etag").unwrap();
+    let same = ask(&world, "GET", CONFIG, &format!("{}If-None-Match: {etag}\r\n", bearer(token)), "").await;
+    assert_eq!((same.status(), same.header("etag"), same.body.len()), (304, Some(etag), 0));
+    let account = get(&world, ACCOUNT, token).await.json();
+    assert_eq!(account["user"], json!({ "id": world.subscriber.user, "status": "active" }));
+    let subscription = &account["subscription"];
+    assert_eq!(
+        (&subscription["id"], &subscription["state"], &subscription["days_left"]),
+        (&json!(world.subscriber.subscription), &json!("active"), &json!(30))
+    );
+    let traffic = &account["traffic"];
+    assert_eq!(
+        (&traffic["limit_bytes"], &traffic["used_bytes"], &traffic["remaining_bytes"]),
+        (&json!(1_000_000_000), &json!(0), &json!(1_000_000_000))
+    );
+    assert!(traffic["period_start"].is_string() && traffic["period_end"].is_string(), "{traffic}");
+    assert_eq!(account["limits"], json!({ "max_devices": 3, "max_sessions": null, "rate_limit_mbps": null }));
+    let devices = account["devices"].as_array().unwrap();
+    let this = devices.iter().find(|device| device["this"] == true).unwrap();
+    assert_eq!((devices.len(), &this["id"], &this["name"]), (2, &first["device_id"], &json!("Phone")), "{account}");
+    let path = format!("/api/v1/client/devices/{}", first["device_id"].as_str().unwrap());
+    let renamed = ask(&world, "PATCH", &path, &bearer(token), r#"{"name":"Old phone"}"#).await;
+    assert_eq!((renamed.status(), &renamed.json()["name"]), (200, &json!("Old phone")));
+    world.control.update("plans", &world.subscriber.plan, json!({ "max_devices": 2 })).await;
+    let code = world.control.create("codes", json!({ "user_id": world.subscriber.user })).await;
+    let body = json!({ "code": code["code"], "device_uuid": "third", "platform": "test" });
+    let crowded = post(&world, ENROLL, &body).await;
+    assert_eq!((crowded.status(), &crowded.json()["code"]), (409, &json!("DEVICE_LIMIT")));
+    assert_eq!(world.metric("httvps_refused_total{reason=\"not_a_tunnel\"}").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_cannot_tell_the_portal_from_nothing() {
+    let mut world = world(&[MANY]).await;
+    let other = Subscriber::create(&world.control, json!({})).await;
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let (device, user) = (world.subscriber.device.parse().unwrap(), world.subscriber.user.parse().unwrap());
+    let foreign = Issuer::new(&[9; 32]).unwrap().issue(device, user, now, 3600).unwrap();
+    let expired = Issuer::new(&SEED).unwrap().issue(device, user, now - 7200, 3600).unwrap();
+    let genuine = world.subscriber.token.clone();
+    let forged = format!("{}.{}", genuine.rsplit_once('.').unwrap().0, foreign.rsplit_once('.').unwrap().1);
+    let device = format!("/api/v1/client/devices/{}", world.subscriber.device);
+    let others = format!("/api/v1/client/devices/{}", other.device);
+    let wrong = json!({ "code": "0000-0000-0000-0000-0000-0000-00", "device_uuid": "x", "platform": "x" }).to_string();
+    let stolen = json!({ "refresh_token": "x".repeat(43), "device_uuid": "x" }).to_string();
+    let long = format!("{}Content-Length: 100000\r\n", bearer(&genuine));
+    let patient = "Expect: 100-continue\r\nContent-Length: 5\r\n";
+    let nobody = String::new();
+    let cases: [(&str, &str, &str, &str); 17] = [
+        ("GET", CONFIG, &nobody, ""),
+        ("GET", ACCOUNT, &bearer("x.y.z"), ""),
+        ("GET", CONFIG, &bearer(&foreign), ""),
+        ("GET", CONFIG, &bearer(&forged), ""),
+        ("GET", ACCOUNT, &bearer(&expired), ""),
+        ("GET", CONFIG, &format!("Authorization: Basic {genuine}\r\n"), ""),
+        ("DELETE", &device, &nobody, ""),
+        ("DELETE", &others, &bearer(&genuine), ""),
+        ("PATCH", &device, &long, ""),
+        ("POST", CONFIG, &bearer(&genuine), ""),
+        ("HEAD", CONFIG, &bearer(&genuine), ""),
+        ("POST", ENROLL, &nobody, &wrong),
+        ("POST", ENROLL, &nobody, "nonsense"),
+        ("POST", ENROLL, patient, ""),
+        ("POST", REFRESH, &nobody, &stolen),
+        ("GET", "/api/v1/admin/users", &bearer(ADMIN_KEY), ""),
+        ("POST", "/api/v1/gateway/heartbeat", &bearer(&genuine), "{}"),
+    ];
+    for (method, path, headers, body) in cases {
+        let given = ask(&world, method, path, headers, body).await;
+        assert_eq!(given, ask(&world, method, "/elsewhere", headers, body).await, "{method} {path} {headers} {body}");
+        assert_eq!(given.status(), if headers == patient { 100 } else { 404 });
+    }
+    let listed = world.control.list("devices").await;
+    assert!(listed.iter().all(|device| device["status"] == "active"));
+    assert_eq!(get(&world, CONFIG, &genuine).await.status(), 200);
+    world.control.kill().await;
+    assert_eq!(get(&world, CONFIG, &genuine).await, get(&world, "/elsewhere", &genuine).await, "nobody to ask");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_rate_a_client_is_a_stranger() {
+    let world = world(&[("PORTAL__REQUESTS_PER_MINUTE", "2")]).await;
+    let token = &world.subscriber.token;
+    for _ in 0..5 {
+        assert_eq!(get(&world, CONFIG, "x.y.z").await.status(), 404, "what does not leave the gateway costs nothing");
+    }
+    let mut socket = dial(&world).await;
+    for _ in 0..2 {
+        assert_eq!(exchange(&mut socket, &request("GET", ACCOUNT, &bearer(token), "")).await.status(), 200);
+    }
+    assert_eq!(get(&world, ACCOUNT, token).await, get(&world, "/elsewhere", token).await);
+    assert_eq!(world.metric("httvps_refused_total{reason=\"portal_rate\"}").await, 1);
+    Raw::session(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_portal_can_be_closed() {
+    let world = world(&[("PORTAL__ENABLED", "false")]).await;
+    let token = &world.subscriber.token;
+    let closed = get(&world, CONFIG, token).await;
+    assert_eq!((closed.status(), closed), (404, get(&world, "/elsewhere", token).await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_without_a_tunnel_end_in_time() {
+    let world = world(&[("TUNNEL__HANDSHAKE_TIMEOUT", "1s")]).await;
+    let mut socket = dial(&world).await;
+    let answer = exchange(&mut socket, &request("GET", CONFIG, &bearer(&world.subscriber.token), "")).await;
+    assert_eq!(answer.status(), 200);
+    let end = tokio::time::timeout(crate::process::PATIENCE, socket.read(&mut [0; 1])).await.expect("it is closed");
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_revokes_his_device_ends_its_tunnel() {
+    for kind in BOTH {
+        let world = World::build(kind, &[CHACHA], json!({}), &[MANY]).await;
+        let device = world.control.create("devices", json!({ "user_id": world.subscriber.user })).await;
+        let token = device["access_token"].as_str().unwrap();
+        let mut raw = Raw::session(&world).await;
+        let path = format!("/api/v1/client/devices/{}", world.subscriber.device);
+        for _ in 0..2 {
+            assert_eq!(ask(&world, "DELETE", &path, &bearer(token), "").await.status(), 204, "once more is no error");
+        }
+        let ended = loop {
+            if let Frame::Error { code, .. } = raw.next_frame().await {
+                break code;
+            }
+        };
+        assert_eq!((ended, raw.closed().await), (SessionCode::DeviceBanned, Some(4006)));
+        let refused = get(&world, ACCOUNT, &world.subscriber.token).await;
+        assert_eq!((refused.status(), &refused.json()["code"]), (403, &json!("DEVICE_BANNED")));
+        let account = get(&world, ACCOUNT, token).await.json();
+        let states: Vec<&Value> = account["devices"].as_array().unwrap().iter().map(|row| &row["status"]).collect();
+        assert_eq!(states, ["active", "revoked"]);
+        world.control.update("users", &world.subscriber.user, json!({ "status": "banned" })).await;
+        let refused = get(&world, CONFIG, token).await;
+        assert_eq!((refused.status(), &refused.json()["code"]), (403, &json!("USER_BANNED")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn configurations_are_stable_and_name_no_node() {
+    for kind in BOTH {
+        let control = Control::start_with(kind, &[("CLIENT_CONFIG__GATEWAYS_PER_REGION", "2")]).await;
+        control.create("regions", json!({ "code": REGION })).await;
+        let node = json!({ "region": REGION, "access_key": "ss://aes-256-gcm:hush@10.9.8.7:8388" });
+        let node = id(&control.create("nodes", node).await);
+        let mut registered = Vec::new();
+        for name in ["a", "b", "c", "d", "e"] {
+            let (gateway, _) = register_gateway(&control, name).await;
+            add_endpoint(&control, &gateway, &format!("{name}.example.com")).await;
+            registered.push(gateway);
+        }
+        register_gateway(&control, "without an endpoint").await;
+        let subscriber = Subscriber::create(&control, json!({})).await;
+        let (bytes, payload) = configuration(&control, &subscriber.token).await;
+        let shown = gateways(&payload);
+        assert_eq!(shown.len(), 2);
+        let (again, same) = configuration(&control, &subscriber.token).await;
+        assert!(again == bytes || same["iat"] != payload["iat"], "equal content is equal bytes");
+        let text = payload.to_string().to_lowercase();
+        for secret in [node.as_str(), "hush", "10.9.8.7", "aes-256-gcm", "outline", "shadowsocks"] {
+            assert!(!text.contains(secret), "{secret}: {text}");
+        }
+        let hidden = registered.iter().find(|gateway| !shown.contains(gateway)).unwrap();
+        control.update("gateways", hidden, json!({ "draining": true })).await;
+        assert_eq!(gateways(&configuration(&control, &subscriber.token).await.1), shown, "none of his");
+        control.update("gateways", &shown[0], json!({ "draining": true })).await;
+        let after = gateways(&configuration(&control, &subscriber.token).await.1);
+        assert_eq!((after.len(), after.contains(&shown[1]), after.contains(&shown[0])), (2, true, false));
+        control.update("gateways", &shown[0], json!({ "draining": false })).await;
+        assert_eq!(gateways(&configuration(&control, &subscriber.token).await.1), shown);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn regions_and_endpoints_are_administered() {
+    for kind in BOTH {
+        let control = Control::start(kind).await;
+        let refused = async |path: &str, body: Value| {
+            let path = format!("/api/v1/admin/{path}");
+            let (status, problem) = control.ask(Method::POST, &path, ADMIN_KEY, Some(&body)).await;
+            (status.as_u16(), problem["errors"][0]["field"].as_str().unwrap_or_default().to_owned())
+        };
+        let region = control.create("regions", json!({ "code": REGION })).await;
+        let plain = json!({
+            "id": region["id"], "code": REGION, "name": REGION, "names": {}, "exit_country": "", "udp": true,
+            "ipv6": false, "resolvers": [],
+        });
+        assert_eq!(region, plain);
+        let change = json!({
+            "name": "Frankfurt", "names": { "fr": "Francfort" }, "exit_country": "DE", "udp": "false", "ipv6": true,
+            "resolvers": "9.9.9.9, 2620:fe::fe",
+        });
+        let changed = control.update("regions", &id(&region), change).await;
+        let expected = json!({
+            "id": region["id"], "code": REGION, "name": "Frankfurt", "names": { "fr": "Francfort" },
+            "exit_country": "DE", "udp": false, "ipv6": true, "resolvers": ["9.9.9.9", "2620:fe::fe"],
+        });
+        assert_eq!((&changed, &control.list("regions").await[0]), (&expected, &expected));
+        let typed = json!({ "names": "{\"de\":\"Mitte\"}", "resolvers": "" });
+        let changed = control.update("regions", &id(&region), typed).await;
+        assert_eq!((&changed["names"], &changed["resolvers"]), (&json!({ "de": "Mitte" }), &json!([])));
+        for (field, value) in [
+            ("exit_country", json!("de")),
+            ("resolvers", json!(["dns.example.com"])),
+            ("names", json!({ "": "x" })),
+            ("names", json!("nonsense")),
+        ] {
+            let mut body = json!({ "code": "x" });
+            body[field] = value;
+            assert_eq!(refused("regions", body).await, (422, field.to_owned()));
+        }
+        let (gateway, _) = register_gateway(&control, "gateway").await;
+        let endpoint = add_endpoint(&control, &gateway, "gw.example.com").await;
+        assert_eq!(
+            (&endpoint["gateway_id"], &endpoint["port"], &endpoint["sni"], &endpoint["transports"]),
+            (&json!(gateway), &json!(443), &json!("gw.example.com"), &json!(["ws"]))
+        );
+        let change = json!({ "transports": "h2,ws", "state": "reserve", "weight": "3", "port": "8443" });
+        let changed = control.update("endpoints", &id(&endpoint), change).await;
+        assert_eq!(
+            (&changed["transports"], &changed["state"], &changed["weight"], &changed["port"]),
+            (&json!(["h2", "ws"]), &json!("reserve"), &json!(3), &json!(8443))
+        );
+        for (field, value) in [
+            ("path", json!("no-slash")),
+            ("host", json!("a b")),
+            ("port", json!(0)),
+            ("transports", json!(["quic"])),
+            ("tls_pin", json!("AAAA")),
+            ("weight", json!(0)),
+            ("state", json!("gone")),
+        ] {
+            let mut body = json!({ "gateway_id": gateway, "host": "other.example.com", "path": PATH });
+            body[field] = value;
+            assert_eq!(refused("endpoints", body).await, (422, field.to_owned()));
+        }
+        let twin = json!({ "gateway_id": gateway, "host": "gw.example.com", "port": 8443, "path": PATH });
+        assert_eq!(refused("endpoints", twin).await.0, 409);
+        let stray = json!({ "gateway_id": Uuid::now_v7(), "host": "gw.example.com", "path": PATH });
+        assert_eq!(refused("endpoints", stray).await.0, 409);
+        assert_eq!(control.list(&format!("endpoints?gateway_id={gateway}")).await.len(), 1);
+        control.admin(Method::DELETE, &format!("endpoints/{}", id(&endpoint)), Value::Null).await;
+        assert_eq!(control.list("endpoints").await.len(), 0);
+    }
+}
