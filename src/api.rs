@@ -48,12 +48,17 @@ pub struct Validated {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
     /// What a session may move while the control plane is away and its lease is over.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub fail_open_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Node>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alternates: Vec<Uuid>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The user of a device.

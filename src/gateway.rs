@@ -24,8 +24,8 @@ mod usage;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -78,8 +78,8 @@ struct Shared {
     metrics: GatewayMetrics,
     met_control: AtomicBool,
     ordered_drain: AtomicBool,
-    /// The control plane wants a newer gateway, or not this one.
-    unwelcome: AtomicBool,
+    /// Why the control plane does not want this gateway, if it does not.
+    unwelcome: Mutex<Option<String>>,
     beating: tokio::sync::Mutex<()>,
 }
 
@@ -143,7 +143,7 @@ impl Gateway {
             tunnel,
             met_control: AtomicBool::new(false),
             ordered_drain: AtomicBool::new(false),
-            unwelcome: AtomicBool::new(false),
+            unwelcome: Mutex::default(),
             beating: tokio::sync::Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared), listener, ops, certificate })
@@ -222,8 +222,12 @@ impl Shared {
         }
     }
 
+    fn unwelcome(&self) -> MutexGuard<'_, Option<String>> {
+        self.unwelcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn refuses_sessions(&self) -> bool {
-        self.ordered_drain.load(Ordering::Relaxed) || self.unwelcome.load(Ordering::Relaxed)
+        self.ordered_drain.load(Ordering::Relaxed) || self.unwelcome().is_some()
     }
 
     /// Probes begin once the first heartbeat brought the nodes.
@@ -260,7 +264,7 @@ impl Shared {
             Ok(orders) => {
                 self.nodes.replace(orders.nodes);
                 self.ordered_drain.store(orders.drain, Ordering::Relaxed);
-                self.unwelcome.store(false, Ordering::Relaxed);
+                *self.unwelcome() = None;
                 if !self.met_control.swap(true, Ordering::Relaxed) {
                     tracing::info!(gateway = %orders.gateway_id, region = orders.region, "known to the control plane");
                 }
@@ -269,8 +273,10 @@ impl Shared {
             Err(error) => {
                 tracing::warn!(%error, "heartbeat failed");
                 self.refusals.put(request.refusals);
-                if matches!(&error, ControlError::Refused { status, .. } if UNWELCOME.contains(status)) {
-                    self.unwelcome.store(true, Ordering::Relaxed);
+                if let ControlError::Refused { status, code } = error
+                    && UNWELCOME.contains(&status)
+                {
+                    *self.unwelcome() = Some(code);
                 }
                 false
             }
@@ -280,8 +286,8 @@ impl Shared {
 
 impl Readiness for Shared {
     async fn ready(&self) -> Result<(), String> {
-        if self.unwelcome.load(Ordering::Relaxed) {
-            return Err("the control plane refuses this gateway: its version is too old, or its token void".into());
+        if let Some(code) = &*self.unwelcome() {
+            return Err(format!("the control plane does not want this gateway: {code}"));
         }
         if !self.met_control.load(Ordering::Relaxed) || !self.keys.is_ready() {
             return Err("the control plane was not reached yet".into());

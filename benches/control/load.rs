@@ -40,7 +40,7 @@ pub(crate) fn owner(device: u64, users: u64) -> u64 {
 
 /// Whether a user's plan has a traffic limit.
 pub(crate) fn is_limited(user: u64) -> bool {
-    user % 2 == 0
+    user.is_multiple_of(2)
 }
 
 async fn step(sql: &Client, what: &str, statement: &str) {

@@ -33,7 +33,7 @@ const MORE: [(&str, &str, bool); 11] = [
     ("devices", "why", true),
     ("subscriptions", "renew", false),
     ("subscriptions", "top-up", false),
-    ("subscriptions", "plan", false),
+    ("subscriptions", "change-plan", false),
     ("subscriptions", "cancel", false),
     ("nodes", "health", true),
     ("nodes", "password", false),
@@ -53,7 +53,7 @@ pub(super) struct Args {
     /// keygen, or one of users, devices, codes, plans, subscriptions, regions, nodes, gateways, endpoints, sessions,
     /// refusals
     resource: String,
-    /// list, get, create, update, delete; devices: token, why; subscriptions: renew, top-up, plan, cancel; nodes:
+    /// list, get, create, update, delete; devices: token, why; subscriptions: renew, top-up, change-plan, cancel; nodes:
     /// health, password, import; gateways: token, invite, revoke
     verb: Option<String>,
     /// ID and field=value pairs
@@ -110,12 +110,10 @@ pub(super) async fn run(args: Args, source: &Source) -> Result<(), Failure> {
 fn call<'a>(resource: &str, verb: &str, rest: &'a [String]) -> Result<Call<'a>, Failure> {
     let more = MORE.iter().find(|(of, name, _)| (*of, *name) == (resource, verb));
     let method = match (verb, more) {
-        ("list" | "get", _) => Method::GET,
-        ("create", _) => Method::POST,
+        ("list" | "get", _) | (_, Some((_, _, true))) => Method::GET,
+        ("create", _) | (_, Some((_, _, false))) => Method::POST,
         ("update", _) => Method::PATCH,
         ("delete", _) => Method::DELETE,
-        (_, Some((_, _, true))) => Method::GET,
-        (_, Some((_, _, false))) => Method::POST,
         (_, None) => return Err(usage(format!("there is no verb {verb:?} of {resource}"))),
     };
     let names_one = match verb {

@@ -177,9 +177,8 @@ impl Account {
 
     /// The control plane is away: a session without a lease lives on its device's budget, and ends with it.
     pub(crate) fn open_up(&self) {
-        self.asked.store(false, Ordering::Relaxed);
         let spent = self.spent();
-        if !self.is_out(spent) {
+        if !self.asked.swap(false, Ordering::Relaxed) || !self.is_out(spent) {
             return;
         }
         match self.opening.budget.take() {

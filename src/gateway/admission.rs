@@ -152,7 +152,7 @@ struct Granted {
 impl Granted {
     fn by_control(shared: &Shared, device: Uuid, region: &str, answer: Validated) -> Result<Self, SessionCode> {
         let node = answer.node.ok_or(SessionCode::NoNodeAvailable)?;
-        let exit = shared.nodes.exit(node).map_err(|reason| {
+        let exit = shared.nodes.exit(&node).map_err(|reason| {
             tracing::error!(reason, "an assigned node cannot be used");
             SessionCode::NoNodeAvailable
         })?;

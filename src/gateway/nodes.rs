@@ -53,9 +53,9 @@ impl Nodes {
     }
 
     /// The exit of a node the control plane assigned.
-    pub(crate) fn exit(&self, node: Node) -> Result<Arc<Exit>, String> {
+    pub(crate) fn exit(&self, node: &Node) -> Result<Arc<Exit>, String> {
         let mut entries = self.entries();
-        let entry = updated(entries.remove(&node.id), &node)?;
+        let entry = updated(entries.remove(&node.id), node)?;
         let exit = Arc::clone(entry.exit());
         if entry.probed.is_none() {
             self.wake.notify_one();

@@ -154,7 +154,7 @@ impl Session {
             exclude: self.shared.nodes.down(),
         };
         let exit = match self.shared.control.assign(&request).await {
-            Ok(assigned) => self.shared.nodes.exit(assigned.node).ok(),
+            Ok(assigned) => self.shared.nodes.exit(&assigned.node).ok(),
             Err(ControlError::Refused { status, code }) if status.is_client_error() || code == NO_NODE => None,
             Err(_) => self.shared.nodes.other(failed, fresh_number()),
         }?;

@@ -49,7 +49,13 @@ async fn the_control_plane_names_what_it_lacks() {
         let short = with(&env, "CONTROL__SIGNING_KEY", "AAAA");
         fails(&["serve-control"], &short, 2, "control.signing_key: must be 32 bytes in base64").await;
         fails(&["serve-control"], &short, 2, "(HTTVPS_CONTROL__SIGNING_KEY)").await;
-        fails(&["serve-control"], &env, 3, "the schema lacks 2026-11-22-000000_initial; run `httvps migrate`").await;
+        fails(
+            &["serve-control"],
+            &env,
+            3,
+            "the schema lacks 2026-11-22-000000_initial, 2026-11-23-000000_subscriber; run `httvps migrate`",
+        )
+        .await;
     }
     let typo = control("postgres://httvps@127.0.0.1/httvps?sslmode=maybe");
     fails(&["migrate"], &typo, 2, "database.url: not a PostgreSQL URL").await;

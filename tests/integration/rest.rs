@@ -90,7 +90,7 @@ async fn validate_answers_limits_and_the_node_in_one_call() {
         let answer = api.validate(&subscriber, json!({ "assign": true, "session_id": session })).await;
         let node = json!({
             "id": api.nodes[0], "region": REGION, "internal_ip": "10.0.0.1", "port": 8388, "method": "aes-256-gcm",
-            "password": "hush",
+            "password": "hush", "generation": 1, "oldest_generation": 1, "draining": false,
         });
         assert_eq!(answer["node"], node);
         assert_eq!(api.counts().await, [1]);
@@ -417,7 +417,7 @@ async fn administration() {
         let after = format!("plans?after={}", page["next"].as_str().unwrap());
         assert_eq!(control.admin(Method::GET, &after, Value::Null).await["items"], json!([]));
         let gateway = id(&control.list("gateways").await[0]);
-        let rotated = control.create(&format!("gateways/{gateway}/token"), Value::Null).await;
+        let rotated = control.create(&format!("gateways/{gateway}/token"), json!({ "now": true })).await;
         assert_ne!(rotated["token"], json!(api.token));
         assert_eq!(api.post("gateway/heartbeat", json!({})).await.0, 401, "the old token is spent");
         assert_eq!(control.ask(Method::GET, "/nothing", ADMIN_KEY, None).await.1["code"], "NOT_FOUND");

@@ -1,3 +1,5 @@
+use std::io::IsTerminal;
+
 use serde_json::Value;
 
 use crate::cli::{Failure, qr, say, why};
@@ -26,7 +28,9 @@ pub(super) fn answer(kind: (&str, &str), text: &str, json: bool) -> Result<(), F
             say(format_args!("{name} {}", plain(name, value)));
         }
         if kind == ("codes", "create")
-            && let Some(picture) = fields.get("link").and_then(Value::as_str).and_then(qr::draw)
+            && std::io::stdout().is_terminal()
+            && let Some(text) = ["link", "code"].iter().find_map(|name| fields.get(*name).and_then(Value::as_str))
+            && let Some(picture) = qr::draw(text)
         {
             say(picture);
         }

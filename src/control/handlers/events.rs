@@ -28,12 +28,11 @@ pub(in crate::control) async fn events(
         (Some(epoch), Some(after)) => state.events.resume(epoch, after),
         _ => None,
     };
-    let cursor = match resumed {
-        Some(cursor) => cursor,
-        None => {
-            let (seq, sessions) = on!(&mut state.db.get().await?, events::snapshot(gateway.id))?;
-            state.events.snapshot(seq, sessions)
-        }
+    let cursor = if let Some(cursor) = resumed {
+        cursor
+    } else {
+        let (seq, sessions) = on!(&mut state.db.get().await?, events::snapshot(gateway.id))?;
+        state.events.snapshot(seq, sessions)
     };
     let chunks = futures_util::stream::unfold((state, cursor), |(state, mut cursor)| async move {
         let chunk = state.events.next(&mut cursor).await?;

@@ -254,7 +254,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             let paced = piece < CHUNK;
             let begun = self.offered.is_some();
             let held = !begun && self.up_pause.holds(cx, self.meter);
-            if !self.pending.is_empty() && (begun || !held && !(paced && self.unflushed >= piece)) {
+            if !self.pending.is_empty() && (begun || !(held || paced && self.unflushed >= piece)) {
                 let room = if paced { piece.saturating_sub(self.unflushed) } else { usize::MAX };
                 let offered = *self.offered.get_or_insert(self.pending.len().min(room));
                 match Pin::new(&mut self.socket).poll_write(cx, &self.pending[..offered]).map_err(broken)? {

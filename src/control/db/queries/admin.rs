@@ -238,9 +238,16 @@ pub(crate) async fn delete(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> 
         }
         let owner = match what {
             Doomed::Subscription => {
-                Some(subscriptions::table.find(id).select(subscriptions::user_id).first(conn).await?)
+                Some(subscriptions::table.find(id).select(subscriptions::user_id).first(conn).await.optional()?)
             }
-            _ => None,
+            Doomed::User
+            | Doomed::Device
+            | Doomed::Plan
+            | Doomed::Region
+            | Doomed::Node
+            | Doomed::Gateway
+            | Doomed::Code
+            | Doomed::Endpoint => None,
         };
         let count = match what {
             Doomed::User => diesel::delete(users::table.find(id)).execute(conn).await,
@@ -257,7 +264,7 @@ pub(crate) async fn delete(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> 
             _ if count == 0 => None,
             Doomed::User => Some(Emit::stopped(EventKind::UserStopped, id, SessionCode::UserBanned)),
             Doomed::Device => Some(Emit::stopped(EventKind::DeviceStopped, id, SessionCode::DeviceBanned)),
-            Doomed::Subscription => owner.map(|user| Emit::changed(EventKind::UserChanged, user)),
+            Doomed::Subscription => owner.flatten().map(|user| Emit::changed(EventKind::UserChanged, user)),
             Doomed::Node | Doomed::Region => Some(Emit::changed(EventKind::NodesChanged, id)),
             Doomed::Gateway => Some(Emit::changed(EventKind::GatewayChanged, id)),
             Doomed::Plan | Doomed::Code | Doomed::Endpoint => None,

@@ -245,6 +245,9 @@ async fn write_nodes(conn: &mut Conn, nodes: &BTreeMap<Id, i32>) -> QueryResult<
     Ok(())
 }
 
+/// A session, what pays for it in which period, its lease, bytes up and down.
+type Loan = (Id, Option<Id>, Option<Time>, i64, i64, i64);
+
 /// What each account has used and lent to sessions beyond the batch. Its rows were written before, so they are locked.
 async fn spent(
     conn: &mut Conn,
@@ -275,7 +278,7 @@ async fn spent(
             ((id, start), Spent { used: total(up, down), bonus: bonus.unsigned_abs(), lent: 0 })
         })
         .collect();
-    let lent: Vec<(Id, Option<Id>, Option<Time>, i64, i64, i64)> = sessions::table
+    let lent: Vec<Loan> = sessions::table
         .filter(sessions::subscription_id.eq_any(ids.iter().copied().map(Some)))
         .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.gt(now)))
         .select((

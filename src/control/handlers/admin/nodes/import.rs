@@ -20,7 +20,7 @@ const AT_ONCE: usize = 1000;
 /// Access keys, each of a node.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::control::handlers::admin) struct Keys {
+pub(in crate::control::handlers::admin) struct Import {
     region: String,
     access_keys: Vec<String>,
     #[serde(default, deserialize_with = "lenient::value")]
@@ -60,7 +60,7 @@ impl Failed {
 pub(in crate::control::handlers::admin) async fn import(
     _: FromAdmin,
     Shared(state): Shared<Arc<State>>,
-    Body(keys): Body<Keys>,
+    Body(keys): Body<Import>,
 ) -> Result<Json<Value>, ApiError> {
     if keys.access_keys.is_empty() {
         return Err(ApiError::invalid("access_keys", "MISSING", "give at least one key"));
@@ -76,17 +76,16 @@ pub(in crate::control::handlers::admin) async fn import(
     for (line, url) in (1..).zip(&keys.access_keys) {
         let row = parsed(url).and_then(checked).and_then(|key| fresh(&state, region, key, capacity));
         match row {
-            Ok(row) => match taken.insert((row.internal_ip.clone(), row.ss_port), line) {
-                Some(first) => {
-                    taken.insert((row.internal_ip, row.ss_port), first);
+            Ok(row) => {
+                let first = *taken.entry((row.internal_ip.clone(), row.ss_port)).or_insert(line);
+                if first == line {
+                    rows.push(row);
+                    lines.push(line);
+                } else {
                     let detail = format!("line {first} has the same address");
                     imported.failed.push(Failed::of(line, ApiError::conflict("CONFLICT", &detail)));
                 }
-                None => {
-                    rows.push(row);
-                    lines.push(line);
-                }
-            },
+            }
             Err(error) => imported.failed.push(Failed::of(line, error)),
         }
     }
