@@ -5,16 +5,19 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use uuid::{Builder, Uuid};
 
 use crate::api::DeviceView;
 use crate::control::db::types::{Id, Time};
-use crate::control::models::{ActivationCode, Device, RefreshToken, User};
-use crate::digest::sha256_hex;
+use crate::control::models::{ActivationCode, Device, RefreshFamily, User};
+use crate::digest::{equal, sha256_hex};
 use crate::frame::SessionCode;
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const CODE_LENGTH: usize = 26;
 const GROUP: usize = 4;
+/// A family's id and 256 bits.
+const TOKEN_LENGTH: usize = 48;
 
 /// An activation code: 130 random bits in Crockford's base32, 26 characters.
 pub(super) fn fresh_code() -> Result<String, String> {
@@ -47,7 +50,8 @@ pub(super) fn grouped(code: &str) -> String {
     groups.join("-")
 }
 
-/// Makes refresh tokens that only the holder of the key can make, and always the same ones.
+/// Makes refresh tokens that only the holder of the key can make, and always the same ones. A token begins with its
+/// family's id, so that an old one is recognised without being kept.
 pub(crate) struct Deriver(hmac::Key);
 
 impl Deriver {
@@ -57,19 +61,30 @@ impl Deriver {
         Self(hmac::Key::new(hmac::HMAC_SHA256, label.as_ref()))
     }
 
-    /// The first token of a device that a code made.
-    pub(super) fn first(&self, code: &str, device: Id) -> String {
-        self.token(&[b"enroll".as_slice(), code.as_bytes(), device.0.as_bytes().as_slice()].concat())
+    /// The first token of a device that a code made, and its family.
+    pub(super) fn first(&self, code: &str, device: Id) -> (Id, String) {
+        let made = |label: &[u8]| hmac::sign(&self.0, &[label, code.as_bytes(), device.0.as_bytes()].concat());
+        let family = made(b"family")
+            .as_ref()
+            .first_chunk()
+            .map_or(Uuid::nil(), |bytes| Builder::from_custom_bytes(*bytes).into_uuid());
+        (Id(family), token(family, made(b"enroll").as_ref()))
     }
 
     /// The token that follows another.
-    pub(super) fn next(&self, token: &str) -> String {
-        self.token(token.as_bytes())
+    pub(super) fn next(&self, family: Id, before: &str) -> String {
+        token(family.0, hmac::sign(&self.0, before.as_bytes()).as_ref())
     }
+}
 
-    fn token(&self, message: &[u8]) -> String {
-        BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, message).as_ref())
-    }
+fn token(family: Uuid, secret: &[u8]) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode([family.as_bytes().as_slice(), secret].concat())
+}
+
+/// The family of what may be a token.
+pub(super) fn family_of(token: &str) -> Option<Id> {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok().filter(|bytes| bytes.len() == TOKEN_LENGTH)?;
+    bytes.first_chunk().map(|family| Id(Uuid::from_bytes(*family)))
 }
 
 /// Why there are no tokens.
@@ -99,8 +114,8 @@ pub(crate) struct Granted {
 
 impl Granted {
     /// A token with its row.
-    pub(super) fn of(token: String, row: &RefreshToken, device: &Device) -> Self {
-        Self { device: device.id, user: device.user_id, token, issued_at: row.created_at, expires_at: row.expires_at }
+    pub(super) fn of(token: String, row: &RefreshFamily, device: &Device) -> Self {
+        Self { device: device.id, user: device.user_id, token, issued_at: row.issued_at, expires_at: row.expires_at }
     }
 }
 
@@ -146,7 +161,7 @@ impl Enrolling {
     /// Whether a device's first token may be shown once more.
     pub(super) fn may_repeat(&self, held: &Held) -> bool {
         let device = &held.device;
-        held.token.used_at.is_none() && device.device_uuid == self.device_uuid && device.status == "active"
+        held.family.previous_hash.is_none() && device.device_uuid == self.device_uuid && device.status == "active"
     }
 }
 
@@ -159,42 +174,49 @@ pub(crate) struct Refreshing {
     pub repeat_within: Duration,
 }
 
-/// What is known of a refresh token.
+/// What is known of a refresh token's family.
 pub(super) struct Held {
-    pub token: RefreshToken,
+    pub family: RefreshFamily,
     pub device: Device,
     pub user: User,
-    /// The token that followed it.
-    pub successor: Option<RefreshToken>,
 }
 
 /// What may be done with a refresh token.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenUse {
     Rotate,
     /// Its successor was made a moment ago, and is not used yet.
-    Repeat(RefreshToken),
-    /// Two use the same token: one of them is a thief.
+    Repeat,
+    /// It was used before: one of two is a thief.
     Reuse,
 }
 
 impl Refreshing {
+    /// The token as it is stored.
+    pub(super) fn hash(&self) -> String {
+        sha256_hex(self.token.as_bytes())
+    }
+
     /// What the token is worth.
     pub(super) fn judge(&self, held: &Held) -> Result<TokenUse, Refused> {
-        if held.device.device_uuid != self.device_uuid || held.token.expires_at <= self.now {
+        let Held { family, device, user } = held;
+        if device.device_uuid != self.device_uuid || family.expires_at <= self.now {
             return Err(Refused::Token);
         }
-        let worth = match (held.token.used_at, &held.successor) {
-            (None, _) => TokenUse::Rotate,
-            (Some(used_at), Some(next)) if next.used_at.is_none() && self.now < used_at.after(self.repeat_within) => {
-                TokenUse::Repeat(next.clone())
-            }
-            (Some(_), _) => return Ok(TokenUse::Reuse),
+        let hash = self.hash();
+        let worth = if equal(&family.token_hash, &hash) {
+            TokenUse::Rotate
+        } else if family.previous_hash.as_deref().is_some_and(|previous| equal(previous, &hash))
+            && self.now < family.issued_at.after(self.repeat_within)
+        {
+            TokenUse::Repeat
+        } else {
+            return Ok(TokenUse::Reuse);
         };
-        if held.user.status == "banned" {
+        if user.status == "banned" {
             return Err(Refused::Banned(SessionCode::UserBanned));
         }
-        if held.device.status != "active" {
+        if device.status != "active" {
             return Err(Refused::Banned(SessionCode::DeviceBanned));
         }
         Ok(worth)

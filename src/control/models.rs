@@ -11,7 +11,7 @@ mod stale;
 mod subscription;
 mod user;
 
-pub(super) use enrolment::{ActivationCode, RefreshToken, RefusalRow};
+pub(super) use enrolment::{ActivationCode, RefreshFamily, RefusalRow};
 pub(super) use event::EventRow;
 pub(super) use gateway::{Gateway, GatewayChange};
 pub(super) use node::{NodeChange, NodeView, OutlineNode};

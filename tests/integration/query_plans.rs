@@ -24,7 +24,7 @@ const BIG: [&str; 10] = [
     "subscriptions",
     "sessions",
     "usage_periods",
-    "refresh_tokens",
+    "refresh_families",
     "activation_codes",
     "refusals",
     "events",
@@ -138,8 +138,8 @@ impl Town {
                  now() + interval '1 hour', CASE WHEN g > {LIVE} THEN now() - interval '1 day' END, 0, 0 {all}"
             ),
             format!(
-                "INSERT INTO refresh_tokens SELECT 'r' || g, gen_random_uuid(), {device}, now(), \
-                 now() + interval '60 days', NULL {all}"
+                "INSERT INTO refresh_families SELECT gen_random_uuid(), {device}, 'r' || g, NULL, now(), \
+                 now() + interval '60 days' {all}"
             ),
             format!(
                 "INSERT INTO activation_codes SELECT gen_random_uuid(), {user}, 'c' || g, now(), \

@@ -1,4 +1,4 @@
-DROP TABLE installation, events, refusals, refresh_tokens, activation_codes, gateway_endpoints, payments, plan_regions;
+DROP TABLE installation, events, refusals, refresh_families, activation_codes, gateway_endpoints, payments, plan_regions;
 DROP INDEX sessions_live;
 DROP INDEX sessions_open;
 ALTER TABLE sessions DROP COLUMN lease_bytes, DROP COLUMN lease_period, DROP COLUMN silent;

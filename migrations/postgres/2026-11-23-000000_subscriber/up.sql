@@ -80,17 +80,16 @@ CREATE INDEX activation_codes_user ON activation_codes (user_id);
 CREATE INDEX activation_codes_expires ON activation_codes (expires_at);
 CREATE INDEX activation_codes_device ON activation_codes (device_id);
 
-CREATE TABLE refresh_tokens (
-    token_hash TEXT PRIMARY KEY,
-    family UUID NOT NULL,
+CREATE TABLE refresh_families (
+    id UUID PRIMARY KEY,
     device_id UUID NOT NULL REFERENCES devices (id) ON DELETE CASCADE,
-    created_at TIMESTAMPTZ NOT NULL,
-    expires_at TIMESTAMPTZ NOT NULL,
-    used_at TIMESTAMPTZ
+    token_hash TEXT NOT NULL,
+    previous_hash TEXT,
+    issued_at TIMESTAMPTZ NOT NULL,
+    expires_at TIMESTAMPTZ NOT NULL
 );
-CREATE INDEX refresh_tokens_family ON refresh_tokens (family);
-CREATE INDEX refresh_tokens_device ON refresh_tokens (device_id);
-CREATE INDEX refresh_tokens_expires ON refresh_tokens (expires_at);
+CREATE INDEX refresh_families_device ON refresh_families (device_id);
+CREATE INDEX refresh_families_expires ON refresh_families (expires_at);
 
 CREATE TABLE refusals (
     id UUID PRIMARY KEY,

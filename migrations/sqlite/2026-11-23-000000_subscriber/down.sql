@@ -1,7 +1,7 @@
 DROP TABLE installation;
 DROP TABLE events;
 DROP TABLE refusals;
-DROP TABLE refresh_tokens;
+DROP TABLE refresh_families;
 DROP TABLE activation_codes;
 DROP TABLE gateway_endpoints;
 DROP TABLE payments;

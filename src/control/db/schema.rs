@@ -181,13 +181,13 @@ tables! {
         used_at -> Nullable<SqlTime>,
         device_id -> Nullable<SqlUuid>,
     }
-    refresh_tokens (token_hash) {
-        token_hash -> Text,
-        family -> SqlUuid,
+    refresh_families (id) {
+        id -> SqlUuid,
         device_id -> SqlUuid,
-        created_at -> SqlTime,
+        token_hash -> Text,
+        previous_hash -> Nullable<Text>,
+        issued_at -> SqlTime,
         expires_at -> SqlTime,
-        used_at -> Nullable<SqlTime>,
     }
     refusals (id) {
         id -> SqlUuid,
@@ -229,7 +229,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     payments,
     gateway_endpoints,
     activation_codes,
-    refresh_tokens,
+    refresh_families,
     refusals,
     events,
     installation,

@@ -20,13 +20,20 @@ fn tokens_are_derived_from_key_code_and_device() {
     let deriver = Deriver::new(&[1; 32]);
     let (device, other) = (Id::fresh(), Id::fresh());
     let first = deriver.first("CODE", device);
-    assert_eq!((first.len(), &first), (43, &deriver.first("CODE", device)));
+    assert_eq!((first.1.len(), &first), (64, &deriver.first("CODE", device)));
     assert_ne!(first, deriver.first("CODE", other));
     assert_ne!(first, deriver.first("C0DE", device));
     assert_ne!(first, Deriver::new(&[2; 32]).first("CODE", device));
-    let second = deriver.next(&first);
-    assert_eq!(second, deriver.next(&first));
-    assert_ne!(second, deriver.next(&second));
+    let (family, first) = first;
+    let second = deriver.next(family, &first);
+    assert_eq!(second, deriver.next(family, &first));
+    assert_ne!(second, deriver.next(family, &second));
+    for token in [first, second] {
+        assert_eq!(family_of(&token), Some(family));
+    }
+    for bad in ["", "x", "é", &"A".repeat(63), &"A".repeat(65), &"A".repeat(100_000)] {
+        assert_eq!(family_of(bad), None);
+    }
 }
 
 fn held(now: Time) -> Held {
@@ -49,41 +56,38 @@ fn held(now: Time) -> Held {
         created_at: now,
         updated_at: now,
     };
-    let token = RefreshToken {
-        token_hash: "old".into(),
-        family: Id::fresh(),
+    let family = RefreshFamily {
+        id: Id::fresh(),
         device_id: device.id,
-        created_at: now,
+        token_hash: sha256_hex(b"new"),
+        previous_hash: Some(sha256_hex(b"old")),
+        issued_at: now,
         expires_at: now.after(Duration::from_secs(3600)),
-        used_at: None,
     };
-    Held { token, device, user, successor: None }
+    Held { family, device, user }
 }
 
 #[test]
-fn a_used_token_is_a_repeat_or_a_theft() {
+fn an_old_token_is_a_repeat_or_a_theft() {
     let begin = Time::now();
-    let at = |seconds| Refreshing {
-        token: String::new(),
+    let at = |token: &str, seconds| Refreshing {
+        token: token.into(),
         device_uuid: "phone".into(),
         now: begin.after(Duration::from_secs(seconds)),
         refresh_ttl: Duration::from_secs(3600),
         repeat_within: Duration::from_secs(60),
     };
     let mut held = held(begin);
-    assert!(matches!(at(3599).judge(&held), Ok(TokenUse::Rotate)));
-    assert!(matches!(at(3600).judge(&held), Err(Refused::Token)));
-    let stranger = Refreshing { device_uuid: "tablet".into(), ..at(1) };
+    assert_eq!(at("new", 3599).judge(&held).unwrap(), TokenUse::Rotate);
+    assert!(matches!(at("new", 3600).judge(&held), Err(Refused::Token)));
+    let stranger = Refreshing { device_uuid: "tablet".into(), ..at("new", 1) };
     assert!(matches!(stranger.judge(&held), Err(Refused::Token)));
-    held.token.used_at = Some(begin);
-    assert!(matches!(at(1).judge(&held), Ok(TokenUse::Reuse)));
-    held.successor = Some(RefreshToken { token_hash: "new".into(), used_at: None, ..held.token.clone() });
-    assert!(matches!(at(59).judge(&held), Ok(TokenUse::Repeat(_))));
-    assert!(matches!(at(60).judge(&held), Ok(TokenUse::Reuse)));
+    assert_eq!(at("old", 59).judge(&held).unwrap(), TokenUse::Repeat);
+    assert_eq!(at("old", 60).judge(&held).unwrap(), TokenUse::Reuse);
+    assert_eq!(at("older", 1).judge(&held).unwrap(), TokenUse::Reuse);
     held.device.status = "revoked".into();
-    assert!(matches!(at(59).judge(&held), Err(Refused::Banned(SessionCode::DeviceBanned))));
+    assert!(matches!(at("old", 59).judge(&held), Err(Refused::Banned(SessionCode::DeviceBanned))));
     held.user.status = "banned".into();
-    assert!(matches!(at(59).judge(&held), Err(Refused::Banned(SessionCode::UserBanned))));
-    held.successor.as_mut().unwrap().used_at = Some(begin);
-    assert!(matches!(at(59).judge(&held), Ok(TokenUse::Reuse)));
+    assert!(matches!(at("new", 59).judge(&held), Err(Refused::Banned(SessionCode::UserBanned))));
+    assert_eq!(at("older", 1).judge(&held).unwrap(), TokenUse::Reuse);
 }

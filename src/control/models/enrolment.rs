@@ -1,7 +1,7 @@
 use diesel::prelude::*;
 use serde::Serialize;
 
-use crate::control::db::schema::{activation_codes, refresh_tokens, refusals};
+use crate::control::db::schema::{activation_codes, refresh_families, refusals};
 use crate::control::db::types::{Id, Time};
 
 /// A one-time code that makes a device.
@@ -18,15 +18,17 @@ pub struct ActivationCode {
     pub device_id: Option<Id>,
 }
 
-/// A refresh token; those that follow each other are a family.
+/// Refresh tokens of a device that follow each other; only the last two are known.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable)]
-pub struct RefreshToken {
-    pub token_hash: String,
-    pub family: Id,
+#[diesel(table_name = refresh_families)]
+pub struct RefreshFamily {
+    pub id: Id,
     pub device_id: Id,
-    pub created_at: Time,
+    pub token_hash: String,
+    /// The token before, which may be repeated for a while.
+    pub previous_hash: Option<String>,
+    pub issued_at: Time,
     pub expires_at: Time,
-    pub used_at: Option<Time>,
 }
 
 /// A session that was refused to a device.

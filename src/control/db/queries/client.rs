@@ -5,7 +5,7 @@ use super::{Conn, admission, events, lock_user};
 use crate::api::EventKind;
 use crate::control::catalog::Offer;
 use crate::control::db::schema::{
-    devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, plan_regions, refresh_tokens, regions,
+    devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, plan_regions, refresh_families, regions,
     usage_periods, users,
 };
 use crate::control::db::types::{Id, Time};
@@ -85,7 +85,9 @@ pub(crate) async fn revoke_device(conn: &mut Conn, user: Id, device: Id, now: Ti
             .await?;
         if status != "revoked" {
             diesel::update(devices::table.find(device)).set(devices::status.eq("revoked")).execute(conn).await?;
-            diesel::delete(refresh_tokens::table.filter(refresh_tokens::device_id.eq(device))).execute(conn).await?;
+            diesel::delete(refresh_families::table.filter(refresh_families::device_id.eq(device)))
+                .execute(conn)
+                .await?;
             let stopped = Emit::stopped(EventKind::DeviceStopped, device, SessionCode::DeviceBanned);
             events::emit(conn, stopped, now).await?;
         }

@@ -4,11 +4,11 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, admission, events, lock_user};
 use crate::api::{DeviceView, EventKind};
-use crate::control::db::schema::{activation_codes, devices, refresh_tokens, users};
+use crate::control::db::schema::{activation_codes, devices, refresh_families, users};
 use crate::control::db::types::{Id, SqlTime, Time};
-use crate::control::enrolment::{CodeUse, Deriver, Enrolling, Granted, Held, Refreshing, Refused, TokenUse};
+use crate::control::enrolment::{CodeUse, Deriver, Enrolling, Granted, Held, Refreshing, Refused, TokenUse, family_of};
 use crate::control::events::Emit;
-use crate::control::models::{ActivationCode, Device, RefreshToken, User};
+use crate::control::models::{ActivationCode, Device, RefreshFamily, User};
 use crate::digest::sha256_hex;
 use crate::frame::SessionCode;
 
@@ -51,10 +51,10 @@ async fn repeat(
     deriver: &Deriver,
     device: Id,
 ) -> QueryResult<Result<Granted, Refused>> {
-    let token = deriver.first(&wish.code, device);
-    let held = held(conn, &sha256_hex(token.as_bytes())).await?;
+    let (family, token) = deriver.first(&wish.code, device);
+    let held = held(conn, family).await?;
     Ok(match held.filter(|held| wish.may_repeat(held)) {
-        Some(held) => Ok(Granted::of(token, &held.token, &held.device)),
+        Some(held) => Ok(Granted::of(token, &held.family, &held.device)),
         None => Err(Refused::Code),
     })
 }
@@ -94,16 +94,16 @@ async fn spend(
     };
     let change = (activation_codes::used_at.eq(wish.now), activation_codes::device_id.eq(device.id));
     diesel::update(activation_codes::table.find(code.id)).set(change).execute(conn).await?;
-    let token = deriver.first(&wish.code, device.id);
-    let row = RefreshToken {
-        token_hash: sha256_hex(token.as_bytes()),
-        family: Id::fresh(),
+    let (family, token) = deriver.first(&wish.code, device.id);
+    let row = RefreshFamily {
+        id: family,
         device_id: device.id,
-        created_at: wish.now,
+        token_hash: sha256_hex(token.as_bytes()),
+        previous_hash: None,
+        issued_at: wish.now,
         expires_at: wish.now.after(wish.refresh_ttl),
-        used_at: None,
     };
-    diesel::insert_into(refresh_tokens::table).values(&row).execute(conn).await?;
+    diesel::insert_into(refresh_families::table).values(&row).execute(conn).await?;
     if let Some(device) = revoked {
         revoke(conn, device, wish.now).await?;
     }
@@ -160,7 +160,7 @@ async fn take_over(conn: &mut Conn, wish: &Enrolling, device: Device) -> QueryRe
         devices::client_version.eq(wish.client_version.clone()),
     );
     diesel::update(devices::table.find(device.id)).set(change).execute(conn).await?;
-    diesel::delete(refresh_tokens::table.filter(refresh_tokens::device_id.eq(device.id))).execute(conn).await?;
+    diesel::delete(refresh_families::table.filter(refresh_families::device_id.eq(device.id))).execute(conn).await?;
     Ok(device)
 }
 
@@ -183,7 +183,7 @@ async fn create_device(conn: &mut Conn, wish: &Enrolling, user: Id) -> QueryResu
 /// Revokes a device under the lock on its user's row: its tokens are void, its sessions end.
 async fn revoke(conn: &mut Conn, device: Id, now: Time) -> QueryResult<()> {
     diesel::update(devices::table.find(device)).set(devices::status.eq("revoked")).execute(conn).await?;
-    diesel::delete(refresh_tokens::table.filter(refresh_tokens::device_id.eq(device))).execute(conn).await?;
+    diesel::delete(refresh_families::table.filter(refresh_families::device_id.eq(device))).execute(conn).await?;
     let stopped = Emit::stopped(EventKind::DeviceStopped, device, SessionCode::DeviceBanned);
     events::emit(conn, stopped, now).await?;
     Ok(())
@@ -195,21 +195,18 @@ pub(crate) async fn refresh(
     wish: &Refreshing,
     deriver: &Deriver,
 ) -> QueryResult<Result<Granted, Refused>> {
+    let Some(family) = family_of(&wish.token) else { return Ok(Err(Refused::Token)) };
     transaction!(conn, async |conn: &mut Conn| {
-        let hash = sha256_hex(wish.token.as_bytes());
-        let Some(found) = held(conn, &hash).await? else { return Ok(Err(Refused::Token)) };
+        let Some(found) = held(conn, family).await? else { return Ok(Err(Refused::Token)) };
         lock_user(conn, found.user.id).await?;
-        let Some(mut found) = held(conn, &hash).await? else { return Ok(Err(Refused::Token)) };
-        let next = deriver.next(&wish.token);
-        if found.token.used_at.is_some() {
-            found.successor = token(conn, &sha256_hex(next.as_bytes())).await?;
-        }
+        let Some(found) = held(conn, family).await? else { return Ok(Err(Refused::Token)) };
         match wish.judge(&found) {
-            Ok(TokenUse::Rotate) => Ok(Ok(rotate(conn, wish, &found, next).await?)),
-            Ok(TokenUse::Repeat(row)) => Ok(Ok(Granted::of(next, &row, &found.device))),
+            Ok(TokenUse::Rotate) => Ok(Ok(rotate(conn, wish, found, deriver).await?)),
+            Ok(TokenUse::Repeat) => {
+                Ok(Ok(Granted::of(deriver.next(family, &wish.token), &found.family, &found.device)))
+            }
             Ok(TokenUse::Reuse) => {
-                let family = refresh_tokens::table.filter(refresh_tokens::family.eq(found.token.family));
-                diesel::delete(family).execute(conn).await?;
+                diesel::delete(refresh_families::table.find(family)).execute(conn).await?;
                 Ok(Err(Refused::Reused(found.device.id)))
             }
             Err(refused) => Ok(Err(refused)),
@@ -218,46 +215,49 @@ pub(crate) async fn refresh(
     .await
 }
 
-async fn token(conn: &mut Conn, hash: &str) -> QueryResult<Option<RefreshToken>> {
-    refresh_tokens::table.find(hash).select(RefreshToken::as_select()).first(conn).await.optional()
-}
-
-async fn held(conn: &mut Conn, hash: &str) -> QueryResult<Option<Held>> {
-    let found: Option<(RefreshToken, Device, User)> = refresh_tokens::table
-        .inner_join(devices::table.on(devices::id.eq(refresh_tokens::device_id)))
+async fn held(conn: &mut Conn, family: Id) -> QueryResult<Option<Held>> {
+    let found: Option<(RefreshFamily, Device, User)> = refresh_families::table
+        .inner_join(devices::table.on(devices::id.eq(refresh_families::device_id)))
         .inner_join(users::table.on(users::id.eq(devices::user_id)))
-        .filter(refresh_tokens::token_hash.eq(hash))
-        .select((RefreshToken::as_select(), Device::as_select(), User::as_select()))
+        .filter(refresh_families::id.eq(family))
+        .select((RefreshFamily::as_select(), Device::as_select(), User::as_select()))
         .first(conn)
         .await
         .optional()?;
-    Ok(found.map(|(token, device, user)| Held { token, device, user, successor: None }))
+    Ok(found.map(|(family, device, user)| Held { family, device, user }))
 }
 
-async fn rotate(conn: &mut Conn, wish: &Refreshing, held: &Held, next: String) -> QueryResult<Granted> {
-    diesel::update(refresh_tokens::table.find(&held.token.token_hash))
-        .set(refresh_tokens::used_at.eq(wish.now))
+async fn rotate(conn: &mut Conn, wish: &Refreshing, held: Held, deriver: &Deriver) -> QueryResult<Granted> {
+    let next = deriver.next(held.family.id, &wish.token);
+    let row = RefreshFamily {
+        token_hash: sha256_hex(next.as_bytes()),
+        previous_hash: Some(held.family.token_hash),
+        issued_at: wish.now,
+        expires_at: wish.now.after(wish.refresh_ttl),
+        ..held.family
+    };
+    diesel::update(refresh_families::table.find(row.id))
+        .set((
+            refresh_families::token_hash.eq(&row.token_hash),
+            refresh_families::previous_hash.eq(&row.previous_hash),
+            refresh_families::issued_at.eq(row.issued_at),
+            refresh_families::expires_at.eq(row.expires_at),
+        ))
         .execute(conn)
         .await?;
-    let row = RefreshToken {
-        token_hash: sha256_hex(next.as_bytes()),
-        family: held.token.family,
-        device_id: held.device.id,
-        created_at: wish.now,
-        expires_at: wish.now.after(wish.refresh_ttl),
-        used_at: None,
-    };
-    diesel::insert_into(refresh_tokens::table).values(&row).execute(conn).await?;
     Ok(Granted::of(next, &row, &held.device))
 }
 
-/// Deletes refresh tokens that expired before a moment, and activation codes that expired before another.
-pub(crate) async fn forget(conn: &mut Conn, tokens: Time, codes: Time) -> QueryResult<usize> {
-    let expired = diesel::sql_query(
-        "DELETE FROM refresh_tokens WHERE token_hash IN \
-         (SELECT token_hash FROM refresh_tokens WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)",
-    );
-    let deleted = expired.bind::<SqlTime, _>(tokens).bind::<BigInt, _>(FORGOTTEN_AT_ONCE).execute(conn).await?;
-    let old = diesel::delete(activation_codes::table.filter(activation_codes::expires_at.lt(codes)));
-    Ok(deleted + old.execute(conn).await?)
+/// Deletes families that expired before a moment, and activation codes that expired before another.
+pub(crate) async fn forget(conn: &mut Conn, families: Time, codes: Time) -> QueryResult<usize> {
+    let mut deleted = 0;
+    for (table, before) in [("refresh_families", families), ("activation_codes", codes)] {
+        let sql = format!(
+            "DELETE FROM {table} WHERE id IN \
+             (SELECT id FROM {table} WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
+        );
+        let expired = diesel::sql_query(sql).bind::<SqlTime, _>(before).bind::<BigInt, _>(FORGOTTEN_AT_ONCE);
+        deleted += expired.execute(conn).await?;
+    }
+    Ok(deleted)
 }
