@@ -73,8 +73,12 @@ pub struct UserView {
 pub struct SubscriptionView {
     pub id: Uuid,
     pub plan: String,
+    /// The term's end.
     #[serde(with = "time::serde::rfc3339")]
     pub valid_until: OffsetDateTime,
+    /// That with the plan's grace.
+    #[serde(with = "time::serde::rfc3339")]
+    pub served_until: OffsetDateTime,
 }
 
 /// What the plan allows.
@@ -165,6 +169,9 @@ pub struct UsageReport {
     /// The lease that the gateway holds: bytes in all. Without it no lease is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed: Option<u64>,
+    /// The session wants to move more than that now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks: bool,
     /// How long the client has sent nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silent_ms: Option<u64>,
@@ -201,6 +208,12 @@ pub struct Verdict {
     /// The plan's rate as it is now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit_mbps: Option<i32>,
+    /// The period's limit as it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_limit_bytes: Option<u64>,
+    /// The term's end as it is now.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<OffsetDateTime>,
 }
 
 /// A refusal that a gateway decided by itself.
@@ -275,8 +288,6 @@ pub enum EventKind {
     NodesChanged,
     /// The gateway itself is to do something else: send a heartbeat.
     GatewayChanged,
-    /// Signing keys are others.
-    KeysChanged,
     /// Something that this version does not know.
     #[serde(other)]
     Unknown,
@@ -294,7 +305,6 @@ impl EventKind {
             Self::PlanChanged => "plan_changed",
             Self::NodesChanged => "nodes_changed",
             Self::GatewayChanged => "gateway_changed",
-            Self::KeysChanged => "keys_changed",
             Self::Unknown => "unknown",
         }
     }

@@ -24,7 +24,7 @@ mod usage;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ use tokio::net::TcpListener;
 
 use crate::api::GatewayHeartbeat;
 use crate::config::{self, ConfigError, Egress, Mux, Notices, Ops, Probe, Source, Tls, V1, read_file};
-use crate::frame::{Encoding, binary};
+use crate::frame::{Encoding, SessionCode, binary};
 use crate::lifecycle::Shutdown;
 use crate::mux::Limits;
 use crate::net::ops::Readiness;
@@ -78,6 +78,8 @@ struct Shared {
     metrics: GatewayMetrics,
     met_control: AtomicBool,
     ordered_drain: AtomicBool,
+    /// Counts events that end sessions.
+    stops: AtomicU64,
     /// Why the control plane does not want this gateway, if it does not.
     unwelcome: Mutex<Option<String>>,
     beating: tokio::sync::Mutex<()>,
@@ -143,6 +145,7 @@ impl Gateway {
             tunnel,
             met_control: AtomicBool::new(false),
             ordered_drain: AtomicBool::new(false),
+            stops: AtomicU64::new(0),
             unwelcome: Mutex::default(),
             beating: tokio::sync::Mutex::default(),
         };
@@ -276,6 +279,9 @@ impl Shared {
                 if let ControlError::Refused { status, code } = error
                     && UNWELCOME.contains(&status)
                 {
+                    if status == StatusCode::UNAUTHORIZED {
+                        self.usage.cut(|_| true, SessionCode::GoingAway);
+                    }
                     *self.unwelcome() = Some(code);
                 }
                 false

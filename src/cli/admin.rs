@@ -58,6 +58,9 @@ pub(super) struct Args {
     verb: Option<String>,
     /// ID and field=value pairs
     rest: Vec<String>,
+    /// With nodes password and gateways token: end the old one at once
+    #[arg(long)]
+    now: bool,
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
@@ -97,7 +100,13 @@ pub(super) async fn run(args: Args, source: &Source) -> Result<(), Failure> {
         return nodes::import(&Api::open(source)?, fields(&args.rest)?, args.json).await;
     }
     let call = call(&args.resource, verb, &args.rest)?;
-    let fields = fields(call.pairs)?;
+    let mut fields = fields(call.pairs)?;
+    if args.now {
+        if !matches!(kind, ("nodes", "password") | ("gateways", "token")) {
+            return Err(usage("--now is for nodes password and gateways token"));
+        }
+        fields.insert("now".into(), Value::from("true"));
+    }
     let api = Api::open(source)?;
     let text = api.ask(call.method, &call.path, &fields, args.json).await?;
     show::answer(kind, &text, args.json)?;

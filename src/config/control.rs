@@ -115,7 +115,7 @@ pub struct Sessions {
     /// After a start nothing is stale for so long: others need time to report.
     #[serde(with = "humantime_serde")]
     pub startup_grace: Duration,
-    /// A client that sent nothing for so long gives its place to a new session of its device.
+    /// A client that left a ping unanswered for so long gives its place to a new session of its device.
     #[serde(with = "humantime_serde")]
     pub silent_after: Duration,
     /// How often the above is looked for.

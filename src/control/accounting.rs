@@ -20,6 +20,8 @@ pub(crate) struct Item {
     pub vouched: bool,
     /// The lease that the gateway holds: bytes in all. Without it the session gets no lease.
     pub allowed: Option<i64>,
+    /// Whether the session wants to move more than that now.
+    pub asks: bool,
     /// Its client has sent nothing for a while.
     pub silent: bool,
 }
@@ -64,8 +66,11 @@ impl Charged {
         self.bytes_up.saturating_add(self.bytes_down).unsigned_abs()
     }
 
-    /// What the gateway holds of an earlier lease and has not used.
-    fn held(&self, item: &Item, session: &Session) -> u64 {
+    /// What the gateway holds of an earlier lease and has not used; nothing once that is over or its period is.
+    fn held(&self, item: &Item, session: &Session, period: Time, now: Time) -> u64 {
+        if session.expires_at <= now || session.lease_period != Some(period) {
+            return 0;
+        }
         session.lease_bytes.min(item.allowed.unwrap_or(0)).unsigned_abs().saturating_sub(self.total())
     }
 }
@@ -88,6 +93,8 @@ pub(crate) struct Outcome {
     /// Bytes in all that the session may move.
     pub allowed: Option<u64>,
     pub rate_limit_mbps: Option<i32>,
+    pub limit: Option<u64>,
+    pub valid_until: Option<Time>,
 }
 
 /// Whether a session may go on.
@@ -118,6 +125,7 @@ impl Batch {
                     held.ended_at = held.ended_at.max(item.ended_at);
                     held.vouched |= item.vouched && item.device == held.device;
                     held.allowed = held.allowed.max(item.allowed);
+                    held.asks |= item.asks;
                     held.silent &= item.silent;
                 }
             }
@@ -269,7 +277,7 @@ impl<'a> Ledger<'a> {
             let known = spent.get(&account).copied().unwrap_or_default();
             let limit = limit.saturating_add(known.bonus);
             let balance = balances.entry(account).or_insert(Balance { limit, used: known.used, lent: known.lent });
-            balance.lent = balance.lent.saturating_add(row.held(item, session));
+            balance.lent = balance.lent.saturating_add(row.held(item, session, account.1, self.batch.now));
         }
         balances
     }
@@ -279,8 +287,15 @@ impl<'a> Ledger<'a> {
     }
 
     fn outcome(&self, item: &Item, row: Option<&mut Charged>, balances: &mut HashMap<(Id, Time), Balance>) -> Outcome {
-        let (remaining, allowed, rate_limit_mbps) = (None, None, None);
-        let plain = |verdict| Outcome { session: item.session, verdict, remaining, allowed, rate_limit_mbps };
+        let plain = |verdict| Outcome {
+            session: item.session,
+            verdict,
+            remaining: None,
+            allowed: None,
+            rate_limit_mbps: None,
+            limit: None,
+            valid_until: None,
+        };
         let (Some(session), Some(row)) = (self.session(item), row) else {
             let known = self.known.contains_key(&item.session) && !self.buried.contains(&item.session);
             return plain(if known { Verdict::Foreign } else { Verdict::Unknown });
@@ -291,22 +306,32 @@ impl<'a> Ledger<'a> {
         };
         let period = self.period(subscription, plan);
         row.lease_period = Some(period);
-        let going = Outcome { rate_limit_mbps: plan.rate_limit_mbps, ..plain(Verdict::Continue) };
+        let going = Outcome {
+            rate_limit_mbps: plan.rate_limit_mbps,
+            valid_until: Some(subscription.valid_until),
+            ..plain(Verdict::Continue)
+        };
         let Some(balance) = balances.get_mut(&(subscription.id, period)) else { return going };
         let remaining = Some(balance.remaining());
         if remaining == Some(0) {
             return Outcome { remaining, ..plain(Verdict::Stop(SessionCode::LimitReached)) };
         }
+        let going = Outcome { remaining, limit: Some(balance.limit), ..going };
         if item.allowed.is_none() {
-            return Outcome { remaining, ..going };
+            return going;
         }
-        let held = row.held(item, session);
+        let held = row.held(item, session, period, self.batch.now);
+        if item.bytes_up < session.bytes_up || item.bytes_down < session.bytes_down {
+            row.lease_bytes = session.lease_bytes;
+            return Outcome { allowed: Some(session.lease_bytes.unsigned_abs()), ..going };
+        }
         balance.lent = balance.lent.saturating_sub(held);
-        let lent = balance.lend(row.total().saturating_sub(total(session)), &self.batch.rules);
+        let moved = row.total().saturating_sub(total(session));
+        let lent = balance.lend(moved, item.asks, &self.batch.rules);
         balance.lent = balance.lent.saturating_add(held.saturating_sub(lent));
-        let allowed = row.total().saturating_add(lent.max(held));
+        let allowed = row.total().saturating_add(lent.max(held).min(balance.remaining()));
         row.lease_bytes = i64::try_from(allowed).unwrap_or(i64::MAX);
-        Outcome { remaining, allowed: Some(allowed), ..going }
+        Outcome { allowed: Some(allowed), ..going }
     }
 
     /// What pays for a session that may go on, or why it may not.

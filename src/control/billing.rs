@@ -13,6 +13,8 @@ pub(crate) enum Unbillable {
     PaymentUsed,
     #[error("the subscription is cancelled")]
     Cancelled,
+    #[error("the subscription serves nobody now: renew it first")]
+    NotServed,
     #[error("there is no such plan")]
     UnknownPlan,
     #[error("a period of days needs their number, and no other period has one")]

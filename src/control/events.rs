@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::db::{Db, DbError, Listener, on};
 use super::models::EventRow;
@@ -55,10 +56,20 @@ pub(crate) struct Delivery {
     pub(crate) ms: u64,
 }
 
+/// An event as it travels.
+#[derive(Clone, Debug)]
+struct Line {
+    seq: i64,
+    text: Bytes,
+    /// The gateway whose stream ends with it, because its token may be void.
+    ends: Option<Uuid>,
+}
+
 /// The newest events in memory, as they travel.
 #[derive(Debug, Default)]
 struct Backlog {
-    lines: VecDeque<(i64, Bytes)>,
+    epoch: String,
+    lines: VecDeque<Line>,
     /// The last event that is not in memory any more.
     gone: i64,
     newest: i64,
@@ -66,7 +77,6 @@ struct Backlog {
 
 /// Where streams wait for events.
 pub(crate) struct Hub {
-    epoch: String,
     config: config::Events,
     backlog: Mutex<Backlog>,
     newest: watch::Sender<i64>,
@@ -76,20 +86,23 @@ pub(crate) struct Hub {
 
 /// Where a stream of events stands.
 pub(crate) struct Cursor {
+    gateway: Uuid,
+    epoch: String,
     seq: i64,
     newest: watch::Receiver<i64>,
     /// What is sent before all else.
     first: Option<Bytes>,
+    over: bool,
 }
 
 impl Hub {
     /// A hub at the database's newest event.
     pub(crate) async fn open(db: &Db, config: config::Events) -> Result<Self, DbError> {
         let (epoch, seq) = on!(&mut db.get().await?, events::head())?;
-        let backlog = Mutex::new(Backlog { gone: seq, newest: seq, ..Backlog::default() });
+        let backlog = Mutex::new(Backlog { epoch, gone: seq, newest: seq, ..Backlog::default() });
         let (newest, _) = watch::channel(seq);
         let (nudged, closing) = (Notify::new(), CancellationToken::new());
-        Ok(Self { epoch, config, backlog, newest, nudged, closing })
+        Ok(Self { config, backlog, newest, nudged, closing })
     }
 
     fn backlog(&self) -> MutexGuard<'_, Backlog> {
@@ -102,8 +115,8 @@ impl Hub {
     }
 
     /// The database's epoch.
-    pub(crate) fn epoch(&self) -> &str {
-        &self.epoch
+    pub(crate) fn epoch(&self) -> String {
+        self.backlog().epoch.clone()
     }
 
     /// Carries events from the table to the streams until drained.
@@ -119,7 +132,9 @@ impl Hub {
             tokio::select! {
                 () = shutdown.draining() => return,
                 () = self.nudged.notified() => {}
-                _ = poll.tick() => {}
+                _ = poll.tick() => if let Err(error) = self.check(db).await {
+                    tracing::warn!(%error, "the database's epoch cannot be read");
+                },
             }
             if let Err(error) = self.fetch(db).await {
                 tracing::warn!(%error, "events cannot be read");
@@ -143,6 +158,19 @@ impl Hub {
         }
     }
 
+    /// After a restore or a failover numbers mean something else: every stream begins anew.
+    async fn check(&self, db: &Db) -> Result<(), DbError> {
+        let (epoch, seq) = on!(&mut db.get().await?, events::head())?;
+        let mut backlog = self.backlog();
+        if epoch != backlog.epoch || seq < backlog.newest {
+            tracing::warn!("the database is another one, or an older one: gateways take snapshots");
+            *backlog = Backlog { epoch, lines: VecDeque::new(), gone: seq, newest: seq };
+            drop(backlog);
+            self.newest.send_replace(seq);
+        }
+        Ok(())
+    }
+
     async fn fetch(&self, db: &Db) -> Result<(), DbError> {
         loop {
             let after = self.backlog().newest;
@@ -151,12 +179,14 @@ impl Hub {
             {
                 let mut backlog = self.backlog();
                 for row in &rows {
-                    backlog.lines.push_back((row.seq, line(&self.event(row))));
+                    let event = event(&backlog.epoch, row);
+                    let ends = event.subject.filter(|_| event.kind == EventKind::GatewayChanged);
+                    backlog.lines.push_back(Line { seq: row.seq, text: text(&event), ends });
                 }
                 while backlog.lines.len() > self.config.backlog
-                    && let Some((seq, _)) = backlog.lines.pop_front()
+                    && let Some(line) = backlog.lines.pop_front()
                 {
-                    backlog.gone = seq;
+                    backlog.gone = line.seq;
                 }
                 backlog.newest = last;
             }
@@ -164,36 +194,30 @@ impl Hub {
         }
     }
 
-    fn event(&self, row: &EventRow) -> Event {
-        Event {
-            epoch: self.epoch.clone(),
-            seq: row.seq,
-            kind: serde_json::from_value(Value::String(row.kind.clone())).unwrap_or(EventKind::Unknown),
-            subject: row.subject.map(|id| id.0),
-            code: row.code.as_deref().and_then(SessionCode::from_name),
-            sessions: Vec::new(),
-        }
-    }
-
     /// A stream that goes on behind an event, if that is still possible.
-    pub(crate) fn resume(&self, epoch: &str, after: i64) -> Option<Cursor> {
+    pub(crate) fn resume(&self, gateway: Id, epoch: &str, after: i64) -> Option<Cursor> {
         let backlog = self.backlog();
-        let possible = epoch == self.epoch && (backlog.gone..=backlog.newest).contains(&after);
-        possible.then(|| Cursor { seq: after, newest: self.newest.subscribe(), first: None })
+        let possible = epoch == backlog.epoch && (backlog.gone..=backlog.newest).contains(&after);
+        let (newest, epoch) = (self.newest.subscribe(), epoch.to_owned());
+        possible.then(|| Cursor { gateway: gateway.0, epoch, seq: after, newest, first: None, over: false })
     }
 
     /// A stream that begins with a snapshot.
-    pub(crate) fn snapshot(&self, seq: i64, sessions: Vec<Id>) -> Cursor {
+    pub(crate) fn snapshot(&self, gateway: Id, seq: i64, sessions: Vec<Id>) -> Cursor {
         let sessions = sessions.into_iter().map(|id| id.0).collect();
-        let event =
-            Event { epoch: self.epoch.clone(), seq, kind: EventKind::Snapshot, subject: None, code: None, sessions };
-        Cursor { seq, newest: self.newest.subscribe(), first: Some(line(&event)) }
+        let epoch = self.epoch();
+        let event = Event { epoch: epoch.clone(), seq, kind: EventKind::Snapshot, subject: None, code: None, sessions };
+        let (newest, first) = (self.newest.subscribe(), Some(text(&event)));
+        Cursor { gateway: gateway.0, epoch, seq, newest, first, over: false }
     }
 
     /// What a stream sends next: events, or a sign of life; `None` ends it.
     pub(crate) async fn next(&self, cursor: &mut Cursor) -> Option<Bytes> {
         if let Some(first) = cursor.first.take() {
             return Some(first);
+        }
+        if cursor.over {
+            return None;
         }
         let quiet = tokio::time::sleep(self.config.keepalive);
         tokio::pin!(quiet);
@@ -214,41 +238,61 @@ impl Hub {
     #[expect(clippy::option_option, reason = "too far behind differs from nothing new")]
     fn take(&self, cursor: &mut Cursor) -> Option<Option<Bytes>> {
         let backlog = self.backlog();
-        if cursor.seq < backlog.gone {
+        if cursor.seq < backlog.gone || cursor.epoch != backlog.epoch {
             return None;
         }
-        let from = backlog.lines.partition_point(|(seq, _)| *seq <= cursor.seq);
+        let from = backlog.lines.partition_point(|line| line.seq <= cursor.seq);
         let mut lines = backlog.lines.range(from..);
-        let Some((mut seq, first)) = lines.next().cloned() else { return Some(None) };
-        let mut bytes = first;
+        let Some(first) = lines.next() else { return Some(None) };
+        let ends = |line: &Line| line.ends == Some(cursor.gateway);
+        let (mut seq, mut over, mut bytes) = (first.seq, ends(first), first.text.clone());
         if lines.len() > 0 {
             let mut all = Vec::from(&bytes[..]);
-            for (next, line) in lines {
-                all.extend_from_slice(line);
-                seq = *next;
+            for line in lines {
+                all.extend_from_slice(&line.text);
+                (seq, over) = (line.seq, over || ends(line));
             }
             bytes = all.into();
         }
-        cursor.seq = seq;
+        (cursor.seq, cursor.over) = (seq, over);
         Some(Some(bytes))
     }
 
-    /// Waits until every online gateway has acted on an event, or long enough.
-    pub(crate) async fn delivery(&self, db: &Db, seq: i64, since: Instant) -> Result<Delivery, DbError> {
+    /// Waits until every online gateway has acted on an event, or long enough; the change itself is made by then.
+    pub(crate) async fn delivery(&self, db: &Db, seq: i64, since: Instant) -> Delivery {
         self.nudge();
+        let mut delivery = Delivery { acked: 0, of: 1, ms: 0 };
         loop {
-            let (acked, of) = on!(&mut db.get().await?, events::acks(seq))?;
-            let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-            if acked >= of || since.elapsed() >= self.config.ack_timeout {
-                return Ok(Delivery { acked, of, ms });
+            match Self::acks(db, seq).await {
+                Ok((acked, of)) => (delivery.acked, delivery.of) = (acked, of),
+                Err(error) => tracing::warn!(%error, "acknowledgements cannot be read"),
+            }
+            delivery.ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            if delivery.acked >= delivery.of || since.elapsed() >= self.config.ack_timeout {
+                return delivery;
             }
             tokio::time::sleep(ACK_POLL).await;
         }
     }
+
+    async fn acks(db: &Db, seq: i64) -> Result<(i64, i64), DbError> {
+        Ok(on!(&mut db.get().await?, events::acks(seq))?)
+    }
 }
 
 /// An event as server-sent events are written (WHATWG HTML, "Server-sent events").
-fn line(event: &Event) -> Bytes {
+fn text(event: &Event) -> Bytes {
     let data = serde_json::to_string(event).unwrap_or_default();
     format!("id: {}\ndata: {data}\n\n", event.seq).into()
+}
+
+fn event(epoch: &str, row: &EventRow) -> Event {
+    Event {
+        epoch: epoch.to_owned(),
+        seq: row.seq,
+        kind: serde_json::from_value(Value::String(row.kind.clone())).unwrap_or(EventKind::Unknown),
+        subject: row.subject.map(|id| id.0),
+        code: row.code.as_deref().and_then(SessionCode::from_name),
+        sessions: Vec::new(),
+    }
 }

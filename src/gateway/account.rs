@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -22,7 +23,11 @@ use crate::net::tunnel::{Meter, Tunnel};
 const PIECE: usize = crate::net::buffered::CHUNK;
 /// How long a stream waits for a lease before it looks again, and while others hold what is left.
 const LEASE_UNDER_WAY: Duration = Duration::from_millis(5);
-const LEASE_ELSEWHERE: Duration = Duration::from_millis(100);
+const LEASE_ELSEWHERE: Duration = Duration::from_millis(250);
+/// A session keeps so many times what it moved since the last report.
+const AHEAD: u64 = 4;
+/// Pings are sent up to so much later than `ping_after`.
+const PING_JITTER: f64 = 1.2;
 const NEVER: u64 = u64::MAX;
 
 /// What a session begins with.
@@ -37,6 +42,10 @@ pub(crate) struct Opening {
     pub(crate) remaining: Option<u64>,
     /// Bytes of the whole period.
     pub(crate) limit: Option<u64>,
+    /// When the subscription ends.
+    pub(crate) valid_until: OffsetDateTime,
+    /// How long before the user is told.
+    pub(crate) expiry_before: Duration,
     /// What the session may move; any number without one.
     pub(crate) lease: Option<Lease>,
     /// When the control plane was asked for it.
@@ -64,6 +73,10 @@ pub(crate) struct Account {
     asked: AtomicBool,
     /// Others hold what is left.
     waits: AtomicBool,
+    /// Bytes of the whole period.
+    limit: AtomicU64,
+    /// The end that the user was told of.
+    reminded: Mutex<Option<OffsetDateTime>>,
     /// What is spent when the period's traffic is used up, if nobody else uses any.
     ceiling: AtomicU64,
     /// What is spent when the user is told next.
@@ -91,6 +104,8 @@ impl Account {
             renew_at: AtomicU64::new(NEVER),
             asked: AtomicBool::new(false),
             waits: AtomicBool::new(false),
+            limit: AtomicU64::new(opening.limit.unwrap_or(NEVER)),
+            reminded: Mutex::new(None),
             ceiling: AtomicU64::new(opening.remaining.unwrap_or(NEVER)),
             notice_at: AtomicU64::new(0),
             told: Mutex::new(0),
@@ -127,9 +142,10 @@ impl Account {
         &self.opening.token
     }
 
-    /// How long the client has sent nothing.
+    /// How long the client has left a ping without an answer.
     pub(crate) fn silence(&self) -> Duration {
-        self.opening.tunnel.silence()
+        let (ping_after, _) = self.opening.tunnel.patience();
+        self.opening.tunnel.silence().saturating_sub(ping_after.mul_f64(PING_JITTER))
     }
 
     /// Applies the control plane's word on what was reported.
@@ -145,8 +161,39 @@ impl Account {
         self.borrow(reported, verdict.lease, asked_at);
         self.opening.budget.refill();
         self.opening.pace.set(verdict.rate_limit_mbps);
-        self.plan_notice(*self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        self.limit.store(verdict.traffic_limit_bytes.unwrap_or(NEVER), Ordering::Relaxed);
+        let told = {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            *told = (*told).min(self.crossed(reported));
+            *told
+        };
+        self.plan_notice(told);
+        self.remind(verdict.valid_until.unwrap_or(self.opening.valid_until));
         self.enforce();
+    }
+
+    /// Tells the user once that the subscription ends soon.
+    pub(crate) fn remind(&self, valid_until: OffsetDateTime) {
+        if valid_until - OffsetDateTime::now_utc() >= self.opening.expiry_before {
+            return;
+        }
+        let mut reminded = self.reminded.lock().unwrap_or_else(PoisonError::into_inner);
+        if *reminded != Some(valid_until)
+            && let Ok(text) = valid_until.format(&Rfc3339)
+        {
+            self.opening.tunnel.notice(Notice::Expiry { valid_until: text });
+            *reminded = Some(valid_until);
+        }
+    }
+
+    /// When the subscription ends, as it was at the beginning.
+    pub(crate) fn valid_until(&self) -> OffsetDateTime {
+        self.opening.valid_until
+    }
+
+    /// Thresholds that are crossed.
+    fn crossed(&self, spent: u64) -> usize {
+        self.opening.quota_percent.iter().take_while(|percent| spent >= self.crossed_at(**percent)).count()
     }
 
     fn borrow(&self, reported: u64, lease: Option<Lease>, asked_at: Instant) {
@@ -161,21 +208,38 @@ impl Account {
         self.asked.store(false, Ordering::Relaxed);
     }
 
-    /// Gives back what an idle session holds; gives what the gateway holds now, 0 without a limit.
+    /// What the gateway holds of the lease, 0 without a limit; a regular report gives back what is not likely to be used.
     pub(crate) fn holding(&self, periodic: bool) -> u64 {
         let allowed = self.allowed.load(Ordering::Relaxed);
         if allowed == NEVER {
             return 0;
         }
         let spent = self.spent();
-        if periodic && spent == self.settled.load(Ordering::Relaxed) && spent < allowed {
-            self.allowed.store(spent, Ordering::Relaxed);
-            return spent;
-        }
-        allowed
+        let ends = self.lease_ends.load(Ordering::Relaxed);
+        let kept = if ends != NEVER && self.age() >= ends {
+            spent
+        } else if periodic {
+            let moved = spent.saturating_sub(self.settled.load(Ordering::Relaxed));
+            allowed.min(spent.saturating_add(moved.saturating_mul(AHEAD)))
+        } else {
+            allowed
+        };
+        self.allowed.store(kept, Ordering::Relaxed);
+        kept
     }
 
-    /// The control plane is away: a session without a lease lives on its device's budget, and ends with it.
+    /// What was given back was not taken.
+    pub(crate) fn take_back(&self, held: u64) {
+        self.allowed.fetch_max(held, Ordering::Relaxed);
+    }
+
+    /// Bytes in all that may be moved.
+    pub(crate) fn held(&self) -> u64 {
+        self.allowed.load(Ordering::Relaxed)
+    }
+
+    /// The control plane is away: a session that wants to move something and has no lease lives on its device's budget, and
+    /// ends with it.
     pub(crate) fn open_up(&self) {
         let spent = self.spent();
         if !self.asked.swap(false, Ordering::Relaxed) || !self.is_out(spent) {
@@ -184,11 +248,16 @@ impl Account {
         match self.opening.budget.take() {
             0 => self.cut(SessionCode::ControlUnavailable),
             more => {
+                let allowed = spent.saturating_add(more);
                 self.lease_ends.store(NEVER, Ordering::Relaxed);
-                self.renew_at.store(NEVER, Ordering::Relaxed);
-                self.allowed.store(spent.saturating_add(more), Ordering::Relaxed);
+                self.renew_at.store(allowed, Ordering::Relaxed);
+                self.allowed.store(allowed, Ordering::Relaxed);
             }
         }
+    }
+
+    fn age(&self) -> u64 {
+        millis(self.opening.asked_at.elapsed())
     }
 
     fn is_out(&self, spent: u64) -> bool {
@@ -197,7 +266,12 @@ impl Account {
             return false;
         }
         let ends = self.lease_ends.load(Ordering::Relaxed);
-        spent >= allowed || ends != NEVER && millis(self.opening.asked_at.elapsed()) >= ends
+        spent >= allowed || ends != NEVER && self.age() >= ends
+    }
+
+    /// Whether the session wants to move more than it may.
+    pub(crate) fn asks(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
     }
 
     fn ask(&self) {
@@ -209,7 +283,10 @@ impl Account {
     /// Asks for more, or tells the user, if it is time; called for every piece that moved.
     pub(crate) fn enforce(&self) {
         let spent = self.spent();
-        if spent >= self.renew_at.load(Ordering::Relaxed) {
+        let renew_at = self.renew_at.load(Ordering::Relaxed);
+        if spent >= renew_at {
+            let left = self.allowed.load(Ordering::Relaxed).saturating_sub(spent);
+            self.renew_at.store(spent.saturating_add((left / 2).max(1)), Ordering::Relaxed);
             self.ask();
         }
         if spent >= self.notice_at.load(Ordering::Relaxed) {
@@ -224,7 +301,10 @@ impl Account {
 
     /// What this session has spent when so many per cent of the period are used.
     fn crossed_at(&self, percent: u8) -> u64 {
-        let Some(limit) = self.opening.limit else { return NEVER };
+        let limit = self.limit.load(Ordering::Relaxed);
+        if limit == NEVER {
+            return NEVER;
+        }
         let reserve = u128::from(limit) * u128::from(100u8.saturating_sub(percent)) / 100;
         let reserve = u64::try_from(reserve).unwrap_or(NEVER);
         self.ceiling.load(Ordering::Relaxed).saturating_sub(reserve)
@@ -232,10 +312,9 @@ impl Account {
 
     fn tell(&self, spent: u64) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let thresholds = &self.opening.quota_percent;
-        let crossed = thresholds.iter().take_while(|percent| spent >= self.crossed_at(**percent)).count();
+        let crossed = self.crossed(spent);
         if crossed > *told
-            && let Some(percent) = thresholds.get(crossed - 1)
+            && let Some(percent) = self.opening.quota_percent.get(crossed - 1)
         {
             let remaining_bytes = self.ceiling.load(Ordering::Relaxed).saturating_sub(spent);
             self.opening.tunnel.notice(Notice::Quota { percent: *percent, remaining_bytes });
@@ -302,7 +381,9 @@ impl Meter for Account {
 
     fn piece(&self) -> usize {
         let paced = self.opening.pace.piece().min(PIECE);
-        let left = self.allowed.load(Ordering::Relaxed).saturating_sub(self.spent()).max(1);
-        usize::try_from(left).map_or(paced, |left| left.min(paced))
+        match usize::try_from(self.allowed.load(Ordering::Relaxed).saturating_sub(self.spent())) {
+            Ok(left @ 1..) => left.min(paced),
+            Ok(0) | Err(_) => paced,
+        }
     }
 }

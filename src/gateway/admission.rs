@@ -1,10 +1,10 @@
 //! Whether a device may have a session, and what it is told (docs/04, "A session").
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 
 use reqwest::StatusCode;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -16,15 +16,15 @@ use super::offline::{Budget, Known};
 use super::streams::Session;
 use crate::api::{Lease, ValidateDevice, Validated};
 use crate::digest::{fresh_number, fresh_support_id};
-use crate::frame::{Encoding, Feature, Hello, HelloLimits, HelloOk, Notice, SessionCode, Version};
+use crate::frame::{Encoding, Feature, Hello, HelloLimits, HelloOk, SessionCode, Version};
 use crate::net::tunnel::Tunnel;
 use crate::token::{Claims, TokenError};
 
 /// A session that may begin.
 pub(super) struct Admitted {
     pub(super) session: Session,
-    /// The subscription ends soon.
-    pub(super) expiry: Option<Notice>,
+    /// Stops that the gateway had heard of when it asked.
+    pub(super) stops: u64,
 }
 
 /// A session that is refused, with what the client may quote.
@@ -63,8 +63,15 @@ pub(super) async fn admit(
         support_id: Some(support_id.clone()),
     };
     let asked_at = Instant::now();
+    let stops = shared.stops.load(Ordering::Acquire);
     let granted = match shared.control.validate(&request).await {
-        Ok(answer) if answer.ok => Granted::by_control(shared, device, &hello.region, answer),
+        Ok(answer) if answer.ok => {
+            let granted = Granted::by_control(shared, device, &hello.region, answer);
+            granted.inspect_err(|code| {
+                shared.usage.abandon(id, device);
+                shared.refusals.note(device, *code, &hello.client_version, &support_id);
+            })
+        }
         Ok(answer) => {
             let code = answer.code.unwrap_or(SessionCode::Internal);
             if code.is_final() {
@@ -73,6 +80,9 @@ pub(super) async fn admit(
             Err(code)
         }
         Err(error) => Granted::from_memory(shared, device, &hello.region, &error).inspect_err(|code| {
+            if matches!(error, ControlError::Lost(_)) {
+                shared.usage.abandon(id, device);
+            }
             shared.refusals.note(device, *code, &hello.client_version, &support_id);
         }),
     };
@@ -85,6 +95,8 @@ pub(super) async fn admit(
         token: hello.access_token.clone(),
         remaining: granted.remaining,
         limit: granted.limit,
+        valid_until: granted.valid_until,
+        expiry_before: shared.notices.expiry_before,
         lease: granted.lease,
         asked_at,
         budget: granted.budget,
@@ -105,7 +117,7 @@ pub(super) async fn admit(
         stays_until: Mutex::default(),
         lookups: shared.lookups.of_a_session(shared.egress.lookups_per_session),
     };
-    Ok(Admitted { session, expiry: expiry(granted.valid_until, shared) })
+    Ok(Admitted { session, stops })
 }
 
 /// What needs no control plane; a refusal names the device if its token is genuine.
@@ -160,7 +172,7 @@ impl Granted {
         let limit = limits.and_then(|limits| limits.traffic_limit_bytes);
         let rate_limit_mbps = limits.and_then(|limits| limits.rate_limit_mbps);
         let (Some(user), Some(paid)) = (answer.user, answer.subscription) else { return Err(SessionCode::Internal) };
-        let known = Known::new(user.id, paid.valid_until, limit, rate_limit_mbps, region.to_owned());
+        let known = Known::new(user.id, paid.served_until, limit, rate_limit_mbps, region.to_owned());
         Ok(Self {
             known: true,
             exit,
@@ -208,14 +220,10 @@ fn unavailable(error: &ControlError) -> SessionCode {
             SessionCode::GoingAway
         }
         ControlError::Refused { status, .. } if status.is_client_error() => SessionCode::Internal,
-        ControlError::Refused { .. } | ControlError::Unreachable(_) => SessionCode::ControlUnavailable,
+        ControlError::Refused { .. } | ControlError::Unreachable(_) | ControlError::Lost(_) => {
+            SessionCode::ControlUnavailable
+        }
     }
-}
-
-fn expiry(valid_until: OffsetDateTime, shared: &Shared) -> Option<Notice> {
-    let left = valid_until - OffsetDateTime::now_utc();
-    let valid_until = valid_until.format(&Rfc3339).ok()?;
-    (left < shared.notices.expiry_before).then_some(Notice::Expiry { valid_until })
 }
 
 /// The answer to a `hello`: the owner's field alone unless the client asked for more.

@@ -134,6 +134,9 @@ impl Association<'_> {
             Ok(target) => target,
             Err(code) => return self.shared.metrics.drop_datagram(code.as_str()),
         };
+        if self.account.hold().is_some() {
+            return self.shared.metrics.drop_datagram("lease");
+        }
         match self.node.send(&target, payload).await {
             Ok(()) => pause(self.account.sent(payload.len())).await,
             Err(error) => {
@@ -151,6 +154,10 @@ impl Association<'_> {
                     activity.note();
                     if datagram.payload.len() > Datagram::MAX_PAYLOAD {
                         self.shared.metrics.drop_datagram("too_large");
+                        continue;
+                    }
+                    if self.account.hold().is_some() {
+                        self.shared.metrics.drop_datagram("lease");
                         continue;
                     }
                     self.stream.send_datagram(&datagram.peer, &datagram.payload);

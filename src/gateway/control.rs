@@ -19,8 +19,12 @@ use crate::telemetry::causes;
 /// Why the control plane gave no answer to work with.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
+    /// The request was not delivered.
     #[error("control plane cannot be reached: {0}")]
     Unreachable(String),
+    /// Nobody knows whether it acted on the request.
+    #[error("control plane did not answer: {0}")]
+    Lost(String),
     #[error("control plane answered {status} {code}")]
     Refused { status: StatusCode, code: String },
 }
@@ -38,6 +42,7 @@ pub(crate) struct ControlClient {
     http: Client,
     base: Url,
     token: Secret,
+    patience: Duration,
 }
 
 impl ControlClient {
@@ -52,7 +57,7 @@ impl ControlClient {
             .map_err(|error| error.to_string())?;
         let base =
             Url::parse(&format!("{}/", config.control_url.trim_end_matches('/'))).map_err(|error| error.to_string())?;
-        Ok(Self { http, base, token: config.token.clone() })
+        Ok(Self { http, base, token: config.token.clone(), patience: config.control_timeout })
     }
 
     pub(crate) async fn keys(&self) -> Result<JwkSet, ControlError> {
@@ -91,7 +96,10 @@ impl ControlClient {
             url.query_pairs_mut().append_pair("epoch", epoch).append_pair("after", &after.to_string());
         }
         let request = self.http.get(url).bearer_auth(self.token.expose()).timeout(Duration::MAX);
-        checked(request.send().await).await
+        match tokio::time::timeout(self.patience, request.send()).await {
+            Ok(sent) => checked(sent).await,
+            Err(_) => Err(ControlError::Lost("timed out".into())),
+        }
     }
 
     pub(crate) async fn ack(&self, ack: &EventAck) -> Result<(), ControlError> {
@@ -125,7 +133,9 @@ impl ControlClient {
 }
 
 fn unreachable(error: reqwest::Error) -> ControlError {
-    ControlError::Unreachable(causes(&error.without_url()))
+    let delivered = !error.is_connect();
+    let reason = causes(&error.without_url());
+    if delivered { ControlError::Lost(reason) } else { ControlError::Unreachable(reason) }
 }
 
 /// An answer that is a success.

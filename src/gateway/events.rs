@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use sse_stream::SseStream;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::Shared;
@@ -21,6 +23,30 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// The last event that was acted on.
 type Place = Option<(String, i64)>;
+
+/// What events ask for that takes the control plane's answer; more of the same is done at once.
+#[derive(Default)]
+struct Work {
+    /// The gateway's sessions that may go on, and that it had when it asked.
+    listed: Option<(HashSet<Uuid>, Vec<Uuid>)>,
+    everybody: bool,
+    users: HashSet<Uuid>,
+    nodes: bool,
+    /// Where the stream is once this is done.
+    place: Place,
+}
+
+#[derive(Default)]
+struct Desk {
+    work: Mutex<Work>,
+    news: Notify,
+}
+
+impl Desk {
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Follows until drained.
 pub(super) async fn run(shared: &Arc<Shared>, shutdown: &Shutdown) {
@@ -39,21 +65,16 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: &Shutdown) {
     }
 }
 
+/// Reads and works side by side, so that nobody who is stopped waits for a report.
 async fn follow(shared: &Arc<Shared>, place: &mut Place) -> Result<(), String> {
-    let failed = |error: ControlError| error.to_string();
     let before = shared.usage.known();
-    let response = shared.control.events(place.as_ref()).await.map_err(failed)?;
+    let response = shared.control.events(place.as_ref()).await.map_err(|error| error.to_string())?;
     let bytes = lively(response.bytes_stream(), shared.gateway.events_timeout);
-    let mut events = std::pin::pin!(SseStream::from_bytes_stream(bytes));
-    while let Some(message) = events.next().await {
-        let Some(data) = message.map_err(|error| error.to_string())?.data else { continue };
-        let event: Event = serde_json::from_str(&data).map_err(|error| error.to_string())?;
-        act(shared, &event, &before).await;
-        *place = Some((event.epoch.clone(), event.seq));
-        let ack = EventAck { epoch: event.epoch, seq: event.seq };
-        shared.control.ack(&ack).await.map_err(failed)?;
+    let desk = Desk::default();
+    tokio::select! {
+        read = read(shared, SseStream::from_bytes_stream(bytes), &desk, before) => read,
+        worked = work(shared, &desk, place) => worked,
     }
-    Ok(())
 }
 
 /// A stream of bytes that fails when none come for a time.
@@ -70,19 +91,67 @@ fn lively(
     })
 }
 
-async fn act(shared: &Arc<Shared>, event: &Event, before: &[Uuid]) {
-    tracing::debug!(seq = event.seq, kind = event.kind.as_str(), "event");
+/// Stops sessions at once and leaves the rest on the desk.
+async fn read(
+    shared: &Shared,
+    messages: impl Stream<Item = Result<sse_stream::Sse, sse_stream::Error>>,
+    desk: &Desk,
+    before: Vec<Uuid>,
+) -> Result<(), String> {
+    let mut messages = std::pin::pin!(messages);
+    let mut before = Some(before);
+    while let Some(message) = messages.next().await {
+        let Some(data) = message.map_err(|error| error.to_string())?.data else { continue };
+        let event: Event = serde_json::from_str(&data).map_err(|error| error.to_string())?;
+        tracing::debug!(seq = event.seq, kind = event.kind.as_str(), "event");
+        stop(shared, &event);
+        {
+            let mut work = desk.work();
+            work.add(&event, &mut before);
+            work.place = Some((event.epoch, event.seq));
+        }
+        desk.news.notify_one();
+    }
+    Ok(())
+}
+
+impl Work {
+    fn add(&mut self, event: &Event, before: &mut Option<Vec<Uuid>>) {
+        match (event.kind, event.subject) {
+            (EventKind::Snapshot, _) => {
+                let listed = event.sessions.iter().copied().collect();
+                self.listed = Some((listed, before.take().unwrap_or_default()));
+                (self.everybody, self.nodes) = (true, true);
+            }
+            (EventKind::UserChanged, Some(user)) => {
+                self.users.insert(user);
+            }
+            (EventKind::PlanChanged, _) => self.everybody = true,
+            (EventKind::NodesChanged | EventKind::GatewayChanged, _) => self.nodes = true,
+            (
+                EventKind::UserStopped
+                | EventKind::DeviceStopped
+                | EventKind::SessionStopped
+                | EventKind::UserChanged
+                | EventKind::Unknown,
+                _,
+            ) => {}
+        }
+    }
+}
+
+fn stop(shared: &Shared, event: &Event) {
     let code = event.code.unwrap_or(SessionCode::SessionKilled);
+    shared.stops.fetch_add(1, Ordering::Release);
     match (event.kind, event.subject) {
         (EventKind::Snapshot, _) => {
             shared.keys.renew();
-            tokio::join!(shared.heartbeat(), shared.usage.report_all(&shared.control));
-            let listed: HashSet<Uuid> = event.sessions.iter().copied().collect();
-            let unlisted = |session: &Uuid| before.binary_search(session).is_ok() && !listed.contains(session);
-            shared.usage.cut(|account| unlisted(&account.session()), SessionCode::SessionKilled);
+            let going: HashSet<Uuid> = event.sessions.iter().copied().collect();
+            let devices = shared.usage.devices(|account| going.contains(&account.session()));
+            shared.acquaintances.forget_those(|device, _| !devices.contains(&device));
         }
         (EventKind::UserStopped, Some(user)) => {
-            shared.acquaintances.forget_user(user);
+            shared.acquaintances.forget_those(|_, known| known.user == user);
             shared.usage.cut(|account| account.user() == user, code);
         }
         (EventKind::DeviceStopped, Some(device)) => {
@@ -90,24 +159,46 @@ async fn act(shared: &Arc<Shared>, event: &Event, before: &[Uuid]) {
             shared.usage.cut(|account| account.device() == device, code);
         }
         (EventKind::SessionStopped, Some(session)) => shared.usage.cut(|account| account.session() == session, code),
-        (EventKind::UserChanged, Some(user)) => user_changed(shared, user).await,
-        (EventKind::PlanChanged, _) => shared.usage.report_all(&shared.control).await,
-        (EventKind::NodesChanged | EventKind::GatewayChanged, _) => {
-            shared.heartbeat().await;
-        }
-        (EventKind::KeysChanged, _) => shared.keys.renew(),
+        (EventKind::UserChanged, Some(user)) => shared.acquaintances.forget_those(|_, known| known.user == user),
         (
             EventKind::UserStopped
             | EventKind::DeviceStopped
             | EventKind::SessionStopped
             | EventKind::UserChanged
+            | EventKind::PlanChanged
+            | EventKind::NodesChanged
+            | EventKind::GatewayChanged
             | EventKind::Unknown,
             _,
         ) => {}
     }
 }
 
-async fn user_changed(shared: &Arc<Shared>, user: Uuid) {
-    shared.acquaintances.forget_user(user);
-    shared.usage.report_those(&shared.control, |account| account.user() == user).await;
+/// Does what is on the desk, then acknowledges; what fails is asked for again by a new stream.
+async fn work(shared: &Arc<Shared>, desk: &Desk, place: &mut Place) -> Result<(), String> {
+    loop {
+        desk.news.notified().await;
+        let work = std::mem::take(&mut *desk.work());
+        let Some((epoch, seq)) = work.place.clone() else { continue };
+        let nodes = async { !work.nodes || shared.heartbeat().await };
+        let reports = async {
+            if work.everybody {
+                return shared.usage.report_all(&shared.control).await;
+            }
+            let users = &work.users;
+            users.is_empty()
+                || shared.usage.report_those(&shared.control, |account| users.contains(&account.user())).await
+        };
+        let (nodes, reports) = tokio::join!(nodes, reports);
+        if !nodes || !reports {
+            return Err("the control plane did not answer what events ask for".into());
+        }
+        if let Some((listed, before)) = &work.listed {
+            let unlisted = |session: Uuid| before.binary_search(&session).is_ok() && !listed.contains(&session);
+            shared.usage.cut(|account| unlisted(account.session()), SessionCode::SessionKilled);
+        }
+        let ack = EventAck { epoch, seq };
+        *place = work.place;
+        shared.control.ack(&ack).await.map_err(|error: ControlError| error.to_string())?;
+    }
 }

@@ -5,14 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Binary, Nullable};
+use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+use crate::frame::Token;
 
 const SETUP: &str = "PRAGMA busy_timeout = 2000; PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; \
     PRAGMA synchronous = NORMAL; BEGIN EXCLUSIVE; \
     CREATE TABLE IF NOT EXISTS sessions (id BLOB PRIMARY KEY NOT NULL, device BLOB NOT NULL, up BIGINT NOT NULL, \
-    down BIGINT NOT NULL, started BIGINT NOT NULL, seen BIGINT NOT NULL, ended BIGINT) WITHOUT ROWID; COMMIT;";
+    down BIGINT NOT NULL, started BIGINT NOT NULL, seen BIGINT NOT NULL, ended BIGINT) WITHOUT ROWID; \
+    CREATE TABLE IF NOT EXISTS tokens (id BLOB PRIMARY KEY NOT NULL, token TEXT NOT NULL) WITHOUT ROWID; COMMIT;";
 
 const UPSERT: &str = "INSERT INTO sessions (id, device, up, down, started, seen, ended) VALUES (?, ?, ?, ?, ?, ?, ?) \
     ON CONFLICT (id) DO UPDATE SET up = excluded.up, down = excluded.down, seen = excluded.seen, ended = excluded.ended";
@@ -50,6 +53,14 @@ struct Row {
     ended: Option<i64>,
 }
 
+#[derive(QueryableByName)]
+struct TokenRow {
+    #[diesel(sql_type = Binary)]
+    id: Vec<u8>,
+    #[diesel(sql_type = Text)]
+    token: String,
+}
+
 impl Journal {
     /// Opens `usage.db` in a folder, which is made if it is not there; fails if another process has it.
     pub(crate) fn open(folder: &Path) -> Result<Self, String> {
@@ -65,17 +76,20 @@ impl Journal {
         Ok(Self(Arc::new(Mutex::new(conn))))
     }
 
-    /// What an earlier process left: sessions that are over, at the latest when they were last seen.
-    pub(crate) async fn leftovers(&self) -> Result<Vec<Entry>, String> {
+    /// What an earlier process left: sessions that are over, at the latest when they were last seen, and tokens of those
+    /// that the control plane does not know.
+    pub(crate) async fn leftovers(&self) -> Result<(Vec<Entry>, Vec<(Uuid, Token)>), String> {
         self.with(|conn| {
             let rows: Vec<Row> = diesel::sql_query("SELECT * FROM sessions").load(conn)?;
-            Ok(rows.iter().filter_map(entry).collect())
+            let tokens: Vec<TokenRow> = diesel::sql_query("SELECT * FROM tokens").load(conn)?;
+            let token = |row: TokenRow| Some((Uuid::from_slice(&row.id).ok()?, Token::from(row.token)));
+            Ok((rows.iter().filter_map(entry).collect(), tokens.into_iter().filter_map(token).collect()))
         })
         .await
     }
 
-    /// Keeps counters.
-    pub(crate) async fn keep(&self, entries: Vec<Entry>) -> Result<(), String> {
+    /// Keeps counters, and tokens of sessions that the control plane does not know.
+    pub(crate) async fn keep(&self, entries: Vec<Entry>, tokens: Vec<(Uuid, Token)>) -> Result<(), String> {
         let seen = millis(OffsetDateTime::now_utc());
         self.with(move |conn| {
             conn.immediate_transaction(|conn| {
@@ -90,6 +104,12 @@ impl Journal {
                         .bind::<Nullable<BigInt>, _>(entry.ended_at.map(millis))
                         .execute(conn)?;
                 }
+                for (session, token) in &tokens {
+                    diesel::sql_query("INSERT INTO tokens (id, token) VALUES (?, ?) ON CONFLICT DO NOTHING")
+                        .bind::<Binary, _>(session.as_bytes().as_slice())
+                        .bind::<Text, _>(token.expose())
+                        .execute(conn)?;
+                }
                 Ok(())
             })
         })
@@ -101,9 +121,11 @@ impl Journal {
         self.with(move |conn| {
             conn.immediate_transaction(|conn| {
                 for session in &sessions {
-                    diesel::sql_query("DELETE FROM sessions WHERE id = ?")
-                        .bind::<Binary, _>(session.as_bytes().as_slice())
-                        .execute(conn)?;
+                    for table in ["sessions", "tokens"] {
+                        diesel::sql_query(format!("DELETE FROM {table} WHERE id = ?"))
+                            .bind::<Binary, _>(session.as_bytes().as_slice())
+                            .execute(conn)?;
+                    }
                 }
                 Ok(())
             })
@@ -151,16 +173,18 @@ mod tests {
         let started_at = moment(1_000);
         let mut entry =
             Entry { session: Uuid::now_v7(), device: Uuid::now_v7(), up: 1, down: 2, started_at, ended_at: None };
-        journal.keep(vec![entry]).await.unwrap();
+        let token = Token::from("secret".to_owned());
+        journal.keep(vec![entry], vec![(entry.session, token.clone())]).await.unwrap();
         entry.up = 10;
-        journal.keep(vec![entry]).await.unwrap();
+        journal.keep(vec![entry], Vec::new()).await.unwrap();
         assert!(Journal::open(folder.path()).err().unwrap().contains("in use by another gateway"));
         drop(journal);
         let journal = Journal::open(folder.path()).unwrap();
-        let left = journal.leftovers().await.unwrap();
+        let (left, tokens) = journal.leftovers().await.unwrap();
+        assert_eq!(tokens, [(entry.session, token)]);
         assert_eq!((left.len(), left[0].up, left[0].down), (1, 10, 2));
         assert!(left[0].ended_at.is_some_and(|at| at > started_at));
         journal.forget(vec![entry.session]).await.unwrap();
-        assert_eq!(journal.leftovers().await.unwrap(), []);
+        assert_eq!(journal.leftovers().await.unwrap(), (Vec::new(), Vec::new()));
     }
 }

@@ -13,6 +13,8 @@ use crate::config::Offline;
 /// A budget is handed out in so many pieces.
 const PIECES: u64 = 8;
 const LEAST_PIECE: u64 = 64 * 1024;
+/// When there are too many devices, the oldest of so many goes.
+const SAMPLE: usize = 32;
 
 /// What a device may move while the control plane is away, all its sessions together.
 #[derive(Debug, Default)]
@@ -88,7 +90,8 @@ impl Acquaintances {
         known.seen = Some(now);
         let mut devices = self.devices();
         if devices.len() >= self.config.devices && !devices.contains_key(&device) {
-            let oldest = devices.iter().min_by_key(|(_, (known, _))| known.seen).map(|(device, _)| *device);
+            let some = devices.iter().take(SAMPLE);
+            let oldest = some.min_by_key(|(_, (known, _))| known.seen).map(|(device, _)| *device);
             oldest.map(|oldest| devices.remove(&oldest));
         }
         let budget = match devices.remove(&device) {
@@ -118,14 +121,20 @@ impl Acquaintances {
         (fresh && paid && allowed).then(|| (known.clone(), Arc::clone(budget)))
     }
 
-    /// A device may not be served any more.
+    /// A device may not be served any more without asking; its budget stays what it is.
     pub(crate) fn forget(&self, device: Uuid) {
-        self.devices().remove(&device);
+        if let Some((known, _)) = self.devices().get_mut(&device) {
+            known.seen = None;
+        }
     }
 
-    /// None of a user's devices may be served any more.
-    pub(crate) fn forget_user(&self, user: Uuid) {
-        self.devices().retain(|_, (known, _)| known.user != user);
+    /// None of these devices may be served any more without asking.
+    pub(crate) fn forget_those(&self, of: impl Fn(Uuid, &Known) -> bool) {
+        for (device, (known, _)) in self.devices().iter_mut() {
+            if of(*device, known) {
+                known.seen = None;
+            }
+        }
     }
 }
 
@@ -167,7 +176,7 @@ mod tests {
         assert!(acquaintances.recall(first, "eu-1").is_none(), "the oldest goes when there are too many");
         let user = acquaintances.recall(third, "eu-1").unwrap().0.user;
         acquaintances.forget(second);
-        acquaintances.forget_user(user);
+        acquaintances.forget_those(|_, known| known.user == user);
         assert!(acquaintances.recall(second, "eu-1").is_none() && acquaintances.recall(third, "eu-1").is_none());
         let strict = Acquaintances::new(Offline { max_age: Duration::ZERO, devices: 2 });
         strict.met(first, known("eu-1"), 10);

@@ -1,6 +1,7 @@
 //! One client's session: admission, streams, end.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -65,8 +66,10 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
     let open = shared.usage.begin(&session.account);
     tunnel.accept(admission::consent(&shared, &tunnel, &hello, session.id, encoding));
     session.account.enforce();
-    if let Some(notice) = admitted.expiry {
-        tunnel.notice(notice);
+    session.account.remind(session.account.valid_until());
+    if shared.stops.load(Ordering::Acquire) != admitted.stops {
+        shared.acquaintances.forget(session.device);
+        shared.usage.urgent().add(session.id);
     }
     shared.metrics.handshake.observe(at.elapsed().as_secs_f64());
     tracing::info!(session = %session.id, device = %session.device, region = session.region, "session begun");
@@ -79,7 +82,11 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
         relays.wait().await;
     }
     drop(open);
-    let code = session.account.cut_code().map_or("closed", SessionCode::as_str);
+    let cut = session.account.cut_code();
+    if cut.is_some_and(SessionCode::is_final) {
+        shared.acquaintances.forget(session.device);
+    }
+    let code = cut.map_or("closed", SessionCode::as_str);
     tracing::info!(session = %session.id, code, "session over");
     None
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -76,6 +77,8 @@ impl Drop for Open<'_> {
 }
 
 const UNKNOWN_SESSION: &str = "UNKNOWN_SESSION";
+/// Time between urgent reports while the control plane takes none.
+const RETRY: Duration = Duration::from_millis(250);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -88,11 +91,13 @@ impl Usage {
         config: config::Gateway,
         metrics: GatewayMetrics,
     ) -> Result<Self, String> {
-        let over: HashMap<_, _> = journal.leftovers().await?.into_iter().map(|entry| (entry.session, entry)).collect();
+        let (entries, tokens) = journal.leftovers().await?;
+        let over: HashMap<_, _> = entries.into_iter().map(|entry| (entry.session, entry)).collect();
+        let tokens = Mutex::new(tokens.into_iter().collect());
         if !over.is_empty() {
             tracing::info!(sessions = over.len(), "adopted unreported usage");
         }
-        let (live, unkept, tokens, vouched, flushing, reporting, ended, urgent) = Default::default();
+        let (live, unkept, vouched, flushing, reporting, ended, urgent) = Default::default();
         Ok(Self {
             live,
             over: Mutex::new(over),
@@ -141,12 +146,25 @@ impl Usage {
         }
     }
 
+    /// A session that was asked for and never began, should the control plane have reserved a place for it.
+    pub(crate) fn abandon(&self, session: Uuid, device: Uuid) {
+        let now = OffsetDateTime::now_utc();
+        let entry = Entry { session, device, up: 0, down: 0, started_at: now, ended_at: Some(now) };
+        lock(&self.over).insert(session, entry);
+        self.ended.notify_one();
+    }
+
     /// Open sessions that the control plane has to know, sorted.
     pub(crate) fn known(&self) -> Vec<Uuid> {
         let mut known: Vec<Uuid> =
             lock(&self.live).values().filter(|account| account.is_known()).map(|account| account.session()).collect();
         known.sort_unstable();
         known
+    }
+
+    /// Devices of the open sessions of a kind.
+    pub(crate) fn devices(&self, of: impl Fn(&Account) -> bool) -> HashSet<Uuid> {
+        lock(&self.live).values().filter(|account| of(account)).map(|account| account.device()).collect()
     }
 
     /// Sessions that are open.
@@ -173,23 +191,25 @@ impl Usage {
     /// Flushes and reports at intervals and when sessions end, a last time when drained. A control plane that does not
     /// answer delays no flush.
     pub(crate) async fn run(&self, control: &ControlClient, shutdown: &Shutdown) {
-        tokio::join!(self.keep_flushing(shutdown), self.keep_reporting(control, shutdown));
+        tokio::join!(
+            self.keep_flushing(shutdown),
+            self.keep_reporting(control, shutdown),
+            self.keep_renewing(control, shutdown),
+        );
         self.flush().await;
         self.report(control, Listed::All, true).await;
     }
 
-    /// Reports every open session now.
-    pub(crate) async fn report_all(&self, control: &ControlClient) {
-        self.report(control, Listed::All, false).await;
+    /// Reports every open session now; whether the control plane took it.
+    pub(crate) async fn report_all(&self, control: &ControlClient) -> bool {
+        self.report(control, Listed::All, false).await
     }
 
-    /// Reports the open sessions of a kind now.
-    pub(crate) async fn report_those(&self, control: &ControlClient, of: impl Fn(&Account) -> bool) {
+    /// Reports the open sessions of a kind now; whether the control plane took it.
+    pub(crate) async fn report_those(&self, control: &ControlClient, of: impl Fn(&Account) -> bool) -> bool {
         let those: Vec<Uuid> =
             lock(&self.live).values().filter(|account| of(account)).map(|account| account.session()).collect();
-        if !those.is_empty() {
-            self.report(control, Listed::Some(&those), false).await;
-        }
+        those.is_empty() || self.report(control, Listed::Some(&those), false).await
     }
 
     async fn keep_flushing(&self, shutdown: &Shutdown) {
@@ -209,13 +229,28 @@ impl Usage {
         loop {
             tokio::select! {
                 () = shutdown.draining() => return,
-                _ = report.tick() => self.report(control, Listed::All, true).await,
+                _ = report.tick() => {
+                    self.report(control, Listed::All, true).await;
+                }
                 () = self.ended.notified() => {
                     self.flush().await;
                     self.report(control, Listed::None, false).await;
                 }
-                () = self.urgent.news.notified() => {
-                    self.report(control, Listed::Some(&self.urgent.take()), false).await;
+            }
+        }
+    }
+
+    /// Between the batches of regular reports, so that no lease waits for them.
+    async fn keep_renewing(&self, control: &ControlClient, shutdown: &Shutdown) {
+        loop {
+            tokio::select! {
+                () = shutdown.draining() => return,
+                () = self.urgent.news.notified() => {}
+            }
+            if !self.report(control, Listed::Some(&self.urgent.take()), false).await {
+                tokio::select! {
+                    () = shutdown.draining() => return,
+                    () = tokio::time::sleep(RETRY) => {}
                 }
             }
         }
@@ -238,7 +273,10 @@ impl Usage {
         if entries.is_empty() {
             return;
         }
-        match self.journal.keep(entries).await {
+        let first = |account: &&(Arc<Account>, Entry)| account.0.kept.load(Ordering::Relaxed) == u64::MAX;
+        let unknown = changed.iter().filter(first).filter(|(account, _)| !account.is_known());
+        let tokens = unknown.map(|(account, _)| (account.session(), account.token().clone())).collect();
+        match self.journal.keep(entries, tokens).await {
             Ok(()) => {
                 for (account, entry) in changed {
                     account.kept.store(entry.up + entry.down, Ordering::Relaxed);
@@ -249,49 +287,53 @@ impl Usage {
         }
     }
 
-    async fn report(&self, control: &ControlClient, listed: Listed<'_>, periodic: bool) {
-        let _turn = self.reporting.lock().await;
-        let over: Vec<Entry> = match listed {
+    /// One batch at a time, with what is true when its turn comes; whether the control plane took all of it.
+    async fn report(&self, control: &ControlClient, listed: Listed<'_>, periodic: bool) -> bool {
+        let over = |over: &HashMap<Uuid, Entry>| over.values().copied().map(Subject::Over).collect::<Vec<_>>();
+        let mut subjects = match listed {
             Listed::Some(_) => Vec::new(),
-            Listed::None | Listed::All => lock(&self.over).values().copied().collect(),
+            Listed::None | Listed::All => over(&lock(&self.over)),
         };
-        let live: Vec<Arc<Account>> = {
+        {
             let live = lock(&self.live);
             match listed {
-                Listed::None => Vec::new(),
-                Listed::Some(those) => those.iter().filter_map(|session| live.get(session)).map(Arc::clone).collect(),
-                Listed::All => live.values().map(Arc::clone).collect(),
+                Listed::None => {}
+                Listed::Some(those) => subjects
+                    .extend(those.iter().filter_map(|session| live.get(session)).map(Arc::clone).map(Subject::Live)),
+                Listed::All => subjects.extend(live.values().map(Arc::clone).map(Subject::Live)),
             }
-        };
-        let over = over.iter().map(|entry| Line { entry: *entry, account: None });
-        let live = live.iter().map(|account| Line { entry: account.entry(None), account: Some(account) });
-        let lines: Vec<Line<'_>> = over.chain(live).collect();
-        for batch in lines.chunks(self.config.report_batch) {
+        }
+        let mut taken = true;
+        for batch in subjects.chunks(self.config.report_batch) {
+            let _turn = self.reporting.lock().await;
+            let lines: Vec<Line<'_>> = batch.iter().map(|subject| Line::new(subject, periodic)).collect();
             let reports = {
                 let (tokens, vouched) = (lock(&self.tokens), lock(&self.vouched));
                 let token = |entry: &Entry| tokens.get(&entry.session).filter(|_| vouched.contains(&entry.session));
-                batch.iter().map(|line| line.view(token(&line.entry), periodic)).collect()
+                lines.iter().map(|line| line.view(token(&line.entry))).collect()
             };
             let asked_at = Instant::now();
             match control.report(reports).await {
-                Ok(answer) => self.settle(batch, asked_at, &answer.sessions).await,
+                Ok(answer) => self.settle(&lines, asked_at, &answer.sessions).await,
                 Err(error) => {
+                    taken = false;
                     tracing::warn!(%error, sessions = batch.len(), "usage not reported, kept");
-                    for account in lines.iter().filter_map(|line| line.account) {
-                        account.open_up();
-                    }
-                    if matches!(error, ControlError::Unreachable(_)) {
-                        return;
+                    let lost = matches!(error, ControlError::Lost(_));
+                    lines.iter().for_each(|line| line.failed(lost));
+                    if matches!(error, ControlError::Unreachable(_) | ControlError::Lost(_)) {
+                        subjects.iter().for_each(Subject::open_up);
+                        return false;
                     }
                 }
             }
         }
+        taken
     }
 
     async fn settle(&self, batch: &[Line<'_>], asked_at: Instant, verdicts: &[Verdict]) {
         let verdicts: HashMap<Uuid, &Verdict> = verdicts.iter().map(|verdict| (verdict.session_id, verdict)).collect();
         let mut done = Vec::new();
-        for Line { entry, account } in batch {
+        for Line { entry, account, .. } in batch {
             let Some(verdict) = verdicts.get(&entry.session) else { continue };
             if self.vouch(entry, verdict) {
                 if account.is_some() {
@@ -335,14 +377,53 @@ impl Usage {
     }
 }
 
+/// What a report is about.
+enum Subject {
+    Over(Entry),
+    Live(Arc<Account>),
+}
+
+impl Subject {
+    fn open_up(&self) {
+        if let Self::Live(account) = self {
+            account.open_up();
+        }
+    }
+}
+
 /// A session in a report; one that is open has an account.
 struct Line<'a> {
     entry: Entry,
     account: Option<&'a Arc<Account>>,
+    /// What the session could move before it gave some back, and after.
+    held: u64,
+    holds: u64,
+    asks: bool,
 }
 
-impl Line<'_> {
-    fn view(&self, token: Option<&Token>, periodic: bool) -> UsageReport {
+impl<'a> Line<'a> {
+    fn new(subject: &'a Subject, periodic: bool) -> Self {
+        match subject {
+            Subject::Over(entry) => Self { entry: *entry, account: None, held: 0, holds: 0, asks: false },
+            Subject::Live(account) => {
+                let (asks, held) = (account.asks(), account.held());
+                let holds = account.holding(periodic && !asks);
+                Self { entry: account.entry(None), account: Some(account), held, holds, asks }
+            }
+        }
+    }
+
+    /// The control plane did not take it: what was given back returns, unless it may have been lent to others.
+    fn failed(&self, lost: bool) {
+        if let Some(account) = self.account {
+            if !lost {
+                account.take_back(self.held);
+            }
+            account.open_up();
+        }
+    }
+
+    fn view(&self, token: Option<&Token>) -> UsageReport {
         let silence = self.account.map(|account| account.silence());
         UsageReport {
             gateway_id: None,
@@ -353,7 +434,8 @@ impl Line<'_> {
             started_at: self.entry.started_at,
             ended_at: self.entry.ended_at,
             access_token: token.cloned(),
-            allowed: self.account.map(|account| account.holding(periodic)),
+            allowed: self.account.map(|_| self.holds),
+            asks: self.asks,
             silent_ms: silence.map(|silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)),
         }
     }

@@ -1,6 +1,8 @@
 DROP TABLE installation, events, refusals, refresh_families, activation_codes, gateway_endpoints, payments, plan_regions;
 DROP INDEX sessions_live;
 DROP INDEX sessions_open;
+DROP INDEX sessions_live_device;
+DROP INDEX sessions_node;
 ALTER TABLE sessions DROP COLUMN lease_bytes, DROP COLUMN lease_period, DROP COLUMN silent;
 CREATE INDEX sessions_live ON sessions (expires_at) WHERE state IN ('reserved', 'active');
 ALTER TABLE devices DROP COLUMN name;

@@ -8,6 +8,8 @@ DROP TABLE payments;
 DROP TABLE plan_regions;
 DROP INDEX sessions_live;
 DROP INDEX sessions_open;
+DROP INDEX sessions_live_device;
+DROP INDEX sessions_node;
 ALTER TABLE sessions DROP COLUMN lease_bytes;
 ALTER TABLE sessions DROP COLUMN lease_period;
 ALTER TABLE sessions DROP COLUMN silent;

@@ -20,7 +20,7 @@ ALTER TABLE plans_new RENAME TO plans;
 
 CREATE TABLE plan_regions (
     plan_id BLOB NOT NULL REFERENCES plans (id) ON DELETE CASCADE,
-    region_id BLOB NOT NULL REFERENCES regions (id) ON DELETE CASCADE,
+    region_id BLOB NOT NULL REFERENCES regions (id),
     PRIMARY KEY (plan_id, region_id)
 );
 CREATE INDEX plan_regions_region ON plan_regions (region_id);
@@ -135,5 +135,7 @@ ALTER TABLE sessions ADD COLUMN lease_bytes BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE sessions ADD COLUMN lease_period BIGINT;
 ALTER TABLE sessions ADD COLUMN silent BOOLEAN NOT NULL DEFAULT FALSE;
 DROP INDEX sessions_live;
-CREATE INDEX sessions_live ON sessions (subscription_id) WHERE state IN ('reserved', 'active');
+CREATE INDEX sessions_live ON sessions (subscription_id) WHERE state IN ('reserved', 'active', 'killed');
+CREATE INDEX sessions_live_device ON sessions (device_id) WHERE state IN ('reserved', 'active');
+CREATE INDEX sessions_node ON sessions (outline_node_id);
 CREATE INDEX sessions_open ON sessions (gateway_node_id) WHERE state NOT IN ('ended', 'killed');

@@ -33,8 +33,8 @@ pub(super) async fn notify(_: &mut Conn) -> QueryResult<()> {
     Ok(())
 }
 
-pub(super) async fn identity(_: &mut Conn) -> String {
-    String::new()
+pub(super) async fn identity(_: &mut Conn) -> QueryResult<String> {
+    Ok(String::new())
 }
 
 #[path = "queries/admin.rs"]

@@ -16,7 +16,10 @@ macro_rules! transaction {
 
 /// Serialises what concerns one user until the transaction ends.
 pub(super) async fn lock_user(conn: &mut Conn, user: Id) -> QueryResult<()> {
-    diesel::sql_query("SELECT id FROM users WHERE id = $1 FOR UPDATE").bind::<SqlUuid, _>(user).execute(conn).await?;
+    diesel::sql_query("SELECT id FROM users WHERE id = $1 FOR NO KEY UPDATE")
+        .bind::<SqlUuid, _>(user)
+        .execute(conn)
+        .await?;
     Ok(())
 }
 
@@ -54,10 +57,17 @@ struct Identity {
 }
 
 /// What differs once the database was restored or has failed over; empty if the server does not tell.
-pub(super) async fn identity(conn: &mut Conn) -> String {
+pub(super) async fn identity(conn: &mut Conn) -> QueryResult<String> {
     let sql = "SELECT '-' || (SELECT system_identifier FROM pg_control_system())::text || '-' || \
         (SELECT timeline_id FROM pg_control_checkpoint())::text AS identity";
-    diesel::sql_query(sql).get_result::<Identity>(conn).await.map_or_else(|_| String::new(), |row| row.identity)
+    match diesel::sql_query(sql).get_result::<Identity>(conn).await {
+        Ok(row) => Ok(row.identity),
+        Err(diesel::result::Error::DatabaseError(_, refused)) => {
+            tracing::debug!(reason = refused.message(), "the server does not tell its identity");
+            Ok(String::new())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[path = "queries/admin.rs"]

@@ -92,6 +92,9 @@ fn one_of(field: &str, value: Option<&str>, allowed: &[&str]) -> Result<(), ApiE
 pub(super) fn text(field: &str, value: Option<&str>) -> Result<(), ApiError> {
     match value {
         Some(value) if value.trim().is_empty() => Err(ApiError::invalid(field, "INVALID", "must not be empty")),
+        Some(value) if value.contains(char::is_control) => {
+            Err(ApiError::invalid(field, "INVALID", "must not contain control characters"))
+        }
         Some(value) if value.len() > 255 => Err(ApiError::invalid(field, "TOO_LONG", "at most 255 bytes")),
         _ => Ok(()),
     }
@@ -108,11 +111,11 @@ async fn region(conn: &mut DbConn, field: &str, code: &str) -> Result<Id, ApiErr
 async fn delivered(state: &State, row: &impl Serialize, told: Option<i64>) -> Result<Json<Value>, ApiError> {
     let since = Instant::now();
     let Some(seq) = told else { return serde_json::to_value(row).map(Json).map_err(ApiError::internal) };
-    let delivery = state.events.delivery(&state.db, seq, since).await?;
-    if delivery.acked >= delivery.of {
-        state.metrics.revocation.observe(since.elapsed().as_secs_f64());
-    } else {
+    let delivery = state.events.delivery(&state.db, seq, since).await;
+    if delivery.acked < delivery.of {
         state.metrics.unacked.inc();
+    } else if delivery.of > 0 {
+        state.metrics.revocation.observe(since.elapsed().as_secs_f64());
     }
     let (_, json) = created_with(row, json!({ "delivery": delivery }))?;
     Ok(json)

@@ -43,7 +43,7 @@ pub(in crate::control) async fn validate_device(
         region: request.region,
         session: request.session_id.filter(|_| request.assign).map(Id),
         exclude: request.exclude.into_iter().map(Id).collect(),
-        client_version: request.client_version,
+        client_version: request.client_version.map(|version| version.chars().filter(|c| !c.is_control()).collect()),
         now: Time::now(),
         rules: state.rules.clone(),
         random: fresh_number(),
@@ -60,7 +60,10 @@ pub(in crate::control) async fn validate_device(
         }
         Err(Refusal::Code(code)) => {
             if let Some(support) = request.support_id.as_deref().filter(|_| code != SessionCode::InvalidToken) {
-                on!(&mut conn, refusals::refused(device, from, code, version, support, at))?;
+                let noted = on!(&mut conn, refusals::refused(device, from, code, version, support, at));
+                if let Err(error) = noted {
+                    tracing::warn!(%error, "a refusal was not noted");
+                }
             }
             Ok(refusal(code))
         }
@@ -91,7 +94,8 @@ fn grant(state: &State, admission: Admission, region: &str) -> Result<Validated,
         fail_open_bytes: grant.plan.fail_open_bytes(),
         subscription: Some(SubscriptionView {
             id: grant.subscription.id.0,
-            valid_until: grant.subscription.served_until(&grant.plan).0,
+            valid_until: grant.subscription.valid_until.0,
+            served_until: grant.subscription.served_until(&grant.plan).0,
             plan: grant.plan.name,
         }),
         remaining_bytes: grant.remaining,

@@ -25,14 +25,14 @@ pub(in crate::control) async fn events(
     Query(resume): Query<Resume>,
 ) -> Result<Response<Stream>, ApiError> {
     let resumed = match (&resume.epoch, resume.after) {
-        (Some(epoch), Some(after)) => state.events.resume(epoch, after),
+        (Some(epoch), Some(after)) => state.events.resume(gateway.id, epoch, after),
         _ => None,
     };
     let cursor = if let Some(cursor) = resumed {
         cursor
     } else {
         let (seq, sessions) = on!(&mut state.db.get().await?, events::snapshot(gateway.id))?;
-        state.events.snapshot(seq, sessions)
+        state.events.snapshot(gateway.id, seq, sessions)
     };
     let chunks = futures_util::stream::unfold((state, cursor), |(state, mut cursor)| async move {
         let chunk = state.events.next(&mut cursor).await?;

@@ -49,6 +49,8 @@ fn out_of_range(session_id: Uuid) -> VerdictView {
         remaining_bytes: None,
         lease: None,
         rate_limit_mbps: None,
+        traffic_limit_bytes: None,
+        valid_until: None,
     }
 }
 
@@ -68,6 +70,7 @@ fn item(state: &State, report: &UsageReport) -> Option<Item> {
         ended_at: report.ended_at.map(Time),
         vouched,
         allowed: report.allowed.map(|allowed| i64::try_from(allowed).unwrap_or(i64::MAX)),
+        asks: report.asks,
         silent: report.silent_ms.is_some_and(|silent| silent >= millis(state.rules.silent_after)),
     })
 }
@@ -86,5 +89,7 @@ fn view(outcome: &Outcome, lasts_ms: u64) -> VerdictView {
         remaining_bytes: outcome.remaining,
         lease: outcome.allowed.map(|allowed| Lease { allowed, lasts_ms }),
         rate_limit_mbps: outcome.rate_limit_mbps,
+        traffic_limit_bytes: outcome.limit,
+        valid_until: outcome.valid_until.map(|until| until.0),
     }
 }

@@ -20,6 +20,8 @@ pub(crate) mod state {
     pub(crate) const KILLED: &str = "killed";
     /// The states that hold a place on a node.
     pub(crate) const LIVE: [&str; 2] = [RESERVED, ACTIVE];
+    /// The states that may hold a lease: a gateway may not have heard of a kill yet.
+    pub(crate) const HOLDING: [&str; 3] = [RESERVED, ACTIVE, KILLED];
 }
 
 /// One tunnel of a device and what it moved.

@@ -68,21 +68,26 @@ impl Pause {
         }
     }
 
-    /// Whether the time has not come, or the meter lets nothing move.
-    fn holds(&mut self, cx: &mut Context<'_>, meter: &impl Meter) -> bool {
-        loop {
-            if let Some(sleep) = &mut self.0 {
-                if sleep.as_mut().poll(cx).is_pending() {
-                    return true;
-                }
-                self.0 = None;
-            }
+    /// Whether the time has not come.
+    fn holds(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(sleep) = &mut self.0 else { return false };
+        if sleep.as_mut().poll(cx).is_pending() {
+            return true;
+        }
+        self.0 = None;
+        false
+    }
+
+    /// Whether the time has not come, or the meter lets nothing move; asked when there is something to move.
+    fn withholds(&mut self, cx: &mut Context<'_>, meter: &impl Meter) -> bool {
+        while !self.holds(cx) {
             let hold = meter.hold();
             if hold.is_none() {
                 return false;
             }
             self.until(hold);
         }
+        true
     }
 }
 
@@ -120,6 +125,8 @@ pub struct Relay<'a, S, M> {
     download: Download,
     up_pause: Pause,
     down_pause: Pause,
+    /// What the socket gave and the meter does not let through yet.
+    withheld: Option<BytesMut>,
     pending: Bytes,
     /// What of it the socket was offered and has not answered: it must be offered the same again.
     offered: Option<usize>,
@@ -148,6 +155,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             download: Download::Open,
             up_pause: Pause::default(),
             down_pause: Pause::default(),
+            withheld: None,
             pending: Bytes::new(),
             offered: None,
             unflushed: 0,
@@ -242,7 +250,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
                 return Ok(progress);
             }
             let wants_more = self.pending.is_empty() && matches!(self.upload, Upload::Open);
-            if wants_more && self.unflushed < self.meter.piece() && !self.up_pause.holds(cx, self.meter) {
+            if wants_more && self.unflushed < self.meter.piece() && !self.up_pause.holds(cx) {
                 match self.stream.poll_receive(cx) {
                     Poll::Ready(Received::Data(bytes)) => self.pending = bytes,
                     Poll::Ready(Received::Finished) => self.upload = Upload::Finishing,
@@ -253,8 +261,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             let piece = self.meter.piece();
             let paced = piece < CHUNK;
             let begun = self.offered.is_some();
-            let held = !begun && self.up_pause.holds(cx, self.meter);
-            if !self.pending.is_empty() && (begun || !(held || paced && self.unflushed >= piece)) {
+            let may_begin = |relay: &mut Self, cx: &mut Context<'_>| {
+                !(paced && relay.unflushed >= piece) && !relay.up_pause.withholds(cx, relay.meter)
+            };
+            if !self.pending.is_empty() && (begun || may_begin(self, cx)) {
                 let room = if paced { piece.saturating_sub(self.unflushed) } else { usize::MAX };
                 let offered = *self.offered.get_or_insert(self.pending.len().min(room));
                 match Pin::new(&mut self.socket).poll_write(cx, &self.pending[..offered]).map_err(broken)? {
@@ -296,7 +306,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             Download::Discarding => return Ok(self.poll_discard(cx)),
             Download::Done => return Ok(false),
         }
-        if self.down_pause.holds(cx, self.meter) {
+        if let Some(buffer) = self.withheld.take() {
+            if self.down_pause.withholds(cx, self.meter) {
+                self.withheld = Some(buffer);
+                return Ok(false);
+            }
+            self.deliver(buffer);
+            return Ok(true);
+        }
+        if self.down_pause.holds(cx) {
             return Ok(false);
         }
         let room = match self.stream.poll_capacity(cx) {
@@ -321,17 +339,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             break;
         }
         let read = buffer.len() - HEADROOM;
-        if read > 0 {
-            self.down_pause.until(self.meter.received(read));
-            if read < WORTH_KEEPING {
-                let copy = BytesMut::from(&buffer[..]);
-                pool::give(buffer);
-                self.stream.send(copy);
-            } else {
-                self.stream.send(buffer);
-            }
-        } else {
+        if read == 0 {
             pool::give(buffer);
+        } else if ended.is_none() && self.down_pause.withholds(cx, self.meter) {
+            self.withheld = Some(buffer);
+            return Ok(false);
+        } else {
+            self.deliver(buffer);
         }
         match ended {
             Some(Err(end)) => Err(end),
@@ -346,6 +360,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'_, S, M> {
+    /// Counts what came from the socket and passes it on.
+    fn deliver(&mut self, buffer: BytesMut) {
+        let read = buffer.len() - HEADROOM;
+        self.down_pause.until(self.meter.received(read));
+        if read < WORTH_KEEPING {
+            let copy = BytesMut::from(&buffer[..]);
+            pool::give(buffer);
+            self.stream.send(copy);
+        } else {
+            self.stream.send(buffer);
+        }
+    }
+
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> bool {
         let mut buffer = empty_buffer();
         let mut space = (&mut buffer).limit(CHUNK);

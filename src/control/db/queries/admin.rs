@@ -1,7 +1,7 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, events, sweep};
+use super::{Conn, enrolment, events, sweep};
 use crate::api::EventKind;
 use crate::control::admission::Refusal;
 use crate::control::db::Doomed;
@@ -92,7 +92,6 @@ resource!(node, outline_nodes, OutlineNode, NodeChange);
 resource!(gateway, gateway_nodes, Gateway, GatewayChange);
 
 telling!(change_user, user, User, UserChange);
-telling!(change_device, device, Device, DeviceChange);
 
 creatable!(create_user, users, User);
 creatable!(create_region, regions, Region);
@@ -172,6 +171,26 @@ pub(crate) async fn create_device(conn: &mut Conn, row: &Device) -> Result<(), R
     .await
 }
 
+/// Changes a device under its user's lock; one that is revoked loses its refresh tokens and its sessions.
+pub(crate) async fn change_device(
+    conn: &mut Conn,
+    id: Id,
+    change: &DeviceChange,
+    now: Time,
+) -> QueryResult<(Device, Option<i64>)> {
+    transaction!(conn, async |conn: &mut Conn| {
+        let owner: Id = devices::table.find(id).select(devices::user_id).first(conn).await?;
+        super::lock_user(conn, owner).await?;
+        let row = device::update(conn, id, change).await?;
+        let told = match change.status.as_deref() {
+            Some("revoked") => Some(enrolment::revoke(conn, id, now).await?),
+            _ => None,
+        };
+        Ok((row, told))
+    })
+    .await
+}
+
 /// One session.
 pub(crate) async fn get_session(conn: &mut Conn, id: Id) -> QueryResult<Session> {
     sessions::table.find(id).select(Session::as_select()).first(conn).await
@@ -221,7 +240,24 @@ async fn tell(conn: &mut Conn, emit: Option<Emit>, now: Time) -> QueryResult<Opt
 /// Deletes a row; sessions that belong to it leave tombstones.
 pub(crate) async fn delete(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> QueryResult<(usize, Option<i64>)> {
     transaction!(conn, async |conn: &mut Conn| {
-        let of = sessions::table.select(sessions::id).into_boxed();
+        match what {
+            Doomed::User => super::lock_user(conn, id).await?,
+            Doomed::Device => {
+                let owner: Option<Id> =
+                    devices::table.find(id).select(devices::user_id).first(conn).await.optional()?;
+                if let Some(owner) = owner {
+                    super::lock_user(conn, owner).await?;
+                }
+            }
+            Doomed::Plan
+            | Doomed::Subscription
+            | Doomed::Region
+            | Doomed::Node
+            | Doomed::Gateway
+            | Doomed::Code
+            | Doomed::Endpoint => {}
+        }
+        let of = sessions::table.select(sessions::id).order(sessions::id).into_boxed();
         let doomed: Vec<Id> = match what {
             Doomed::User => of.filter(sessions::user_id.eq(id)).load(conn).await?,
             Doomed::Device => of.filter(sessions::device_id.eq(id)).load(conn).await?,
@@ -231,6 +267,7 @@ pub(crate) async fn delete(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> 
             }
         };
         if !doomed.is_empty() {
+            super::lock_sessions(conn, &doomed).await?;
             for chunk in doomed.chunks(DELETED_AT_ONCE) {
                 sweep::delete_sessions(conn, chunk, now).await?;
             }

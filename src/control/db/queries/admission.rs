@@ -70,6 +70,9 @@ pub(crate) async fn admit(conn: &mut Conn, wish: Wish) -> Result<Admission, Refu
         locked.push(session);
         locked.sort_unstable();
         lock_sessions(conn, &locked).await?;
+        if !grant.replaces.is_empty() {
+            lock_nodes(conn).await?;
+        }
         for replaced in &grant.replaces {
             admin::end_session(conn, *replaced, wish.now).await?;
         }
@@ -187,14 +190,14 @@ async fn lend(conn: &mut Conn, wish: &Wish, grant: &Grant, period: Time) -> Quer
         .await?;
     let held: Vec<(i64, i64, i64)> = sessions::table
         .filter(sessions::subscription_id.eq(subscription).and(sessions::lease_period.eq(period)))
-        .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.gt(wish.now)))
+        .filter(sessions::state.eq_any(state::HOLDING).and(sessions::expires_at.gt(wish.now)))
         .select((sessions::lease_bytes, sessions::bytes_up, sessions::bytes_down))
         .load(conn)
         .await?;
     let unused = |(lease, up, down): (i64, i64, i64)| lease.saturating_sub(up.saturating_add(down)).max(0);
     let lent = held.into_iter().map(unused).fold(0, i64::saturating_add).unsigned_abs();
     let used = up.saturating_add(down).unsigned_abs();
-    Ok(Some(Balance { limit, used, lent }.lend(0, &wish.rules)))
+    Ok(Some(Balance { limit, used, lent }.lend(0, true, &wish.rules)))
 }
 
 async fn seen(conn: &mut Conn, wish: &Wish) -> QueryResult<()> {
@@ -276,6 +279,11 @@ async fn reserve(
     let alternates = order.iter().map(|other| other.id).filter(|id| *id != node.id).collect();
     let expires_at = wish.now.after(wish.rules.reservation_ttl);
     if let Some(held) = held {
+        let allowed = match grant.limit {
+            Some(_) if held.lease_period.is_some() && wish.now < held.expires_at => Some(held.lease_bytes),
+            Some(_) => Some(held.bytes_up.saturating_add(held.bytes_down)),
+            None => None,
+        };
         let is_live = state::LIVE.contains(&held.state.as_str());
         let state = if is_live { held.state.clone() } else { state::RESERVED.to_owned() };
         let change = (
@@ -283,9 +291,10 @@ async fn reserve(
             sessions::state.eq(state),
             sessions::ended_at.eq(None::<Time>),
             sessions::expires_at.eq(held.expires_at.max(expires_at)),
+            sessions::lease_bytes.eq(allowed.unwrap_or(0)),
         );
         diesel::update(sessions::table.find(session)).set(change).execute(conn).await?;
-        Ok(((node, alternates), grant.limit.map(|_| held.lease_bytes.unsigned_abs())))
+        Ok(((node, alternates), allowed.map(i64::unsigned_abs)))
     } else {
         let period = grant.plan.period(&grant.subscription, wish.now, &wish.rules.calendar).start;
         let lent = lend(conn, wish, grant, period).await?;

@@ -141,7 +141,7 @@ pub(crate) async fn amend(conn: &mut Conn, id: Id, change: &SubscriptionChange, 
     .await
 }
 
-/// Prolongs a subscription by a payment's days, once.
+/// Prolongs a subscription by a payment's days, once; a plan whose period is the whole term gives its traffic once more.
 pub(crate) async fn renew(conn: &mut Conn, payment: &Payment) -> Result<Changed, Unbillable> {
     transaction!(conn, async |conn: &mut Conn| {
         let (held, plan) = locked(conn, payment.subscription_id).await?;
@@ -158,9 +158,26 @@ pub(crate) async fn renew(conn: &mut Conn, payment: &Payment) -> Result<Changed,
             .set((subscriptions::status.eq("active"), subscriptions::valid_until.eq(until)))
             .execute(conn)
             .await?;
+        if let ("term", Some(limit)) = (plan.period.as_str(), plan.limit_bytes()) {
+            let bytes = i64::try_from(limit).unwrap_or(i64::MAX);
+            add_bonus(conn, held.id, held.starts_at, bytes).await?;
+        }
         Ok(announced(conn, held.id, now).await?)
     })
     .await
+}
+
+async fn add_bonus(conn: &mut Conn, subscription: Id, period_start: Time, bytes: i64) -> QueryResult<()> {
+    let sql = "INSERT INTO usage_periods (subscription_id, period_start, bytes_up, bytes_down, bonus_bytes) \
+        VALUES ($1, $2, 0, 0, $3) ON CONFLICT (subscription_id, period_start) DO UPDATE SET \
+        bonus_bytes = usage_periods.bonus_bytes + excluded.bonus_bytes";
+    diesel::sql_query(sql)
+        .bind::<SqlUuid, _>(subscription)
+        .bind::<SqlTime, _>(period_start)
+        .bind::<BigInt, _>(bytes)
+        .execute(conn)
+        .await
+        .map(|_| ())
 }
 
 /// Adds a payment's bytes to the current period, once.
@@ -179,15 +196,11 @@ pub(crate) async fn top_up(
         if held.status == "cancelled" {
             return Err(Unbillable::Cancelled);
         }
-        let sql = "INSERT INTO usage_periods (subscription_id, period_start, bytes_up, bytes_down, bonus_bytes) \
-            VALUES ($1, $2, 0, 0, $3) ON CONFLICT (subscription_id, period_start) DO UPDATE SET \
-            bonus_bytes = usage_periods.bonus_bytes + excluded.bonus_bytes";
-        diesel::sql_query(sql)
-            .bind::<SqlUuid, _>(held.id)
-            .bind::<SqlTime, _>(plan.period(&held, now, calendar).start)
-            .bind::<BigInt, _>(payment.bytes)
-            .execute(conn)
-            .await?;
+        if !held.serves(&plan, now) {
+            return Err(Unbillable::NotServed);
+        }
+        let start = plan.period(&held, now, calendar).start;
+        add_bonus(conn, held.id, start, payment.bytes).await?;
         let quota = quota(conn, &held, &plan, calendar, now).await?;
         Ok((announced(conn, held.id, now).await?, quota))
     })

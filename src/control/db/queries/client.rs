@@ -1,17 +1,13 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, admission, events, lock_user};
-use crate::api::EventKind;
+use super::{Conn, admission, enrolment, lock_user};
 use crate::control::catalog::Offer;
 use crate::control::db::schema::{
-    devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, plan_regions, refresh_families, regions,
-    usage_periods, users,
+    devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, plan_regions, regions, usage_periods, users,
 };
 use crate::control::db::types::{Id, Time};
-use crate::control::events::Emit;
 use crate::control::models::{Device, Endpoint, Region};
-use crate::frame::SessionCode;
 
 const DEVICES_SHOWN: i64 = 100;
 
@@ -84,12 +80,7 @@ pub(crate) async fn revoke_device(conn: &mut Conn, user: Id, device: Id, now: Ti
             .first(conn)
             .await?;
         if status != "revoked" {
-            diesel::update(devices::table.find(device)).set(devices::status.eq("revoked")).execute(conn).await?;
-            diesel::delete(refresh_families::table.filter(refresh_families::device_id.eq(device)))
-                .execute(conn)
-                .await?;
-            let stopped = Emit::stopped(EventKind::DeviceStopped, device, SessionCode::DeviceBanned);
-            events::emit(conn, stopped, now).await?;
+            enrolment::revoke(conn, device, now).await?;
         }
         Ok(())
     })

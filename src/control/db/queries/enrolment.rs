@@ -181,12 +181,11 @@ async fn create_device(conn: &mut Conn, wish: &Enrolling, user: Id) -> QueryResu
 }
 
 /// Revokes a device under the lock on its user's row: its tokens are void, its sessions end.
-async fn revoke(conn: &mut Conn, device: Id, now: Time) -> QueryResult<()> {
+pub(super) async fn revoke(conn: &mut Conn, device: Id, now: Time) -> QueryResult<i64> {
     diesel::update(devices::table.find(device)).set(devices::status.eq("revoked")).execute(conn).await?;
     diesel::delete(refresh_families::table.filter(refresh_families::device_id.eq(device))).execute(conn).await?;
     let stopped = Emit::stopped(EventKind::DeviceStopped, device, SessionCode::DeviceBanned);
-    events::emit(conn, stopped, now).await?;
-    Ok(())
+    events::emit(conn, stopped, now).await
 }
 
 /// Trades a refresh token for its successor; one that was used before costs its family.

@@ -31,7 +31,7 @@ pub(crate) async fn emit(conn: &mut Conn, emit: Emit, now: Time) -> QueryResult<
 pub(crate) async fn head(conn: &mut Conn) -> QueryResult<(String, i64)> {
     let (epoch, seq): (Id, i64) =
         installation::table.find(1).select((installation::epoch, installation::last_seq)).first(conn).await?;
-    Ok((format!("{epoch}{}", identity(conn).await), seq))
+    Ok((format!("{epoch}{}", identity(conn).await?), seq))
 }
 
 /// Events behind a number, in order.

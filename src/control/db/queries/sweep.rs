@@ -7,11 +7,13 @@ use crate::control::db::schema::{gateway_nodes, outline_nodes, session_tombstone
 use crate::control::db::types::{Id, SqlTime, Time};
 use crate::control::models::{Cutoffs, Swept, state};
 
+/// Most batches of old sessions that a sweep deletes.
+const BURIALS: usize = 10;
+
 /// Ends what is stale and recounts the nodes' sessions.
 pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swept> {
-    transaction!(conn, async |conn: &mut Conn| {
-        let expired = end(conn, state::RESERVED, state::EXPIRED, cutoffs.now).await?;
-        let reaped = end(conn, state::ACTIVE, state::REAPED, cutoffs.now).await?;
+    let mut swept = transaction!(conn, async |conn: &mut Conn| {
+        let (expired, reaped) = end(conn, cutoffs.now).await?;
         let gateways = diesel::update(
             gateway_nodes::table
                 .filter(gateway_nodes::status.eq("online").and(gateway_nodes::last_heartbeat_at.lt(cutoffs.gateways))),
@@ -19,6 +21,7 @@ pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swep
         .set(gateway_nodes::status.eq("offline"))
         .execute(conn)
         .await?;
+        recount(conn).await?;
         let nodes = diesel::update(
             outline_nodes::table
                 .filter(outline_nodes::health_status.eq_any(["healthy", "unhealthy"]))
@@ -27,24 +30,43 @@ pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swep
         .set(outline_nodes::health_status.eq("offline"))
         .execute(conn)
         .await?;
-        recount(conn).await?;
-        enrolment::forget(conn, cutoffs.now, cutoffs.tombstones).await?;
-        events::forget(conn, cutoffs.events).await?;
-        let deleted = bury(conn, cutoffs).await?;
-        Ok(Swept { expired, reaped, gateways, nodes, deleted })
+        QueryResult::Ok(Swept { expired, reaped, gateways, nodes, deleted: 0 })
     })
-    .await
+    .await?;
+    enrolment::forget(conn, cutoffs.now, cutoffs.tombstones).await?;
+    events::forget(conn, cutoffs.events).await?;
+    diesel::delete(session_tombstones::table.filter(session_tombstones::deleted_at.lt(cutoffs.tombstones)))
+        .execute(conn)
+        .await?;
+    for _ in 0..BURIALS {
+        let buried = bury(conn, cutoffs).await?;
+        swept.deleted += buried;
+        if i64::try_from(buried).unwrap_or(i64::MAX) < cutoffs.batch {
+            break;
+        }
+    }
+    Ok(swept)
 }
 
-async fn end(conn: &mut Conn, from: &str, to: &str, now: Time) -> QueryResult<usize> {
+/// Ends reservations that were not used and sessions whose gateways are silent.
+async fn end(conn: &mut Conn, now: Time) -> QueryResult<(usize, usize)> {
     let stale: Vec<Id> = sessions::table
-        .filter(sessions::state.eq(from).and(sessions::expires_at.lt(now)))
+        .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.lt(now)))
         .order(sessions::id)
         .select(sessions::id)
         .load(conn)
         .await?;
+    if stale.is_empty() {
+        return Ok((0, 0));
+    }
     lock_sessions(conn, &stale).await?;
-    let still = sessions::id.eq_any(&stale).and(sessions::state.eq(from)).and(sessions::expires_at.lt(now));
+    let expired = end_those(conn, &stale, state::RESERVED, state::EXPIRED, now).await?;
+    let reaped = end_those(conn, &stale, state::ACTIVE, state::REAPED, now).await?;
+    Ok((expired, reaped))
+}
+
+async fn end_those(conn: &mut Conn, stale: &[Id], from: &str, to: &str, now: Time) -> QueryResult<usize> {
+    let still = sessions::id.eq_any(stale).and(sessions::state.eq(from)).and(sessions::expires_at.lt(now));
     diesel::update(sessions::table.filter(still))
         .set((sessions::state.eq(to), sessions::ended_at.eq(now)))
         .execute(conn)
@@ -65,16 +87,18 @@ pub(crate) async fn recount(conn: &mut Conn) -> QueryResult<usize> {
 }
 
 async fn bury(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<usize> {
-    diesel::delete(session_tombstones::table.filter(session_tombstones::deleted_at.lt(cutoffs.tombstones)))
-        .execute(conn)
-        .await?;
-    let old: Vec<Id> = sessions::table
-        .filter(sessions::ended_at.lt(cutoffs.sessions).and(sessions::state.ne_all(state::LIVE)))
-        .select(sessions::id)
-        .limit(cutoffs.batch)
-        .load(conn)
-        .await?;
-    delete_sessions(conn, &old, cutoffs.now).await
+    transaction!(conn, async |conn: &mut Conn| {
+        let old: Vec<Id> = sessions::table
+            .filter(sessions::ended_at.lt(cutoffs.sessions).and(sessions::state.ne_all(state::LIVE)))
+            .order(sessions::id)
+            .select(sessions::id)
+            .limit(cutoffs.batch)
+            .load(conn)
+            .await?;
+        lock_sessions(conn, &old).await?;
+        delete_sessions(conn, &old, cutoffs.now).await
+    })
+    .await
 }
 
 /// Deletes sessions and leaves tombstones, so that a late report charges nothing.

@@ -60,21 +60,21 @@ async fn adopt(conn: &mut Conn, batch: &Batch, strangers: &[(Id, Id, Time)]) -> 
         .into_iter()
         .collect();
     let mut adopted = Vec::new();
+    let owned: Vec<Id> = users.values().copied().collect();
+    let paid: Vec<(Id, Id, Time)> = subscriptions::table
+        .filter(subscriptions::user_id.eq_any(owned).and(subscriptions::status.eq("active")))
+        .select((subscriptions::user_id, subscriptions::id, subscriptions::starts_at))
+        .order(subscriptions::valid_until.desc())
+        .load(conn)
+        .await?;
     for (session, device, started_at) in strangers {
         let Some(user) = users.get(device).filter(|_| !buried.contains(session)) else { continue };
-        let subscription: Option<Id> = subscriptions::table
-            .filter(subscriptions::user_id.eq(*user).and(subscriptions::starts_at.le(*started_at)))
-            .filter(subscriptions::status.eq("active"))
-            .order(subscriptions::valid_until.desc())
-            .select(subscriptions::id)
-            .first(conn)
-            .await
-            .optional()?;
-        let row = NewSession {
+        let subscription = paid.iter().find(|(owner, _, starts_at)| owner == user && starts_at <= started_at);
+        adopted.push(NewSession {
             id: *session,
             user_id: *user,
             device_id: *device,
-            subscription_id: subscription,
+            subscription_id: subscription.map(|(_, id, _)| *id),
             gateway_node_id: batch.gateway,
             outline_node_id: None,
             state: state::RESERVED,
@@ -85,11 +85,13 @@ async fn adopt(conn: &mut Conn, batch: &Batch, strangers: &[(Id, Id, Time)]) -> 
             lease_bytes: 0,
             lease_period: None,
             silent: false,
-        };
-        diesel::insert_into(sessions::table).values(row).execute(conn).await?;
-        adopted.push(*session);
+        });
     }
-    load(conn, &adopted).await
+    let ids: Vec<Id> = adopted.iter().map(|row| row.id).collect();
+    for row in adopted {
+        diesel::insert_into(sessions::table).values(row).on_conflict_do_nothing().execute(conn).await?;
+    }
+    load(conn, &ids).await
 }
 
 async fn buried(conn: &mut Conn, ids: &[Id]) -> QueryResult<Vec<Id>> {
@@ -280,7 +282,7 @@ async fn spent(
         .collect();
     let lent: Vec<Loan> = sessions::table
         .filter(sessions::subscription_id.eq_any(ids.iter().copied().map(Some)))
-        .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.gt(now)))
+        .filter(sessions::state.eq_any(state::HOLDING).and(sessions::expires_at.gt(now)))
         .select((
             sessions::id,
             sessions::subscription_id,

@@ -76,6 +76,7 @@ impl From<Unbillable> for ApiError {
         match error {
             Unbillable::PaymentUsed => Self::conflict("PAYMENT_USED", &detail),
             Unbillable::Cancelled => Self::conflict("CANCELLED", &detail),
+            Unbillable::NotServed => Self::conflict("NOT_SERVED", &detail),
             Unbillable::UnknownPlan => Self::invalid("plan_id", "UNKNOWN", detail),
             Unbillable::PeriodDays => Self::invalid("period_days", "INVALID", detail),
             Unbillable::Database(error) => error.into(),

@@ -178,10 +178,8 @@ pub(super) async fn update_device(
 ) -> Result<Json<Value>, ApiError> {
     text("platform", patch.platform.as_deref())?;
     one_of("status", patch.status.as_deref(), &DEVICE_STATES)?;
-    let emit = (patch.status.as_deref() == Some("revoked"))
-        .then(|| Emit::stopped(EventKind::DeviceStopped, Id(id), SessionCode::DeviceBanned));
     let change = DeviceChange { platform: patch.platform, name: patch.name, status: patch.status };
-    let (row, told) = on!(&mut state.db.get().await?, admin::change_device(Id(id), &change, emit, Time::now()))?;
+    let (row, told) = on!(&mut state.db.get().await?, admin::change_device(Id(id), &change, Time::now()))?;
     delivered(&state, &row, told).await
 }
 
