@@ -10,6 +10,7 @@ mod enrolment;
 mod error;
 mod events;
 mod extract;
+mod gateways;
 mod handlers;
 mod lease;
 mod lenient;
@@ -41,6 +42,7 @@ use calendar::Calendar;
 use db::{Db, Listener};
 use enrolment::Deriver;
 use events::Hub;
+use gateways::Gateways;
 use lease::Rules;
 use seal::Sealer;
 
@@ -65,6 +67,7 @@ struct State {
     config: config::Control,
     sessions: Sessions,
     deriver: Deriver,
+    gateways: Gateways,
     enrolment: config::Enrolment,
     client_config: config::ClientConfig,
     pool: config::Pool,
@@ -165,6 +168,7 @@ impl Control {
             config,
             sessions,
             deriver,
+            gateways: Gateways::default(),
             enrolment: source.section()?,
             client_config: source.section()?,
             pool: source.section()?,
@@ -194,7 +198,7 @@ impl Control {
     pub async fn serve(self, shutdown: Shutdown) {
         let state = self.state;
         let sweeper = sweep::run(state.db.clone(), state.sessions.clone(), self.event_retention, shutdown.clone());
-        let events = state.events.run(&state.db, self.db_listener, &shutdown);
+        let events = state.events.run(&state.db, self.db_listener, || state.gateways.forget(), &shutdown);
         let api = http::serve(self.listener, self.tls, router::router(Arc::clone(&state)), &shutdown);
         let ops = async {
             if let Some(listener) = self.ops {

@@ -53,6 +53,7 @@ fn first(number: u64) -> UsageReport {
         ended_at: None,
         access_token: None,
         allowed: is_limited(number).then_some(LEASE),
+        asks: false,
         silent_ms: None,
     }
 }

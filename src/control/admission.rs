@@ -1,14 +1,18 @@
 //! Whether a device may have a session, and on which node (docs/02, docs/05).
 
+use std::sync::Arc;
+
 use crate::control::db::types::{Id, Time};
 use crate::control::lease::Rules;
-use crate::control::models::{Device, Gateway, OutlineNode, Plan, Subscription, User};
+use crate::control::models::{Device, Gateway, OutlineNode, Plan, Region, Subscription, User};
 use crate::frame::SessionCode;
 
 /// What a gateway asks for.
 #[derive(Clone, Debug)]
 pub(crate) struct Wish {
     pub gateway: Gateway,
+    /// The regions that the gateway may use.
+    pub exits: Arc<[Region]>,
     pub user: Id,
     pub device: Id,
     pub region: String,
@@ -33,8 +37,10 @@ pub(super) struct Facts {
     pub bonus: u64,
     /// Active devices of the user that are older than this one.
     pub older_devices: i64,
-    /// Other live sessions of the device, oldest first.
+    /// Other live sessions of the device, oldest first, if there are as many as the plan allows.
     pub live_sessions: Vec<Live>,
+    /// Whether the plan allows the region.
+    pub region_allowed: bool,
 }
 
 /// A live session of a device.
@@ -83,6 +89,13 @@ pub(crate) enum Refusal {
 impl From<SessionCode> for Refusal {
     fn from(code: SessionCode) -> Self {
         Self::Code(code)
+    }
+}
+
+impl Wish {
+    /// The wished region, if the gateway may use it.
+    pub(super) fn region_id(&self) -> Option<Id> {
+        self.exits.iter().find(|region| region.code == self.region).map(|region| region.id)
     }
 }
 

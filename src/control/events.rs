@@ -119,13 +119,13 @@ impl Hub {
         self.backlog().epoch.clone()
     }
 
-    /// Carries events from the table to the streams until drained.
-    pub(crate) async fn run(&self, db: &Db, listener: Option<Listener>, shutdown: &Shutdown) {
-        tokio::join!(self.follow(db, shutdown), self.listen(listener, shutdown));
+    /// Carries events from the table to the streams until drained; `changed` is called when gateways or nodes are others.
+    pub(crate) async fn run(&self, db: &Db, listener: Option<Listener>, changed: impl Fn(), shutdown: &Shutdown) {
+        tokio::join!(self.follow(db, changed, shutdown), self.listen(listener, shutdown));
         self.closing.cancel();
     }
 
-    async fn follow(&self, db: &Db, shutdown: &Shutdown) {
+    async fn follow(&self, db: &Db, changed: impl Fn(), shutdown: &Shutdown) {
         let mut poll = tokio::time::interval(self.config.poll_interval);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -136,7 +136,7 @@ impl Hub {
                     tracing::warn!(%error, "the database's epoch cannot be read");
                 },
             }
-            if let Err(error) = self.fetch(db).await {
+            if let Err(error) = self.fetch(db, &changed).await {
                 tracing::warn!(%error, "events cannot be read");
             }
         }
@@ -171,11 +171,15 @@ impl Hub {
         Ok(())
     }
 
-    async fn fetch(&self, db: &Db) -> Result<(), DbError> {
+    async fn fetch(&self, db: &Db, changed: &impl Fn()) -> Result<(), DbError> {
         loop {
             let after = self.backlog().newest;
             let rows = on!(&mut db.get().await?, events::after(after, AT_ONCE))?;
             let Some(last) = rows.last().map(|row| row.seq) else { return Ok(()) };
+            let others = [EventKind::GatewayChanged.as_str(), EventKind::NodesChanged.as_str()];
+            if rows.iter().any(|row| others.contains(&row.kind.as_str())) {
+                changed();
+            }
             {
                 let mut backlog = self.backlog();
                 for row in &rows {

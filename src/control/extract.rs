@@ -10,7 +10,7 @@ use super::State;
 use super::db::on;
 use super::db::types::Id;
 use super::error::ApiError;
-use super::models::Gateway;
+use super::gateways::Known;
 use crate::digest::{equal, sha256_hex};
 use crate::frame::SessionCode;
 use crate::token::Claims;
@@ -25,14 +25,14 @@ fn bearer(parts: &Parts) -> Result<&str, ApiError> {
 }
 
 /// A request of a gateway, by its token.
-pub(super) struct FromGateway(pub(super) Gateway);
+pub(super) struct FromGateway(pub(super) Arc<Known>);
 
 impl FromRequestParts<Arc<State>> for FromGateway {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, ApiError> {
         let hash = sha256_hex(bearer(parts)?.as_bytes());
-        let found = on!(&mut state.db.get().await?, admission::gateway(&hash))?;
+        let found = state.gateways.find(&state.db, &hash).await?;
         found.map(Self).ok_or_else(ApiError::unauthorized)
     }
 }

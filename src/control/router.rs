@@ -5,7 +5,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State as Shared};
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use axum::http::{HeaderName, StatusCode};
+use axum::http::{HeaderName, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -49,6 +49,7 @@ async fn observe(Shared(state): Shared<Arc<State>>, request: Request, next: Next
     let id = Uuid::now_v7().to_string();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let started = Instant::now();
+    let changes = request.method() != Method::GET && route.starts_with("/api/v1/admin/");
     let limit = state.config.request_timeout;
     let work = tokio::spawn(next.run(request));
     let response = match tokio::time::timeout(limit, work).await {
@@ -56,6 +57,9 @@ async fn observe(Shared(state): Shared<Arc<State>>, request: Request, next: Next
         Ok(Err(panic)) => ApiError::internal(panic).into_response(),
         Err(_) => StatusCode::GATEWAY_TIMEOUT.into_response(),
     };
+    if changes {
+        state.gateways.forget();
+    }
     let status = response.status();
     let labels = [route.as_str(), status.as_str()];
     state.metrics.http.with_label_values(&labels).observe(started.elapsed().as_secs_f64());

@@ -209,7 +209,10 @@ async fn the_revoked_and_the_banned_get_no_tokens() {
         let device = phone["device_id"].as_str().unwrap();
         control.update("devices", device, json!({ "status": "revoked" })).await;
         let answer = refresh(&control, &phone["refresh_token"], "phone").await;
-        assert_eq!(refusal(&answer), (403, "DEVICE_BANNED"));
+        assert_eq!(refusal(&answer), (401, "INVALID_TOKEN"));
+        control.update("devices", device, json!({ "status": "active" })).await;
+        let answer = refresh(&control, &phone["refresh_token"], "phone").await;
+        assert_eq!(refusal(&answer), (401, "INVALID_TOKEN"), "for good");
         control.admin(Method::DELETE, &format!("devices/{device}"), Value::Null).await;
         let answer = refresh(&control, &phone["refresh_token"], "phone").await;
         assert_eq!(refusal(&answer), (401, "INVALID_TOKEN"));

@@ -169,7 +169,9 @@ async fn usage_is_cumulative_idempotent_and_order_does_not_matter() {
             [(100, 1000, 8900), (100, 1000, 8900), (50, 2000, 7900), (100, 900, 7900), (200, 2000, 7800)]
         {
             let verdict = api.tell(Api::report(&subscriber, &session, up, down)).await;
-            assert_eq!(verdict, json!({ "session_id": session, "continue": true, "remaining_bytes": left }));
+            let told = (&verdict["session_id"], &verdict["continue"], &verdict["remaining_bytes"]);
+            assert_eq!(told, (&json!(session), &json!(true), &json!(left)));
+            assert_eq!((&verdict["lease"], &verdict["traffic_limit_bytes"]), (&Value::Null, &json!(10_000)));
         }
         let row = api.control.get("sessions", &session).await;
         assert_eq!(

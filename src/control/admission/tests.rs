@@ -48,6 +48,7 @@ fn wish(user: Id) -> Wish {
             last_heartbeat_at: None,
             created_at: now,
         },
+        exits: Arc::new([]),
         user,
         device: Id::fresh(),
         region: "eu-1".into(),
@@ -125,6 +126,7 @@ fn good(user: Id) -> Facts {
         bonus: 0,
         older_devices: 1,
         live_sessions: vec![live(false), live(false)],
+        region_allowed: true,
     }
 }
 

@@ -1,9 +1,13 @@
 #![expect(clippy::duplicate_mod, reason = "the same queries, compiled for each database")]
 
-use diesel::{QueryResult, SqliteConnection};
+use diesel::SqliteConnection;
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
+use super::schema::sessions;
 use super::types::Id;
+use crate::control::models::Session;
 
 pub(crate) type Conn = SyncConnectionWrapper<SqliteConnection>;
 
@@ -25,8 +29,12 @@ pub(super) async fn lock_nodes(_: &mut Conn) -> QueryResult<()> {
     Ok(())
 }
 
-pub(super) async fn relax_durability(_: &mut Conn) -> QueryResult<()> {
+pub(super) async fn lock_user_lightly(_: &mut Conn, _: Id) -> QueryResult<()> {
     Ok(())
+}
+
+pub(super) async fn locked_session(conn: &mut Conn, id: Id) -> QueryResult<Option<Session>> {
+    sessions::table.find(id).select(Session::as_select()).first(conn).await.optional()
 }
 
 pub(super) async fn notify(_: &mut Conn) -> QueryResult<()> {

@@ -1,7 +1,9 @@
-use diesel::QueryResult;
+use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use super::types::{Id, SqlUuid};
+use super::schema::{outline_nodes, sessions, users};
+use super::types::Id;
+use crate::control::models::Session;
 
 pub(crate) type Conn = AsyncPgConnection;
 
@@ -14,33 +16,46 @@ macro_rules! transaction {
     };
 }
 
+diesel::define_sql_function! {
+    fn set_config(name: diesel::sql_types::Text, value: diesel::sql_types::Text, local: diesel::sql_types::Bool)
+        -> diesel::sql_types::Text;
+}
+
 /// Serialises what concerns one user until the transaction ends.
 pub(super) async fn lock_user(conn: &mut Conn, user: Id) -> QueryResult<()> {
-    diesel::sql_query("SELECT id FROM users WHERE id = $1 FOR NO KEY UPDATE")
-        .bind::<SqlUuid, _>(user)
-        .execute(conn)
-        .await?;
+    let locked: Option<Id> =
+        users::table.find(user).select(users::id).for_no_key_update().first(conn).await.optional()?;
+    tracing::trace!(?locked, "user");
     Ok(())
+}
+
+/// As [`lock_user`]; what the transaction writes need not have reached the disk when it is answered.
+pub(super) async fn lock_user_lightly(conn: &mut Conn, user: Id) -> QueryResult<()> {
+    let relaxed = set_config("synchronous_commit", "off", true);
+    let locked: Option<(Id, String)> =
+        users::table.find(user).select((users::id, relaxed)).for_no_key_update().first(conn).await.optional()?;
+    tracing::trace!(?locked, "user");
+    Ok(())
+}
+
+/// A session's row, locked until the transaction ends.
+pub(super) async fn locked_session(conn: &mut Conn, id: Id) -> QueryResult<Option<Session>> {
+    sessions::table.find(id).select(Session::as_select()).for_update().first(conn).await.optional()
 }
 
 /// Serialises reports of the same sessions until the transaction ends; `ids` are sorted.
 pub(super) async fn lock_sessions(conn: &mut Conn, ids: &[Id]) -> QueryResult<()> {
-    diesel::sql_query("SELECT id FROM sessions WHERE id = ANY($1) ORDER BY id FOR UPDATE")
-        .bind::<diesel::sql_types::Array<SqlUuid>, _>(ids)
-        .execute(conn)
-        .await?;
+    let those = sessions::table.filter(sessions::id.eq_any(ids)).order(sessions::id).select(sessions::id);
+    let locked: Vec<Id> = those.for_update().load(conn).await?;
+    tracing::trace!(count = locked.len(), "sessions");
     Ok(())
 }
 
 /// Waits for reservations under way and keeps new ones out until the transaction ends.
 pub(super) async fn lock_nodes(conn: &mut Conn) -> QueryResult<()> {
-    diesel::sql_query("SELECT id FROM outline_nodes ORDER BY id FOR UPDATE").execute(conn).await?;
-    Ok(())
-}
-
-/// A reservation is recounted by the sweep, so it need not wait for the disk.
-pub(super) async fn relax_durability(conn: &mut Conn) -> QueryResult<()> {
-    diesel::sql_query("SET LOCAL synchronous_commit = off").execute(conn).await?;
+    let all = outline_nodes::table.order(outline_nodes::id).select(outline_nodes::id);
+    let locked: Vec<Id> = all.for_update().load(conn).await?;
+    tracing::trace!(count = locked.len(), "nodes");
     Ok(())
 }
 

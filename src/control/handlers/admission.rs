@@ -13,7 +13,8 @@ use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
 use crate::control::extract::{Body, FromGateway};
-use crate::control::models::{Gateway, OutlineNode};
+use crate::control::gateways::Known;
+use crate::control::models::OutlineNode;
 use crate::digest::fresh_number;
 use crate::frame::SessionCode;
 use crate::token::TokenError;
@@ -24,10 +25,10 @@ pub(in crate::control) async fn jwks(Shared(state): Shared<Arc<State>>) -> Json<
 
 pub(in crate::control) async fn validate_device(
     Shared(state): Shared<Arc<State>>,
-    FromGateway(gateway): FromGateway,
+    FromGateway(known): FromGateway,
     Body(request): Body<ValidateDevice>,
 ) -> Result<Json<Validated>, ApiError> {
-    super::heartbeat::new_enough(&state, &gateway.version)?;
+    super::heartbeat::new_enough(&state, &known.gateway.version)?;
     if request.assign && request.session_id.is_none() {
         return Err(ApiError::invalid("session_id", "MISSING", "`assign` needs `session_id`"));
     }
@@ -37,7 +38,8 @@ pub(in crate::control) async fn validate_device(
         Err(TokenError::Expired) => return Ok(refusal(SessionCode::TokenExpired)),
     };
     let wish = Wish {
-        gateway,
+        gateway: known.gateway.clone(),
+        exits: Arc::clone(&known.exits),
         user: Id(claims.uid),
         device: Id(request.device_id),
         region: request.region,
@@ -127,11 +129,11 @@ pub(super) fn node_view(state: &State, node: &OutlineNode, region: &str) -> Resu
 
 pub(in crate::control) async fn assign_outline(
     Shared(state): Shared<Arc<State>>,
-    FromGateway(gateway): FromGateway,
+    FromGateway(known): FromGateway,
     Body(request): Body<AssignOutline>,
 ) -> Result<Json<Assigned>, ApiError> {
     let session = request.session_id.map_or_else(Id::fresh, Id);
-    let wish = wish_of(&state, gateway, &request, session);
+    let wish = wish_of(&state, &known, &request, session);
     let admission = on!(&mut state.db.get().await?, admission::admit(wish)).map_err(assign_error)?;
     if admission.told.is_some() {
         state.events.nudge();
@@ -144,9 +146,10 @@ pub(in crate::control) async fn assign_outline(
     }))
 }
 
-fn wish_of(state: &State, gateway: Gateway, request: &AssignOutline, session: Id) -> Wish {
+fn wish_of(state: &State, known: &Known, request: &AssignOutline, session: Id) -> Wish {
     Wish {
-        gateway,
+        gateway: known.gateway.clone(),
+        exits: Arc::clone(&known.exits),
         user: Id(request.user_id),
         device: Id(request.device_id),
         region: request.region.clone(),

@@ -21,18 +21,18 @@ pub(in crate::control) struct Resume {
 
 pub(in crate::control) async fn events(
     Shared(state): Shared<Arc<State>>,
-    FromGateway(gateway): FromGateway,
+    FromGateway(known): FromGateway,
     Query(resume): Query<Resume>,
 ) -> Result<Response<Stream>, ApiError> {
     let resumed = match (&resume.epoch, resume.after) {
-        (Some(epoch), Some(after)) => state.events.resume(gateway.id, epoch, after),
+        (Some(epoch), Some(after)) => state.events.resume(known.gateway.id, epoch, after),
         _ => None,
     };
     let cursor = if let Some(cursor) = resumed {
         cursor
     } else {
-        let (seq, sessions) = on!(&mut state.db.get().await?, events::snapshot(gateway.id))?;
-        state.events.snapshot(gateway.id, seq, sessions)
+        let (seq, sessions) = on!(&mut state.db.get().await?, events::snapshot(known.gateway.id))?;
+        state.events.snapshot(known.gateway.id, seq, sessions)
     };
     let chunks = futures_util::stream::unfold((state, cursor), |(state, mut cursor)| async move {
         let chunk = state.events.next(&mut cursor).await?;
@@ -47,12 +47,12 @@ pub(in crate::control) async fn events(
 
 pub(in crate::control) async fn ack(
     Shared(state): Shared<Arc<State>>,
-    FromGateway(gateway): FromGateway,
+    FromGateway(known): FromGateway,
     Body(request): Body<EventAck>,
 ) -> Result<StatusCode, ApiError> {
     if request.epoch != state.events.epoch() {
         return Err(ApiError::conflict("OTHER_EPOCH", "the database is another one: take a snapshot"));
     }
-    on!(&mut state.db.get().await?, events::ack(gateway.id, request.seq))?;
+    on!(&mut state.db.get().await?, events::ack(known.gateway.id, request.seq))?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -34,17 +34,18 @@ pub(super) fn new_enough(state: &State, version: &str) -> Result<(), ApiError> {
 
 pub(in crate::control) async fn gateway_heartbeat(
     Shared(state): Shared<Arc<State>>,
-    FromGateway(mut gateway): FromGateway,
+    FromGateway(known): FromGateway,
     Body(request): Body<GatewayHeartbeat>,
 ) -> Result<Json<GatewayOrders>, ApiError> {
-    if request.gateway_id.is_some_and(|id| id != gateway.id.0) {
+    if request.gateway_id.is_some_and(|id| id != known.gateway.id.0) {
         return Err(ApiError::forbidden("`gateway_id` is not the gateway that the token belongs to"));
     }
+    let mut conn = state.db.get().await?;
+    let mut gateway = on!(&mut conn, admin::gateway::get(known.gateway.id))?;
     gateway.version = request.version.chars().take(VERSION_MAX).collect();
     gateway.sessions = request.sessions.max(0);
     gateway.streams = request.streams.max(0);
     let now = Time::now();
-    let mut conn = state.db.get().await?;
     if let Err(outdated) = new_enough(&state, &gateway.version) {
         on!(&mut conn, health::gateway_outdated(gateway.id, &gateway.version))?;
         return Err(outdated);
@@ -64,13 +65,13 @@ pub(in crate::control) async fn gateway_heartbeat(
 
 pub(in crate::control) async fn outline_heartbeat(
     Shared(state): Shared<Arc<State>>,
-    FromGateway(gateway): FromGateway,
+    FromGateway(known): FromGateway,
     Body(request): Body<NodeHeartbeat>,
 ) -> Result<Json<Value>, ApiError> {
     let now = Time::now();
     let view = NodeView {
         outline_node_id: Id(request.node_id),
-        gateway_node_id: gateway.id,
+        gateway_node_id: known.gateway.id,
         healthy: request.healthy,
         latency_ms: request.latency_ms,
         checked_at: now,
@@ -79,7 +80,7 @@ pub(in crate::control) async fn outline_heartbeat(
         error: request.error.map(|reason| reason.chars().take(REASON_MAX).collect()),
     };
     let since = now.before(state.sessions.node_timeout);
-    let health = on!(&mut state.db.get().await?, health::node_seen(&gateway, view, &state.pool, since))?;
+    let health = on!(&mut state.db.get().await?, health::node_seen(&known.gateway, view, &state.pool, since))?;
     let health = health.ok_or_else(ApiError::not_found)?;
     Ok(Json(json!({ "node_id": request.node_id, "health_status": health })))
 }

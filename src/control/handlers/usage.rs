@@ -15,7 +15,7 @@ use crate::control::extract::{Body, FromGateway};
 
 pub(in crate::control) async fn report(
     Shared(state): Shared<Arc<State>>,
-    FromGateway(gateway): FromGateway,
+    FromGateway(known): FromGateway,
     Body(request): Body<UsageReports>,
 ) -> Result<Json<UsageVerdicts>, ApiError> {
     let reports = match request {
@@ -26,14 +26,14 @@ pub(in crate::control) async fn report(
         let detail = format!("at most {} sessions in one report", state.config.report_batch_max);
         return Err(ApiError::invalid("reports", "TOO_MANY", detail));
     }
-    if reports.iter().any(|report| report.gateway_id.is_some_and(|id| id != gateway.id.0)) {
+    if reports.iter().any(|report| report.gateway_id.is_some_and(|id| id != known.gateway.id.0)) {
         return Err(ApiError::forbidden("`gateway_id` is not the gateway that the token belongs to"));
     }
     let now = Time::now();
     let (items, unusable): (Vec<_>, Vec<_>) =
         reports.iter().map(|report| item(&state, report).ok_or(report.session_id)).partition(Result::is_ok);
     let items = items.into_iter().flatten().collect();
-    let batch = Batch::new(gateway.id, items, now, state.rules.clone());
+    let batch = Batch::new(known.gateway.id, items, now, state.rules.clone());
     let outcomes = on!(&mut state.db.get().await?, usage::report(&batch))?;
     let lasts_ms = millis(state.rules.session_ttl);
     let mut sessions: Vec<_> = outcomes.iter().map(|outcome| view(outcome, lasts_ms)).collect();

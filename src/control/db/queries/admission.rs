@@ -1,7 +1,7 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, admin, events, lock_nodes, lock_sessions, lock_user, relax_durability};
+use super::{Conn, admin, events, lock_nodes, lock_sessions, lock_user_lightly, locked_session};
 use crate::api::EventKind;
 use crate::control::admission::{Admission, Facts, Grant, Live, Refusal, Wish, choose};
 use crate::control::db::schema::{
@@ -11,10 +11,11 @@ use crate::control::db::schema::{
 use crate::control::db::types::{Id, Time};
 use crate::control::events::Emit;
 use crate::control::lease::Balance;
-use crate::control::models::{
-    Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Subscription, User, state,
-};
+use crate::control::models::{Device, Gateway, NewSession, OutlineNode, Plan, Region, Subscription, User, state};
 use crate::frame::SessionCode;
+
+/// Used, bought, older devices, other sessions, regions of the plan, the wished one among them.
+type Counts = (Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
 
 /// The gateway whose token hashes to `hash`; the first use of a new token ends the old one.
 pub(crate) async fn gateway(conn: &mut Conn, hash: &str) -> QueryResult<Option<Gateway>> {
@@ -56,28 +57,27 @@ pub(crate) async fn exit_regions(conn: &mut Conn, gateway: &Gateway) -> QueryRes
 pub(crate) async fn admit(conn: &mut Conn, wish: Wish) -> Result<Admission, Refusal> {
     transaction!(conn, async |conn: &mut Conn| {
         if wish.session.is_some() {
-            relax_durability(conn).await?;
-            lock_user(conn, wish.user).await?;
+            lock_user_lightly(conn, wish.user).await?;
         }
         let facts = facts(conn, &wish).await?;
+        let region = wish.region_id().filter(|_| facts.region_allowed);
         let grant = facts.judge(&wish)?;
-        let region = region(conn, &wish, &grant.plan).await?;
+        let region = region.ok_or(Refusal::Code(SessionCode::UnknownRegion))?;
+        seen(conn, &wish).await?;
         let Some(session) = wish.session else {
-            seen(conn, &wish).await?;
             return Ok(Admission { grant, assigned: None, allowed: None, told: None });
         };
-        let mut locked = grant.replaces.clone();
-        locked.push(session);
-        locked.sort_unstable();
-        lock_sessions(conn, &locked).await?;
         if !grant.replaces.is_empty() {
+            let mut locked = grant.replaces.clone();
+            locked.push(session);
+            locked.sort_unstable();
+            lock_sessions(conn, &locked).await?;
             lock_nodes(conn).await?;
-        }
-        for replaced in &grant.replaces {
-            admin::end_session(conn, *replaced, wish.now).await?;
+            for replaced in &grant.replaces {
+                admin::end_session(conn, *replaced, wish.now).await?;
+            }
         }
         let (assigned, allowed) = reserve(conn, &wish, &grant, session, region).await?;
-        seen(conn, &wish).await?;
         let mut told = None;
         for replaced in &grant.replaces {
             let stop = Emit::stopped(EventKind::SessionStopped, *replaced, SessionCode::SessionKilled);
@@ -97,29 +97,40 @@ async fn facts(conn: &mut Conn, wish: &Wish) -> QueryResult<Facts> {
         .await
         .optional()?;
     let Some((device, user)) = found else { return Ok(Facts::default()) };
-    let subscription = subscription(conn, user.id, wish.now).await?;
-    let mut facts = Facts { subscription, ..Facts::default() };
-    if let Some((subscription, plan)) = &facts.subscription {
-        if plan.traffic_limit_gb.is_some() {
-            let start = plan.period(subscription, wish.now, &wish.rules.calendar).start;
-            (facts.used, facts.bonus) = used(conn, subscription.id, start).await?;
-        }
-        if plan.max_devices.is_some() {
-            let older = devices::created_at
-                .lt(device.created_at)
-                .or(devices::created_at.eq(device.created_at).and(devices::id.lt(device.id)));
-            facts.older_devices = devices::table
-                .filter(devices::user_id.eq(user.id).and(devices::status.eq("active")).and(older))
-                .count()
-                .get_result(conn)
-                .await?;
-        }
-        if plan.max_sessions.is_some() {
-            facts.live_sessions = live_sessions(conn, wish).await?;
-        }
-    }
-    facts.device = Some((device, user));
-    Ok(facts)
+    let Some((subscription, plan)) = subscription(conn, user.id, wish.now).await? else {
+        return Ok(Facts { device: Some((device, user)), ..Facts::default() });
+    };
+    let start = plan.period(&subscription, wish.now, &wish.rules.calendar).start;
+    let period = usage_periods::table.find((subscription.id, start));
+    let older = devices::created_at
+        .lt(device.created_at)
+        .or(devices::created_at.eq(device.created_at).and(devices::id.lt(device.id)));
+    let older = devices::table.filter(devices::user_id.eq(user.id).and(devices::status.eq("active")).and(older));
+    let others = sessions::table
+        .filter(sessions::device_id.eq(device.id).and(sessions::id.ne(wish.session.unwrap_or(device.id))))
+        .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.gt(wish.now)));
+    let limits = plan_regions::table.filter(plan_regions::plan_id.eq(plan.id));
+    let wished = plan_regions::region_id.eq(wish.region_id().unwrap_or(device.id));
+    let (used, bonus, older, others, limits, listed): Counts = diesel::select((
+        period.select(usage_periods::bytes_up + usage_periods::bytes_down).single_value(),
+        period.select(usage_periods::bonus_bytes).single_value(),
+        older.count().single_value(),
+        others.count().single_value(),
+        limits.count().single_value(),
+        plan_regions::table.filter(plan_regions::plan_id.eq(plan.id).and(wished)).count().single_value(),
+    ))
+    .get_result(conn)
+    .await?;
+    let crowded = plan.max_sessions.is_some_and(|max| others.unwrap_or(0) >= i64::from(max));
+    Ok(Facts {
+        used: used.unwrap_or(0).unsigned_abs(),
+        bonus: bonus.unwrap_or(0).unsigned_abs(),
+        older_devices: older.unwrap_or(0),
+        live_sessions: if crowded { live_sessions(conn, wish).await? } else { Vec::new() },
+        region_allowed: limits == Some(0) || listed != Some(0),
+        device: Some((device, user)),
+        subscription: Some((subscription, plan)),
+    })
 }
 
 async fn live_sessions(conn: &mut Conn, wish: &Wish) -> QueryResult<Vec<Live>> {
@@ -156,18 +167,6 @@ pub(crate) async fn subscription(conn: &mut Conn, user: Id, now: Time) -> QueryR
         .await?;
     let at = all.iter().position(|(subscription, plan)| subscription.serves(plan, now)).unwrap_or(0);
     Ok(if all.is_empty() { None } else { Some(all.swap_remove(at)) })
-}
-
-/// Bytes charged and bytes bought in a period.
-async fn used(conn: &mut Conn, subscription: Id, period_start: Time) -> QueryResult<(u64, u64)> {
-    let used: Option<(i64, i64, i64)> = usage_periods::table
-        .find((subscription, period_start))
-        .select((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes))
-        .first(conn)
-        .await
-        .optional()?;
-    let (up, down, bonus) = used.unwrap_or_default();
-    Ok((up.unsigned_abs().saturating_add(down.unsigned_abs()), bonus.unsigned_abs()))
 }
 
 /// Lends a new session its first bytes, under the lock of the period's row.
@@ -212,20 +211,6 @@ async fn seen(conn: &mut Conn, wish: &Wish) -> QueryResult<()> {
     Ok(())
 }
 
-/// The wished region, if the gateway may use it and the plan allows it.
-async fn region(conn: &mut Conn, wish: &Wish, plan: &Plan) -> Result<Id, Refusal> {
-    let regions = exit_regions(conn, &wish.gateway).await?;
-    let region = regions.into_iter().find(|region| region.code == wish.region).map(|region| region.id);
-    let allowed: Vec<Id> = plan_regions::table
-        .filter(plan_regions::plan_id.eq(plan.id))
-        .select(plan_regions::region_id)
-        .load(conn)
-        .await?;
-    region
-        .filter(|region| allowed.is_empty() || allowed.contains(region))
-        .ok_or(Refusal::Code(SessionCode::UnknownRegion))
-}
-
 async fn reserve(
     conn: &mut Conn,
     wish: &Wish,
@@ -233,8 +218,7 @@ async fn reserve(
     session: Id,
     region: Id,
 ) -> Result<((OutlineNode, Vec<Id>), Option<u64>), Refusal> {
-    let held: Option<Session> =
-        sessions::table.find(session).select(Session::as_select()).first(conn).await.optional()?;
+    let held = locked_session(conn, session).await?;
     if let Some(held) = &held {
         if held.device_id != wish.device || held.gateway_node_id != wish.gateway.id {
             return Err(Refusal::SessionTaken);
