@@ -358,3 +358,6 @@ impl<'a> Ledger<'a> {
         Err(Verdict::Stop(if expired { SessionCode::SubscriptionExpired } else { SessionCode::NoSubscription }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -387,3 +387,6 @@ impl Meter for Account {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    fn set(&self, size: u64) {
+    pub(super) fn set(&self, size: u64) {
         self.size.store(size, Ordering::Relaxed);
         self.refill();
     }

@@ -47,11 +47,13 @@ impl Lane {
     }
 }
 
-impl Pace {
-    fn new() -> Self {
+impl Default for Pace {
+    fn default() -> Self {
         Self { bytes_per_second: AtomicU64::new(0), begun: Instant::now(), up: Lane::default(), down: Lane::default() }
     }
+}
 
+impl Pace {
     /// The plan's rate as it is now, for all sessions of the device.
     pub(crate) fn set(&self, megabits: Option<i32>) {
         let megabits = megabits.and_then(|rate| u64::try_from(rate).ok()).unwrap_or(0);
@@ -101,7 +103,7 @@ impl Paces {
             if paces.len() >= SWEEP_AT && paces.len().is_power_of_two() {
                 paces.retain(|_, pace| pace.strong_count() > 0);
             }
-            let pace = Arc::new(Pace::new());
+            let pace = Arc::new(Pace::default());
             paces.insert(device, Arc::downgrade(&pace));
             pace
         });
