@@ -20,6 +20,7 @@ mod refusals;
 mod session;
 mod streams;
 mod upgrade;
+mod urgent;
 mod usage;
 
 use std::net::SocketAddr;

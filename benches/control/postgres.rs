@@ -1,9 +1,8 @@
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
-
-use crate::site::free_port;
 
 const AS_POSTGRES: [&str; 4] = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"];
 const SETTINGS: [&str; 5] =
@@ -81,4 +80,8 @@ fn programs() -> PathBuf {
         found.sort();
     }
     found.pop().expect("initdb of PostgreSQL (Debian package postgresql)")
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -1,5 +1,3 @@
-use std::net::TcpListener;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::Client;
@@ -31,10 +29,6 @@ pub(crate) struct Site {
     postgres: Postgres,
 }
 
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// Nothing becomes stale while it is measured.
 fn settings(database: &str, listen: &str) -> Env {
     env(&[
@@ -55,7 +49,7 @@ fn settings(database: &str, listen: &str) -> Env {
 impl Site {
     pub(crate) async fn build(users: u64) -> Self {
         let postgres = Postgres::start();
-        let listen = format!("127.0.0.1:{}", free_port());
+        let listen = format!("127.0.0.1:{}", crate::postgres::free_port());
         let env = settings(&postgres.url, &listen);
         let (code, _, stderr) = run(&["migrate"], &env).await;
         assert_eq!(code, Some(0), "{stderr}");

@@ -8,6 +8,7 @@ mod events;
 mod gateway_enrol;
 mod heartbeat;
 mod usage;
+mod views;
 
 pub(super) use admission::{assign_outline, jwks, validate_device};
 pub(super) use enrolment::{enroll, refresh};

@@ -14,7 +14,7 @@ use super::journal::Entry;
 use super::metrics::GatewayMetrics;
 use super::offline::Budget;
 use super::pace::Pace;
-use super::usage::Urgent;
+use super::urgent::Urgent;
 use crate::api::{Lease, Verdict};
 use crate::frame::{Notice, SessionCode, Token};
 use crate::net::tunnel::{Meter, Tunnel};

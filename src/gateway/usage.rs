@@ -1,5 +1,7 @@
 //! Counts what sessions move, keeps it on disk and reports it (docs/04, "Accounting").
 
+mod line;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +16,13 @@ use super::account::Account;
 use super::control::{ControlClient, ControlError};
 use super::journal::{Entry, Journal};
 use super::metrics::GatewayMetrics;
-use crate::api::{UsageReport, Verdict};
+use super::urgent::Urgent;
+use crate::api::Verdict;
 use crate::config;
 use crate::frame::{SessionCode, Token};
 use crate::lifecycle::Shutdown;
+
+use line::{Line, Subject};
 
 /// All accounts of the gateway.
 pub(crate) struct Usage {
@@ -36,24 +41,6 @@ pub(crate) struct Usage {
     journal: Journal,
     config: config::Gateway,
     metrics: GatewayMetrics,
-}
-
-/// Sessions that cannot wait for the next regular report.
-#[derive(Default)]
-pub(crate) struct Urgent {
-    sessions: Mutex<Vec<Uuid>>,
-    news: Notify,
-}
-
-impl Urgent {
-    pub(crate) fn add(&self, session: Uuid) {
-        lock(&self.sessions).push(session);
-        self.news.notify_one();
-    }
-
-    fn take(&self) -> Vec<Uuid> {
-        std::mem::take(&mut *lock(&self.sessions))
-    }
 }
 
 /// Which open sessions a report lists.
@@ -245,7 +232,7 @@ impl Usage {
         loop {
             tokio::select! {
                 () = shutdown.draining() => return,
-                () = self.urgent.news.notified() => {}
+                () = self.urgent.wait() => {}
             }
             if !self.report(control, Listed::Some(&self.urgent.take()), false).await {
                 tokio::select! {
@@ -374,69 +361,5 @@ impl Usage {
             return false;
         }
         lock(&self.tokens).contains_key(&entry.session) && lock(&self.vouched).insert(entry.session)
-    }
-}
-
-/// What a report is about.
-enum Subject {
-    Over(Entry),
-    Live(Arc<Account>),
-}
-
-impl Subject {
-    fn open_up(&self) {
-        if let Self::Live(account) = self {
-            account.open_up();
-        }
-    }
-}
-
-/// A session in a report; one that is open has an account.
-struct Line<'a> {
-    entry: Entry,
-    account: Option<&'a Arc<Account>>,
-    /// What the session could move before it gave some back, and after.
-    held: u64,
-    holds: u64,
-    asks: bool,
-}
-
-impl<'a> Line<'a> {
-    fn new(subject: &'a Subject, periodic: bool) -> Self {
-        match subject {
-            Subject::Over(entry) => Self { entry: *entry, account: None, held: 0, holds: 0, asks: false },
-            Subject::Live(account) => {
-                let (asks, held) = (account.asks(), account.held());
-                let holds = account.holding(periodic && !asks);
-                Self { entry: account.entry(None), account: Some(account), held, holds, asks }
-            }
-        }
-    }
-
-    /// The control plane did not take it: what was given back returns, unless it may have been lent to others.
-    fn failed(&self, lost: bool) {
-        if let Some(account) = self.account {
-            if !lost {
-                account.take_back(self.held);
-            }
-            account.open_up();
-        }
-    }
-
-    fn view(&self, token: Option<&Token>) -> UsageReport {
-        let silence = self.account.map(|account| account.silence());
-        UsageReport {
-            gateway_id: None,
-            device_id: self.entry.device,
-            session_id: self.entry.session,
-            bytes_up: self.entry.up,
-            bytes_down: self.entry.down,
-            started_at: self.entry.started_at,
-            ended_at: self.entry.ended_at,
-            access_token: token.cloned(),
-            allowed: self.account.map(|_| self.holds),
-            asks: self.asks,
-            silent_ms: silence.map(|silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)),
-        }
     }
 }

@@ -105,6 +105,8 @@ pub(crate) mod health;
 pub(crate) mod nodes;
 #[path = "queries/refusals.rs"]
 pub(crate) mod refusals;
+#[path = "queries/session.rs"]
+pub(crate) mod session;
 #[path = "queries/sweep.rs"]
 pub(crate) mod sweep;
 #[path = "queries/usage.rs"]

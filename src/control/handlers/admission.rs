@@ -4,9 +4,8 @@ use axum::Json;
 use axum::extract::State as Shared;
 use jsonwebtoken::jwk::JwkSet;
 
-use crate::api::{
-    AssignOutline, Assigned, Lease, LimitsView, Node, SubscriptionView, UserView, ValidateDevice, Validated,
-};
+use super::views::{millis, node_view};
+use crate::api::{AssignOutline, Assigned, Lease, LimitsView, SubscriptionView, UserView, ValidateDevice, Validated};
 use crate::control::State;
 use crate::control::admission::{Admission, Refusal, Wish};
 use crate::control::db::on;
@@ -14,7 +13,6 @@ use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
 use crate::control::extract::{Body, FromGateway};
 use crate::control::gateways::Known;
-use crate::control::models::OutlineNode;
 use crate::digest::fresh_number;
 use crate::frame::SessionCode;
 use crate::token::TokenError;
@@ -103,27 +101,6 @@ fn grant(state: &State, admission: Admission, region: &str) -> Result<Validated,
         remaining_bytes: grant.remaining,
         node,
         alternates,
-    })
-}
-
-pub(super) fn millis(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A node with its password opened, for a gateway.
-pub(super) fn node_view(state: &State, node: &OutlineNode, region: &str) -> Result<Node, ApiError> {
-    let open = |sealed: &str| state.sealer.open(node.id, sealed).map_err(ApiError::internal);
-    Ok(Node {
-        id: node.id.0,
-        region: region.to_owned(),
-        internal_ip: node.internal_ip.clone(),
-        port: u16::try_from(node.ss_port).map_err(ApiError::internal)?,
-        method: node.ss_method.clone(),
-        password: open(&node.ss_password)?,
-        old_password: node.ss_password_old.as_deref().map(open).transpose()?,
-        generation: node.generation,
-        oldest_generation: node.oldest_generation,
-        draining: node.state == "draining",
     })
 }
 

@@ -5,7 +5,7 @@ use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::admission::node_view;
+use super::views::node_view;
 use crate::api::{GatewayHeartbeat, GatewayOrders, NodeHeartbeat};
 use crate::control::State;
 use crate::control::db::on;

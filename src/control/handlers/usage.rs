@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State as Shared;
 use uuid::Uuid;
 
-use super::admission::millis;
+use super::views::millis;
 use crate::api::{Lease, UsageReport, UsageReports, UsageVerdicts, Verdict as VerdictView};
 use crate::control::State;
 use crate::control::accounting::{Batch, Item, Outcome, Verdict};

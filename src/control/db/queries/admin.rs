@@ -1,7 +1,7 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, enrolment, events, sweep};
+use super::{Conn, enrolment, events, session};
 use crate::api::EventKind;
 use crate::control::admission::Refusal;
 use crate::control::db::Doomed;
@@ -13,7 +13,7 @@ use crate::control::db::types::{Id, Time};
 use crate::control::events::Emit;
 use crate::control::models::{
     Device, DeviceChange, Endpoint, EndpointChange, Gateway, GatewayChange, NodeChange, OutlineNode, Plan, PlanChange,
-    Region, RegionChange, Session, Subscription, SubscriptionChange, User, UserChange, state,
+    Region, RegionChange, Session, Subscription, SubscriptionChange, User, UserChange,
 };
 use crate::frame::SessionCode;
 
@@ -191,45 +191,6 @@ pub(crate) async fn change_device(
     .await
 }
 
-/// One session.
-pub(crate) async fn get_session(conn: &mut Conn, id: Id) -> QueryResult<Session> {
-    sessions::table.find(id).select(Session::as_select()).first(conn).await
-}
-
-/// Ends a session for good and frees its place; gives the event.
-pub(crate) async fn kill_session(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(Session, Option<i64>)> {
-    transaction!(conn, async |conn: &mut Conn| {
-        super::lock_sessions(conn, &[id]).await?;
-        let told = if end_session(conn, id, now).await? {
-            let stop = Emit::stopped(EventKind::SessionStopped, id, SessionCode::SessionKilled);
-            Some(events::emit(conn, stop, now).await?)
-        } else {
-            None
-        };
-        Ok((get_session(conn, id).await?, told))
-    })
-    .await
-}
-
-/// Marks a locked session as killed and frees its place, unless it is over.
-pub(crate) async fn end_session(conn: &mut Conn, id: Id, now: Time) -> QueryResult<bool> {
-    let session = get_session(conn, id).await?;
-    if [state::ENDED, state::KILLED].contains(&session.state.as_str()) {
-        return Ok(false);
-    }
-    if let Some(node) = session.outline_node_id
-        && state::LIVE.contains(&session.state.as_str())
-    {
-        diesel::update(outline_nodes::table.find(node))
-            .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions - 1))
-            .execute(conn)
-            .await?;
-    }
-    let change = (sessions::state.eq(state::KILLED), sessions::ended_at.eq(now));
-    diesel::update(sessions::table.find(id)).set(change).execute(conn).await?;
-    Ok(true)
-}
-
 async fn tell(conn: &mut Conn, emit: Option<Emit>, now: Time) -> QueryResult<Option<i64>> {
     match emit {
         Some(emit) => events::emit(conn, emit, now).await.map(Some),
@@ -269,9 +230,9 @@ pub(crate) async fn delete(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> 
         if !doomed.is_empty() {
             super::lock_sessions(conn, &doomed).await?;
             for chunk in doomed.chunks(DELETED_AT_ONCE) {
-                sweep::delete_sessions(conn, chunk, now).await?;
+                session::delete(conn, chunk, now).await?;
             }
-            sweep::recount(conn).await?;
+            session::recount(conn).await?;
         }
         let owner = match what {
             Doomed::Subscription => {

@@ -1,7 +1,7 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, admin, events, lock_nodes, lock_sessions, lock_user_lightly, locked_session};
+use super::{Conn, events, lock_nodes, lock_sessions, lock_user_lightly, locked_session, session};
 use crate::api::EventKind;
 use crate::control::admission::{Admission, Facts, Grant, Live, Refusal, Wish, choose};
 use crate::control::db::schema::{
@@ -74,7 +74,7 @@ pub(crate) async fn admit(conn: &mut Conn, wish: Wish) -> Result<Admission, Refu
             lock_sessions(conn, &locked).await?;
             lock_nodes(conn).await?;
             for replaced in &grant.replaces {
-                admin::end_session(conn, *replaced, wish.now).await?;
+                session::end(conn, *replaced, wish.now).await?;
             }
         }
         let (assigned, allowed) = reserve(conn, &wish, &grant, session, region).await?;

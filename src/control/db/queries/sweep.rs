@@ -2,9 +2,9 @@ use diesel::prelude::*;
 use diesel::sql_types::Integer;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, enrolment, events, lock_nodes, lock_sessions};
+use super::{Conn, enrolment, events, lock_sessions, session};
 use crate::control::db::schema::{gateway_nodes, outline_nodes, session_tombstones, sessions};
-use crate::control::db::types::{Id, SqlTime, Time};
+use crate::control::db::types::{Id, Time};
 use crate::control::models::{Cutoffs, Swept, state};
 
 /// Most batches of old sessions that a sweep deletes.
@@ -21,7 +21,7 @@ pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swep
         .set(gateway_nodes::status.eq("offline"))
         .execute(conn)
         .await?;
-        recount(conn).await?;
+        session::recount(conn).await?;
         let nodes = diesel::update(
             outline_nodes::table
                 .filter(outline_nodes::health_status.eq_any(["healthy", "unhealthy"]))
@@ -73,19 +73,6 @@ async fn end_those(conn: &mut Conn, stale: &[Id], from: &str, to: &str, now: Tim
         .await
 }
 
-/// Sets every node's count of sessions to what the sessions say.
-pub(crate) async fn recount(conn: &mut Conn) -> QueryResult<usize> {
-    lock_nodes(conn).await?;
-    diesel::sql_query(
-        "UPDATE outline_nodes SET active_sessions = live.count FROM (\
-         SELECT n.id, COUNT(s.id) AS count FROM outline_nodes n LEFT JOIN sessions s \
-         ON s.outline_node_id = n.id AND s.state IN ('reserved', 'active') GROUP BY n.id) AS live \
-         WHERE live.id = outline_nodes.id AND live.count <> outline_nodes.active_sessions",
-    )
-    .execute(conn)
-    .await
-}
-
 async fn bury(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<usize> {
     transaction!(conn, async |conn: &mut Conn| {
         let old: Vec<Id> = sessions::table
@@ -96,28 +83,9 @@ async fn bury(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<usize> {
             .load(conn)
             .await?;
         lock_sessions(conn, &old).await?;
-        delete_sessions(conn, &old, cutoffs.now).await
+        session::delete(conn, &old, cutoffs.now).await
     })
     .await
-}
-
-/// Deletes sessions and leaves tombstones, so that a late report charges nothing.
-pub(crate) async fn delete_sessions(conn: &mut Conn, ids: &[Id], now: Time) -> QueryResult<usize> {
-    let columns = (
-        session_tombstones::id,
-        session_tombstones::bytes_up,
-        session_tombstones::bytes_down,
-        session_tombstones::deleted_at,
-    );
-    sessions::table
-        .filter(sessions::id.eq_any(ids))
-        .select((sessions::id, sessions::bytes_up, sessions::bytes_down, now.into_sql::<SqlTime>()))
-        .insert_into(session_tombstones::table)
-        .into_columns(columns)
-        .on_conflict_do_nothing()
-        .execute(conn)
-        .await?;
-    diesel::delete(sessions::table.filter(sessions::id.eq_any(ids))).execute(conn).await
 }
 
 /// One row with 1: whether the database answers.

@@ -33,7 +33,7 @@ pub(super) async fn get(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Session>, ApiError> {
-    Ok(Json(on!(&mut state.db.get().await?, admin::get_session(Id(id)))?))
+    Ok(Json(on!(&mut state.db.get().await?, session::get(Id(id)))?))
 }
 
 /// Ends a session for good.
@@ -42,6 +42,6 @@ pub(super) async fn kill(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, ApiError> {
-    let (session, told) = on!(&mut state.db.get().await?, admin::kill_session(Id(id), Time::now()))?;
+    let (session, told) = on!(&mut state.db.get().await?, session::kill(Id(id), Time::now()))?;
     delivered(&state, &session, told).await
 }

@@ -1,0 +1,81 @@
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::{Conn, events, lock_nodes};
+use crate::api::EventKind;
+use crate::control::db::schema::{outline_nodes, session_tombstones, sessions};
+use crate::control::db::types::{Id, SqlTime, Time};
+use crate::control::events::Emit;
+use crate::control::models::{Session, state};
+use crate::frame::SessionCode;
+
+/// One session.
+pub(crate) async fn get(conn: &mut Conn, id: Id) -> QueryResult<Session> {
+    sessions::table.find(id).select(Session::as_select()).first(conn).await
+}
+
+/// Ends a session for good and frees its place; gives the event.
+pub(crate) async fn kill(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(Session, Option<i64>)> {
+    transaction!(conn, async |conn: &mut Conn| {
+        super::lock_sessions(conn, &[id]).await?;
+        let told = if end(conn, id, now).await? {
+            let stop = Emit::stopped(EventKind::SessionStopped, id, SessionCode::SessionKilled);
+            Some(events::emit(conn, stop, now).await?)
+        } else {
+            None
+        };
+        Ok((get(conn, id).await?, told))
+    })
+    .await
+}
+
+/// Marks a locked session as killed and frees its place, unless it is over.
+pub(crate) async fn end(conn: &mut Conn, id: Id, now: Time) -> QueryResult<bool> {
+    let session = get(conn, id).await?;
+    if [state::ENDED, state::KILLED].contains(&session.state.as_str()) {
+        return Ok(false);
+    }
+    if let Some(node) = session.outline_node_id
+        && state::LIVE.contains(&session.state.as_str())
+    {
+        diesel::update(outline_nodes::table.find(node))
+            .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions - 1))
+            .execute(conn)
+            .await?;
+    }
+    let change = (sessions::state.eq(state::KILLED), sessions::ended_at.eq(now));
+    diesel::update(sessions::table.find(id)).set(change).execute(conn).await?;
+    Ok(true)
+}
+
+/// Sets every node's count of sessions to what the sessions say.
+pub(crate) async fn recount(conn: &mut Conn) -> QueryResult<usize> {
+    lock_nodes(conn).await?;
+    diesel::sql_query(
+        "UPDATE outline_nodes SET active_sessions = live.count FROM (\
+         SELECT n.id, COUNT(s.id) AS count FROM outline_nodes n LEFT JOIN sessions s \
+         ON s.outline_node_id = n.id AND s.state IN ('reserved', 'active') GROUP BY n.id) AS live \
+         WHERE live.id = outline_nodes.id AND live.count <> outline_nodes.active_sessions",
+    )
+    .execute(conn)
+    .await
+}
+
+/// Deletes sessions and leaves tombstones, so that a late report charges nothing.
+pub(crate) async fn delete(conn: &mut Conn, ids: &[Id], now: Time) -> QueryResult<usize> {
+    let columns = (
+        session_tombstones::id,
+        session_tombstones::bytes_up,
+        session_tombstones::bytes_down,
+        session_tombstones::deleted_at,
+    );
+    sessions::table
+        .filter(sessions::id.eq_any(ids))
+        .select((sessions::id, sessions::bytes_up, sessions::bytes_down, now.into_sql::<SqlTime>()))
+        .insert_into(session_tombstones::table)
+        .into_columns(columns)
+        .on_conflict_do_nothing()
+        .execute(conn)
+        .await?;
+    diesel::delete(sessions::table.filter(sessions::id.eq_any(ids))).execute(conn).await
+}
