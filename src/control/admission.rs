@@ -37,7 +37,7 @@ pub(super) struct Facts {
     pub bonus: u64,
     /// Active devices of the user that are older than this one.
     pub older_devices: i64,
-    /// Other live sessions of the device, oldest first, if there are as many as the plan allows.
+    /// Other live sessions of the device, oldest first.
     pub live_sessions: Vec<Live>,
     /// Whether the plan allows the region.
     pub region_allowed: bool,
@@ -62,6 +62,8 @@ pub(crate) struct Grant {
     pub remaining: Option<u64>,
     /// Fading sessions that make room for this one.
     pub replaces: Vec<Id>,
+    /// What the device's app was when it was seen last.
+    pub client_version: Option<String>,
 }
 
 /// A grant and, if it was asked for, the reserved node and the others of the region.
@@ -100,6 +102,21 @@ impl Wish {
 }
 
 impl Facts {
+    /// The subscription and the period that are charged, if its plan has a limit.
+    pub(super) fn account(&self, wish: &Wish) -> Option<(Id, Time)> {
+        let (subscription, plan) = self.subscription.as_ref()?;
+        plan.traffic_limit_gb?;
+        Some((subscription.id, plan.period(subscription, wish.now, &wish.rules.calendar).start))
+    }
+
+    /// Sessions that a grant would replace, sorted.
+    pub(super) fn replaced(&self) -> Vec<Id> {
+        let max = self.subscription.as_ref().and_then(|(_, plan)| plan.max_sessions);
+        let mut replaced = max.and_then(|max| make_room(&self.live_sessions, max)).unwrap_or_default();
+        replaced.sort_unstable();
+        replaced
+    }
+
     /// Decides, in the order in which a user can do something about it.
     pub(super) fn judge(self, wish: &Wish) -> Result<Grant, SessionCode> {
         let Some((device, user)) = self.device else { return Err(SessionCode::InvalidToken) };
@@ -131,7 +148,11 @@ impl Facts {
             Some(max) => make_room(&self.live_sessions, max).ok_or(SessionCode::TooManySessions)?,
             None => Vec::new(),
         };
-        Ok(Grant { user, subscription, plan, limit, remaining, replaces })
+        if wish.region_id().is_none() || !self.region_allowed {
+            return Err(SessionCode::UnknownRegion);
+        }
+        let client_version = device.client_version;
+        Ok(Grant { user, subscription, plan, limit, remaining, replaces, client_version })
     }
 }
 

@@ -48,7 +48,16 @@ fn wish(user: Id) -> Wish {
             last_heartbeat_at: None,
             created_at: now,
         },
-        exits: Arc::new([]),
+        exits: Arc::new([Region {
+            id: Id::fresh(),
+            code: "eu-1".into(),
+            name: String::new(),
+            names: String::new(),
+            exit_country: String::new(),
+            udp: true,
+            ipv6: false,
+            resolvers: String::new(),
+        }]),
         user,
         device: Id::fresh(),
         region: "eu-1".into(),
@@ -139,7 +148,7 @@ fn a_good_device_is_granted_what_is_left() {
 #[test]
 fn every_refusal_has_its_code() {
     type Spoil = fn(&mut Facts);
-    let cases: [(SessionCode, Spoil); 11] = [
+    let cases: [(SessionCode, Spoil); 12] = [
         (SessionCode::InvalidToken, |facts| facts.device = None),
         (SessionCode::InvalidToken, |facts| facts.device.as_mut().unwrap().1.id = Id::fresh()),
         (SessionCode::UserBanned, |facts| facts.device.as_mut().unwrap().1.status = "banned".into()),
@@ -153,6 +162,7 @@ fn every_refusal_has_its_code() {
         }),
         (SessionCode::DeviceLimit, |facts| facts.older_devices = 2),
         (SessionCode::LimitReached, |facts| facts.used = 1_000_000_000),
+        (SessionCode::UnknownRegion, |facts| facts.region_allowed = false),
         (SessionCode::TooManySessions, |facts| facts.live_sessions.push(live(false))),
     ];
     for (code, spoil) in cases {

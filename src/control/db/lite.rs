@@ -1,13 +1,9 @@
 #![expect(clippy::duplicate_mod, reason = "the same queries, compiled for each database")]
 
-use diesel::SqliteConnection;
-use diesel::prelude::*;
-use diesel_async::RunQueryDsl;
+use diesel::{QueryResult, SqliteConnection};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
-use super::schema::sessions;
 use super::types::Id;
-use crate::control::models::Session;
 
 pub(crate) type Conn = SyncConnectionWrapper<SqliteConnection>;
 
@@ -33,8 +29,16 @@ pub(super) async fn lock_user_lightly(_: &mut Conn, _: Id) -> QueryResult<()> {
     Ok(())
 }
 
-pub(super) async fn locked_session(conn: &mut Conn, id: Id) -> QueryResult<Option<Session>> {
-    sessions::table.find(id).select(Session::as_select()).first(conn).await.optional()
+macro_rules! locked_session {
+    ($id:expr) => {
+        sessions::table.find($id).select(Session::as_select())
+    };
+}
+
+macro_rules! together {
+    ($conn:ident => $($query:expr),+ $(,)?) => {
+        async { Ok::<_, diesel::result::Error>(($($query.await?),+)) }.await
+    };
 }
 
 pub(super) async fn notify(_: &mut Conn) -> QueryResult<()> {

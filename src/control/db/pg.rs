@@ -3,7 +3,6 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::schema::{outline_nodes, sessions, users};
 use super::types::Id;
-use crate::control::models::Session;
 
 pub(crate) type Conn = AsyncPgConnection;
 
@@ -14,6 +13,18 @@ macro_rules! transaction {
     ($conn:expr, $body:expr) => {
         diesel_async::AsyncConnection::transaction($conn, $body)
     };
+}
+
+/// Sends queries that do not depend on each other at once, over one connection.
+macro_rules! together {
+    ($conn:ident => $($query:expr),+ $(,)?) => {{
+        let shared: &Conn = $conn;
+        tokio::try_join!($(async {
+            let mut reference = shared;
+            let $conn = &mut reference;
+            $query.await
+        }),+)
+    }};
 }
 
 diesel::define_sql_function! {
@@ -38,9 +49,11 @@ pub(super) async fn lock_user_lightly(conn: &mut Conn, user: Id) -> QueryResult<
     Ok(())
 }
 
-/// A session's row, locked until the transaction ends.
-pub(super) async fn locked_session(conn: &mut Conn, id: Id) -> QueryResult<Option<Session>> {
-    sessions::table.find(id).select(Session::as_select()).for_update().first(conn).await.optional()
+/// A query for a session's row that locks it until the transaction ends.
+macro_rules! locked_session {
+    ($id:expr) => {
+        sessions::table.find($id).select(Session::as_select()).for_update()
+    };
 }
 
 /// Serialises reports of the same sessions until the transaction ends; `ids` are sorted.

@@ -28,13 +28,13 @@ pub(crate) async fn report(conn: &mut Conn, batch: &Batch) -> QueryResult<Vec<Ou
         renew(conn, batch, &mut known, &mut plans).await?;
         let mut ledger = Ledger::new(batch, known, owners, plans, buried);
         ledger.charge();
-        write_nodes(conn, &ledger.nodes).await?;
         let accounts = ledger.accounts();
         for account in &accounts {
             ledger.periods.entry(*account).or_default();
         }
         write_periods(conn, &ledger.periods).await?;
         let spent = spent(conn, &accounts, &ids, batch.now).await?;
+        write_nodes(conn, &ledger.nodes).await?;
         let outcomes = ledger.settle(&spent);
         write_sessions(conn, batch, &ledger.charged).await?;
         Ok(outcomes)
