@@ -45,11 +45,12 @@ impl Gateways {
         if known.len() >= MOST {
             known.clear();
         }
+        known.retain(|_, other| other.gateway.id != found.gateway.id);
         known.insert(hash.to_owned(), Arc::clone(&found));
         Ok(Some(found))
     }
 
-    /// An administrator has changed something.
+    /// Something of a gateway has changed.
     pub(super) fn forget(&self) {
         self.known().clear();
     }

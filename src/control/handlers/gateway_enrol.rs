@@ -25,5 +25,6 @@ pub(in crate::control) async fn gateway_enroll(
         detail: Some("the enrolment token is unknown, spent, or past its time".into()),
         ..ApiError::not_found()
     })?;
+    state.gateways.forget();
     Ok(Json(GatewayEnrolled { gateway_id: gateway.0, token }))
 }

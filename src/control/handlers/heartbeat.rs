@@ -48,9 +48,13 @@ pub(in crate::control) async fn gateway_heartbeat(
     let now = Time::now();
     if let Err(outdated) = new_enough(&state, &gateway.version) {
         on!(&mut conn, health::gateway_outdated(gateway.id, &gateway.version))?;
+        state.gateways.forget();
         return Err(outdated);
     }
     let nodes = on!(&mut conn, health::gateway_alive(&gateway, now))?;
+    if gateway.version != known.gateway.version {
+        state.gateways.forget();
+    }
     on!(&mut conn, refusals::note(gateway.id, request.refusals))?;
     let home = on!(&mut conn, admin::region::get(gateway.region_id))?;
     let nodes = nodes.iter().filter_map(|(node, region)| node_view(&state, node, region).ok()).collect();
