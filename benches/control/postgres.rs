@@ -37,7 +37,8 @@ impl Postgres {
         start.arg("-D").arg(&data).arg("-w").arg("-l").arg(&log).args(["-o", &options, "start"]);
         let started = start.status().unwrap().success();
         assert!(started, "PostgreSQL did not start: {}", std::fs::read_to_string(&log).unwrap_or_default());
-        Self { bin, folder, url: format!("postgres://httvps@127.0.0.1:{port}/postgres") }
+        let socket = folder.path().to_string_lossy().replace('/', "%2F");
+        Self { bin, folder, url: format!("postgres://httvps@{socket}:{port}/postgres?sslmode=disable") }
     }
 }
 

@@ -9,7 +9,9 @@ pub mod types;
 use std::time::Duration;
 
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
-use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolableConnection};
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod,
+};
 use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 use futures_util::{FutureExt, StreamExt};
 
@@ -183,6 +185,7 @@ fn sqlite_path(url: &str) -> Option<&str> {
 
 fn lite_setup(busy: Duration) -> ManagerConfig<lite::Conn> {
     let mut config = ManagerConfig::default();
+    config.recycling_method = RecyclingMethod::Fast;
     config.custom_setup = Box::new(move |path| lite_connect(path.to_owned(), busy).boxed());
     config
 }
@@ -225,6 +228,7 @@ fn pg_settings(config: &Database) -> Result<(tokio_postgres::Config, PgTls), Unu
 fn pg_setup(config: &Database) -> Result<ManagerConfig<pg::Conn>, Unusable> {
     let (settings, tls) = pg_settings(config)?;
     let mut manager = ManagerConfig::default();
+    manager.recycling_method = RecyclingMethod::Fast;
     manager.custom_setup = Box::new(move |_| pg_connect(settings.clone(), tls.clone()).boxed());
     Ok(manager)
 }

@@ -63,6 +63,11 @@ impl ApiError {
         Self::new(status, code.as_str())
     }
 
+    fn unavailable(cause: &str) -> Self {
+        tracing::warn!(cause, "no database connection");
+        Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "DATABASE_UNAVAILABLE") }
+    }
+
     pub(super) fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL")
@@ -82,6 +87,7 @@ impl From<Diesel> for ApiError {
     fn from(error: Diesel) -> Self {
         match error {
             Diesel::NotFound => Self::not_found(),
+            Diesel::DatabaseError(DatabaseErrorKind::ClosedConnection, info) => Self::unavailable(info.message()),
             Diesel::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => {
                 Self::conflict("CONFLICT", "something with the same name, identifier or address exists")
             }
@@ -102,10 +108,7 @@ impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::Query(error) => error.into(),
-            DbError::Unavailable(cause) => {
-                tracing::warn!(%cause, "no database connection");
-                Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "DATABASE_UNAVAILABLE") }
-            }
+            DbError::Unavailable(cause) => Self::unavailable(&cause),
         }
     }
 }
