@@ -1,9 +1,9 @@
 FROM rust:1-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches/tunnel tests/integration \
+RUN mkdir -p src benches/control benches/tunnel tests/integration \
     && touch src/lib.rs \
-    && echo 'fn main() {}' | tee src/main.rs benches/tunnel/main.rs tests/integration/main.rs \
+    && echo 'fn main() {}' | tee src/main.rs benches/control/main.rs benches/tunnel/main.rs tests/integration/main.rs \
     && cargo build --release --locked \
     && cargo clean --release --locked -p httvps \
     && rm -rf src benches tests

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::control::db::types::{Id, Time};
 use crate::control::lease::Rules;
-use crate::control::models::{Device, Gateway, OutlineNode, Plan, Region, Subscription, User};
+use crate::control::models::{Candidate, Device, Gateway, OutlineNode, Plan, Region, Subscription, User};
 use crate::frame::SessionCode;
 
 /// What a gateway asks for.
@@ -166,16 +166,16 @@ fn make_room(live: &[Live], max: i32) -> Option<Vec<Id>> {
 
 /// Orders nodes by preference: healthy ones before those that nobody has seen yet; among these the less loaded of two
 /// random ones first, then the rest by load.
-pub(super) fn choose(nodes: Vec<OutlineNode>, random: u64) -> Vec<OutlineNode> {
+pub(super) fn choose(nodes: Vec<Candidate>, random: u64) -> Vec<Candidate> {
     let (healthy, unknown): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.health_status == "healthy");
     let mut order = by_load(healthy, random);
     order.extend(by_load(unknown, random));
     order
 }
 
-fn by_load(mut nodes: Vec<OutlineNode>, random: u64) -> Vec<OutlineNode> {
+fn by_load(mut nodes: Vec<Candidate>, random: u64) -> Vec<Candidate> {
     let load =
-        |node: &OutlineNode| f64::from(node.active_sessions) / (f64::from(node.max_sessions) * f64::from(node.weight));
+        |node: &Candidate| f64::from(node.active_sessions) / (f64::from(node.max_sessions) * f64::from(node.weight));
     nodes.sort_by(|a, b| load(a).total_cmp(&load(b)).then(a.id.cmp(&b.id)));
     if nodes.len() > 2 {
         let count = nodes.len() as u64;

@@ -14,7 +14,7 @@ mod user;
 pub(super) use enrolment::{ActivationCode, RefreshFamily, RefusalRow};
 pub(super) use event::EventRow;
 pub(super) use gateway::{Gateway, GatewayChange};
-pub(super) use node::{NodeChange, NodeView, OutlineNode};
+pub(super) use node::{Candidate, NodeChange, NodeView, OutlineNode};
 pub(super) use plan::{Plan, PlanChange};
 pub(super) use region::{Endpoint, EndpointChange, Region, RegionChange};
 pub(super) use session::{NewSession, Session, state};

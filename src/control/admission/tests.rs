@@ -3,26 +3,9 @@ use std::time::Duration;
 use super::*;
 use crate::control::calendar::Calendar;
 
-fn node(active: i32, max: i32, weight: i32) -> OutlineNode {
-    OutlineNode {
-        id: Id::fresh(),
-        region_id: Id::fresh(),
-        name: String::new(),
-        internal_ip: String::new(),
-        ss_port: 1,
-        ss_method: String::new(),
-        ss_password: String::new(),
-        ss_password_old: None,
-        generation: 1,
-        oldest_generation: 1,
-        max_sessions: max,
-        active_sessions: active,
-        weight,
-        state: "active".into(),
-        health_status: "healthy".into(),
-        last_heartbeat_at: None,
-        created_at: Time::now(),
-    }
+fn node(active: i32, max: i32, weight: i32) -> Candidate {
+    let health_status = "healthy".into();
+    Candidate { id: Id::fresh(), max_sessions: max, active_sessions: active, weight, health_status }
 }
 
 fn wish(user: Id) -> Wish {

@@ -32,6 +32,17 @@ pub struct OutlineNode {
     pub created_at: Time,
 }
 
+/// What decides between nodes.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = outline_nodes)]
+pub(crate) struct Candidate {
+    pub id: Id,
+    pub max_sessions: i32,
+    pub active_sessions: i32,
+    pub weight: i32,
+    pub health_status: String,
+}
+
 /// What an administrator may change of a node.
 #[derive(Clone, Debug, Default, AsChangeset)]
 #[diesel(table_name = outline_nodes)]

@@ -13,7 +13,7 @@ use crate::control::db::types::{Id, Time};
 use crate::control::events::Emit;
 use crate::control::lease::Balance;
 use crate::control::models::{
-    Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Subscription, User, state,
+    Candidate, Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Subscription, User, state,
 };
 use crate::frame::SessionCode;
 
@@ -27,15 +27,19 @@ type Answers = (
     Vec<(Id, bool, bool, String)>,
     Vec<(Id, Id)>,
     Vec<Session>,
-    Vec<OutlineNode>,
+    Vec<Candidate>,
 );
 
-/// A node, if it has a place.
+/// Takes a place on a node, if it has one.
 macro_rules! place {
     ($node:expr) => {
-        outline_nodes::table
-            .filter(outline_nodes::id.eq($node))
-            .filter(outline_nodes::active_sessions.lt(outline_nodes::max_sessions))
+        diesel::update(
+            outline_nodes::table
+                .filter(outline_nodes::id.eq($node))
+                .filter(outline_nodes::active_sessions.lt(outline_nodes::max_sessions)),
+        )
+        .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions + 1))
+        .returning(OutlineNode::as_returning())
     };
 }
 
@@ -116,7 +120,7 @@ pub(crate) async fn admit(conn: &mut Conn, wish: Wish) -> Result<Admission, Refu
 struct Found {
     session: Id,
     held: Option<Session>,
-    candidates: Vec<OutlineNode>,
+    candidates: Vec<Candidate>,
 }
 
 async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts, Found)> {
@@ -156,7 +160,7 @@ async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts,
             .filter(outline_nodes::health_status.eq_any(["healthy", "unknown"]))
             .filter(outline_nodes::active_sessions.lt(outline_nodes::max_sessions))
             .filter(outline_nodes::id.ne_all(wish.exclude.clone()))
-            .select(OutlineNode::as_select())
+            .select(Candidate::as_select())
             .load(conn),
     );
     let (device, subscribed, devices, live, limits, held, candidates) = answers?;
@@ -268,9 +272,10 @@ async fn reserve(
     let alternates = |node: Id| order.iter().map(|other| other.id).filter(|id| *id != node).collect();
     if let Some(held) = held {
         let (node, allowed) = rebook(conn, wish, grant, &held, &order).await?;
-        return Ok(((node.clone(), alternates(node.id)), allowed));
+        let alternates = alternates(node.id);
+        return Ok(((node, alternates), allowed));
     }
-    let [node, others @ ..] = order.as_slice() else { return Err(Refusal::Code(SessionCode::NoNodeAvailable)) };
+    let [first, others @ ..] = order.as_slice() else { return Err(Refusal::Code(SessionCode::NoNodeAvailable)) };
     let lent = balance.map(|mut balance| balance.lend(0, true, &wish.rules));
     let row = NewSession {
         id: session,
@@ -278,7 +283,7 @@ async fn reserve(
         device_id: wish.device,
         subscription_id: Some(grant.subscription.id),
         gateway_node_id: wish.gateway.id,
-        outline_node_id: Some(node.id),
+        outline_node_id: Some(first.id),
         state: state::RESERVED,
         started_at: wish.now,
         expires_at: wish.now.after(wish.rules.reservation_ttl),
@@ -289,32 +294,30 @@ async fn reserve(
         silent: false,
     };
     let version = wish.client_version.as_ref().or(grant.client_version.as_ref());
-    let written: QueryResult<(usize, usize, usize)> = together!(conn =>
+    let written: QueryResult<(usize, usize, Vec<OutlineNode>)> = together!(conn =>
         diesel::insert_into(sessions::table).values(row).execute(conn),
         diesel::update(devices::table.find(wish.device))
             .set((devices::last_seen_at.eq(wish.now), devices::client_version.eq(version)))
             .execute(conn),
-        diesel::update(place!(node.id))
-            .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions + 1))
-            .execute(conn),
+        place!(first.id).load(conn),
     );
-    let (_, _, taken) = written?;
-    if taken == 1 {
-        return Ok(((node.clone(), alternates(node.id)), lent));
-    }
-    let node = take(conn, others).await?;
-    diesel::update(sessions::table.find(session)).set(sessions::outline_node_id.eq(node.id)).execute(conn).await?;
-    Ok(((node.clone(), alternates(node.id)), lent))
+    let (_, _, mut taken) = written?;
+    let node = if let Some(node) = taken.pop() {
+        node
+    } else {
+        let node = take(conn, others).await?;
+        let change = sessions::outline_node_id.eq(node.id);
+        diesel::update(sessions::table.find(session)).set(change).execute(conn).await?;
+        node
+    };
+    let alternates = alternates(node.id);
+    Ok(((node, alternates), lent))
 }
 
 /// Takes a place on the first of the nodes that has one.
-async fn take<'a>(conn: &mut Conn, order: &'a [OutlineNode]) -> Result<&'a OutlineNode, Refusal> {
+async fn take(conn: &mut Conn, order: &[Candidate]) -> Result<OutlineNode, Refusal> {
     for node in order {
-        let taken = diesel::update(place!(node.id))
-            .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions + 1))
-            .execute(conn)
-            .await?;
-        if taken == 1 {
+        if let Some(node) = place!(node.id).load(conn).await?.pop() {
             return Ok(node);
         }
     }
@@ -322,13 +325,13 @@ async fn take<'a>(conn: &mut Conn, order: &'a [OutlineNode]) -> Result<&'a Outli
 }
 
 /// Gives a session that is there already another node; what it holds of its lease stays.
-async fn rebook<'a>(
+async fn rebook(
     conn: &mut Conn,
     wish: &Wish,
     grant: &Grant,
     held: &Session,
-    order: &'a [OutlineNode],
-) -> Result<(&'a OutlineNode, Option<u64>), Refusal> {
+    order: &[Candidate],
+) -> Result<(OutlineNode, Option<u64>), Refusal> {
     if held.device_id != wish.device || held.gateway_node_id != wish.gateway.id {
         return Err(Refusal::SessionTaken);
     }
