@@ -306,9 +306,13 @@ impl Usage {
                     taken = false;
                     tracing::warn!(%error, sessions = batch.len(), "usage not reported, kept");
                     let lost = matches!(error, ControlError::Lost(_));
-                    lines.iter().for_each(|line| line.failed(lost));
+                    for line in &lines {
+                        line.failed(lost);
+                    }
                     if matches!(error, ControlError::Unreachable(_) | ControlError::Lost(_)) {
-                        subjects.iter().for_each(Subject::open_up);
+                        for subject in &subjects {
+                            subject.open_up();
+                        }
                         return false;
                     }
                 }

@@ -33,8 +33,8 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
     Account::new(opening, &GatewayMetrics::new())
 }
 
-fn lease(allowed: u64, seconds: u64) -> Option<Lease> {
-    Some(Lease { allowed, lasts_ms: seconds * 1000 })
+fn lease(allowed: u64, seconds: u64) -> Lease {
+    Lease { allowed, lasts_ms: seconds * 1000 }
 }
 
 fn verdict(allowed: u64) -> Verdict {
@@ -43,7 +43,7 @@ fn verdict(allowed: u64) -> Verdict {
         go_on: true,
         code: None,
         remaining_bytes: Some(10 * MEGABYTE),
-        lease: lease(allowed, 60),
+        lease: Some(lease(allowed, 60)),
         rate_limit_mbps: None,
         traffic_limit_bytes: Some(10 * MEGABYTE),
         valid_until: None,
@@ -52,7 +52,7 @@ fn verdict(allowed: u64) -> Verdict {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_asked_for_at_half_and_held_at_its_end() {
-    let account = account(lease(1000, 60), 0);
+    let account = account(Some(lease(1000, 60)), 0);
     assert_eq!(account.received(499), None);
     assert!(!account.asks() && account.hold().is_none());
     account.received(1);
@@ -69,7 +69,7 @@ async fn a_lease_is_asked_for_at_half_and_held_at_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_regular_report_gives_back_what_is_not_likely_to_be_used() {
-    let account = account(lease(MEGABYTE, 60), 0);
+    let account = account(Some(lease(MEGABYTE, 60)), 0);
     account.received(1000);
     assert_eq!(account.holding(true), 5000, "four times what was moved");
     account.settle(Instant::now(), 1000, &verdict(MEGABYTE));
@@ -81,7 +81,7 @@ async fn a_regular_report_gives_back_what_is_not_likely_to_be_used() {
 
 #[tokio::test(start_paused = true)]
 async fn without_the_control_plane_the_budget_is_all_there_is() {
-    let account = account(lease(1000, 60), MEGABYTE);
+    let account = account(Some(lease(1000, 60)), MEGABYTE);
     account.open_up();
     assert_eq!(account.held(), 1000, "a lease that is good stays");
     account.received(1000);
@@ -100,7 +100,7 @@ async fn without_the_control_plane_the_budget_is_all_there_is() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_session_costs_no_budget_and_an_unlimited_one_needs_none() {
-    let idle = account(lease(1000, 60), MEGABYTE);
+    let idle = account(Some(lease(1000, 60)), MEGABYTE);
     tokio::time::advance(Duration::from_secs(600)).await;
     idle.open_up();
     assert_eq!((idle.held(), idle.cut_code()), (1000, None));

@@ -262,7 +262,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             let paced = piece < CHUNK;
             let begun = self.offered.is_some();
             let may_begin = |relay: &mut Self, cx: &mut Context<'_>| {
-                !(paced && relay.unflushed >= piece) && !relay.up_pause.withholds(cx, relay.meter)
+                let full = paced && relay.unflushed >= piece;
+                !(full || relay.up_pause.withholds(cx, relay.meter))
             };
             if !self.pending.is_empty() && (begun || may_begin(self, cx)) {
                 let room = if paced { piece.saturating_sub(self.unflushed) } else { usize::MAX };
