@@ -142,7 +142,9 @@ impl Work {
 
 fn stop(shared: &Shared, event: &Event) {
     let code = event.code.unwrap_or(SessionCode::SessionKilled);
-    shared.stops.fetch_add(1, Ordering::Release);
+    if !matches!(event.kind, EventKind::PlanChanged | EventKind::NodesChanged | EventKind::GatewayChanged) {
+        shared.stops.fetch_add(1, Ordering::Release);
+    }
     match (event.kind, event.subject) {
         (EventKind::Snapshot, _) => {
             shared.keys.renew();

@@ -272,7 +272,7 @@ pub(crate) async fn quota(
         .optional()?;
     let lent: Vec<(i64, i64, i64)> = sessions::table
         .filter(sessions::subscription_id.eq(subscription.id))
-        .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.gt(now)))
+        .filter(sessions::state.eq_any(state::HOLDING).and(sessions::expires_at.gt(now)))
         .filter(sessions::lease_period.eq(period.start))
         .select((sessions::lease_bytes, sessions::bytes_up, sessions::bytes_down))
         .load(conn)
