@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,9 @@ use crate::digest::fresh_fraction;
 use crate::frame::SessionCode;
 use crate::lifecycle::Shutdown;
 
+/// After a stream that failed, and after one that ended well.
 const RETRY: Duration = Duration::from_millis(500);
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// The last event that was acted on.
 type Place = Option<(String, i64)>;
@@ -40,6 +42,8 @@ struct Work {
 struct Desk {
     work: Mutex<Work>,
     news: Notify,
+    /// The stream has ended: nothing more will come.
+    closed: AtomicBool,
 }
 
 impl Desk {
@@ -52,15 +56,20 @@ impl Desk {
 pub(super) async fn run(shared: &Arc<Shared>, shutdown: &Shutdown) {
     let mut place: Place = None;
     loop {
-        tokio::select! {
+        let ended = tokio::select! {
             () = shutdown.draining() => return,
-            ended = follow(shared, &mut place) => if let Err(reason) = ended {
+            ended = follow(shared, &mut place) => ended,
+        };
+        let pause = match ended {
+            Ok(()) => AGAIN,
+            Err(reason) => {
                 tracing::debug!(reason, "the stream of events ended");
-            },
-        }
+                RETRY
+            }
+        };
         tokio::select! {
             () = shutdown.draining() => return,
-            () = tokio::time::sleep(RETRY.mul_f64(0.5 + fresh_fraction())) => {}
+            () = tokio::time::sleep(pause.mul_f64(0.5 + fresh_fraction())) => {}
         }
     }
 }
@@ -71,10 +80,13 @@ async fn follow(shared: &Arc<Shared>, place: &mut Place) -> Result<(), String> {
     let response = shared.control.events(place.as_ref()).await.map_err(|error| error.to_string())?;
     let bytes = lively(response.bytes_stream(), shared.gateway.events_timeout);
     let desk = Desk::default();
-    tokio::select! {
-        read = read(shared, SseStream::from_bytes_stream(bytes), &desk, before) => read,
-        worked = work(shared, &desk, place) => worked,
-    }
+    let reading = async {
+        read(shared, SseStream::from_bytes_stream(bytes), &desk, before).await?;
+        desk.closed.store(true, Ordering::Release);
+        desk.news.notify_one();
+        Ok(())
+    };
+    tokio::try_join!(reading, work(shared, &desk, place)).map(|_| ())
 }
 
 /// A stream of bytes that fails when none come for a time.
@@ -176,12 +188,18 @@ fn stop(shared: &Shared, event: &Event) {
     }
 }
 
-/// Does what is on the desk, then acknowledges; what fails is asked for again by a new stream.
+/// Does what is on the desk, then acknowledges, until the stream has ended; what fails is asked for again by a new one.
 async fn work(shared: &Arc<Shared>, desk: &Desk, place: &mut Place) -> Result<(), String> {
     loop {
         desk.news.notified().await;
+        let closed = desk.closed.load(Ordering::Acquire);
         let work = std::mem::take(&mut *desk.work());
-        let Some((epoch, seq)) = work.place.clone() else { continue };
+        let Some((epoch, seq)) = work.place.clone() else {
+            if closed {
+                return Ok(());
+            }
+            continue;
+        };
         let nodes = async { !work.nodes || shared.heartbeat().await };
         let reports = async {
             if work.everybody {
@@ -202,5 +220,8 @@ async fn work(shared: &Arc<Shared>, desk: &Desk, place: &mut Place) -> Result<()
         let ack = EventAck { epoch, seq };
         *place = work.place;
         shared.control.ack(&ack).await.map_err(|error: ControlError| error.to_string())?;
+        if closed {
+            return Ok(());
+        }
     }
 }

@@ -364,3 +364,18 @@ async fn events_and_acknowledgements_are_for_gateways_and_their_epoch() {
         assert_eq!(wire.control.get("gateways", &wire.gateway).await["acked_seq"], json!(snapshot.seq));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_acknowledges_what_concerns_itself_and_what_follows() {
+    let world = World::start(Kind::Postgres, CHACHA).await;
+    followed_by(&world.control, 1).await;
+    let gateway = id(&world.control.list("gateways").await[0]);
+    let all = json!([1, 1]);
+    let acked = |answer: &Value| json!([answer["delivery"]["acked"], answer["delivery"]["of"]]);
+    for draining in [true, false] {
+        let answer = world.control.update("gateways", &gateway, json!({ "draining": draining })).await;
+        assert_eq!(acked(&answer), all, "{answer}");
+        let answer = world.control.update("plans", &world.subscriber.plan, json!({ "price": 1 })).await;
+        assert_eq!(acked(&answer), all, "{answer}");
+    }
+}
