@@ -164,7 +164,7 @@ impl Account {
         self.limit.store(verdict.traffic_limit_bytes.unwrap_or(NEVER), Ordering::Relaxed);
         let told = {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            *told = (*told).min(self.crossed(reported));
+            *told = (*told).min(self.crossed(self.spent()));
             *told
         };
         self.plan_notice(told);

@@ -26,7 +26,7 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
         asked_at: Instant::now(),
         budget,
         pace: Arc::default(),
-        quota_percent: Vec::new(),
+        quota_percent: vec![80, 95],
         urgent: Arc::default(),
         tunnel: Tunnel::new(Role::Gateway, Encoding::V2, limits),
     };
@@ -108,4 +108,22 @@ async fn an_idle_session_costs_no_budget_and_an_unlimited_one_needs_none() {
     unlimited.received(usize::try_from(100 * MEGABYTE).unwrap());
     assert!(unlimited.hold().is_none() && !unlimited.asks());
     assert_eq!(unlimited.holding(true), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_threshold_is_told_once_and_again_after_a_top_up() {
+    let account = account(Some(lease(20 * MEGABYTE, 60)), 0);
+    let told = || *account.told.lock().unwrap();
+    account.received(usize::try_from(9 * MEGABYTE).unwrap());
+    assert_eq!(told(), 1);
+    let older = Verdict { remaining_bytes: Some(6 * MEGABYTE), ..verdict(20 * MEGABYTE) };
+    account.settle(Instant::now(), 4 * MEGABYTE, &older);
+    assert_eq!(told(), 1, "an answer to an older report tells nothing anew");
+    let bought = Verdict {
+        remaining_bytes: Some(11 * MEGABYTE),
+        traffic_limit_bytes: Some(20 * MEGABYTE),
+        ..verdict(20 * MEGABYTE)
+    };
+    account.settle(Instant::now(), 9 * MEGABYTE, &bought);
+    assert_eq!(told(), 0);
 }
