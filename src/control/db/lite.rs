@@ -57,8 +57,6 @@ pub(crate) mod admission;
 pub(crate) mod billing;
 #[path = "queries/client.rs"]
 pub(crate) mod client;
-#[path = "queries/codes.rs"]
-pub(crate) mod codes;
 #[path = "queries/enrolment.rs"]
 pub(crate) mod enrolment;
 #[path = "queries/events.rs"]

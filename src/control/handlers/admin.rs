@@ -144,7 +144,7 @@ pub(in crate::control) fn routes() -> Router<Arc<State>> {
         .route("/devices/{id}", get(users::get_device).patch(users::update_device).merge(deleting(Doomed::Device)))
         .route("/devices/{id}/token", post(users::device_token))
         .route("/codes", get(codes::list).post(codes::create))
-        .route("/codes/{id}", get(codes::get).delete(codes::delete))
+        .route("/codes/{id}", get(codes::get).merge(deleting(Doomed::Code)))
         .route("/plans", get(plans::list).post(plans::create))
         .route("/plans/{id}", get(plans::get).patch(plans::update).merge(deleting(Doomed::Plan)))
         .route("/devices/{id}/why", get(why::device))

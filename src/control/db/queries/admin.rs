@@ -12,8 +12,8 @@ use crate::control::db::schema::{
 use crate::control::db::types::{Id, Time};
 use crate::control::events::Emit;
 use crate::control::models::{
-    Device, DeviceChange, Endpoint, EndpointChange, Gateway, GatewayChange, NodeChange, OutlineNode, Plan, PlanChange,
-    Region, RegionChange, Session, Subscription, SubscriptionChange, User, UserChange,
+    ActivationCode, Device, DeviceChange, Endpoint, EndpointChange, Gateway, GatewayChange, NodeChange, OutlineNode,
+    Plan, PlanChange, Region, RegionChange, Session, Subscription, SubscriptionChange, User, UserChange,
 };
 use crate::frame::SessionCode;
 
@@ -95,17 +95,24 @@ telling!(change_user, user, User, UserChange);
 
 creatable!(create_user, users, User);
 creatable!(create_region, regions, Region);
+creatable!(create_code, activation_codes, ActivationCode);
 creatable!(create_endpoint, gateway_endpoints, Endpoint);
 
 listed!(list_users, users, User);
 listed!(list_devices, devices, Device, user_id);
 listed!(list_plans, plans, Plan);
 listed!(list_regions, regions, Region);
+listed!(list_codes, activation_codes, ActivationCode, user_id);
 listed!(list_endpoints, gateway_endpoints, Endpoint, gateway_node_id);
 listed!(list_nodes, outline_nodes, OutlineNode, region_id);
 listed!(list_gateways, gateway_nodes, Gateway, region_id);
 listed!(list_sessions_of_device, sessions, Session, device_id);
 listed!(list_sessions_of_user, sessions, Session, user_id);
+
+/// One activation code.
+pub(crate) async fn get_code(conn: &mut Conn, id: Id) -> QueryResult<ActivationCode> {
+    activation_codes::table.find(id).select(ActivationCode::as_select()).first(conn).await
+}
 
 /// The region of a code.
 pub(crate) async fn region_by_code(conn: &mut Conn, code: &str) -> QueryResult<Option<Region>> {

@@ -3,7 +3,6 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
-use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -37,7 +36,7 @@ pub(super) async fn list(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let of = page.user_id.map(Id);
-    let rows = on!(&mut state.db.get().await?, codes::list(page.after(), of, limit))?;
+    let rows = on!(&mut state.db.get().await?, admin::list_codes(page.after(), of, limit))?;
     listed(&rows, |row| row.id, limit)
 }
 
@@ -46,7 +45,7 @@ pub(super) async fn get(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<ActivationCode>, ApiError> {
-    Ok(Json(on!(&mut state.db.get().await?, codes::get(Id(id)))?))
+    Ok(Json(on!(&mut state.db.get().await?, admin::get_code(Id(id)))?))
 }
 
 /// Makes a code; it and its link are shown only now.
@@ -71,21 +70,9 @@ pub(super) async fn create(
         used_at: None,
         device_id: None,
     };
-    on!(&mut state.db.get().await?, codes::create(&row))?;
+    on!(&mut state.db.get().await?, admin::create_code(&row))?;
     let shown = grouped(&code);
     let base = &state.enrolment.link;
     let link = (!base.is_empty()).then(|| format!("{base}#{shown}"));
     created_with(&row, json!({ "code": shown, "link": link }))
-}
-
-/// Deletes a code; the device that it made stays.
-pub(super) async fn delete(
-    _: FromAdmin,
-    Shared(state): Shared<Arc<State>>,
-    Path(id): Path<Uuid>,
-) -> Result<StatusCode, ApiError> {
-    match on!(&mut state.db.get().await?, codes::delete(Id(id)))? {
-        0 => Err(ApiError::not_found()),
-        _ => Ok(StatusCode::NO_CONTENT),
-    }
 }
