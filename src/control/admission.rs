@@ -29,7 +29,9 @@ pub(crate) struct Wish {
 /// What the database knows of a device.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
-    pub device: Option<(Device, User)>,
+    pub device: Option<Device>,
+    /// The user that the token names.
+    pub user: Option<User>,
     pub subscription: Option<(Subscription, Plan)>,
     /// Bytes charged in this period.
     pub used: u64,
@@ -47,7 +49,7 @@ pub(super) struct Facts {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Live {
     pub session: Id,
-    /// Its client is silent, or its gateway is draining or gone.
+    /// Its client is silent, or its gateway is draining or gone; known if there is no room for another session.
     pub fading: bool,
 }
 
@@ -62,8 +64,7 @@ pub(crate) struct Grant {
     pub remaining: Option<u64>,
     /// Fading sessions that make room for this one.
     pub replaces: Vec<Id>,
-    /// What the device's app was when it was seen last.
-    pub client_version: Option<String>,
+    pub device: Device,
 }
 
 /// A grant and, if it was asked for, the reserved node and the others of the region.
@@ -119,8 +120,8 @@ impl Facts {
 
     /// Decides, in the order in which a user can do something about it.
     pub(super) fn judge(self, wish: &Wish) -> Result<Grant, SessionCode> {
-        let Some((device, user)) = self.device else { return Err(SessionCode::InvalidToken) };
-        if user.id != wish.user {
+        let (Some(device), Some(user)) = (self.device, self.user) else { return Err(SessionCode::InvalidToken) };
+        if device.user_id != user.id {
             return Err(SessionCode::InvalidToken);
         }
         match user.status.as_str() {
@@ -151,8 +152,7 @@ impl Facts {
         if wish.region_id().is_none() || !self.region_allowed {
             return Err(SessionCode::UnknownRegion);
         }
-        let client_version = device.client_version;
-        Ok(Grant { user, subscription, plan, limit, remaining, replaces, client_version })
+        Ok(Grant { user, device, subscription, plan, limit, remaining, replaces })
     }
 }
 

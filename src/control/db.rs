@@ -3,6 +3,7 @@
 pub(crate) mod lite;
 mod migrations;
 pub(crate) mod pg;
+pub(crate) mod prepared;
 pub mod schema;
 pub mod types;
 

@@ -17,7 +17,7 @@ pub(super) use gateway::{Gateway, GatewayChange};
 pub(super) use node::{Candidate, NodeChange, NodeView, OutlineNode};
 pub(super) use plan::{Plan, PlanChange};
 pub(super) use region::{Endpoint, EndpointChange, Region, RegionChange};
-pub(super) use session::{NewSession, Session, state};
+pub(super) use session::{NewSession, Session, holding, live, state};
 pub(super) use stale::{Cutoffs, Swept};
 pub(super) use subscription::{Payment, Subscription, SubscriptionChange};
 pub(super) use user::{Device, DeviceChange, User, UserChange};

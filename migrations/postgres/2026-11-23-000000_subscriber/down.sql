@@ -2,7 +2,17 @@ DROP TABLE installation, events, refusals, refresh_families, activation_codes, g
 DROP INDEX sessions_live;
 DROP INDEX sessions_open;
 DROP INDEX sessions_live_device;
-DROP INDEX sessions_node;
+CREATE INDEX sessions_subscription ON sessions (subscription_id);
+UPDATE sessions SET outline_node_id = NULL WHERE outline_node_id NOT IN (SELECT id FROM outline_nodes);
+UPDATE sessions SET subscription_id = NULL WHERE subscription_id NOT IN (SELECT id FROM subscriptions);
+DELETE FROM sessions WHERE gateway_node_id NOT IN (SELECT id FROM gateway_nodes);
+ALTER TABLE sessions
+    ADD CONSTRAINT sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id),
+    ADD CONSTRAINT sessions_subscription_id_fkey
+        FOREIGN KEY (subscription_id) REFERENCES subscriptions (id) ON DELETE SET NULL,
+    ADD CONSTRAINT sessions_gateway_node_id_fkey FOREIGN KEY (gateway_node_id) REFERENCES gateway_nodes (id),
+    ADD CONSTRAINT sessions_outline_node_id_fkey
+        FOREIGN KEY (outline_node_id) REFERENCES outline_nodes (id) ON DELETE SET NULL;
 ALTER TABLE sessions DROP COLUMN lease_bytes, DROP COLUMN lease_period, DROP COLUMN silent;
 CREATE INDEX sessions_live ON sessions (expires_at) WHERE state IN ('reserved', 'active');
 ALTER TABLE devices DROP COLUMN name;

@@ -124,10 +124,14 @@ ALTER TABLE sessions
     ADD COLUMN lease_bytes BIGINT NOT NULL DEFAULT 0,
     ADD COLUMN lease_period TIMESTAMPTZ,
     ADD COLUMN silent BOOLEAN NOT NULL DEFAULT FALSE,
+    DROP CONSTRAINT sessions_user_id_fkey,
+    DROP CONSTRAINT sessions_subscription_id_fkey,
+    DROP CONSTRAINT sessions_gateway_node_id_fkey,
+    DROP CONSTRAINT sessions_outline_node_id_fkey,
     SET (fillfactor = 80);
 DROP INDEX sessions_live;
+DROP INDEX sessions_subscription;
 CREATE INDEX sessions_live ON sessions (subscription_id) WHERE state IN ('reserved', 'active', 'killed');
 CREATE INDEX sessions_live_device ON sessions (device_id) WHERE state IN ('reserved', 'active');
-CREATE INDEX sessions_node ON sessions (outline_node_id);
 CREATE INDEX sessions_open ON sessions (gateway_node_id) WHERE state NOT IN ('ended', 'killed');
 ALTER TABLE usage_periods SET (fillfactor = 80);

@@ -112,7 +112,8 @@ fn good(user: Id) -> Facts {
         updated_at: now,
     };
     Facts {
-        device: Some((device, user)),
+        device: Some(device),
+        user: Some(user),
         subscription: Some((subscription, plan)),
         used: 1,
         bonus: 0,
@@ -133,10 +134,10 @@ fn every_refusal_has_its_code() {
     type Spoil = fn(&mut Facts);
     let cases: [(SessionCode, Spoil); 12] = [
         (SessionCode::InvalidToken, |facts| facts.device = None),
-        (SessionCode::InvalidToken, |facts| facts.device.as_mut().unwrap().1.id = Id::fresh()),
-        (SessionCode::UserBanned, |facts| facts.device.as_mut().unwrap().1.status = "banned".into()),
-        (SessionCode::UserPending, |facts| facts.device.as_mut().unwrap().1.status = "pending".into()),
-        (SessionCode::DeviceBanned, |facts| facts.device.as_mut().unwrap().0.status = "revoked".into()),
+        (SessionCode::InvalidToken, |facts| facts.user.as_mut().unwrap().id = Id::fresh()),
+        (SessionCode::UserBanned, |facts| facts.user.as_mut().unwrap().status = "banned".into()),
+        (SessionCode::UserPending, |facts| facts.user.as_mut().unwrap().status = "pending".into()),
+        (SessionCode::DeviceBanned, |facts| facts.device.as_mut().unwrap().status = "revoked".into()),
         (SessionCode::NoSubscription, |facts| facts.subscription = None),
         (SessionCode::NoSubscription, |facts| facts.subscription.as_mut().unwrap().0.status = "cancelled".into()),
         (SessionCode::SubscriptionExpired, |facts| {

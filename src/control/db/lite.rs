@@ -25,8 +25,10 @@ pub(super) async fn lock_nodes(_: &mut Conn) -> QueryResult<()> {
     Ok(())
 }
 
-pub(super) async fn lock_user_lightly(_: &mut Conn, _: Id) -> QueryResult<()> {
-    Ok(())
+macro_rules! locked_user_lightly {
+    ($id:expr) => {
+        users::table.find($id).select((User::as_select(), "".into_sql::<diesel::sql_types::Text>()))
+    };
 }
 
 macro_rules! locked_session {
@@ -57,6 +59,8 @@ pub(crate) mod admission;
 pub(crate) mod billing;
 #[path = "queries/client.rs"]
 pub(crate) mod client;
+#[path = "queries/deletion.rs"]
+pub(crate) mod deletion;
 #[path = "queries/enrolment.rs"]
 pub(crate) mod enrolment;
 #[path = "queries/events.rs"]

@@ -15,11 +15,11 @@ macro_rules! transaction {
     };
 }
 
-/// Sends queries that do not depend on each other at once, over one connection.
+/// Sends queries at once, over one connection, which runs them in this order.
 macro_rules! together {
     ($conn:ident => $($query:expr),+ $(,)?) => {{
         let shared: &Conn = $conn;
-        tokio::try_join!($(async {
+        tokio::try_join!(biased; $(async {
             let mut reference = shared;
             let $conn = &mut reference;
             $query.await
@@ -40,13 +40,15 @@ pub(super) async fn lock_user(conn: &mut Conn, user: Id) -> QueryResult<()> {
     Ok(())
 }
 
-/// As [`lock_user`]; what the transaction writes need not have reached the disk when it is answered.
-pub(super) async fn lock_user_lightly(conn: &mut Conn, user: Id) -> QueryResult<()> {
-    let relaxed = set_config("synchronous_commit", "off", true);
-    let locked: Option<(Id, String)> =
-        users::table.find(user).select((users::id, relaxed)).for_no_key_update().first(conn).await.optional()?;
-    tracing::trace!(?locked, "user");
-    Ok(())
+/// A query for a user's row that serialises what concerns him until the transaction ends. What the transaction writes
+/// need not have reached the disk when it is answered.
+macro_rules! locked_user_lightly {
+    ($id:expr) => {
+        users::table
+            .find($id)
+            .select((User::as_select(), super::set_config("synchronous_commit", "off", true)))
+            .for_no_key_update()
+    };
 }
 
 /// A query for a session's row that locks it until the transaction ends.
@@ -106,6 +108,8 @@ pub(crate) mod admission;
 pub(crate) mod billing;
 #[path = "queries/client.rs"]
 pub(crate) mod client;
+#[path = "queries/deletion.rs"]
+pub(crate) mod deletion;
 #[path = "queries/enrolment.rs"]
 pub(crate) mod enrolment;
 #[path = "queries/events.rs"]

@@ -122,7 +122,7 @@ async fn delivered(state: &State, row: &impl Serialize, told: Option<i64>) -> Re
 }
 
 async fn delete(state: &State, what: Doomed, id: Uuid) -> Result<StatusCode, ApiError> {
-    let (count, told) = on!(&mut state.db.get().await?, admin::delete(what, Id(id), Time::now()))?;
+    let (count, told) = on!(&mut state.db.get().await?, deletion::delete(what, Id(id), Time::now()))?;
     if told.is_some() {
         state.events.nudge();
     }

@@ -1,4 +1,7 @@
+use diesel::dsl::sql;
+use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
+use diesel::sql_types::Bool;
 use serde::Serialize;
 
 use crate::control::db::schema::sessions;
@@ -20,8 +23,16 @@ pub(crate) mod state {
     pub(crate) const KILLED: &str = "killed";
     /// The states that hold a place on a node.
     pub(crate) const LIVE: [&str; 2] = [RESERVED, ACTIVE];
-    /// The states that may hold a lease: a gateway may not have heard of a kill yet.
-    pub(crate) const HOLDING: [&str; 3] = [RESERVED, ACTIVE, KILLED];
+}
+
+/// Sessions in [`state::LIVE`]. The states are part of the text: a plan that is made once may use the index of these only.
+pub(crate) fn live() -> SqlLiteral<Bool> {
+    sql("sessions.state IN ('reserved', 'active')")
+}
+
+/// Sessions that may hold a lease, as [`live`]: a gateway may not have heard of a kill yet.
+pub(crate) fn holding() -> SqlLiteral<Bool> {
+    sql("sessions.state IN ('reserved', 'active', 'killed')")
 }
 
 /// One tunnel of a device and what it moved.

@@ -1,10 +1,8 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, enrolment, events, session};
-use crate::api::EventKind;
+use super::{Conn, enrolment, events};
 use crate::control::admission::Refusal;
-use crate::control::db::Doomed;
 use crate::control::db::schema::{
     activation_codes, devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, outline_nodes, plans, regions,
     sessions, subscriptions, users,
@@ -16,8 +14,6 @@ use crate::control::models::{
     Plan, PlanChange, Region, RegionChange, Session, Subscription, SubscriptionChange, User, UserChange,
 };
 use crate::frame::SessionCode;
-
-const DELETED_AT_ONCE: usize = 1000;
 
 macro_rules! resource {
     ($module:ident, $table:ident, $row:ty, $change:ty) => {
@@ -198,83 +194,9 @@ pub(crate) async fn change_device(
     .await
 }
 
-async fn tell(conn: &mut Conn, emit: Option<Emit>, now: Time) -> QueryResult<Option<i64>> {
+pub(super) async fn tell(conn: &mut Conn, emit: Option<Emit>, now: Time) -> QueryResult<Option<i64>> {
     match emit {
         Some(emit) => events::emit(conn, emit, now).await.map(Some),
         None => Ok(None),
     }
-}
-
-/// Deletes a row; sessions that belong to it leave tombstones.
-pub(crate) async fn delete(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> QueryResult<(usize, Option<i64>)> {
-    transaction!(conn, async |conn: &mut Conn| {
-        match what {
-            Doomed::User => super::lock_user(conn, id).await?,
-            Doomed::Device => {
-                let owner: Option<Id> =
-                    devices::table.find(id).select(devices::user_id).first(conn).await.optional()?;
-                if let Some(owner) = owner {
-                    super::lock_user(conn, owner).await?;
-                }
-            }
-            Doomed::Plan
-            | Doomed::Subscription
-            | Doomed::Region
-            | Doomed::Node
-            | Doomed::Gateway
-            | Doomed::Code
-            | Doomed::Endpoint => {}
-        }
-        let of = sessions::table.select(sessions::id).order(sessions::id).into_boxed();
-        let doomed: Vec<Id> = match what {
-            Doomed::User => of.filter(sessions::user_id.eq(id)).load(conn).await?,
-            Doomed::Device => of.filter(sessions::device_id.eq(id)).load(conn).await?,
-            Doomed::Gateway => of.filter(sessions::gateway_node_id.eq(id)).load(conn).await?,
-            Doomed::Plan | Doomed::Subscription | Doomed::Region | Doomed::Node | Doomed::Code | Doomed::Endpoint => {
-                Vec::new()
-            }
-        };
-        if !doomed.is_empty() {
-            super::lock_sessions(conn, &doomed).await?;
-            for chunk in doomed.chunks(DELETED_AT_ONCE) {
-                session::delete(conn, chunk, now).await?;
-            }
-            session::recount(conn).await?;
-        }
-        let owner = match what {
-            Doomed::Subscription => {
-                Some(subscriptions::table.find(id).select(subscriptions::user_id).first(conn).await.optional()?)
-            }
-            Doomed::User
-            | Doomed::Device
-            | Doomed::Plan
-            | Doomed::Region
-            | Doomed::Node
-            | Doomed::Gateway
-            | Doomed::Code
-            | Doomed::Endpoint => None,
-        };
-        let count = match what {
-            Doomed::User => diesel::delete(users::table.find(id)).execute(conn).await,
-            Doomed::Device => diesel::delete(devices::table.find(id)).execute(conn).await,
-            Doomed::Plan => diesel::delete(plans::table.find(id)).execute(conn).await,
-            Doomed::Subscription => diesel::delete(subscriptions::table.find(id)).execute(conn).await,
-            Doomed::Region => diesel::delete(regions::table.find(id)).execute(conn).await,
-            Doomed::Node => diesel::delete(outline_nodes::table.find(id)).execute(conn).await,
-            Doomed::Gateway => diesel::delete(gateway_nodes::table.find(id)).execute(conn).await,
-            Doomed::Code => diesel::delete(activation_codes::table.find(id)).execute(conn).await,
-            Doomed::Endpoint => diesel::delete(gateway_endpoints::table.find(id)).execute(conn).await,
-        }?;
-        let emit = match what {
-            _ if count == 0 => None,
-            Doomed::User => Some(Emit::stopped(EventKind::UserStopped, id, SessionCode::UserBanned)),
-            Doomed::Device => Some(Emit::stopped(EventKind::DeviceStopped, id, SessionCode::DeviceBanned)),
-            Doomed::Subscription => owner.flatten().map(|user| Emit::changed(EventKind::UserChanged, user)),
-            Doomed::Node | Doomed::Region => Some(Emit::changed(EventKind::NodesChanged, id)),
-            Doomed::Gateway => Some(Emit::changed(EventKind::GatewayChanged, id)),
-            Doomed::Plan | Doomed::Code | Doomed::Endpoint => None,
-        };
-        Ok((count, tell(conn, emit, now).await?))
-    })
-    .await
 }

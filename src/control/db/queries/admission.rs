@@ -1,10 +1,13 @@
+use std::time::Duration;
+
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::{Conn, events, lock_nodes, lock_sessions, lock_user_lightly, session};
+use super::{Conn, events, lock_nodes, lock_sessions, session};
 use crate::api::EventKind;
 use crate::control::admission::{Admission, Facts, Grant, Live, Refusal, Wish, choose};
+use crate::control::db::prepared::Prepared;
 use crate::control::db::schema::{
     devices, gateway_exit_regions, gateway_nodes, outline_nodes, plan_regions, plans, regions, sessions, subscriptions,
     usage_periods, users,
@@ -13,18 +16,22 @@ use crate::control::db::types::{Id, Time};
 use crate::control::events::Emit;
 use crate::control::lease::Balance;
 use crate::control::models::{
-    Candidate, Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Subscription, User, state,
+    Candidate, Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Subscription, User, holding, live,
+    state,
 };
 use crate::frame::SessionCode;
 
 const SUBSCRIPTIONS: i64 = 20;
+/// How exactly it is known when a device was there.
+const SEEN: Duration = Duration::from_secs(60);
 
-/// The device and its user, subscriptions, devices by age, live sessions, regions of plans, the session, nodes.
+/// The user, the device, subscriptions, devices by age, live sessions, regions of plans, the session, nodes.
 type Answers = (
-    Vec<(Device, User)>,
+    Vec<(User, String)>,
+    Vec<Device>,
     Vec<(Subscription, Plan)>,
     Vec<(Time, Id)>,
-    Vec<(Id, bool, bool, String)>,
+    Vec<(Id, bool, Id)>,
     Vec<(Id, Id)>,
     Vec<Session>,
     Vec<Candidate>,
@@ -33,13 +40,26 @@ type Answers = (
 /// Takes a place on a node, if it has one.
 macro_rules! place {
     ($node:expr) => {
-        diesel::update(
-            outline_nodes::table
-                .filter(outline_nodes::id.eq($node))
-                .filter(outline_nodes::active_sessions.lt(outline_nodes::max_sessions)),
+        Prepared(
+            diesel::update(
+                outline_nodes::table
+                    .filter(outline_nodes::id.eq($node))
+                    .filter(outline_nodes::active_sessions.lt(outline_nodes::max_sessions)),
+            )
+            .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions + 1))
+            .returning(OutlineNode::as_returning()),
         )
-        .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions + 1))
-        .returning(OutlineNode::as_returning())
+    };
+}
+
+/// Notes [`news`] of a device.
+macro_rules! seen {
+    ($conn:expr, $device:expr, $news:expr) => {
+        async {
+            let Some((at, version)) = $news else { return Ok(0) };
+            let change = (devices::last_seen_at.eq(at), devices::client_version.eq(version));
+            Prepared(diesel::update(devices::table.find($device)).set(change)).execute($conn).await
+        }
     };
 }
 
@@ -86,10 +106,9 @@ pub(crate) async fn admit(conn: &mut Conn, wish: Wish) -> Result<Admission, Refu
             let (mut facts, _) = facts(conn, &wish, Id(Uuid::nil())).await?;
             (facts.used, facts.bonus) = used(conn, &facts, &wish).await?;
             let grant = facts.judge(&wish)?;
-            seen(conn, &wish).await?;
+            seen!(conn, grant.device.id, news(&wish, &grant.device)).await?;
             return Ok(Admission { grant, assigned: None, allowed: None, told: None });
         };
-        lock_user_lightly(conn, wish.user).await?;
         let (mut facts, found) = facts(conn, &wish, session).await?;
         let replaced = facts.replaced();
         if !replaced.is_empty() {
@@ -126,11 +145,8 @@ struct Found {
 async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts, Found)> {
     let region = wish.region_id().unwrap_or(Id(Uuid::nil()));
     let answers: QueryResult<Answers> = together!(conn =>
-        devices::table
-            .inner_join(users::table.on(users::id.eq(devices::user_id)))
-            .filter(devices::id.eq(wish.device))
-            .select((Device::as_select(), User::as_select()))
-            .load(conn),
+        locked_user_lightly!(wish.user).load(conn),
+        devices::table.find(wish.device).select(Device::as_select()).load(conn),
         subscriptions::table
             .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
             .filter(subscriptions::user_id.eq(wish.user))
@@ -142,13 +158,14 @@ async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts,
             .filter(devices::user_id.eq(wish.user).and(devices::status.eq("active")))
             .select((devices::created_at, devices::id))
             .load(conn),
-        sessions::table
-            .inner_join(gateway_nodes::table.on(gateway_nodes::id.eq(sessions::gateway_node_id)))
-            .filter(sessions::device_id.eq(wish.device).and(sessions::id.ne(session)))
-            .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.gt(wish.now)))
-            .select((sessions::id, sessions::silent, gateway_nodes::draining, gateway_nodes::status))
-            .order(sessions::started_at)
-            .load(conn),
+        Prepared(
+            sessions::table
+                .filter(sessions::device_id.eq(wish.device).and(sessions::id.ne(session)))
+                .filter(live().and(sessions::expires_at.gt(wish.now)))
+                .select((sessions::id, sessions::silent, sessions::gateway_node_id))
+                .order(sessions::started_at),
+        )
+        .load(conn),
         plan_regions::table
             .inner_join(subscriptions::table.on(subscriptions::plan_id.eq(plan_regions::plan_id)))
             .filter(subscriptions::user_id.eq(wish.user))
@@ -163,29 +180,41 @@ async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts,
             .select(Candidate::as_select())
             .load(conn),
     );
-    let (device, subscribed, devices, live, limits, held, candidates) = answers?;
+    let (user, device, subscribed, devices, live, limits, held, candidates) = answers?;
     let device = device.into_iter().next();
     let subscription = serving(subscribed, wish.now);
-    let age = device.as_ref().map(|(device, _)| (device.created_at, device.id));
+    let limit = subscription.as_ref().and_then(|(_, plan)| plan.max_sessions);
+    let crowded = limit.is_some_and(|max| live.len() >= usize::try_from(max).unwrap_or(0));
+    let theirs: Vec<Id> = live.iter().map(|(.., gateway)| *gateway).collect();
+    let leaving = if crowded { leaving(conn, theirs).await? } else { Vec::new() };
+    let age = device.as_ref().map(|device| (device.created_at, device.id));
     let older = devices.iter().filter(|other| age.is_some_and(|own| **other < own)).count();
     let plan = subscription.as_ref().map(|(_, plan)| plan.id);
     let mut allowed = limits.iter().filter(|(of, _)| Some(*of) == plan).map(|(_, region)| *region).peekable();
     let facts = Facts {
         region_allowed: allowed.peek().is_none() || allowed.any(|allowed| allowed == region),
         device,
+        user: user.into_iter().next().map(|(user, _)| user),
         subscription,
         used: 0,
         bonus: 0,
         older_devices: i64::try_from(older).unwrap_or(i64::MAX),
         live_sessions: live
             .into_iter()
-            .map(|(session, silent, draining, status)| {
-                let fading = silent || draining || status == "offline";
-                Live { session, fading }
-            })
+            .map(|(session, silent, gateway)| Live { session, fading: silent || leaving.contains(&gateway) })
             .collect(),
     };
     Ok((facts, Found { session, held: held.into_iter().next(), candidates }))
+}
+
+/// Those of some gateways that are draining or gone.
+async fn leaving(conn: &mut Conn, ids: Vec<Id>) -> QueryResult<Vec<Id>> {
+    gateway_nodes::table
+        .filter(gateway_nodes::id.eq_any(ids))
+        .filter(gateway_nodes::draining.or(gateway_nodes::status.eq("offline")))
+        .select(gateway_nodes::id)
+        .load(conn)
+        .await
 }
 
 fn serving(mut all: Vec<(Subscription, Plan)>, now: Time) -> Option<(Subscription, Plan)> {
@@ -222,42 +251,40 @@ async fn used(conn: &mut Conn, facts: &Facts, wish: &Wish) -> QueryResult<(u64, 
 /// What is used and lent in this period, and bytes bought for it, under the lock of the period's row.
 async fn balance(conn: &mut Conn, facts: &Facts, wish: &Wish) -> QueryResult<Option<(Balance, u64)>> {
     let Some((subscription, period)) = facts.account(wish) else { return Ok(None) };
-    let (up, down, bonus): (i64, i64, i64) = diesel::insert_into(usage_periods::table)
-        .values((
-            usage_periods::subscription_id.eq(subscription),
-            usage_periods::period_start.eq(period),
-            usage_periods::bytes_up.eq(0),
-            usage_periods::bytes_down.eq(0),
-            usage_periods::bonus_bytes.eq(0),
-        ))
+    let row = (
+        usage_periods::subscription_id.eq(subscription),
+        usage_periods::period_start.eq(period),
+        usage_periods::bytes_up.eq(0),
+        usage_periods::bytes_down.eq(0),
+        usage_periods::bonus_bytes.eq(0),
+    );
+    let locked = diesel::insert_into(usage_periods::table)
+        .values(row)
         .on_conflict((usage_periods::subscription_id, usage_periods::period_start))
         .do_update()
         .set(usage_periods::bytes_up.eq(usage_periods::bytes_up))
-        .returning((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes))
-        .get_result(conn)
-        .await?;
-    let held: Vec<(i64, i64, i64)> = sessions::table
-        .filter(sessions::subscription_id.eq(subscription).and(sessions::lease_period.eq(period)))
-        .filter(sessions::state.eq_any(state::HOLDING).and(sessions::expires_at.gt(wish.now)))
-        .select((sessions::lease_bytes, sessions::bytes_up, sessions::bytes_down))
-        .load(conn)
-        .await?;
+        .returning((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes));
+    let ((up, down, bonus), held): ((i64, i64, i64), Vec<(i64, i64, i64)>) = together!(conn =>
+        Prepared(locked).get_result(conn),
+        Prepared(
+            sessions::table
+                .filter(sessions::subscription_id.eq(subscription).and(sessions::lease_period.eq(period)))
+                .filter(holding().and(sessions::expires_at.gt(wish.now)))
+                .select((sessions::lease_bytes, sessions::bytes_up, sessions::bytes_down)),
+        )
+        .load(conn),
+    )?;
     let unused = |(lease, up, down): (i64, i64, i64)| lease.saturating_sub(up.saturating_add(down)).max(0);
     let lent = held.into_iter().map(unused).fold(0, i64::saturating_add).unsigned_abs();
     let used = up.saturating_add(down).unsigned_abs();
     Ok(Some((Balance { limit: 0, used, lent }, bonus.unsigned_abs())))
 }
 
-async fn seen(conn: &mut Conn, wish: &Wish) -> QueryResult<()> {
-    let device = diesel::update(devices::table.find(wish.device));
-    match &wish.client_version {
-        Some(version) => {
-            let change = (devices::last_seen_at.eq(wish.now), devices::client_version.eq(version));
-            device.set(change).execute(conn).await?
-        }
-        None => device.set(devices::last_seen_at.eq(wish.now)).execute(conn).await?,
-    };
-    Ok(())
+/// When the device was there and with which version of its app, unless that is known well enough.
+fn news(wish: &Wish, known: &Device) -> Option<(Time, Option<String>)> {
+    let version = wish.client_version.as_ref().or(known.client_version.as_ref());
+    let lately = known.last_seen_at.is_some_and(|at| wish.now.before(SEEN) < at);
+    (!lately || version != known.client_version.as_ref()).then(|| (wish.now, version.cloned()))
 }
 
 async fn reserve(
@@ -293,12 +320,9 @@ async fn reserve(
         lease_period: Some(grant.plan.period(&grant.subscription, wish.now, &wish.rules.calendar).start),
         silent: false,
     };
-    let version = wish.client_version.as_ref().or(grant.client_version.as_ref());
     let written: QueryResult<(usize, usize, Vec<OutlineNode>)> = together!(conn =>
-        diesel::insert_into(sessions::table).values(row).execute(conn),
-        diesel::update(devices::table.find(wish.device))
-            .set((devices::last_seen_at.eq(wish.now), devices::client_version.eq(version)))
-            .execute(conn),
+        Prepared(diesel::insert_into(sessions::table).values(row)).execute(conn),
+        seen!(conn, wish.device, news(wish, &grant.device)),
         place!(first.id).load(conn),
     );
     let (_, _, mut taken) = written?;
@@ -361,6 +385,6 @@ async fn rebook(
         sessions::lease_bytes.eq(allowed.unwrap_or(0)),
     );
     diesel::update(sessions::table.find(held.id)).set(change).execute(conn).await?;
-    seen(conn, wish).await?;
+    seen!(conn, wish.device, news(wish, &grant.device)).await?;
     Ok((node, allowed.map(i64::unsigned_abs)))
 }

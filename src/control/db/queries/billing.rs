@@ -14,7 +14,7 @@ use crate::control::db::schema::{
 };
 use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
 use crate::control::events::Emit;
-use crate::control::models::{Payment, Plan, PlanChange, Subscription, SubscriptionChange, state};
+use crate::control::models::{Payment, Plan, PlanChange, Subscription, SubscriptionChange, holding, live};
 
 const DAY_SECONDS: u64 = 86_400;
 
@@ -272,7 +272,7 @@ pub(crate) async fn quota(
         .optional()?;
     let lent: Vec<(i64, i64, i64)> = sessions::table
         .filter(sessions::subscription_id.eq(subscription.id))
-        .filter(sessions::state.eq_any(state::HOLDING).and(sessions::expires_at.gt(now)))
+        .filter(holding().and(sessions::expires_at.gt(now)))
         .filter(sessions::lease_period.eq(period.start))
         .select((sessions::lease_bytes, sessions::bytes_up, sessions::bytes_down))
         .load(conn)
@@ -325,9 +325,10 @@ async fn ended_at(conn: &mut Conn, held: &Subscription, at: Time) -> QueryResult
     if others.iter().any(|(other, plan)| other.serves(plan, at)) {
         return Ok(0);
     }
+    let own = devices::table.filter(devices::user_id.eq(held.user_id)).select(devices::id);
     sessions::table
-        .filter(sessions::subscription_id.eq(held.id).and(sessions::started_at.le(at)))
-        .filter(sessions::state.eq_any(state::LIVE).or(sessions::ended_at.ge(at)))
+        .filter(sessions::device_id.eq_any(own).and(sessions::subscription_id.eq(held.id)))
+        .filter(sessions::started_at.le(at).and(live().or(sessions::ended_at.ge(at))))
         .count()
         .get_result(conn)
         .await
@@ -341,7 +342,7 @@ async fn reach(conn: &mut Conn, held: &Subscription, now: Time) -> QueryResult<R
         .await?;
     let sessions: i64 = sessions::table
         .filter(sessions::subscription_id.eq(held.id))
-        .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.gt(now)))
+        .filter(live().and(sessions::expires_at.gt(now)))
         .count()
         .get_result(conn)
         .await?;

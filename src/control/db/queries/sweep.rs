@@ -5,7 +5,7 @@ use diesel_async::RunQueryDsl;
 use super::{Conn, enrolment, events, lock_sessions, session};
 use crate::control::db::schema::{gateway_nodes, outline_nodes, session_tombstones, sessions};
 use crate::control::db::types::{Id, Time};
-use crate::control::models::{Cutoffs, Swept, state};
+use crate::control::models::{Cutoffs, Swept, live, state};
 
 /// Most batches of old sessions that a sweep deletes.
 const BURIALS: usize = 10;
@@ -51,7 +51,7 @@ pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swep
 /// Ends reservations that were not used and sessions whose gateways are silent.
 async fn end(conn: &mut Conn, now: Time) -> QueryResult<(usize, usize)> {
     let stale: Vec<Id> = sessions::table
-        .filter(sessions::state.eq_any(state::LIVE).and(sessions::expires_at.lt(now)))
+        .filter(live().and(sessions::expires_at.lt(now)))
         .order(sessions::id)
         .select(sessions::id)
         .load(conn)

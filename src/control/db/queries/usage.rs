@@ -9,7 +9,7 @@ use super::{Conn, admission, lock_nodes, lock_sessions};
 use crate::control::accounting::{Batch, Charged, Ledger, Outcome, Owner, Spent};
 use crate::control::db::schema::{devices, plans, session_tombstones, sessions, subscriptions, usage_periods, users};
 use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
-use crate::control::models::{NewSession, Plan, Session, Subscription, state};
+use crate::control::models::{NewSession, Plan, Session, Subscription, holding, state};
 
 /// Takes a batch of cumulative counters and charges the differences, all or nothing.
 pub(crate) async fn report(conn: &mut Conn, batch: &Batch) -> QueryResult<Vec<Outcome>> {
@@ -282,7 +282,7 @@ async fn spent(
         .collect();
     let lent: Vec<Loan> = sessions::table
         .filter(sessions::subscription_id.eq_any(ids.iter().copied().map(Some)))
-        .filter(sessions::state.eq_any(state::HOLDING).and(sessions::expires_at.gt(now)))
+        .filter(holding().and(sessions::expires_at.gt(now)))
         .select((
             sessions::id,
             sessions::subscription_id,
