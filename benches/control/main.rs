@@ -29,10 +29,14 @@ mod node;
 mod process;
 #[path = "../tunnel/report.rs"]
 mod report;
+#[path = "../tunnel/session.rs"]
+mod session;
 #[path = "../../tests/integration/world.rs"]
 mod world;
 
 mod admission;
+mod clients;
+mod fleet;
 mod follower;
 mod load;
 mod pace;
@@ -73,7 +77,7 @@ fn raise_file_limit() {
         eprintln!("the limit of open files stays as it is: {error}");
     }
     if getrlimit(Resource::Nofile).current.is_some_and(|files| files < FILES_NEEDED) {
-        eprintln!("fewer than {FILES_NEEDED} open files are allowed: `streams` may fail");
+        eprintln!("fewer than {FILES_NEEDED} open files are allowed: `streams` and `revocation` may fail");
     }
 }
 

@@ -2,7 +2,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+
+use crate::process::PATIENCE;
 
 /// What lanes have done, and whether they shall go on.
 #[derive(Default)]
@@ -41,6 +43,10 @@ pub(crate) async fn rate<F: Future<Output = ()>>(
         rate
     };
     tokio::join!(watch, join_all(lanes)).0
+}
+
+pub(crate) async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
 }
 
 pub(crate) fn milliseconds(time: Duration) -> f64 {

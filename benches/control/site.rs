@@ -11,7 +11,7 @@ use crate::world::{ADMIN_KEY, Control, Env, SEED, env, id};
 const REGIONS: usize = 10;
 const NODES: usize = 100;
 const GATEWAYS: usize = 20;
-const SESSIONS_OF_A_NODE: u32 = 1_000_000;
+pub(crate) const SESSIONS_OF_A_NODE: u32 = 1_000_000;
 
 /// A gateway that exists as a row and a token.
 pub(crate) struct Gateway {

@@ -44,7 +44,7 @@ async fn of_httvps(door: &Door, echo: &Destination, pid: u32) -> f64 {
 async fn tunnels(door: &Door, early: &[Frame], count: usize) -> Vec<Session> {
     in_lanes(count, LANES, || async {
         let mut session = door.enter(early).await.unwrap();
-        session.until(|frame| matches!(frame, Frame::Data { .. })).await.unwrap();
+        session.until(|frame| matches!(frame, Frame::Data { .. }).then_some(())).await.unwrap();
         session
     })
     .await

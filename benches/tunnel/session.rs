@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
-use httvps::frame::{Features, Frame, Hello, StreamId, Target, Token, binary};
+use httvps::frame::{Features, Frame, Hello, SessionCode, StreamId, Target, Token, binary};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::process::PATIENCE;
+use crate::process::{PATIENCE, Process};
 use crate::world::{PATH, REGION, World};
 
 const BINARY: u8 = 2;
@@ -29,23 +29,22 @@ pub(crate) struct Door {
 
 impl Door {
     pub(crate) fn of(world: &World, resumption: Resumption) -> Self {
-        let ca = std::fs::read(world.ca()).unwrap();
-        let mut config = (*httvps::net::tls::client(Some(&ca)).unwrap()).clone();
-        config.resumption = resumption;
+        let (device, token) = (world.subscriber.device.clone(), world.subscriber.token.clone());
+        Self::new(world.gateway(), connector(&world.ca(), resumption), device, Token::from(token))
+    }
+
+    pub(crate) fn new(gateway: &Process, tls: TlsConnector, device_id: String, access_token: Token) -> Self {
         let hello = Hello {
-            device_id: world.subscriber.device.clone(),
-            access_token: Token::from(world.subscriber.token.clone()),
+            device_id,
+            access_token,
             region: REGION.into(),
             client_version: String::new(),
             platform: String::new(),
             features: Features::NONE,
             keepalive: None,
         };
-        Self {
-            address: world.gateway().line("gateway").strip_prefix("wss://").unwrap().to_owned(),
-            tls: TlsConnector::from(Arc::new(config)),
-            hello,
-        }
+        let address = gateway.line("gateway").strip_prefix("wss://").unwrap().to_owned();
+        Self { address, tls, hello }
     }
 
     pub(crate) async fn enter(&self, early: &[Frame]) -> io::Result<Session> {
@@ -53,17 +52,27 @@ impl Door {
         socket.set_nodelay(true)?;
         let name = ServerName::try_from("localhost").unwrap();
         let socket = self.tls.connect(name, socket).await?;
-        let mut session = Session { socket, arrived: VecDeque::new() };
+        let mut session = Session { id: String::new(), socket, arrived: VecDeque::new() };
         session.upgrade().await?;
         let hello = Frame::Hello(Box::new(self.hello.clone()));
         let frames: Vec<Frame> = std::iter::once(hello).chain(early.iter().cloned()).collect();
         session.send(&message(&frames)).await?;
-        session.until(|frame| matches!(frame, Frame::HelloOk(_))).await?;
+        session.id = session
+            .until(|frame| if let Frame::HelloOk(consent) = frame { Some(consent.session_id.clone()) } else { None })
+            .await?;
         Ok(session)
     }
 }
 
+pub(crate) fn connector(ca: &str, resumption: Resumption) -> TlsConnector {
+    let ca = std::fs::read(ca).unwrap();
+    let mut config = (*httvps::net::tls::client(Some(&ca)).unwrap()).clone();
+    config.resumption = resumption;
+    TlsConnector::from(Arc::new(config))
+}
+
 pub(crate) struct Session {
+    pub(crate) id: String,
     pub(crate) socket: TlsStream<TcpStream>,
     arrived: VecDeque<Frame>,
 }
@@ -91,17 +100,30 @@ impl Session {
         self.socket.flush().await
     }
 
-    pub(crate) async fn until(&mut self, wanted: impl Fn(&Frame) -> bool) -> io::Result<()> {
+    pub(crate) async fn until<T>(&mut self, wanted: impl Fn(&Frame) -> Option<T>) -> io::Result<T> {
         loop {
             while let Some(frame) = self.arrived.pop_front() {
-                if wanted(&frame) {
-                    return Ok(());
+                if let Some(found) = wanted(&frame) {
+                    return Ok(found);
                 }
                 if let Frame::Error { code, .. } = frame {
                     return Err(io::Error::other(code.as_str()));
                 }
             }
             timeout(PATIENCE, self.receive()).await??;
+        }
+    }
+
+    pub(crate) async fn over(mut self) -> io::Result<SessionCode> {
+        loop {
+            while let Some(frame) = self.arrived.pop_front() {
+                match frame {
+                    Frame::Error { code, .. } => return Ok(code),
+                    Frame::Ping(bytes) => self.send(&message(&[Frame::Pong(bytes)])).await?,
+                    _ => {}
+                }
+            }
+            self.receive().await?;
         }
     }
 
