@@ -134,7 +134,7 @@ fn every_refusal_has_its_code() {
     type Spoil = fn(&mut Facts);
     let cases: [(SessionCode, Spoil); 12] = [
         (SessionCode::InvalidToken, |facts| facts.device = None),
-        (SessionCode::InvalidToken, |facts| facts.user.as_mut().unwrap().id = Id::fresh()),
+        (SessionCode::InvalidToken, |facts| facts.user = None),
         (SessionCode::UserBanned, |facts| facts.user.as_mut().unwrap().status = "banned".into()),
         (SessionCode::UserPending, |facts| facts.user.as_mut().unwrap().status = "pending".into()),
         (SessionCode::DeviceBanned, |facts| facts.device.as_mut().unwrap().status = "revoked".into()),

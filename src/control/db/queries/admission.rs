@@ -25,12 +25,11 @@ const SUBSCRIPTIONS: i64 = 20;
 /// How exactly it is known when a device was there.
 const SEEN: Duration = Duration::from_secs(60);
 
-/// The user, the device, subscriptions, devices by age, live sessions, regions of plans, the session, nodes.
+/// The user, his devices, subscriptions, live sessions, regions of plans, the session, nodes.
 type Answers = (
     Vec<(User, String)>,
     Vec<Device>,
     Vec<(Subscription, Plan)>,
-    Vec<(Time, Id)>,
     Vec<(Id, bool, Id)>,
     Vec<(Id, Id)>,
     Vec<Session>,
@@ -146,17 +145,13 @@ async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts,
     let region = wish.region_id().unwrap_or(Id(Uuid::nil()));
     let answers: QueryResult<Answers> = together!(conn =>
         locked_user_lightly!(wish.user).load(conn),
-        devices::table.find(wish.device).select(Device::as_select()).load(conn),
+        devices::table.filter(devices::user_id.eq(wish.user)).select(Device::as_select()).load(conn),
         subscriptions::table
             .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
             .filter(subscriptions::user_id.eq(wish.user))
             .select((Subscription::as_select(), Plan::as_select()))
             .order(subscriptions::valid_until.desc())
             .limit(SUBSCRIPTIONS)
-            .load(conn),
-        devices::table
-            .filter(devices::user_id.eq(wish.user).and(devices::status.eq("active")))
-            .select((devices::created_at, devices::id))
             .load(conn),
         Prepared(
             sessions::table
@@ -180,15 +175,17 @@ async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts,
             .select(Candidate::as_select())
             .load(conn),
     );
-    let (user, device, subscribed, devices, live, limits, held, candidates) = answers?;
-    let device = device.into_iter().next();
+    let (user, devices, subscribed, live, limits, held, candidates) = answers?;
     let subscription = serving(subscribed, wish.now);
     let limit = subscription.as_ref().and_then(|(_, plan)| plan.max_sessions);
     let crowded = limit.is_some_and(|max| live.len() >= usize::try_from(max).unwrap_or(0));
     let theirs: Vec<Id> = live.iter().map(|(.., gateway)| *gateway).collect();
     let leaving = if crowded { leaving(conn, theirs).await? } else { Vec::new() };
-    let age = device.as_ref().map(|device| (device.created_at, device.id));
-    let older = devices.iter().filter(|other| age.is_some_and(|own| **other < own)).count();
+    let device = devices.iter().find(|device| device.id == wish.device).cloned();
+    let age = |device: &Device| (device.created_at, device.id);
+    let own = device.as_ref().map(age);
+    let active = devices.iter().filter(|other| other.status == "active");
+    let older = active.filter(|other| own.is_some_and(|own| age(other) < own)).count();
     let plan = subscription.as_ref().map(|(_, plan)| plan.id);
     let mut allowed = limits.iter().filter(|(of, _)| Some(*of) == plan).map(|(_, region)| *region).peekable();
     let facts = Facts {
