@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tokio_postgres::{Client, NoTls};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Sqlite,
@@ -20,9 +22,14 @@ pub(crate) async fn fresh(kind: Kind, folder: &Path) -> String {
     }
     let server = std::env::var("HTTVPS_TEST_POSTGRES").expect("`make test` starts PostgreSQL for the tests");
     let name = format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let (client, connection) =
-        tokio_postgres::connect(&format!("{server}/postgres"), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = connect(&format!("{server}/postgres")).await;
     client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
     format!("{server}/{name}")
+}
+
+/// A connection to PostgreSQL, past the control plane.
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use httvps::frame::{Datagram, Frame, StreamCode, StreamId, Target};
+use httvps::frame::{Datagram, Frame, SessionCode, StreamCode, StreamId, Target};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::database::Kind;
 use crate::destination::pattern_bytes;
+use crate::leases::{counted, enter, settles};
 use crate::node::{AEAD_2022, AES, CHACHA, Software};
 use crate::process::{PATIENCE, eventually};
 use crate::raw::Raw;
@@ -21,6 +22,9 @@ use crate::world::World;
 
 /// Debian's ss-server drops larger ones.
 const LIBEV_MAX: usize = 2_700;
+/// Datagrams under way at once in a flood, and when one of them is given up.
+const AT_ONCE: usize = 16;
+const LOST: Duration = Duration::from_millis(50);
 
 /// Sends every datagram back, and counts their bytes.
 pub(crate) struct Echo {
@@ -100,6 +104,29 @@ impl Association {
             }
         }
         panic!("never answered");
+    }
+
+    /// Sends and receives as much as it can until the proxy is gone; gives how many bytes came back.
+    async fn flood(self, target: Target) -> u64 {
+        let mut head = vec![0, 0, 0];
+        target.encode(&mut head);
+        let packet = [head.as_slice(), &pattern_bytes(1200)].concat();
+        let (mut answer, mut came) = (vec![0; packet.len()], 0);
+        while self.socket.send(&packet).await.is_ok() {
+            for _ in 1..AT_ONCE {
+                if self.socket.send(&packet).await.is_err() {
+                    return came;
+                }
+            }
+            for _ in 0..AT_ONCE {
+                match timeout(LOST, self.socket.recv(&mut answer)).await {
+                    Ok(Ok(len)) => came += (len - head.len()) as u64,
+                    Ok(Err(_)) => return came,
+                    Err(_) => break,
+                }
+            }
+        }
+        came
     }
 }
 
@@ -195,6 +222,35 @@ async fn idle_and_closed_associations_end() {
     let mut association = Association::open(client.line("socks")).await;
     let ended = timeout(PATIENCE, association.connection.read(&mut [0; 1])).await.unwrap();
     assert!(matches!(ended, Ok(0) | Err(_)), "the program is told by the end of its connection");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn datagrams_use_a_quota_up_and_do_not_exceed_it() {
+    const ASSOCIATIONS: u64 = 4;
+    const LIMIT: u64 = 2_000_000;
+    const BOUND: u64 = ASSOCIATIONS * 65_536;
+    let plan = json!({ "traffic_limit_gb": LIMIT as f64 * 1e-9 });
+    let world = World::build(Kind::Postgres, &[CHACHA], plan, &[]).await;
+    let client = world.connect("v2").await;
+    let echo = Echo::start().await;
+    let mut floods = JoinSet::new();
+    for _ in 0..ASSOCIATIONS {
+        floods.spawn(Association::open(client.line("socks")).await.flood(Target::Ip(echo.address)));
+    }
+    let ended = client.ended().await;
+    assert_eq!(ended.code, Some(4), "{}", ended.stderr);
+    assert!(ended.stderr.contains("error: LIMIT_REACHED"), "{}", ended.stderr);
+    let came: u64 = floods.join_all().await.into_iter().sum();
+    let total = counted(&world).await;
+    let delivered = came + echo.got.load(Ordering::SeqCst);
+    assert!(delivered <= total, "{delivered} delivered, {total} counted");
+    assert!((LIMIT..=LIMIT + BOUND).contains(&total), "{total}");
+    assert!(delivered >= LIMIT / 2, "{delivered}");
+    settles(&world).await;
+    let why = world.control.get("devices", &format!("{}/why", world.subscriber.device)).await;
+    assert_eq!(why["quota"]["used_bytes"], json!(total), "{why}");
+    let (_, refused) = enter(&world, &world.subscriber).await;
+    assert!(matches!(refused, Frame::Error { code: SessionCode::LimitReached, .. }), "{refused:?}");
 }
 
 /// Answers every question about `example.test` with 192.0.2.7.

@@ -154,7 +154,7 @@ async fn three_gateways_flat_out_do_not_exceed_a_limit_and_a_top_up_lets_the_use
 }
 
 /// A session on which nothing was asked for yet.
-async fn enter(world: &World, subscriber: &Subscriber) -> (Raw, Frame) {
+pub(crate) async fn enter(world: &World, subscriber: &Subscriber) -> (Raw, Frame) {
     let mut raw = Raw::open(world, "httvps.v2").await;
     let token = Token::from(subscriber.token.clone());
     let hello = Hello { device_id: subscriber.device.clone(), access_token: token, ..hello(world) };
@@ -163,14 +163,14 @@ async fn enter(world: &World, subscriber: &Subscriber) -> (Raw, Frame) {
     (raw, answer)
 }
 
-async fn open(raw: &mut Raw, id: u32, destination: &Destination, payload: Vec<u8>) {
+pub(crate) async fn open(raw: &mut Raw, id: u32, destination: &Destination, payload: Vec<u8>) {
     let (id, target) = (StreamId(id), Some(Target::Ip(destination.address)));
     let open = Frame::Open { id, target, payload: Bytes::from(payload), fin: false, udp: false };
     raw.frames(&[open, Frame::Window { id, consumed: 0, limit: u64::MAX }]).await;
 }
 
 /// Reads a stream's bytes until it or the session ends; gives how many came and the session's code.
-async fn read(raw: &mut Raw) -> (u64, Option<SessionCode>) {
+pub(crate) async fn read(raw: &mut Raw) -> (u64, Option<SessionCode>) {
     let mut got = 0;
     loop {
         match raw.next_frame().await {
@@ -187,7 +187,7 @@ async fn read(raw: &mut Raw) -> (u64, Option<SessionCode>) {
 }
 
 /// Waits until the control plane has what the gateway has moved.
-async fn settles(world: &World) {
+pub(crate) async fn settles(world: &World) {
     let moved = async |direction: &str| world.metric(&format!("httvps_bytes_total{{direction=\"{direction}\"}}")).await;
     eventually(|| async {
         let (ours, theirs) = ((moved("up").await, moved("down").await), world.totals().await);

@@ -6,10 +6,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio_postgres::NoTls;
 use uuid::Uuid;
 
-use crate::database::Kind;
+use crate::database::{Kind, connect};
 use crate::process::eventually;
 use crate::revocation::follower::Follower;
 use crate::world::{ADMIN_KEY, Control, REGION, id, register_gateway};
@@ -54,12 +53,6 @@ impl Row {
     }
 }
 
-async fn connect(url: &str) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
-
 /// Sequential scans of the big tables, once everybody else is gone and has said what he did.
 async fn scans(url: &str) -> BTreeMap<String, i64> {
     let sql = connect(url).await;
@@ -97,8 +90,7 @@ impl Town {
         }
         let limits = json!({ "name": "plan", "traffic_limit_gb": 100, "max_devices": 5, "max_sessions": 5 });
         let plan = id(&control.create("plans", limits).await);
-        let url = control.env.iter().find(|(key, _)| key == "HTTVPS_DATABASE__URL");
-        let database = url.unwrap().1.clone();
+        let database = control.database().to_owned();
         let token = gateways[0].1.clone();
         let mut town = Self { control, database, token };
         town.control.kill().await;

@@ -66,6 +66,15 @@ impl Control {
         self.process = Some(Process::start(&["serve-control"], &self.env).await);
     }
 
+    pub(crate) fn database(&self) -> &str {
+        &self.env.iter().find(|(key, _)| key == "HTTVPS_DATABASE__URL").unwrap().1
+    }
+
+    /// Changes what PostgreSQL has, at once and unannounced.
+    pub(crate) async fn rewrite(&self, statements: &str) {
+        database::connect(self.database()).await.batch_execute(statements).await.unwrap();
+    }
+
     pub(crate) async fn kill(&mut self) {
         self.process.take().unwrap().kill().await;
     }
