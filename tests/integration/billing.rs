@@ -16,7 +16,7 @@ use crate::world::{ADMIN_KEY, Control, REGION, Subscriber, env, id, register_gat
 pub(crate) struct Shop {
     pub(crate) control: Control,
     pub(crate) node: String,
-    token: String,
+    pub(crate) token: String,
 }
 
 pub(crate) fn now() -> OffsetDateTime {
@@ -27,11 +27,11 @@ pub(crate) fn written(at: OffsetDateTime) -> String {
     at.format(&Rfc3339).unwrap()
 }
 
-fn read(value: &Value) -> OffsetDateTime {
+pub(crate) fn read(value: &Value) -> OffsetDateTime {
     OffsetDateTime::parse(value.as_str().unwrap(), &Rfc3339).unwrap()
 }
 
-fn days(count: u64) -> Duration {
+pub(crate) fn days(count: u64) -> Duration {
     Duration::from_secs(count * 86_400)
 }
 

@@ -37,6 +37,7 @@ mod line;
 mod mistakes;
 mod node;
 mod notices;
+mod periods;
 mod pool;
 mod portal;
 mod process;
