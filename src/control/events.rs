@@ -69,6 +69,8 @@ struct Line {
 #[derive(Debug, Default)]
 struct Backlog {
     epoch: String,
+    /// How often the database has turned out to be another one.
+    turn: u64,
     lines: VecDeque<Line>,
     /// The last event that is not in memory any more.
     gone: i64,
@@ -87,7 +89,7 @@ pub(crate) struct Hub {
 /// Where a stream of events stands.
 pub(crate) struct Cursor {
     gateway: Uuid,
-    epoch: String,
+    turn: u64,
     seq: i64,
     newest: watch::Receiver<i64>,
     /// What is sent before all else.
@@ -164,7 +166,8 @@ impl Hub {
         let mut backlog = self.backlog();
         if epoch != backlog.epoch || seq < backlog.newest {
             tracing::warn!("the database is another one, or an older one: gateways take snapshots");
-            *backlog = Backlog { epoch, lines: VecDeque::new(), gone: seq, newest: seq };
+            let turn = backlog.turn.wrapping_add(1);
+            *backlog = Backlog { epoch, turn, lines: VecDeque::new(), gone: seq, newest: seq };
             drop(backlog);
             self.newest.send_replace(seq);
         }
@@ -202,17 +205,20 @@ impl Hub {
     pub(crate) fn resume(&self, gateway: Id, epoch: &str, after: i64) -> Option<Cursor> {
         let backlog = self.backlog();
         let possible = epoch == backlog.epoch && (backlog.gone..=backlog.newest).contains(&after);
-        let (newest, epoch) = (self.newest.subscribe(), epoch.to_owned());
-        possible.then(|| Cursor { gateway: gateway.0, epoch, seq: after, newest, first: None, over: false })
+        let (newest, turn) = (self.newest.subscribe(), backlog.turn);
+        possible.then(|| Cursor { gateway: gateway.0, turn, seq: after, newest, first: None, over: false })
     }
 
     /// A stream that begins with a snapshot.
     pub(crate) fn snapshot(&self, gateway: Id, seq: i64, sessions: Vec<Id>) -> Cursor {
         let sessions = sessions.into_iter().map(|id| id.0).collect();
-        let epoch = self.epoch();
-        let event = Event { epoch: epoch.clone(), seq, kind: EventKind::Snapshot, subject: None, code: None, sessions };
+        let (epoch, turn) = {
+            let backlog = self.backlog();
+            (backlog.epoch.clone(), backlog.turn)
+        };
+        let event = Event { epoch, seq, kind: EventKind::Snapshot, subject: None, code: None, sessions };
         let (newest, first) = (self.newest.subscribe(), Some(text(&event)));
-        Cursor { gateway: gateway.0, epoch, seq, newest, first, over: false }
+        Cursor { gateway: gateway.0, turn, seq, newest, first, over: false }
     }
 
     /// What a stream sends next: events, or a sign of life; `None` ends it.
@@ -242,7 +248,7 @@ impl Hub {
     #[expect(clippy::option_option, reason = "too far behind differs from nothing new")]
     fn take(&self, cursor: &mut Cursor) -> Option<Option<Bytes>> {
         let backlog = self.backlog();
-        if cursor.seq < backlog.gone || cursor.epoch != backlog.epoch {
+        if cursor.seq < backlog.gone || cursor.turn != backlog.turn {
             return None;
         }
         let from = backlog.lines.partition_point(|line| line.seq <= cursor.seq);
