@@ -47,6 +47,7 @@ mod raw;
 mod refusals;
 mod replicas;
 mod rest;
+mod restore;
 mod revocation;
 mod schema;
 mod socks;
