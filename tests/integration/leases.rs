@@ -14,7 +14,7 @@ use crate::node::CHACHA;
 use crate::process::{Process, eventually};
 use crate::raw::{Raw, hello};
 use crate::socks;
-use crate::world::{Env, Subscriber, World, env, register_gateway};
+use crate::world::{Env, Subscriber, World, env, free_port, register_gateway};
 
 /// What each gateway may overshoot by: what is in flight while it decides.
 pub(crate) const IN_FLIGHT: u64 = 4 * 65_536;
@@ -33,10 +33,10 @@ impl Branch {
     pub(crate) async fn start(world: &World, name: &str, more: &[(&str, &str)]) -> Self {
         let (id, token) = register_gateway(&world.control, name).await;
         let state = tempfile::tempdir().unwrap();
-        let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listen = format!("127.0.0.1:{}", free_port());
         let mut env = world.gateway_env.clone();
         env.extend(self::env(&[
-            ("GATEWAY__LISTEN", &listen.to_string()),
+            ("GATEWAY__LISTEN", &listen),
             ("GATEWAY__TOKEN", &token),
             ("GATEWAY__STATE_DIR", &state.path().to_string_lossy()),
         ]));

@@ -1,5 +1,7 @@
 //! A whole deployment on loopback: database, control plane, gateway, nodes, a subscriber.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::{Client, Method, StatusCode};
@@ -29,8 +31,16 @@ pub(crate) fn env(pairs: &[(&str, &str)]) -> Env {
     pairs.iter().map(|(key, value)| (format!("HTTVPS_{key}"), (*value).to_owned())).collect()
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port of no other test, below those that connections are given by themselves: it stays free while its process is dead.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (number % 10_000) as u16;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Control {
