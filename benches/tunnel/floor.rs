@@ -1,29 +1,62 @@
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::cipher;
 use crate::measure::{GIB, gib, thread_cpu_seconds};
 use crate::report::{FLOOR, Goal, Report};
+use crate::{cipher, handshake};
 
+/// The word with which this program measures in a process of its own.
+pub(crate) const ALONE: &str = "floor-alone";
 const BUFFER: usize = 64 * 1024;
+const PER_GIB: [(&str, fn(u64) -> f64); 5] = [
+    ("floor_shadowsocks_encrypt", cipher::shadowsocks_encrypt),
+    ("floor_shadowsocks_decrypt", cipher::shadowsocks_decrypt),
+    ("floor_tls_encrypt", cipher::tls_encrypt),
+    ("floor_tls_decrypt", cipher::tls_decrypt),
+    ("floor_tcp_relay", relay),
+];
 
+/// Runs this program once more, with the memory allocator set as a gateway's is.
 pub(crate) fn run(report: &mut Report) {
+    let shipped: toml::Table = include_str!("../../config/default.toml").parse().unwrap();
+    let tunables = shipped["runtime"]["glibc_tunables"].as_str().unwrap();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--bench", ALONE])
+        .env("GLIBC_TUNABLES", tunables)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{:?}", child.status);
+    let text = String::from_utf8(child.stdout).unwrap();
+    let costs: HashMap<&str, f64> = text
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(name, cost)| (name, cost.parse().unwrap()))
+        .collect();
+    for (name, _) in PER_GIB {
+        report.add(name, FLOOR, costs[name], "s/GiB", Goal::NONE);
+    }
+    let relay = costs["floor_tcp_relay"];
+    let down = costs["floor_shadowsocks_decrypt"] + costs["floor_tls_encrypt"] + relay;
+    let up = costs["floor_tls_decrypt"] + costs["floor_shadowsocks_encrypt"] + relay;
+    report.add("floor_down", FLOOR, down, "s/GiB", Goal::NONE);
+    report.add("floor_up", FLOOR, up, "s/GiB", Goal::NONE);
+    report.add(handshake::FIGURE, FLOOR, costs[handshake::FIGURE], "ms", Goal::NONE);
+}
+
+/// Measures each part in a thread of its own and prints a line for it.
+pub(crate) fn alone() {
     let bytes = (gib() * GIB) as u64;
-    let mut measured = |name: &str, work: fn(u64) -> f64| {
+    for (name, work) in PER_GIB {
         let cost = thread::spawn(move || work(bytes)).join().unwrap() / (bytes as f64 / GIB);
-        report.add(name, FLOOR, cost, "s/GiB", Goal::NONE);
-        cost
-    };
-    let encrypt = measured("floor_shadowsocks_encrypt", cipher::shadowsocks_encrypt);
-    let decrypt = measured("floor_shadowsocks_decrypt", cipher::shadowsocks_decrypt);
-    let seal = measured("floor_tls_encrypt", cipher::tls_encrypt);
-    let unseal = measured("floor_tls_decrypt", cipher::tls_decrypt);
-    let relay = measured("floor_tcp_relay", relay);
-    report.add("floor_down", FLOOR, decrypt + seal + relay, "s/GiB", Goal::NONE);
-    report.add("floor_up", FLOOR, unseal + encrypt + relay, "s/GiB", Goal::NONE);
+        println!("{name} {cost}");
+    }
+    println!("{} {}", handshake::FIGURE, thread::spawn(handshake::cost).join().unwrap());
 }
 
 fn relay(bytes: u64) -> f64 {

@@ -38,6 +38,7 @@ mod distance;
 mod field;
 mod flood;
 mod floor;
+mod handshake;
 mod idle;
 mod latency;
 mod line;
@@ -63,6 +64,9 @@ const STRICT: &str = "HTTVPS_BENCH_STRICT";
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if words == [floor::ALONE] {
+        return floor::alone();
+    }
     if let Some(unknown) = words.iter().find(|word| !MEASURES.contains(&word.as_str())) {
         eprintln!("no measure {unknown}; there are {}", MEASURES.join(", "));
         std::process::exit(2);

@@ -44,6 +44,22 @@ pub(super) struct Owner {
     pub user: String,
 }
 
+/// Plans that are limited to regions, and where nodes are.
+#[derive(Debug, Default)]
+pub(super) struct Atlas {
+    pub plans: HashMap<Id, Vec<Id>>,
+    pub nodes: HashMap<Id, Id>,
+}
+
+impl Atlas {
+    /// Whether a plan allows what a session goes through.
+    fn allows(&self, plan: Id, session: &Session) -> bool {
+        let Some(allowed) = self.plans.get(&plan) else { return true };
+        let region = session.outline_node_id.and_then(|node| self.nodes.get(&node));
+        region.is_none_or(|region| allowed.contains(region))
+    }
+}
+
 /// A session's row as it is to be written.
 #[derive(Debug)]
 pub(super) struct Charged {
@@ -161,6 +177,7 @@ pub(super) struct Ledger<'a> {
     known: HashMap<Id, Session>,
     owners: HashMap<Id, Owner>,
     plans: HashMap<Id, (Subscription, Plan)>,
+    atlas: Atlas,
     buried: Vec<Id>,
     /// Sessions to write.
     pub charged: Vec<Charged>,
@@ -177,10 +194,11 @@ impl<'a> Ledger<'a> {
         known: HashMap<Id, Session>,
         owners: HashMap<Id, Owner>,
         plans: HashMap<Id, (Subscription, Plan)>,
+        atlas: Atlas,
         buried: Vec<Id>,
     ) -> Self {
         let (charged, periods, nodes) = Default::default();
-        Self { batch, known, owners, plans, buried, charged, periods, nodes }
+        Self { batch, known, owners, plans, atlas, buried, charged, periods, nodes }
     }
 
     fn session(&self, item: &Item) -> Option<&Session> {
@@ -352,7 +370,8 @@ impl<'a> Ledger<'a> {
         let paid = self.paid_by(session).ok_or(Verdict::Stop(SessionCode::NoSubscription))?;
         let (subscription, plan) = paid;
         if subscription.serves(plan, self.batch.now) {
-            return Ok(paid);
+            let allowed = self.atlas.allows(plan.id, session);
+            return if allowed { Ok(paid) } else { Err(Verdict::Stop(SessionCode::UnknownRegion)) };
         }
         let expired = subscription.has_expired(plan, self.batch.now);
         Err(Verdict::Stop(if expired { SessionCode::SubscriptionExpired } else { SessionCode::NoSubscription }))

@@ -63,7 +63,9 @@ impl Errand {
         let (path, proof) = match (method, path) {
             (&Method::POST, "api/v1/auth/enroll") => (path.to_owned(), Proof::Code),
             (&Method::POST, "api/v1/auth/refresh") => (path.to_owned(), Proof::RefreshToken),
-            (&Method::GET, "api/v1/client/config" | "api/v1/client/account") => (path.to_owned(), Proof::AccessToken),
+            (&Method::GET, "api/v1/client/config" | "api/v1/client/account" | ".well-known/jwks.json") => {
+                (path.to_owned(), Proof::AccessToken)
+            }
             (&Method::DELETE | &Method::PATCH, _) => {
                 let id: Uuid = path.strip_prefix("api/v1/client/devices/")?.parse().ok()?;
                 (format!("api/v1/client/devices/{id}"), Proof::AccessToken)
@@ -204,6 +206,8 @@ mod tests {
         let of = |method: Method, path: &str| Errand::of(&method, path).map(|errand| (errand.path, errand.proof));
         let config = Some(("api/v1/client/config".to_owned(), Proof::AccessToken));
         assert_eq!(of(Method::GET, "/api/v1/client/config"), config);
+        let keys = Some((".well-known/jwks.json".to_owned(), Proof::AccessToken));
+        assert_eq!(of(Method::GET, "/.well-known/jwks.json"), keys);
         assert_eq!(of(Method::POST, "/api/v1/auth/enroll"), Some(("api/v1/auth/enroll".to_owned(), Proof::Code)));
         let id = "01a1fd57-4f40-788d-8276-5f073ec43d8a";
         let device = Some((format!("api/v1/client/devices/{id}"), Proof::AccessToken));

@@ -17,6 +17,7 @@ use crate::raw::{self, Raw, dial};
 use crate::world::{ADMIN_KEY, Control, PATH, REGION, SEED, Subscriber, World, id, register_gateway};
 
 const CONFIG: &str = "/api/v1/client/config";
+const KEYS: &str = "/.well-known/jwks.json";
 const ACCOUNT: &str = "/api/v1/client/account";
 const ENROLL: &str = "/api/v1/auth/enroll";
 const REFRESH: &str = "/api/v1/auth/refresh";
@@ -93,7 +94,7 @@ async fn world(more: &[(&str, &str)]) -> World {
 async fn opened(control: &Control, jws: &str) -> Value {
     let header = jsonwebtoken::decode_header(jws).unwrap();
     assert_eq!(header.typ.as_deref(), Some("httvps-config+jwt"));
-    let (_, keys) = control.ask(Method::GET, "/.well-known/jwks.json", "", None).await;
+    let (_, keys) = control.ask(Method::GET, KEYS, "", None).await;
     let keys: JwkSet = serde_json::from_value(keys).unwrap();
     let key = DecodingKey::from_jwk(keys.find(header.kid.as_deref().unwrap()).unwrap()).unwrap();
     let mut validation = Validation::new(Algorithm::EdDSA);
@@ -145,6 +146,8 @@ async fn a_client_needs_nothing_but_a_gateway() {
     let etag = config.header("etag").unwrap();
     let same = ask(&world, "GET", CONFIG, &format!("{}If-None-Match: {etag}\r\n", bearer(token)), "").await;
     assert_eq!((same.status(), same.header("etag"), same.body.len()), (304, Some(etag), 0));
+    let keys = get(&world, KEYS, token).await.json();
+    assert_eq!(keys, world.control.ask(Method::GET, KEYS, "", None).await.1);
     let account = get(&world, ACCOUNT, token).await.json();
     assert_eq!(account["user"], json!({ "id": world.subscriber.user, "status": "active" }));
     let subscription = &account["subscription"];

@@ -136,6 +136,17 @@ async fn a_subscription_that_gets_a_smaller_plan_is_cut_off_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_leaves_out_the_sessions_region_cuts_it_off_at_once() {
+    for kind in BOTH {
+        cut(kind, "UNKNOWN_REGION", async |world| {
+            world.control.create("regions", json!({ "code": "as-1" })).await;
+            world.control.update("plans", &world.subscriber.plan, json!({ "regions": ["as-1"] })).await
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plans_new_rate_holds_for_a_session_at_once() {
     const MEGABITS: u64 = 8;
     let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &RARELY).await;

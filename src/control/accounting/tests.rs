@@ -8,6 +8,10 @@ const MIN: u64 = 1000;
 struct World {
     now: Time,
     gateway: Id,
+    node: Id,
+    region: Id,
+    /// The one region that the plan allows, if it is limited.
+    allowed: Option<Id>,
     subscription: Subscription,
     plan: Plan,
 }
@@ -41,7 +45,8 @@ impl World {
             cancelled_at: None,
             created_at: now,
         };
-        Self { now, gateway: Id::fresh(), subscription, plan }
+        let [gateway, node, region] = [(); 3].map(|()| Id::fresh());
+        Self { now, gateway, node, region, allowed: None, subscription, plan }
     }
 
     /// A session that has moved so much and holds a lease of so much in all.
@@ -52,7 +57,7 @@ impl World {
             device_id: Id::fresh(),
             subscription_id: Some(self.subscription.id),
             gateway_node_id: self.gateway,
-            outline_node_id: None,
+            outline_node_id: Some(self.node),
             state: state::ACTIVE.into(),
             started_at: self.subscription.starts_at,
             last_report_at: None,
@@ -92,13 +97,18 @@ impl World {
         let owner = || Owner { device: "active".into(), user: "active".into() };
         let owners = sessions.iter().map(|(session, _)| (session.device_id, owner())).collect();
         let plans = HashMap::from([(self.subscription.id, (self.subscription.clone(), self.plan.clone()))]);
-        let mut ledger = Ledger::new(&batch, known, owners, plans, Vec::new());
+        let mut ledger = Ledger::new(&batch, known, owners, plans, self.atlas(), Vec::new());
         ledger.charge();
         let account = (self.subscription.id, self.subscription.starts_at);
         let (up, down) = ledger.periods.get(&account).copied().unwrap_or_default();
         let used = used + (up + down).unsigned_abs();
         let outcomes = ledger.settle(&HashMap::from([(account, Spent { used, bonus: 0, lent })]));
         outcomes.into_iter().zip(ledger.charged.iter().map(|row| row.lease_bytes)).collect()
+    }
+
+    fn atlas(&self) -> Atlas {
+        let allowed = self.allowed.iter().map(|region| (self.plan.id, vec![*region]));
+        Atlas { plans: allowed.collect(), nodes: HashMap::from([(self.node, self.region)]) }
     }
 
     fn one(&self, session: &Session, item: Item, used: u64, lent: u64) -> (Option<u64>, i64) {
@@ -178,4 +188,20 @@ fn who_has_used_all_is_stopped_and_who_must_wait_is_not() {
     let stopped = world.report(&[(session, item)], 10_000, 0);
     assert_eq!(stopped[0].0.verdict, Verdict::Stop(SessionCode::LimitReached));
     assert_eq!(stopped[0].1, 0, "its lease returns");
+}
+
+#[test]
+fn a_plan_that_leaves_out_a_region_stops_who_goes_through_it() {
+    let mut world = World::new(10_000);
+    let session = world.session(1000, 1000);
+    let verdict = |world: &World, session: &Session| {
+        let item = World::item(session, 1000, 1000, false);
+        world.report(&[(session.clone(), item)], 0, 0)[0].0.verdict
+    };
+    assert_eq!(verdict(&world, &session), Verdict::Continue);
+    world.allowed = Some(world.region);
+    assert_eq!(verdict(&world, &session), Verdict::Continue);
+    world.allowed = Some(Id::fresh());
+    assert_eq!(verdict(&world, &session), Verdict::Stop(SessionCode::UnknownRegion));
+    assert_eq!(verdict(&world, &Session { outline_node_id: None, ..session }), Verdict::Continue);
 }

@@ -6,8 +6,10 @@ use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Text};
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, admission, lock_nodes, lock_sessions};
-use crate::control::accounting::{Batch, Charged, Ledger, Outcome, Owner, Spent};
-use crate::control::db::schema::{devices, plans, session_tombstones, sessions, subscriptions, usage_periods, users};
+use crate::control::accounting::{Atlas, Batch, Charged, Ledger, Outcome, Owner, Spent};
+use crate::control::db::schema::{
+    devices, outline_nodes, plan_regions, plans, session_tombstones, sessions, subscriptions, usage_periods, users,
+};
 use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
 use crate::control::models::{NewSession, Plan, Session, Subscription, holding, state};
 
@@ -26,7 +28,8 @@ pub(crate) async fn report(conn: &mut Conn, batch: &Batch) -> QueryResult<Vec<Ou
         let owners = owners(conn, &known).await?;
         let mut plans = paid_by(conn, &known).await?;
         renew(conn, batch, &mut known, &mut plans).await?;
-        let mut ledger = Ledger::new(batch, known, owners, plans, buried);
+        let atlas = atlas(conn, &known, &plans).await?;
+        let mut ledger = Ledger::new(batch, known, owners, plans, atlas, buried);
         ledger.charge();
         let accounts = ledger.accounts();
         for account in &accounts {
@@ -122,6 +125,34 @@ async fn paid_by(conn: &mut Conn, known: &HashMap<Id, Session>) -> QueryResult<H
         .load(conn)
         .await?;
     Ok(rows.into_iter().map(|(subscription, plan)| (subscription.id, (subscription, plan))).collect())
+}
+
+/// Where plans let sessions go through, and where their nodes are; the nodes only if a plan is limited.
+async fn atlas(
+    conn: &mut Conn,
+    known: &HashMap<Id, Session>,
+    paid: &HashMap<Id, (Subscription, Plan)>,
+) -> QueryResult<Atlas> {
+    let ids: BTreeSet<Id> = paid.values().map(|(_, plan)| plan.id).collect();
+    let mut plans: HashMap<Id, Vec<Id>> = HashMap::new();
+    let limits: Vec<(Id, Id)> = plan_regions::table
+        .filter(plan_regions::plan_id.eq_any(ids))
+        .select((plan_regions::plan_id, plan_regions::region_id))
+        .load(conn)
+        .await?;
+    for (plan, region) in limits {
+        plans.entry(plan).or_default().push(region);
+    }
+    if plans.is_empty() {
+        return Ok(Atlas::default());
+    }
+    let ids: BTreeSet<Id> = known.values().filter_map(|session| session.outline_node_id).collect();
+    let nodes: Vec<(Id, Id)> = outline_nodes::table
+        .filter(outline_nodes::id.eq_any(ids))
+        .select((outline_nodes::id, outline_nodes::region_id))
+        .load(conn)
+        .await?;
+    Ok(Atlas { plans, nodes: nodes.into_iter().collect() })
 }
 
 /// Moves sessions whose subscription has lapsed to one that their user has by now.

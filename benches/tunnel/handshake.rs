@@ -1,0 +1,51 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+
+use httvps::net::tls::{self, Identity};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::measure::thread_cpu_seconds;
+
+pub(crate) const FIGURE: &str = "floor_tls_handshake";
+const HANDSHAKES: usize = 1_000;
+
+/// Milliseconds that accepting a connection and a full handshake cost a server that does nothing else.
+pub(crate) fn cost() -> f64 {
+    let identity = Identity::self_signed().unwrap();
+    let acceptor = TlsAcceptor::from(tls::server(&identity).unwrap());
+    let mut config = (*tls::client(Some(&identity.cert)).unwrap()).clone();
+    config.resumption = Resumption::disabled();
+    Builder::new_current_thread().enable_all().build().unwrap().block_on(async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let clients = thread::spawn(move || connect(address, Arc::new(config)));
+        let before = thread_cpu_seconds();
+        for _ in 0..HANDSHAKES {
+            let (socket, _) = listener.accept().await.unwrap();
+            socket.set_nodelay(true).unwrap();
+            let mut session = acceptor.accept(socket).await.unwrap();
+            assert_eq!(session.read(&mut [0]).await.unwrap_or(0), 0);
+        }
+        let cost = thread_cpu_seconds() - before;
+        clients.join().unwrap();
+        cost * 1_000.0 / HANDSHAKES as f64
+    })
+}
+
+fn connect(address: SocketAddr, config: Arc<ClientConfig>) {
+    let connector = TlsConnector::from(config);
+    let name = ServerName::try_from("localhost").unwrap();
+    Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        for _ in 0..HANDSHAKES {
+            let socket = TcpStream::connect(address).await.unwrap();
+            drop(connector.connect(name.clone(), socket).await.unwrap());
+        }
+    });
+}
