@@ -153,6 +153,33 @@ async fn three_gateways_flat_out_do_not_exceed_a_limit_and_a_top_up_lets_the_use
     assert!(total >= limit + 40_000_000, "{total}");
 }
 
+/// Sends until the stream ends.
+async fn poured(proxy: String, sink: std::net::SocketAddr) {
+    let Ok(mut socket) = socks::connect(&proxy, sink).await else { return };
+    let chunk = vec![7; 65_536];
+    while socket.write_all(&chunk).await.is_ok() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_use_a_quota_up_and_do_not_exceed_it() {
+    let (limit, streams) = (2_000_000, 8);
+    for encoding in ["v1", "v2"] {
+        let world = World::build(Kind::Sqlite, &[CHACHA], json!({ "traffic_limit_gb": 0.002 }), &[]).await;
+        let sink = Destination::start(Manner::Discard).await;
+        let client = world.connect(encoding).await;
+        let mut sending = tokio::task::JoinSet::new();
+        for _ in 0..streams {
+            sending.spawn(poured(client.line("socks").to_owned(), sink.address));
+        }
+        let ended = client.ended().await;
+        assert!(ended.stderr.contains("error: LIMIT_REACHED"), "{}", ended.stderr);
+        sending.join_all().await;
+        let total = counted(&world).await;
+        assert!((limit..=limit + streams * 65_536).contains(&total), "{encoding}: {total}");
+        assert!(sink.got() <= total, "{encoding}: {} of {total}", sink.got());
+    }
+}
+
 /// A session on which nothing was asked for yet.
 pub(crate) async fn enter(world: &World, subscriber: &Subscriber) -> (Raw, Frame) {
     let mut raw = Raw::open(world, "httvps.v2").await;

@@ -259,15 +259,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
                 }
             }
             let piece = self.meter.piece();
-            let paced = piece < CHUNK;
-            let begun = self.offered.is_some();
-            let may_begin = |relay: &mut Self, cx: &mut Context<'_>| {
-                let full = paced && relay.unflushed >= piece;
-                !(full || relay.up_pause.withholds(cx, relay.meter))
-            };
-            if !self.pending.is_empty() && (begun || may_begin(self, cx)) {
-                let room = if paced { piece.saturating_sub(self.unflushed) } else { usize::MAX };
-                let offered = *self.offered.get_or_insert(self.pending.len().min(room));
+            let next = self.pending.len().min(piece);
+            let fits = next > 0 && self.unflushed + next <= piece;
+            if self.offered.is_some() || fits && !self.up_pause.withholds(cx, self.meter) {
+                let offered = *self.offered.get_or_insert(next);
                 match Pin::new(&mut self.socket).poll_write(cx, &self.pending[..offered]).map_err(broken)? {
                     Poll::Ready(written) => {
                         self.offered = None;
