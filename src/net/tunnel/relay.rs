@@ -406,3 +406,6 @@ fn broken(error: io::Error) -> End {
     let refused = matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
     End::Failed(if refused { StreamCode::Refused } else { StreamCode::Unreachable })
 }
+
+#[cfg(test)]
+mod tests;
