@@ -63,10 +63,11 @@ impl Client {
         let Self { link, socks, http } = self;
         let (up, mut is_up) = tokio::sync::watch::channel(false);
         let local = async {
-            if is_up.wait_for(|up| *up).await.is_err() {
-                return;
-            }
-            ready();
+            let told = async {
+                if is_up.wait_for(|up| *up).await.is_ok() {
+                    ready();
+                }
+            };
             let socks = async {
                 if let Some(listener) = socks {
                     local::accept(listener, &link, shutdown, |socket, link| Box::pin(socks::serve(socket, link))).await;
@@ -77,7 +78,7 @@ impl Client {
                     local::accept(listener, &link, shutdown, |socket, link| Box::pin(http::serve(socket, link))).await;
                 }
             };
-            tokio::join!(socks, http);
+            tokio::join!(told, socks, http);
         };
         tokio::select! {
             refused = link.keep_up(&up) => Err(Refused(refused)),

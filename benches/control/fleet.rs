@@ -11,6 +11,8 @@ use crate::world::{Env, PATH, REGION, env, id};
 
 pub(crate) struct Fleet {
     pub(crate) gateways: Vec<Process>,
+    /// The id of the node that all sessions go through.
+    pub(crate) row: String,
     folder: TempDir,
     node: Node,
 }
@@ -26,7 +28,7 @@ impl Fleet {
         let starting = site.gateways.iter().map(|gateway| started(site, environment(site, gateway, &folder)));
         let gateways = join_all(starting).await;
         all_follow(site, &row).await;
-        Self { gateways, folder, node }
+        Self { gateways, row, folder, node }
     }
 
     pub(crate) fn ca(&self) -> String {

@@ -232,7 +232,7 @@ impl<'a> Ledger<'a> {
             let held = i32::from(state::LIVE.contains(&session.state.as_str()));
             let holds = i32::from(state::LIVE.contains(&state));
             let node = session.outline_node_id.filter(|_| held != holds);
-            let lent_for = session.subscription_id.zip(session.lease_period);
+            let lent_for = self.paid_by(session).and(session.subscription_id.zip(session.lease_period));
             let account = lent_for.or_else(|| self.account(session, ended.unwrap_or(self.batch.now)));
             let lease_period = session.lease_period;
             self.charged.push(Charged {

@@ -40,7 +40,7 @@ pub(super) struct Facts {
     pub bonus: u64,
     /// Active devices of the user that are older than this one.
     pub older_devices: i64,
-    /// Other live sessions of the device, oldest first.
+    /// Other live sessions of the device, oldest first; none are looked at if the session has its place already.
     pub live_sessions: Vec<Live>,
     /// Whether the plan allows the region.
     pub region_allowed: bool,

@@ -105,12 +105,12 @@ pub(crate) struct Turn<T> {
 }
 
 /// Whom a change of plan reaches.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Reach {
     /// Active devices of the user.
     pub devices: i64,
-    /// Live sessions that the subscription pays for.
-    pub sessions: i64,
+    /// The regions of the live sessions that the subscription pays for, where they are known.
+    pub sessions: Vec<Option<String>>,
 }
 
 /// What a change of plan means.
@@ -133,13 +133,19 @@ pub(crate) struct Effect {
     pub devices_over: i64,
     pub max_sessions: Turn<Option<i32>>,
     pub rate_limit_mbps: Turn<Option<i32>>,
-    pub sessions: i64,
+    /// Codes; empty is all.
+    pub regions: Turn<Vec<String>>,
+    pub sessions: usize,
+    /// Of these the ones that go through regions that the new plan does not allow: they end.
+    pub sessions_elsewhere: usize,
 }
 
 impl Effect {
     /// The effect of one plan after another.
-    pub(crate) fn of(plans: Turn<&Plan>, quotas: Turn<Quota>, reach: Reach) -> Self {
+    pub(crate) fn of(plans: Turn<&Plan>, regions: Turn<Vec<String>>, quotas: Turn<Quota>, reach: &Reach) -> Self {
         let Turn { from, to } = plans;
+        let allowed = |code: &String| regions.to.is_empty() || regions.to.contains(code);
+        let sessions_elsewhere = reach.sessions.iter().flatten().filter(|code| !allowed(code)).count();
         let devices_over = to.max_devices.map_or(0, |max| (reach.devices - i64::from(max)).max(0));
         Self {
             from: from.name.clone(),
@@ -155,7 +161,9 @@ impl Effect {
             devices_over,
             max_sessions: Turn { from: from.max_sessions, to: to.max_sessions },
             rate_limit_mbps: Turn { from: from.rate_limit_mbps, to: to.rate_limit_mbps },
-            sessions: reach.sessions,
+            regions,
+            sessions: reach.sessions.len(),
+            sessions_elsewhere,
         }
     }
 }

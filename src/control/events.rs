@@ -86,6 +86,12 @@ pub(crate) struct Hub {
     closing: CancellationToken,
 }
 
+/// A database as far as its events can be compared.
+pub(crate) struct Era {
+    epoch: String,
+    turn: u64,
+}
+
 /// Where a stream of events stands.
 pub(crate) struct Cursor {
     gateway: Uuid,
@@ -209,13 +215,16 @@ impl Hub {
         possible.then(|| Cursor { gateway: gateway.0, turn, seq: after, newest, first: None, over: false })
     }
 
-    /// A stream that begins with a snapshot.
-    pub(crate) fn snapshot(&self, gateway: Id, seq: i64, sessions: Vec<Id>) -> Cursor {
+    /// Which database a snapshot is about to be of.
+    pub(crate) fn era(&self) -> Era {
+        let backlog = self.backlog();
+        Era { epoch: backlog.epoch.clone(), turn: backlog.turn }
+    }
+
+    /// A stream that begins with a snapshot, which was read after its era was asked for.
+    pub(crate) fn snapshot(&self, gateway: Id, era: Era, seq: i64, sessions: Vec<Id>) -> Cursor {
         let sessions = sessions.into_iter().map(|id| id.0).collect();
-        let (epoch, turn) = {
-            let backlog = self.backlog();
-            (backlog.epoch.clone(), backlog.turn)
-        };
+        let Era { epoch, turn } = era;
         let event = Event { epoch, seq, kind: EventKind::Snapshot, subject: None, code: None, sessions };
         let (newest, first) = (self.newest.subscribe(), Some(text(&event)));
         Cursor { gateway: gateway.0, turn, seq, newest, first, over: false }

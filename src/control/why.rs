@@ -240,7 +240,9 @@ fn advice(code: &str) -> Option<&'static str> {
         "INVALID_TOKEN" => Some("the app has no token of this device: enrol it anew"),
         "TOKEN_EXPIRED" => Some("the app has not refreshed its token: look at its clock and network, or enrol it anew"),
         "TOO_MANY_SESSIONS" => Some("other sessions of the device were live: end one, or change the plan"),
-        "UNKNOWN_REGION" => Some("the app chose a region that its plan or its gateway does not have: choose another"),
+        "UNKNOWN_REGION" => {
+            Some("the plan or the gateway does not have the region: choose another, or change the plan")
+        }
         "SESSION_KILLED" => Some("an administrator ended the session: connect again"),
         "OVERLOADED" | "GOING_AWAY" => Some("the gateway took no sessions then: connect again"),
         "CONTROL_UNAVAILABLE" => Some("the gateway could not reach the control plane: connect again"),

@@ -154,7 +154,7 @@ impl Work {
 
 fn stop(shared: &Shared, event: &Event) {
     let code = event.code.unwrap_or(SessionCode::SessionKilled);
-    if !matches!(event.kind, EventKind::PlanChanged | EventKind::NodesChanged | EventKind::GatewayChanged) {
+    if !matches!(event.kind, EventKind::NodesChanged | EventKind::GatewayChanged) {
         shared.stops.fetch_add(1, Ordering::Release);
     }
     match (event.kind, event.subject) {

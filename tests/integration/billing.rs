@@ -269,7 +269,10 @@ async fn a_change_of_plan_states_its_effect_first() {
         shop.control.create("devices", json!({ "user_id": subscriber.user })).await;
         let session = shop.begin(&subscriber).await;
         shop.report(&subscriber, &session, 1000).await;
-        let small = json!({ "name": "small", "traffic_limit_gb": 0.5, "max_devices": 1, "max_sessions": 2 });
+        shop.control.create("regions", json!({ "code": "as-1" })).await;
+        let small = json!({
+            "name": "small", "traffic_limit_gb": 0.5, "max_devices": 1, "max_sessions": 2, "regions": ["as-1"],
+        });
         let small = id(&shop.control.create("plans", small).await);
         let dry = json!({ "plan_id": small, "dry_run": "true" });
         let (status, answer) = shop.verb(&subscriber, "change-plan", dry).await;
@@ -281,6 +284,8 @@ async fn a_change_of_plan_states_its_effect_first() {
         assert_eq!((&effect["used_bytes"], &effect["remaining_bytes"]), (&json!(1000), &json!(499_999_000)));
         assert_eq!((&effect["new_period"], &effect["used_before_bytes"]), (&json!(false), &json!(1000)));
         assert_eq!((&effect["devices_over"], &effect["sessions"]), (&json!(1), &json!(1)));
+        assert_eq!(effect["regions"], json!({ "from": [], "to": ["as-1"] }));
+        assert_eq!(effect["sessions_elsewhere"], json!(1));
         assert_eq!(effect["max_devices"], json!({ "from": 5, "to": 1 }));
         assert_eq!(effect["max_sessions"], json!({ "from": null, "to": 2 }));
         assert_eq!(effect["rate_limit_mbps"], json!({ "from": 100, "to": null }));

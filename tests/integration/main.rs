@@ -51,6 +51,7 @@ mod restore;
 mod revocation;
 mod schema;
 mod socks;
+mod standing;
 mod transfer;
 mod vectors;
 mod why;

@@ -25,7 +25,7 @@ async fn world_of_days() -> World {
 
 /// Moves the only subscription back in time until its first period ends soon; gives when that is.
 async fn nearly_over(world: &World) -> OffsetDateTime {
-    let begun = "now() - interval '1 day' + interval '3 s'";
+    let begun = "now() - interval '1 day' + interval '8 s'";
     let rewritten = format!(
         "UPDATE sessions SET lease_period = {begun} WHERE lease_period IS NOT NULL; \
          UPDATE usage_periods SET period_start = {begun}; UPDATE subscriptions SET starts_at = {begun}"

@@ -193,7 +193,10 @@ async fn a_stranger_cannot_tell_the_portal_from_nothing() {
     let long = format!("{}Content-Length: 100000\r\n", bearer(&genuine));
     let patient = "Expect: 100-continue\r\nContent-Length: 5\r\n";
     let nobody = String::new();
-    let cases: [(&str, &str, &str, &str); 17] = [
+    let cases: [(&str, &str, &str, &str); 20] = [
+        ("GET", KEYS, &nobody, ""),
+        ("GET", KEYS, &bearer(&expired), ""),
+        ("HEAD", KEYS, &bearer(&genuine), ""),
         ("GET", CONFIG, &nobody, ""),
         ("GET", ACCOUNT, &bearer("x.y.z"), ""),
         ("GET", CONFIG, &bearer(&foreign), ""),

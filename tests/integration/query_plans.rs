@@ -189,7 +189,14 @@ impl Town {
             "account" => self.account().await,
             "administration" => self.administration().await,
             "deletion" => {
-                for path in [format!("users/{}", Row::User.id(1000)), format!("devices/{}", Row::Device.id(1001))] {
+                let (node, gateway) = (self.control.list("nodes").await, self.control.list("gateways").await);
+                for path in [
+                    format!("users/{}", Row::User.id(1000)),
+                    format!("devices/{}", Row::Device.id(1001)),
+                    format!("subscriptions/{}", Row::Subscription.id(1002)),
+                    format!("nodes/{}", id(&node[0])),
+                    format!("gateways/{}", id(gateway.last().unwrap())),
+                ] {
                     self.control.admin(Method::DELETE, &path, Value::Null).await;
                 }
             }

@@ -2,11 +2,13 @@
 
 use httvps::token::Issuer;
 use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::database::Kind;
 use crate::node::CHACHA;
-use crate::process::Process;
-use crate::world::{Env, REGION, SEED, Subscriber, World};
+use crate::process::{PATIENCE, Process, eventually};
+use crate::world::{Env, REGION, SEED, Subscriber, World, free_port};
 
 fn with(mut env: Env, key: &str, value: &str) -> Env {
     env.retain(|(name, _)| name != key);
@@ -81,7 +83,7 @@ async fn states_of_user_device_and_subscription() {
         .update("nodes", control.list("nodes").await[0]["id"].as_str().unwrap(), json!({ "state": "maintenance" }))
         .await;
     let mut unlucky = crate::process::command(&["connect"], &env).spawn().unwrap();
-    crate::process::eventually(|| async {
+    eventually(|| async {
         match world.metric("httvps_refused_total{reason=\"NO_NODE_AVAILABLE\"}").await {
             0 | 1 => Err("not refused twice yet".into()),
             _ => Ok(()),
@@ -93,7 +95,7 @@ async fn states_of_user_device_and_subscription() {
     control.update("plans", &plan, json!({ "max_sessions": 1 })).await;
     let first = world.connect("v2").await;
     let mut second = crate::process::command(&["connect"], &env).spawn().unwrap();
-    crate::process::eventually(|| async {
+    eventually(|| async {
         match world.metric("httvps_refused_total{reason=\"TOO_MANY_SESSIONS\"}").await {
             0 => Err("not refused yet".into()),
             _ => Ok(()),
@@ -103,4 +105,24 @@ async fn states_of_user_device_and_subscription() {
     second.kill().await.unwrap();
     assert_eq!(first.stop().await.code, Some(0));
     assert_eq!(REGION, "eu-1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_are_answered_before_there_is_a_tunnel() {
+    let socks = format!("127.0.0.1:{}", free_port());
+    let env = crate::world::env(&[
+        ("CLIENT__GATEWAY", "wss://127.0.0.1:1/tunnel"),
+        ("CLIENT__DEVICE_ID", "device"),
+        ("CLIENT__TOKEN", "token"),
+        ("CLIENT__REGION", REGION),
+        ("CLIENT__SOCKS", &socks),
+        ("CLIENT__HTTP", ""),
+        ("CLIENT__CONNECT_TIMEOUT", "100ms"),
+    ]);
+    let client = crate::process::command(&["connect"], &env).spawn().unwrap();
+    eventually(|| async { TcpStream::connect(&socks).await.map(drop).map_err(|error| error.to_string()) }).await;
+    let asked = timeout(PATIENCE, crate::socks::connect(&socks, "127.0.0.1:9".parse().unwrap())).await;
+    let refused = asked.expect("an answer in time").err().expect("no tunnel");
+    assert_eq!(refused.to_string(), "SOCKS5 reply 1");
+    drop(client);
 }

@@ -1,5 +1,5 @@
 use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::schema::{outline_nodes, sessions, users};
 use super::types::Id;
@@ -74,10 +74,10 @@ pub(super) async fn lock_nodes(conn: &mut Conn) -> QueryResult<()> {
     Ok(())
 }
 
-/// Tells every replica that there are events, once the transaction is committed.
+/// Tells every replica that there are events, once the transaction is committed; that reaches the disk, for a number
+/// that was seen must not be given twice.
 pub(super) async fn notify(conn: &mut Conn) -> QueryResult<()> {
-    diesel::sql_query(format!("NOTIFY {EVENTS}")).execute(conn).await?;
-    Ok(())
+    conn.batch_execute(&format!("SET LOCAL synchronous_commit TO DEFAULT; NOTIFY {EVENTS}")).await
 }
 
 #[derive(diesel::QueryableByName)]

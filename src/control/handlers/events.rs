@@ -31,8 +31,9 @@ pub(in crate::control) async fn events(
     let cursor = if let Some(cursor) = resumed {
         cursor
     } else {
+        let era = state.events.era();
         let (seq, sessions) = on!(&mut state.db.get().await?, events::snapshot(known.gateway.id))?;
-        state.events.snapshot(known.gateway.id, seq, sessions)
+        state.events.snapshot(known.gateway.id, era, seq, sessions)
     };
     let chunks = futures_util::stream::unfold((state, cursor), |(state, mut cursor)| async move {
         let chunk = state.events.next(&mut cursor).await?;

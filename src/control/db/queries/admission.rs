@@ -178,9 +178,11 @@ async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts,
     let (user, devices, subscribed, live, limits, held, candidates) = answers?;
     let subscription = serving(subscribed, wish.now);
     let limit = subscription.as_ref().and_then(|(_, plan)| plan.max_sessions);
+    let has_its_place = held.iter().any(|held| state::LIVE.contains(&held.state.as_str()));
+    let live = if has_its_place { Vec::new() } else { live };
     let crowded = limit.is_some_and(|max| live.len() >= usize::try_from(max).unwrap_or(0));
     let theirs: Vec<Id> = live.iter().map(|(.., gateway)| *gateway).collect();
-    let leaving = if crowded { leaving(conn, theirs).await? } else { Vec::new() };
+    let staying = if crowded { staying(conn, theirs).await? } else { Vec::new() };
     let device = devices.iter().find(|device| device.id == wish.device).cloned();
     let age = |device: &Device| (device.created_at, device.id);
     let own = device.as_ref().map(age);
@@ -198,17 +200,17 @@ async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts,
         older_devices: i64::try_from(older).unwrap_or(i64::MAX),
         live_sessions: live
             .into_iter()
-            .map(|(session, silent, gateway)| Live { session, fading: silent || leaving.contains(&gateway) })
+            .map(|(session, silent, gateway)| Live { session, fading: silent || !staying.contains(&gateway) })
             .collect(),
     };
     Ok((facts, Found { session, held: held.into_iter().next(), candidates }))
 }
 
-/// Those of some gateways that are draining or gone.
-async fn leaving(conn: &mut Conn, ids: Vec<Id>) -> QueryResult<Vec<Id>> {
+/// Those of some gateways that are neither draining nor gone.
+async fn staying(conn: &mut Conn, ids: Vec<Id>) -> QueryResult<Vec<Id>> {
     gateway_nodes::table
         .filter(gateway_nodes::id.eq_any(ids))
-        .filter(gateway_nodes::draining.or(gateway_nodes::status.eq("offline")))
+        .filter(gateway_nodes::draining.eq(false).and(gateway_nodes::status.ne("offline")))
         .select(gateway_nodes::id)
         .load(conn)
         .await

@@ -10,7 +10,7 @@ use crate::api::EventKind;
 use crate::control::billing::{Changed, Effect, Quota, Reach, Traffic, Turn, Unbillable};
 use crate::control::calendar::Calendar;
 use crate::control::db::schema::{
-    devices, payments, plan_regions, plans, regions, sessions, subscriptions, usage_periods,
+    devices, outline_nodes, payments, plan_regions, plans, regions, sessions, subscriptions, usage_periods,
 };
 use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
 use crate::control::events::Emit;
@@ -245,11 +245,15 @@ pub(crate) async fn change_plan(
             from: quota(conn, &held, &plan, calendar, now).await?,
             to: quota(conn, &held, &next, calendar, now).await?,
         };
-        let effect = Effect::of(Turn { from: &plan, to: &next }, quotas, reach(conn, &held, now).await?);
+        let mut codes = allowed_regions(conn, &[plan.id, next.id]).await?;
+        let to = codes.get(&next.id).cloned().unwrap_or_default();
+        let regions = Turn { from: codes.remove(&plan.id).unwrap_or_default(), to };
+        let reach = reach(conn, &held, now).await?;
+        let effect = Effect::of(Turn { from: &plan, to: &next }, regions, quotas, &reach);
         if dry_run {
             return Ok((Changed { subscription: held, plan, seq: None }, effect));
         }
-        diesel::update(subscriptions::table.find(id)).set(subscriptions::plan_id.eq(to)).execute(conn).await?;
+        diesel::update(subscriptions::table.find(id)).set(subscriptions::plan_id.eq(next.id)).execute(conn).await?;
         Ok((announced(conn, id, now).await?, effect))
     })
     .await
@@ -340,11 +344,21 @@ async fn reach(conn: &mut Conn, held: &Subscription, now: Time) -> QueryResult<R
         .count()
         .get_result(conn)
         .await?;
-    let sessions: i64 = sessions::table
+    let through: Vec<Option<Id>> = sessions::table
         .filter(sessions::subscription_id.eq(held.id))
         .filter(live().and(sessions::expires_at.gt(now)))
-        .count()
-        .get_result(conn)
+        .select(sessions::outline_node_id)
+        .load(conn)
         .await?;
+    let ids: Vec<Id> = through.iter().flatten().copied().collect();
+    let nodes: HashMap<Id, String> = outline_nodes::table
+        .inner_join(regions::table.on(regions::id.eq(outline_nodes::region_id)))
+        .filter(outline_nodes::id.eq_any(ids))
+        .select((outline_nodes::id, regions::code))
+        .load::<(Id, String)>(conn)
+        .await?
+        .into_iter()
+        .collect();
+    let sessions = through.into_iter().map(|node| node.and_then(|node| nodes.get(&node).cloned())).collect();
     Ok(Reach { devices, sessions })
 }

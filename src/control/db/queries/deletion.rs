@@ -28,25 +28,27 @@ async fn owner(conn: &mut Conn, what: Doomed, id: Id) -> QueryResult<Option<Id>>
     }
 }
 
-/// Deletes the sessions of a user, a device or a gateway; they leave tombstones.
+/// Locks the sessions that a deletion concerns. Those of a user, a device or a gateway are deleted and leave tombstones.
 async fn delete_sessions(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> QueryResult<()> {
     let of = sessions::table.select(sessions::id).order(sessions::id).into_boxed();
-    let doomed: Vec<Id> = match what {
+    let concerned: Vec<Id> = match what {
         Doomed::User => of.filter(sessions::user_id.eq(id)).load(conn).await?,
         Doomed::Device => of.filter(sessions::device_id.eq(id)).load(conn).await?,
         Doomed::Gateway => of.filter(sessions::gateway_node_id.eq(id)).load(conn).await?,
-        Doomed::Plan | Doomed::Subscription | Doomed::Region | Doomed::Node | Doomed::Code | Doomed::Endpoint => {
-            Vec::new()
-        }
+        Doomed::Subscription => of.filter(sessions::subscription_id.eq(id).and(holding())).load(conn).await?,
+        Doomed::Node => of.filter(sessions::outline_node_id.eq(id).and(live())).load(conn).await?,
+        Doomed::Plan | Doomed::Region | Doomed::Code | Doomed::Endpoint => Vec::new(),
     };
-    if doomed.is_empty() {
+    if concerned.is_empty() {
         return Ok(());
     }
-    super::lock_sessions(conn, &doomed).await?;
-    for chunk in doomed.chunks(DELETED_AT_ONCE) {
-        session::delete(conn, chunk, now).await?;
+    super::lock_sessions(conn, &concerned).await?;
+    if matches!(what, Doomed::User | Doomed::Device | Doomed::Gateway) {
+        for chunk in concerned.chunks(DELETED_AT_ONCE) {
+            session::delete(conn, chunk, now).await?;
+        }
+        session::recount(conn).await?;
     }
-    session::recount(conn).await?;
     Ok(())
 }
 
