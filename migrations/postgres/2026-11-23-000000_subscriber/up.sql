@@ -135,3 +135,4 @@ CREATE INDEX sessions_live ON sessions (subscription_id) WHERE state IN ('reserv
 CREATE INDEX sessions_live_device ON sessions (device_id) WHERE state IN ('reserved', 'active');
 CREATE INDEX sessions_open ON sessions (gateway_node_id) WHERE state NOT IN ('ended', 'killed');
 ALTER TABLE usage_periods SET (fillfactor = 80);
+ALTER TABLE devices SET (fillfactor = 90);
