@@ -58,6 +58,7 @@ pub(super) struct Live {
 #[derive(Debug)]
 pub(crate) struct Grant {
     pub user: User,
+    pub device: Device,
     pub subscription: Subscription,
     pub plan: Plan,
     /// The limit of this period, with what was bought.
@@ -65,7 +66,6 @@ pub(crate) struct Grant {
     pub remaining: Option<u64>,
     /// Fading sessions that make room for this one.
     pub replaces: Vec<Id>,
-    pub device: Device,
 }
 
 /// A grant and, if it was asked for, the reserved node and the others of the region.

@@ -36,6 +36,9 @@ type Answers = (
     Vec<Candidate>,
 );
 
+/// Bytes up, down and bought of a period; bytes lent, up and down of a session.
+type Counters = (i64, i64, i64);
+
 /// Takes a place on a node, if it has one.
 macro_rules! place {
     ($node:expr) => {
@@ -263,7 +266,7 @@ async fn balance(conn: &mut Conn, facts: &Facts, wish: &Wish) -> QueryResult<Opt
         .do_update()
         .set(usage_periods::bytes_up.eq(usage_periods::bytes_up))
         .returning((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes));
-    let ((up, down, bonus), held): ((i64, i64, i64), Vec<(i64, i64, i64)>) = together!(conn =>
+    let ((up, down, bonus), held): (Counters, Vec<Counters>) = together!(conn =>
         Prepared(locked).get_result(conn),
         Prepared(
             sessions::table
