@@ -13,7 +13,9 @@ use crate::{cipher, handshake};
 /// The word with which this program measures in a process of its own.
 pub(crate) const ALONE: &str = "floor-alone";
 const BUFFER: usize = 64 * 1024;
-const PER_GIB: [(&str, fn(u64) -> f64); 5] = [
+type Part = (&'static str, fn(u64) -> f64);
+
+const PER_GIB: [Part; 5] = [
     ("floor_shadowsocks_encrypt", cipher::shadowsocks_encrypt),
     ("floor_shadowsocks_decrypt", cipher::shadowsocks_decrypt),
     ("floor_tls_encrypt", cipher::tls_encrypt),

@@ -122,7 +122,7 @@ async fn programs_are_answered_before_there_is_a_tunnel() {
     let client = crate::process::command(&["connect"], &env).spawn().unwrap();
     eventually(|| async { TcpStream::connect(&socks).await.map(drop).map_err(|error| error.to_string()) }).await;
     let asked = timeout(PATIENCE, crate::socks::connect(&socks, "127.0.0.1:9".parse().unwrap())).await;
-    let refused = asked.expect("an answer in time").err().expect("no tunnel");
+    let refused = asked.expect("an answer in time").expect_err("no tunnel");
     assert_eq!(refused.to_string(), "SOCKS5 reply 1");
     drop(client);
 }
