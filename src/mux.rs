@@ -11,7 +11,7 @@ mod send;
 mod session;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod timers;
 
 use std::sync::Arc;

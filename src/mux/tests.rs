@@ -11,7 +11,7 @@ use super::*;
 use crate::frame::{Encoding, Feature, Features, Frame, Hello, Token, binary};
 use bytes::{Bytes, BytesMut};
 
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits {
         streams: 8,
         window: 1 << 20,
@@ -36,7 +36,7 @@ fn limits() -> Limits {
     }
 }
 
-fn hello() -> Hello {
+pub(crate) fn hello() -> Hello {
     Hello {
         device_id: "d".into(),
         access_token: Token::from("t".to_owned()),

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::io::{DuplexStream, ReadBuf};
 
 use super::*;
-use crate::frame::{Encoding, Features, Hello, HelloOk, Padding, Target, Token};
-use crate::mux::{Event, Limits, Pool, Role};
+use crate::frame::{Encoding, HelloOk, Padding, Target};
+use crate::mux::tests::{hello, limits};
+use crate::mux::{Event, Limits, Role};
 use crate::net::tunnel::{Driver, Transport, Tunnel};
 use crate::net::websocket::Side;
 
@@ -13,46 +14,8 @@ const PIECE: usize = 30_000;
 const PIECES: usize = 5;
 const YIELDS: usize = 1_000;
 
-fn limits() -> Arc<Limits> {
-    let time = Duration::from_secs(30);
-    Arc::new(Limits {
-        streams: 8,
-        window: 1 << 20,
-        window_pool: 1 << 20,
-        pool: Arc::new(Pool::new(1 << 30)),
-        udp_queue: CHUNK,
-        early_bytes: CHUNK,
-        early_streams: 4,
-        padding: Padding::default(),
-        send_queue: 1 << 20,
-        send_pool: 4 << 20,
-        v1_buffer: 1 << 20,
-        v1_stall_timeout: time,
-        quantum: 16 * 1024,
-        opens_per_second: 20,
-        resets_per_second: 10,
-        pings_per_second: 5,
-        tiny_frames_per_second: 100,
-        ping_after: time,
-        dead_after: time,
-        keepalive_max: time,
-    })
-}
-
-fn hello() -> Hello {
-    Hello {
-        device_id: String::new(),
-        access_token: Token::from(String::new()),
-        region: String::new(),
-        client_version: String::new(),
-        platform: String::new(),
-        features: Features::NONE,
-        keepalive: None,
-    }
-}
-
 fn end(role: Role, side: Side, socket: DuplexStream) -> Tunnel {
-    let tunnel = Tunnel::new(role, Encoding::V1, limits());
+    let tunnel = Tunnel::new(role, Encoding::V1, Arc::new(Limits { v1_buffer: 1 << 20, ..limits() }));
     let transport = Transport {
         side,
         encoding: Encoding::V1,
