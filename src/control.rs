@@ -15,6 +15,7 @@ mod handlers;
 mod lease;
 mod lenient;
 mod models;
+mod nodes;
 mod router;
 mod seal;
 mod sweep;
@@ -44,6 +45,7 @@ use enrolment::Deriver;
 use events::Hub;
 use gateways::Gateways;
 use lease::Rules;
+use nodes::Nodes;
 use seal::Sealer;
 
 /// Why the control plane cannot start.
@@ -68,6 +70,7 @@ struct State {
     sessions: Sessions,
     deriver: Deriver,
     gateways: Gateways,
+    nodes: Nodes,
     enrolment: config::Enrolment,
     client_config: config::ClientConfig,
     pool: config::Pool,
@@ -169,6 +172,7 @@ impl Control {
             sessions,
             deriver,
             gateways: Gateways::default(),
+            nodes: Nodes::default(),
             enrolment: source.section()?,
             client_config: source.section()?,
             pool: source.section()?,
@@ -198,7 +202,7 @@ impl Control {
     pub async fn serve(self, shutdown: Shutdown) {
         let state = self.state;
         let sweeper = sweep::run(state.db.clone(), state.sessions.clone(), self.event_retention, shutdown.clone());
-        let events = state.events.run(&state.db, self.db_listener, || state.gateways.forget(), &shutdown);
+        let events = state.events.run(&state.db, self.db_listener, || state.forget(), &shutdown);
         let api = http::serve(self.listener, self.tls, router::router(Arc::clone(&state)), &shutdown);
         let ops = async {
             if let Some(listener) = self.ops {
@@ -207,6 +211,14 @@ impl Control {
             }
         };
         tokio::join!(sweeper, events, api, ops);
+    }
+}
+
+impl State {
+    /// Something has changed of what is remembered.
+    fn forget(&self) {
+        self.gateways.forget();
+        self.nodes.forget();
     }
 }
 

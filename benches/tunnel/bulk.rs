@@ -10,8 +10,8 @@ use tokio::time::{sleep, timeout};
 use crate::destination::{Destination, Manner};
 use crate::measure::{GIB, MIB, cpu_seconds, gib, median, rounds};
 use crate::peers::Subject;
-use crate::report::{Goal, Report, SING_BOX};
-use crate::socks;
+use crate::report::{FLOOR, Goal, Report, SING_BOX};
+use crate::{floor, socks};
 
 const BUFFER: usize = 256 * 1024;
 const SHARE_OF_SING_BOX: f64 = 0.65;
@@ -97,9 +97,17 @@ async fn send(proxy: &str, sink: SocketAddr, len: u64) -> io::Result<()> {
     Err(io::Error::other("an upload ended before it had arrived"))
 }
 
+/// The least that a gateway could cost, at the speed that the machine has just now.
+async fn bare_gateway() -> f64 {
+    let bytes = (gib() * GIB) as u64;
+    let cpu = tokio::task::spawn_blocking(move || floor::bare_gateway(bytes)).await.unwrap();
+    cpu / (bytes as f64 / GIB)
+}
+
 pub(crate) async fn run(subjects: &[Subject], report: &mut Report) {
     let patience = Duration::from_secs_f64((PATIENCE_PER_GIB * gib()).max(PATIENCE_PER_GIB));
     let mut samples: HashMap<(&str, &str), Vec<Sample>> = HashMap::new();
+    let mut bare = Vec::new();
     for round in 1..=rounds() {
         for subject in subjects {
             for case in &CASES {
@@ -110,6 +118,7 @@ pub(crate) async fn run(subjects: &[Subject], report: &mut Report) {
                 }
             }
         }
+        bare.push(bare_gateway().await);
     }
     for case in &CASES {
         let figure = |subject: &str, of: fn(&Sample) -> f64| {
@@ -118,6 +127,7 @@ pub(crate) async fn run(subjects: &[Subject], report: &mut Report) {
         let cpu: fn(&Sample) -> f64 = |sample| sample.cpu / (sample.bytes as f64 / GIB);
         let speed: fn(&Sample) -> f64 = |sample| sample.bytes as f64 / MIB / sample.wall;
         let goal = figure(SING_BOX, cpu).map_or(Goal::NONE, |theirs| Goal::at_most(SHARE_OF_SING_BOX * theirs));
+        report.add(&format!("cpu_{}", case.name), FLOOR, median(bare.clone()), "s/GiB", Goal::NONE);
         for subject in subjects {
             if let (Some(cpu), Some(speed)) = (figure(subject.name, cpu), figure(subject.name, speed)) {
                 report.add(&format!("cpu_{}", case.name), subject.name, cpu, "s/GiB", goal);

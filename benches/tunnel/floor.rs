@@ -8,19 +8,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::measure::{GIB, gib, thread_cpu_seconds};
 use crate::report::{FLOOR, Goal, Report};
-use crate::{cipher, handshake};
+use crate::{cipher, handshake, tunnels};
 
 /// The word with which this program measures in a process of its own.
 pub(crate) const ALONE: &str = "floor-alone";
 const BUFFER: usize = 64 * 1024;
 type Part = (&'static str, fn(u64) -> f64);
 
-const PER_GIB: [Part; 5] = [
+const PER_GIB: [Part; 6] = [
     ("floor_shadowsocks_encrypt", cipher::shadowsocks_encrypt),
     ("floor_shadowsocks_decrypt", cipher::shadowsocks_decrypt),
     ("floor_tls_encrypt", cipher::tls_encrypt),
     ("floor_tls_decrypt", cipher::tls_decrypt),
-    ("floor_tcp_relay", relay),
+    ("floor_tcp_relay", |bytes| relay(bytes, |_| {})),
+    ("floor_bare_gateway", bare_gateway),
 ];
 
 /// Runs this program once more, with the memory allocator set as a gateway's is.
@@ -48,7 +49,11 @@ pub(crate) fn run(report: &mut Report) {
     let up = costs["floor_tls_decrypt"] + costs["floor_shadowsocks_encrypt"] + relay;
     report.add("floor_down", FLOOR, down, "s/GiB", Goal::NONE);
     report.add("floor_up", FLOOR, up, "s/GiB", Goal::NONE);
-    report.add(handshake::FIGURE, FLOOR, costs[handshake::FIGURE], "ms", Goal::NONE);
+    for (figure, _) in handshake::FIGURES {
+        report.add(figure, FLOOR, costs[figure], "ms", Goal::NONE);
+    }
+    let tunnel = handshake::FIGURES.iter().map(|(figure, _)| costs[figure]).sum();
+    report.add(tunnels::OPENED, FLOOR, tunnel, "ms", Goal::NONE);
 }
 
 /// Measures each part in a thread of its own and prints a line for it.
@@ -58,10 +63,18 @@ pub(crate) fn alone() {
         let cost = thread::spawn(move || work(bytes)).join().unwrap() / (bytes as f64 / GIB);
         println!("{name} {cost}");
     }
-    println!("{} {}", handshake::FIGURE, thread::spawn(handshake::cost).join().unwrap());
+    for (figure, cost) in handshake::FIGURES {
+        println!("{figure} {}", thread::spawn(cost).join().unwrap());
+    }
 }
 
-fn relay(bytes: u64) -> f64 {
+/// The least that any gateway has to do for a byte: read it, decrypt and encrypt it where it lies, write it.
+pub(crate) fn bare_gateway(bytes: u64) -> f64 {
+    let mut passage = cipher::Passage::default();
+    relay(bytes, |piece| passage.carry(piece))
+}
+
+fn relay(bytes: u64, mut work: impl FnMut(&mut [u8])) -> f64 {
     let near = TcpListener::bind("127.0.0.1:0").unwrap();
     let far = TcpListener::bind("127.0.0.1:0").unwrap();
     let (entry, exit) = (near.local_addr().unwrap(), far.local_addr().unwrap());
@@ -92,7 +105,10 @@ fn relay(bytes: u64) -> f64 {
             loop {
                 match from.read(&mut buffer).await.unwrap() {
                     0 => return,
-                    read => to.write_all(&buffer[..read]).await.unwrap(),
+                    read => {
+                        work(&mut buffer[..read]);
+                        to.write_all(&buffer[..read]).await.unwrap();
+                    }
                 }
             }
         };

@@ -3,21 +3,28 @@ use std::sync::Arc;
 use std::thread;
 
 use httvps::net::tls::{self, Identity};
+use httvps::token::{Issuer, Verifier};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
+use time::OffsetDateTime;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use uuid::Uuid;
 
 use crate::measure::thread_cpu_seconds;
 
-pub(crate) const FIGURE: &str = "floor_tls_handshake";
+type Figure = (&'static str, fn() -> f64);
+
+pub(crate) const FIGURES: [Figure; 2] = [("floor_tls_handshake", cost), ("floor_token", token_cost)];
 const HANDSHAKES: usize = 1_000;
+const TOKENS: usize = 10_000;
+const TOKEN_SECONDS: i64 = 3_600;
 
 /// Milliseconds that accepting a connection and a full handshake cost a server that does nothing else.
-pub(crate) fn cost() -> f64 {
+fn cost() -> f64 {
     let identity = Identity::self_signed().unwrap();
     let acceptor = TlsAcceptor::from(tls::server(&identity).unwrap());
     let mut config = (*tls::client(Some(&identity.cert)).unwrap()).clone();
@@ -37,6 +44,19 @@ pub(crate) fn cost() -> f64 {
         clients.join().unwrap();
         cost * 1_000.0 / HANDSHAKES as f64
     })
+}
+
+/// Milliseconds that it costs to check a device's token.
+fn token_cost() -> f64 {
+    let issuer = Issuer::new(&[3; 32]).unwrap();
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let token = issuer.issue(Uuid::now_v7(), Uuid::now_v7(), now, TOKEN_SECONDS).unwrap();
+    let verifier = Verifier::new(issuer.key_set());
+    let before = thread_cpu_seconds();
+    for _ in 0..TOKENS {
+        verifier.verify(&token).unwrap();
+    }
+    (thread_cpu_seconds() - before) * 1_000.0 / TOKENS as f64
 }
 
 fn connect(address: SocketAddr, config: Arc<ClientConfig>) {

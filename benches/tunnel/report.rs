@@ -97,17 +97,18 @@ impl Report {
     pub(crate) fn print_table(&self) {
         let is_used = |column: &&str| self.rows.iter().any(|row| row.value(column).is_some());
         let columns: Vec<&str> = COLUMNS.into_iter().filter(is_used).collect();
-        println!("\n| measure | unit | {} | httvps / sing-box | target |", columns.join(" | "));
-        println!("| --- | --- |{} --- | --- |", " ---: |".repeat(columns.len()));
+        println!("\n| measure | unit | {} | httvps / sing-box | floor / sing-box | target |", columns.join(" | "));
+        println!("| --- | --- |{} --- | --- | --- |", " ---: |".repeat(columns.len()));
         for row in &self.rows {
             let cell = |column: &&str| row.value(column).map_or_else(String::new, short);
             let cells: Vec<String> = columns.iter().map(cell).collect();
-            let ratio = match (row.value(HTTVPS), row.value(SING_BOX)) {
-                (Some(ours), Some(theirs)) if theirs > 0.0 => format!("{:.2}", ours / theirs),
+            let ratio = |subject: &str| match (row.value(subject), row.value(SING_BOX)) {
+                (Some(value), Some(theirs)) if theirs > 0.0 => format!("{:.2}", value / theirs),
                 _ => String::new(),
             };
+            let (ours, floor) = (ratio(HTTVPS), ratio(FLOOR));
             let target = row.value(HTTVPS).map_or_else(String::new, |value| row.goal.text(value));
-            println!("| {} | {} | {} | {ratio} | {target} |", row.figure, row.unit, cells.join(" | "));
+            println!("| {} | {} | {} | {ours} | {floor} | {target} |", row.figure, row.unit, cells.join(" | "));
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::report::{Goal, HTTVPS, Report, SING_BOX};
 use crate::session::Door;
 use crate::streams;
 
-const OPENED: &str = "cpu_tunnel_opened_full_handshake";
+pub(crate) const OPENED: &str = "cpu_tunnel_opened_full_handshake";
 const CLOSED: &str = "cpu_tunnel_opened_and_closed_full_handshake";
 const TUNNELS: usize = 1_000;
 const LANES: usize = 8;

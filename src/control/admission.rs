@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::control::db::types::{Id, Time};
 use crate::control::lease::Rules;
 use crate::control::models::{Candidate, Device, Gateway, OutlineNode, Plan, Region, Subscription, User};
@@ -18,7 +20,10 @@ pub(crate) struct Wish {
     pub region: String,
     /// Reserve a node for this session.
     pub session: Option<Id>,
-    pub exclude: Vec<Id>,
+    /// The session has been named just now and is not there yet, unless the request is a repeated one.
+    pub fresh: bool,
+    /// The nodes of the region to choose from.
+    pub nodes: Vec<Candidate>,
     pub client_version: Option<String>,
     pub now: Time,
     pub rules: Rules,
@@ -97,6 +102,11 @@ impl From<SessionCode> for Refusal {
 }
 
 impl Wish {
+    /// The wished region, or an id that no region has.
+    pub(super) fn region_or_none(&self) -> Id {
+        self.region_id().unwrap_or(Id(Uuid::nil()))
+    }
+
     /// The wished region, if the gateway may use it.
     pub(super) fn region_id(&self) -> Option<Id> {
         self.exits.iter().find(|region| region.code == self.region).map(|region| region.id)

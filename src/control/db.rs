@@ -221,7 +221,8 @@ fn pg_settings(config: &Database) -> Result<(tokio_postgres::Config, PgTls), Unu
     settings.application_name("httvps");
     settings.connect_timeout(config.acquire_timeout);
     let options = settings.get_options().unwrap_or_default();
-    let options = format!("{options} -c statement_timeout={}", config.statement_timeout.as_millis());
+    let timeout = config.statement_timeout.as_millis();
+    let options = format!("{options} -c statement_timeout={timeout} -c enable_seqscan=off -c jit=off");
     settings.options(options.trim());
     Ok((settings, tls))
 }

@@ -58,7 +58,7 @@ async fn observe(Shared(state): Shared<Arc<State>>, request: Request, next: Next
         Err(_) => StatusCode::GATEWAY_TIMEOUT.into_response(),
     };
     if changes {
-        state.gateways.forget();
+        state.forget();
     }
     let status = response.status();
     let labels = [route.as_str(), status.as_str()];

@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use crate::database::{Kind, connect};
 use crate::process::eventually;
+use crate::rest::Api;
 use crate::revocation::follower::Follower;
-use crate::world::{ADMIN_KEY, Control, REGION, id, register_gateway};
+use crate::world::{ADMIN_KEY, Control, REGION, Subscriber, id, register_gateway};
 
 const ROWS: u32 = 60_000;
 const LIVE: u32 = 500;
@@ -309,4 +310,24 @@ async fn no_big_table_is_scanned() {
         before = after;
     }
     assert!(found.is_empty(), "sequential scans: {}", found.join("; "));
+}
+
+/// A connection keeps the plans that it made while there was nothing to find.
+#[tokio::test(flavor = "multi_thread")]
+async fn plans_that_were_made_for_empty_tables_use_indexes() {
+    let more = [("SESSIONS__SWEEP_INTERVAL", "1d"), ("SESSIONS__STARTUP_GRACE", "1d")];
+    let api = Api::start(Kind::Postgres, &[1000], &more).await;
+    let limits = json!({ "traffic_limit_gb": 100, "max_devices": 5, "max_sessions": 100 });
+    let subscriber = Subscriber::create(&api.control, limits).await;
+    let Api { mut control, token, nodes } = api;
+    control.kill().await;
+    let before = scans(control.database()).await;
+    control.resume().await;
+    let mut api = Api { control, token, nodes };
+    for _ in 0..BATCH {
+        let session = api.begin(&subscriber).await;
+        api.tell(Api::report(&subscriber, &session, 1, 1)).await;
+    }
+    api.control.kill().await;
+    assert_eq!(scans(api.control.database()).await, before);
 }

@@ -139,6 +139,50 @@ async fn reservations_are_atomic_and_spread_by_load() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_remembered_of_nodes_refuses_nobody() {
+    for kind in BOTH {
+        let api = Api::start(kind, &[1], &[]).await;
+        let subscriber = Subscriber::create(&api.control, json!({})).await;
+        for _ in 0..3 {
+            let session = api.begin(&subscriber).await;
+            let wish = json!({ "assign": true, "session_id": Uuid::now_v7() });
+            assert_eq!(api.validate(&subscriber, wish).await["code"], "NO_NODE_AVAILABLE", "{kind:?}");
+            let mut last = Api::report(&subscriber, &session, 1, 1);
+            last["ended_at"] = json!("2026-11-01T00:01:00Z");
+            api.tell(last).await;
+        }
+        api.control.create("regions", json!({ "code": "elsewhere" })).await;
+        api.control.update("nodes", &api.nodes[0], json!({ "region": "elsewhere" })).await;
+        let wish = json!({ "assign": true, "session_id": Uuid::now_v7() });
+        assert_eq!(api.validate(&subscriber, wish).await["code"], "NO_NODE_AVAILABLE", "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_question_finds_its_session() {
+    for kind in BOTH {
+        let api = Api::start(kind, &[10, 10], &[]).await;
+        let subscriber = Subscriber::create(&api.control, json!({ "max_sessions": 1, "traffic_limit_gb": 1 })).await;
+        let wish = json!({ "assign": true, "session_id": Uuid::now_v7() });
+        for _ in 0..2 {
+            let answer = api.validate(&subscriber, wish.clone()).await;
+            assert_eq!(answer["ok"], true, "{kind:?} {answer}");
+            assert!(answer["lease"]["allowed"].as_u64().unwrap() > 0, "{answer}");
+        }
+        assert_eq!(api.counts().await.iter().sum::<i64>(), 1);
+        assert_eq!(api.control.list("sessions").await.len(), 1);
+        let other = Subscriber::create(&api.control, json!({})).await;
+        let body = json!({
+            "device_id": other.device, "access_token": other.token, "region": REGION, "assign": true,
+            "session_id": wish["session_id"],
+        });
+        let (status, answer) = api.post("auth/validate-device", body).await;
+        assert_eq!((status, &answer["code"]), (409, &json!("SESSION_TAKEN")), "{kind:?}");
+        assert_eq!(api.counts().await.iter().sum::<i64>(), 1, "nothing is left of it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reservation_that_was_never_used_expires_and_reopens_when_it_is() {
     for kind in BOTH {
         let api = Api::start(kind, &[1], &[("SESSIONS__RESERVATION_TTL", "300ms")]).await;

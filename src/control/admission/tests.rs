@@ -45,7 +45,8 @@ fn wish(user: Id) -> Wish {
         device: Id::fresh(),
         region: "eu-1".into(),
         session: None,
-        exclude: Vec::new(),
+        fresh: false,
+        nodes: Vec::new(),
         client_version: None,
         now,
         rules: Rules {

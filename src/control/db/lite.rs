@@ -37,6 +37,16 @@ macro_rules! locked_session {
     };
 }
 
+macro_rules! locked_period {
+    ($subscription:expr, $start:expr) => {
+        usage_periods::table.find(($subscription, $start)).select((
+            usage_periods::bytes_up,
+            usage_periods::bytes_down,
+            usage_periods::bonus_bytes,
+        ))
+    };
+}
+
 macro_rules! together {
     ($conn:ident => $($query:expr),+ $(,)?) => {
         async { Ok::<_, diesel::result::Error>(($($query.await?),+)) }.await

@@ -58,6 +58,16 @@ macro_rules! locked_session {
     };
 }
 
+/// A query for a period's counters that serialises what is lent of it until the transaction ends.
+macro_rules! locked_period {
+    ($subscription:expr, $start:expr) => {
+        usage_periods::table
+            .find(($subscription, $start))
+            .select((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes))
+            .for_no_key_update()
+    };
+}
+
 /// Serialises reports of the same sessions until the transaction ends; `ids` are sorted.
 pub(super) async fn lock_sessions(conn: &mut Conn, ids: &[Id]) -> QueryResult<()> {
     let those = sessions::table.filter(sessions::id.eq_any(ids)).order(sessions::id).select(sessions::id);

@@ -2,14 +2,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State as Shared;
+use diesel::QueryResult;
 use jsonwebtoken::jwk::JwkSet;
+use uuid::Uuid;
 
 use super::views::{millis, node_view};
 use crate::api::{AssignOutline, Assigned, Lease, LimitsView, SubscriptionView, UserView, ValidateDevice, Validated};
 use crate::control::State;
 use crate::control::admission::{Admission, Refusal, Wish};
-use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
+use crate::control::db::{DbConn, on};
 use crate::control::error::ApiError;
 use crate::control::extract::{Body, FromGateway};
 use crate::control::gateways::Known;
@@ -42,7 +44,8 @@ pub(in crate::control) async fn validate_device(
         device: Id(request.device_id),
         region: request.region,
         session: request.session_id.filter(|_| request.assign).map(Id),
-        exclude: request.exclude.into_iter().map(Id).collect(),
+        fresh: true,
+        nodes: Vec::new(),
         client_version: request.client_version.map(|version| version.chars().filter(|c| !c.is_control()).collect()),
         now: Time::now(),
         rules: state.rules.clone(),
@@ -51,13 +54,8 @@ pub(in crate::control) async fn validate_device(
     let (region, device, at) = (wish.region.clone(), wish.device, wish.now);
     let (from, version) = (wish.gateway.id, wish.client_version.clone());
     let mut conn = state.db.get().await?;
-    match on!(&mut conn, admission::admit(wish)) {
-        Ok(admission) => {
-            if admission.told.is_some() {
-                state.events.nudge();
-            }
-            Ok(Json(grant(&state, admission, &region)?))
-        }
+    match admit(&state, &mut conn, wish, &request.exclude).await {
+        Ok(admission) => Ok(Json(grant(&state, admission, &region)?)),
         Err(Refusal::Code(code)) => {
             if let Some(support) = request.support_id.as_deref().filter(|_| code != SessionCode::InvalidToken) {
                 let noted = on!(&mut conn, refusals::refused(device, from, code, version, support, at));
@@ -69,6 +67,34 @@ pub(in crate::control) async fn validate_device(
         }
         Err(other) => Err(other.into()),
     }
+}
+
+/// Decides on a wish; nodes that were remembered and have no place are looked at once more.
+async fn admit(state: &State, conn: &mut DbConn, mut wish: Wish, exclude: &[Uuid]) -> Result<Admission, Refusal> {
+    loop {
+        let remembered = choices(state, conn, &mut wish, exclude).await?;
+        let admission = on!(conn, admission::admit(&mut wish));
+        match &admission {
+            Err(Refusal::Code(SessionCode::NoNodeAvailable)) if remembered => state.nodes.forget(),
+            Ok(Admission { assigned: Some((node, _)), told, .. }) => {
+                state.nodes.took(node.id);
+                if told.is_some() {
+                    state.events.nudge();
+                }
+                return admission;
+            }
+            Ok(_) | Err(_) => return admission,
+        }
+    }
+}
+
+/// Gives a wish the nodes to choose from; whether they were remembered.
+async fn choices(state: &State, conn: &mut DbConn, wish: &mut Wish, exclude: &[Uuid]) -> QueryResult<bool> {
+    let Some(region) = wish.region_id().filter(|_| wish.session.is_some()) else { return Ok(false) };
+    let (mut nodes, remembered) = state.nodes.of(conn, region).await?;
+    nodes.retain(|node| !exclude.contains(&node.id.0));
+    wish.nodes = nodes;
+    Ok(remembered)
 }
 
 fn refusal(code: SessionCode) -> Json<Validated> {
@@ -111,10 +137,8 @@ pub(in crate::control) async fn assign_outline(
 ) -> Result<Json<Assigned>, ApiError> {
     let session = request.session_id.map_or_else(Id::fresh, Id);
     let wish = wish_of(&state, &known, &request, session);
-    let admission = on!(&mut state.db.get().await?, admission::admit(wish)).map_err(assign_error)?;
-    if admission.told.is_some() {
-        state.events.nudge();
-    }
+    let mut conn = state.db.get().await?;
+    let admission = admit(&state, &mut conn, wish, &request.exclude).await.map_err(assign_error)?;
     let Some((node, alternates)) = admission.assigned else { return Err(ApiError::internal("no node was reserved")) };
     Ok(Json(Assigned {
         session_id: session.0,
@@ -131,7 +155,8 @@ fn wish_of(state: &State, known: &Known, request: &AssignOutline, session: Id) -
         device: Id(request.device_id),
         region: request.region.clone(),
         session: Some(session),
-        exclude: request.exclude.iter().copied().map(Id).collect(),
+        fresh: request.session_id.is_none(),
+        nodes: Vec::new(),
         client_version: None,
         now: Time::now(),
         rules: state.rules.clone(),

@@ -85,6 +85,7 @@ pub(in crate::control) async fn outline_heartbeat(
     };
     let since = now.before(state.sessions.node_timeout);
     let health = on!(&mut state.db.get().await?, health::node_seen(&known.gateway, view, &state.pool, since))?;
+    state.nodes.forget();
     let health = health.ok_or_else(ApiError::not_found)?;
     Ok(Json(json!({ "node_id": request.node_id, "health_status": health })))
 }

@@ -1,5 +1,6 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use uuid::Uuid;
 
 use super::{Conn, enrolment, events};
 use crate::control::admission::Refusal;
@@ -103,7 +104,23 @@ listed!(list_endpoints, gateway_endpoints, Endpoint, gateway_node_id);
 listed!(list_nodes, outline_nodes, OutlineNode, region_id);
 listed!(list_gateways, gateway_nodes, Gateway, region_id);
 listed!(list_sessions_of_device, sessions, Session, device_id);
-listed!(list_sessions_of_user, sessions, Session, user_id);
+
+/// Sessions of a user's devices.
+pub(crate) async fn list_sessions_of_user(
+    conn: &mut Conn,
+    after: Option<Id>,
+    user: Id,
+    limit: i64,
+) -> QueryResult<Vec<Session>> {
+    let own: Vec<Id> = devices::table.filter(devices::user_id.eq(user)).select(devices::id).load(conn).await?;
+    sessions::table
+        .filter(sessions::device_id.eq_any(own).and(sessions::id.gt(after.unwrap_or(Id(Uuid::nil())))))
+        .select(Session::as_select())
+        .order(sessions::id)
+        .limit(limit)
+        .load(conn)
+        .await
+}
 
 /// One activation code.
 pub(crate) async fn get_code(conn: &mut Conn, id: Id) -> QueryResult<ActivationCode> {

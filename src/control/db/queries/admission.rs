@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use diesel::dsl::{exists, not};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
@@ -25,31 +26,49 @@ const SUBSCRIPTIONS: i64 = 20;
 /// How exactly it is known when a device was there.
 const SEEN: Duration = Duration::from_secs(60);
 
-/// The user, his devices, subscriptions, live sessions, regions of plans, the session, nodes.
-type Answers = (
-    Vec<(User, String)>,
-    Vec<Device>,
-    Vec<(Subscription, Plan)>,
-    Vec<(Id, bool, Id)>,
-    Vec<(Id, Id)>,
-    Vec<Session>,
-    Vec<Candidate>,
-);
+/// The user, his devices, subscriptions with whether their plans allow the region, live sessions.
+type Answers = (Vec<(User, String)>, Vec<Device>, Vec<(Subscription, Plan, bool)>, Vec<(Id, bool, Id)>);
 
 /// Bytes up, down and bought of a period; bytes lent, up and down of a session.
 type Counters = (i64, i64, i64);
 
+/// Nodes of a region that may take sessions.
+macro_rules! assignable {
+    ($region:expr) => {
+        outline_nodes::table
+            .filter(outline_nodes::region_id.eq($region).and(outline_nodes::state.eq("active")))
+            .filter(outline_nodes::health_status.eq_any(["healthy", "unknown"]))
+            .filter(outline_nodes::active_sessions.lt(outline_nodes::max_sessions))
+    };
+}
+
 /// Takes a place on a node, if it has one.
 macro_rules! place {
-    ($node:expr) => {
+    ($region:expr, $node:expr) => {
         Prepared(
-            diesel::update(
-                outline_nodes::table
-                    .filter(outline_nodes::id.eq($node))
-                    .filter(outline_nodes::active_sessions.lt(outline_nodes::max_sessions)),
-            )
-            .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions + 1))
-            .returning(OutlineNode::as_returning()),
+            diesel::update(assignable!($region).filter(outline_nodes::id.eq($node)))
+                .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions + 1))
+                .returning(OutlineNode::as_returning()),
+        )
+    };
+}
+
+/// Begins a period that has no row; gives its counters.
+macro_rules! begun {
+    ($subscription:expr, $start:expr) => {
+        Prepared(
+            diesel::insert_into(usage_periods::table)
+                .values((
+                    usage_periods::subscription_id.eq($subscription),
+                    usage_periods::period_start.eq($start),
+                    usage_periods::bytes_up.eq(0),
+                    usage_periods::bytes_down.eq(0),
+                    usage_periods::bonus_bytes.eq(0),
+                ))
+                .on_conflict((usage_periods::subscription_id, usage_periods::period_start))
+                .do_update()
+                .set(usage_periods::bytes_up.eq(usage_periods::bytes_up))
+                .returning((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes)),
         )
     };
 }
@@ -101,24 +120,39 @@ pub(crate) async fn exit_regions(conn: &mut Conn, gateway: &Gateway) -> QueryRes
     Ok(listed)
 }
 
-/// Decides on a device and, if asked to, reserves a node for its session.
-pub(crate) async fn admit(conn: &mut Conn, wish: Wish) -> Result<Admission, Refusal> {
+/// The nodes of a region that may take sessions.
+pub(crate) async fn candidates(conn: &mut Conn, region: Id) -> QueryResult<Vec<Candidate>> {
+    assignable!(region).select(Candidate::as_select()).load(conn).await
+}
+
+/// Decides on a device and, if asked to, reserves a node for its session. One that was to be new and is not is looked
+/// at once more.
+pub(crate) async fn admit(conn: &mut Conn, wish: &mut Wish) -> Result<Admission, Refusal> {
+    let admission = attempt(conn, wish).await;
+    if !wish.fresh || !matches!(admission, Err(Refusal::SessionTaken)) {
+        return admission;
+    }
+    wish.fresh = false;
+    attempt(conn, wish).await
+}
+
+async fn attempt(conn: &mut Conn, wish: &Wish) -> Result<Admission, Refusal> {
     transaction!(conn, async |conn: &mut Conn| {
         let Some(session) = wish.session else {
-            let (mut facts, _) = facts(conn, &wish, Id(Uuid::nil())).await?;
-            (facts.used, facts.bonus) = used(conn, &facts, &wish).await?;
-            let grant = facts.judge(&wish)?;
-            seen!(conn, grant.device.id, news(&wish, &grant.device)).await?;
+            let (mut facts, _) = facts(conn, wish, Id(Uuid::nil())).await?;
+            (facts.used, facts.bonus) = used(conn, &facts, wish).await?;
+            let grant = facts.judge(wish)?;
+            seen!(conn, grant.device.id, news(wish, &grant.device)).await?;
             return Ok(Admission { grant, assigned: None, allowed: None, told: None });
         };
-        let (mut facts, found) = facts(conn, &wish, session).await?;
+        let (mut facts, held) = facts(conn, wish, session).await?;
         let replaced = facts.replaced();
         if !replaced.is_empty() {
             lock_sessions(conn, &replaced).await?;
         }
-        let balance = balance(conn, &facts, &wish).await?;
+        let balance = balance(conn, &facts, wish).await?;
         (facts.used, facts.bonus) = balance.as_ref().map_or((0, 0), |(balance, bonus)| (balance.used, *bonus));
-        let grant = facts.judge(&wish)?;
+        let grant = facts.judge(wish)?;
         let balance = balance.map(|(balance, _)| Balance { limit: grant.limit.unwrap_or(0), ..balance });
         if !grant.replaces.is_empty() {
             lock_nodes(conn).await?;
@@ -126,7 +160,7 @@ pub(crate) async fn admit(conn: &mut Conn, wish: Wish) -> Result<Admission, Refu
                 session::end(conn, *replaced, wish.now).await?;
             }
         }
-        let (assigned, allowed) = reserve(conn, &wish, &grant, found, balance).await?;
+        let (assigned, allowed) = reserve(conn, wish, &grant, (session, held), balance).await?;
         let mut told = None;
         for replaced in &grant.replaces {
             let stop = Emit::stopped(EventKind::SessionStopped, *replaced, SessionCode::SessionKilled);
@@ -137,22 +171,18 @@ pub(crate) async fn admit(conn: &mut Conn, wish: Wish) -> Result<Admission, Refu
     .await
 }
 
-/// The session's row, if it has one, and the nodes that may take it.
-struct Found {
-    session: Id,
-    held: Option<Session>,
-    candidates: Vec<Candidate>,
-}
-
-async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts, Found)> {
-    let region = wish.region_id().unwrap_or(Id(Uuid::nil()));
+/// What the database knows of the device, and the session's row if it is looked for and there.
+async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts, Option<Session>)> {
+    let region = wish.region_or_none();
+    let limits = plan_regions::table.filter(plan_regions::plan_id.eq(plans::id));
+    let listed = limits.filter(plan_regions::region_id.eq(region));
     let answers: QueryResult<Answers> = together!(conn =>
         locked_user_lightly!(wish.user).load(conn),
         devices::table.filter(devices::user_id.eq(wish.user)).select(Device::as_select()).load(conn),
         subscriptions::table
             .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
             .filter(subscriptions::user_id.eq(wish.user))
-            .select((Subscription::as_select(), Plan::as_select()))
+            .select((Subscription::as_select(), Plan::as_select(), not(exists(limits)).or(exists(listed))))
             .order(subscriptions::valid_until.desc())
             .limit(SUBSCRIPTIONS)
             .load(conn),
@@ -164,26 +194,21 @@ async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts,
                 .order(sessions::started_at),
         )
         .load(conn),
-        plan_regions::table
-            .inner_join(subscriptions::table.on(subscriptions::plan_id.eq(plan_regions::plan_id)))
-            .filter(subscriptions::user_id.eq(wish.user))
-            .select((plan_regions::plan_id, plan_regions::region_id))
-            .load(conn),
-        locked_session!(session).load(conn),
-        outline_nodes::table
-            .filter(outline_nodes::region_id.eq(region).and(outline_nodes::state.eq("active")))
-            .filter(outline_nodes::health_status.eq_any(["healthy", "unknown"]))
-            .filter(outline_nodes::active_sessions.lt(outline_nodes::max_sessions))
-            .filter(outline_nodes::id.ne_all(wish.exclude.clone()))
-            .select(Candidate::as_select())
-            .load(conn),
     );
-    let (user, devices, subscribed, live, limits, held, candidates) = answers?;
-    let subscription = serving(subscribed, wish.now);
-    let limit = subscription.as_ref().and_then(|(_, plan)| plan.max_sessions);
-    let has_its_place = held.iter().any(|held| state::LIVE.contains(&held.state.as_str()));
-    let live = if has_its_place { Vec::new() } else { live };
-    let crowded = limit.is_some_and(|max| live.len() >= usize::try_from(max).unwrap_or(0));
+    let (user, devices, subscribed, mut live) = answers?;
+    let (subscription, region_allowed) =
+        serving(subscribed, |(subscription, plan, _)| subscription.serves(plan, wish.now))
+            .map(|(subscription, plan, allowed)| ((subscription, plan), allowed))
+            .unzip();
+    let limit =
+        subscription.as_ref().and_then(|(_, plan)| plan.max_sessions).map(|max| usize::try_from(max).unwrap_or(0));
+    let mut crowded = limit.is_some_and(|max| live.len() >= max);
+    let held: Option<Session> =
+        if wish.fresh && !crowded { None } else { locked_session!(session).first(conn).await.optional()? };
+    if held.as_ref().is_some_and(|held| state::LIVE.contains(&held.state.as_str())) {
+        live.clear();
+        crowded = false;
+    }
     let theirs: Vec<Id> = live.iter().map(|(.., gateway)| *gateway).collect();
     let staying = if crowded { staying(conn, theirs).await? } else { Vec::new() };
     let device = devices.iter().find(|device| device.id == wish.device).cloned();
@@ -191,10 +216,8 @@ async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts,
     let own = device.as_ref().map(age);
     let active = devices.iter().filter(|other| other.status == "active");
     let older = active.filter(|other| own.is_some_and(|own| age(other) < own)).count();
-    let plan = subscription.as_ref().map(|(_, plan)| plan.id);
-    let mut allowed = limits.iter().filter(|(of, _)| Some(*of) == plan).map(|(_, region)| *region).peekable();
     let facts = Facts {
-        region_allowed: allowed.peek().is_none() || allowed.any(|allowed| allowed == region),
+        region_allowed: region_allowed.unwrap_or(true),
         device,
         user: user.into_iter().next().map(|(user, _)| user),
         subscription,
@@ -206,7 +229,7 @@ async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts,
             .map(|(session, silent, gateway)| Live { session, fading: silent || !staying.contains(&gateway) })
             .collect(),
     };
-    Ok((facts, Found { session, held: held.into_iter().next(), candidates }))
+    Ok((facts, held))
 }
 
 /// Those of some gateways that are neither draining nor gone.
@@ -219,8 +242,9 @@ async fn staying(conn: &mut Conn, ids: Vec<Id>) -> QueryResult<Vec<Id>> {
         .await
 }
 
-fn serving(mut all: Vec<(Subscription, Plan)>, now: Time) -> Option<(Subscription, Plan)> {
-    let at = all.iter().position(|(subscription, plan)| subscription.serves(plan, now)).unwrap_or(0);
+/// The first that serves, else the first.
+fn serving<T>(mut all: Vec<T>, serves: impl Fn(&T) -> bool) -> Option<T> {
+    let at = all.iter().position(serves).unwrap_or(0);
     if all.is_empty() { None } else { Some(all.swap_remove(at)) }
 }
 
@@ -234,7 +258,7 @@ pub(crate) async fn subscription(conn: &mut Conn, user: Id, now: Time) -> QueryR
         .limit(SUBSCRIPTIONS)
         .load(conn)
         .await?;
-    Ok(serving(all, now))
+    Ok(serving(all, |(subscription, plan)| subscription.serves(plan, now)))
 }
 
 /// Bytes charged and bytes bought in this period.
@@ -253,29 +277,25 @@ async fn used(conn: &mut Conn, facts: &Facts, wish: &Wish) -> QueryResult<(u64, 
 /// What is used and lent in this period, and bytes bought for it, under the lock of the period's row.
 async fn balance(conn: &mut Conn, facts: &Facts, wish: &Wish) -> QueryResult<Option<(Balance, u64)>> {
     let Some((subscription, period)) = facts.account(wish) else { return Ok(None) };
-    let row = (
-        usage_periods::subscription_id.eq(subscription),
-        usage_periods::period_start.eq(period),
-        usage_periods::bytes_up.eq(0),
-        usage_periods::bytes_down.eq(0),
-        usage_periods::bonus_bytes.eq(0),
-    );
-    let locked = diesel::insert_into(usage_periods::table)
-        .values(row)
-        .on_conflict((usage_periods::subscription_id, usage_periods::period_start))
-        .do_update()
-        .set(usage_periods::bytes_up.eq(usage_periods::bytes_up))
-        .returning((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes));
-    let ((up, down, bonus), held): (Counters, Vec<Counters>) = together!(conn =>
-        Prepared(locked).get_result(conn),
-        Prepared(
-            sessions::table
-                .filter(sessions::subscription_id.eq(subscription).and(sessions::lease_period.eq(period)))
-                .filter(holding().and(sessions::expires_at.gt(wish.now)))
-                .select((sessions::lease_bytes, sessions::bytes_up, sessions::bytes_down)),
-        )
-        .load(conn),
+    let leases = || {
+        let these = sessions::subscription_id.eq(subscription).and(sessions::lease_period.eq(period));
+        let held = sessions::table.filter(these).filter(holding().and(sessions::expires_at.gt(wish.now)));
+        Prepared(held.select((sessions::lease_bytes, sessions::bytes_up, sessions::bytes_down)))
+    };
+    let (mut known, mut held): (Vec<Counters>, Vec<Counters>) = together!(conn =>
+        locked_period!(subscription, period).load(conn),
+        leases().load(conn),
     )?;
+    let (up, down, bonus) = if let Some(counters) = known.pop() {
+        counters
+    } else {
+        let counters;
+        (counters, held) = together!(conn =>
+            begun!(subscription, period).get_result(conn),
+            leases().load(conn),
+        )?;
+        counters
+    };
     let unused = |(lease, up, down): (i64, i64, i64)| lease.saturating_sub(up.saturating_add(down)).max(0);
     let lent = held.into_iter().map(unused).fold(0, i64::saturating_add).unsigned_abs();
     let used = up.saturating_add(down).unsigned_abs();
@@ -293,11 +313,10 @@ async fn reserve(
     conn: &mut Conn,
     wish: &Wish,
     grant: &Grant,
-    found: Found,
+    (session, held): (Id, Option<Session>),
     balance: Option<Balance>,
 ) -> Result<((OutlineNode, Vec<Id>), Option<u64>), Refusal> {
-    let Found { session, held, candidates } = found;
-    let order = choose(candidates, wish.random);
+    let order = choose(wish.nodes.clone(), wish.random);
     let alternates = |node: Id| order.iter().map(|other| other.id).filter(|id| *id != node).collect();
     if let Some(held) = held {
         let (node, allowed) = rebook(conn, wish, grant, &held, &order).await?;
@@ -305,6 +324,7 @@ async fn reserve(
         return Ok(((node, alternates), allowed));
     }
     let [first, others @ ..] = order.as_slice() else { return Err(Refusal::Code(SessionCode::NoNodeAvailable)) };
+    let region = wish.region_or_none();
     let lent = balance.map(|mut balance| balance.lend(0, true, &wish.rules));
     let row = NewSession {
         id: session,
@@ -323,15 +343,18 @@ async fn reserve(
         silent: false,
     };
     let written: QueryResult<(usize, usize, Vec<OutlineNode>)> = together!(conn =>
-        Prepared(diesel::insert_into(sessions::table).values(row)).execute(conn),
+        Prepared(diesel::insert_into(sessions::table).values(row).on_conflict(sessions::id).do_nothing()).execute(conn),
         seen!(conn, wish.device, news(wish, &grant.device)),
-        place!(first.id).load(conn),
+        place!(region, first.id).load(conn),
     );
-    let (_, _, mut taken) = written?;
+    let (made, _, mut taken) = written?;
+    if made == 0 {
+        return Err(Refusal::SessionTaken);
+    }
     let node = if let Some(node) = taken.pop() {
         node
     } else {
-        let node = take(conn, others).await?;
+        let node = take(conn, region, others).await?;
         let change = sessions::outline_node_id.eq(node.id);
         diesel::update(sessions::table.find(session)).set(change).execute(conn).await?;
         node
@@ -341,9 +364,9 @@ async fn reserve(
 }
 
 /// Takes a place on the first of the nodes that has one.
-async fn take(conn: &mut Conn, order: &[Candidate]) -> Result<OutlineNode, Refusal> {
+async fn take(conn: &mut Conn, region: Id, order: &[Candidate]) -> Result<OutlineNode, Refusal> {
     for node in order {
-        if let Some(node) = place!(node.id).load(conn).await?.pop() {
+        if let Some(node) = place!(region, node.id).load(conn).await?.pop() {
             return Ok(node);
         }
     }
@@ -372,7 +395,7 @@ async fn rebook(
             .execute(conn)
             .await?;
     }
-    let node = take(conn, order).await?;
+    let node = take(conn, wish.region_or_none(), order).await?;
     let allowed = match grant.limit {
         Some(_) if held.lease_period.is_some() && wish.now < held.expires_at => Some(held.lease_bytes),
         Some(_) => Some(held.bytes_up.saturating_add(held.bytes_down)),

@@ -32,7 +32,10 @@ async fn owner(conn: &mut Conn, what: Doomed, id: Id) -> QueryResult<Option<Id>>
 async fn delete_sessions(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> QueryResult<()> {
     let of = sessions::table.select(sessions::id).order(sessions::id).into_boxed();
     let concerned: Vec<Id> = match what {
-        Doomed::User => of.filter(sessions::user_id.eq(id)).load(conn).await?,
+        Doomed::User => {
+            let own: Vec<Id> = devices::table.filter(devices::user_id.eq(id)).select(devices::id).load(conn).await?;
+            of.filter(sessions::device_id.eq_any(own)).load(conn).await?
+        }
         Doomed::Device => of.filter(sessions::device_id.eq(id)).load(conn).await?,
         Doomed::Gateway => of.filter(sessions::gateway_node_id.eq(id)).load(conn).await?,
         Doomed::Subscription => of.filter(sessions::subscription_id.eq(id).and(holding())).load(conn).await?,

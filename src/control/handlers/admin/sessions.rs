@@ -22,7 +22,7 @@ pub(super) async fn list(
     let mut conn = state.db.get().await?;
     let rows = match (page.user_id.map(Id), page.device_id.map(Id)) {
         (Some(_), Some(_)) => return Err(ApiError::bad_request("filter by `user_id` or by `device_id`, not by both")),
-        (Some(user), None) => on!(&mut conn, admin::list_sessions_of_user(page.after(), Some(user), limit))?,
+        (Some(user), None) => on!(&mut conn, admin::list_sessions_of_user(page.after(), user, limit))?,
         (None, device) => on!(&mut conn, admin::list_sessions_of_device(page.after(), device, limit))?,
     };
     listed(&rows, |row| row.id, limit)
