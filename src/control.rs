@@ -18,6 +18,7 @@ mod models;
 mod nodes;
 mod router;
 mod seal;
+mod seen;
 mod sweep;
 mod why;
 
@@ -47,6 +48,7 @@ use gateways::Gateways;
 use lease::Rules;
 use nodes::Nodes;
 use seal::Sealer;
+use seen::Seen;
 
 /// Why the control plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,7 @@ struct State {
     deriver: Deriver,
     gateways: Gateways,
     nodes: Nodes,
+    seen: Seen,
     enrolment: config::Enrolment,
     client_config: config::ClientConfig,
     pool: config::Pool,
@@ -173,6 +176,7 @@ impl Control {
             deriver,
             gateways: Gateways::default(),
             nodes: Nodes::default(),
+            seen: Seen::default(),
             enrolment: source.section()?,
             client_config: source.section()?,
             pool: source.section()?,
@@ -203,6 +207,7 @@ impl Control {
         let state = self.state;
         let sweeper = sweep::run(state.db.clone(), state.sessions.clone(), self.event_retention, shutdown.clone());
         let events = state.events.run(&state.db, self.db_listener, || state.forget(), &shutdown);
+        let answered = Shutdown::default();
         let api = http::serve(self.listener, self.tls, router::router(Arc::clone(&state)), &shutdown);
         let ops = async {
             if let Some(listener) = self.ops {
@@ -210,7 +215,11 @@ impl Control {
                 ops::serve(listener, metrics, Arc::clone(&state), shutdown.clone(), &shutdown).await;
             }
         };
-        tokio::join!(sweeper, events, api, ops);
+        let serving = async {
+            api.await;
+            answered.drain();
+        };
+        tokio::join!(sweeper, events, serving, state.seen.run(&state.db, &answered), ops);
     }
 }
 

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use crate::control::db::types::{Id, Time};
 use crate::control::lease::Rules;
-use crate::control::models::{Candidate, Device, Gateway, OutlineNode, Plan, Region, Subscription, User};
+use crate::control::models::{Candidate, Counters, Device, Gateway, OutlineNode, Plan, Region, Subscription, User};
+use crate::control::seen::Sighting;
 use crate::frame::SessionCode;
 
 /// What a gateway asks for.
@@ -39,10 +40,8 @@ pub(super) struct Facts {
     /// The device, if it is his.
     pub device: Option<Device>,
     pub subscription: Option<(Subscription, Plan)>,
-    /// Bytes charged in this period.
-    pub used: u64,
-    /// Bytes bought for this period.
-    pub bonus: u64,
+    /// Bytes charged in this period, and bought for it.
+    pub counters: Counters,
     /// Active devices of the user that are older than this one.
     pub older_devices: i64,
     /// Other live sessions of the device, oldest first; none are looked at if the session has its place already.
@@ -68,6 +67,8 @@ pub(crate) struct Grant {
     pub plan: Plan,
     /// The limit of this period, with what was bought.
     pub limit: Option<u64>,
+    /// Bytes charged in this period, if there is a limit.
+    pub used: u64,
     pub remaining: Option<u64>,
     /// Fading sessions that make room for this one.
     pub replaces: Vec<Id>,
@@ -82,6 +83,8 @@ pub(crate) struct Admission {
     pub allowed: Option<u64>,
     /// The event that ends replaced sessions.
     pub told: Option<i64>,
+    /// When the device was there, unless that is known well enough.
+    pub seen: Option<Sighting>,
 }
 
 /// Why a device gets no session.
@@ -148,8 +151,9 @@ impl Facts {
         if plan.max_devices.is_some_and(|max| self.older_devices >= i64::from(max)) {
             return Err(SessionCode::DeviceLimit);
         }
-        let limit = plan.limit_bytes().map(|limit| limit.saturating_add(self.bonus));
-        let remaining = limit.map(|limit| limit.saturating_sub(self.used));
+        let limit = plan.limit_bytes().map(|limit| limit.saturating_add(self.counters.bonus()));
+        let used = self.counters.used();
+        let remaining = limit.map(|limit| limit.saturating_sub(used));
         if remaining == Some(0) {
             return Err(SessionCode::LimitReached);
         }
@@ -160,7 +164,7 @@ impl Facts {
         if wish.region_id().is_none() || !self.region_allowed {
             return Err(SessionCode::UnknownRegion);
         }
-        Ok(Grant { user, device, subscription, plan, limit, remaining, replaces })
+        Ok(Grant { user, device, subscription, plan, limit, used, remaining, replaces })
     }
 }
 

@@ -27,15 +27,17 @@ impl Nodes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The nodes of a region, and whether they were remembered.
-    pub(super) async fn of(&self, conn: &mut DbConn, region: Id) -> QueryResult<(Vec<Candidate>, bool)> {
-        if let Some(known) = self.known().get(&region).filter(|known| known.at.elapsed() < FRESH) {
-            return Ok((known.nodes.clone(), true));
-        }
+    /// The nodes of a region, if they are remembered.
+    pub(super) fn remembered(&self, region: Id) -> Option<Vec<Candidate>> {
+        self.known().get(&region).filter(|known| known.at.elapsed() < FRESH).map(|known| known.nodes.clone())
+    }
+
+    /// The nodes of a region as they are now.
+    pub(super) async fn read(&self, conn: &mut DbConn, region: Id) -> QueryResult<Vec<Candidate>> {
         let at = Instant::now();
         let nodes = on!(conn, admission::candidates(region))?;
         self.known().insert(region, Known { nodes: nodes.clone(), at });
-        Ok((nodes, false))
+        Ok(nodes)
     }
 
     /// A session was given a place on a node.

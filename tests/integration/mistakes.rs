@@ -53,7 +53,8 @@ async fn the_control_plane_names_what_it_lacks() {
             &["serve-control"],
             &env,
             3,
-            "the schema lacks 2026-11-22-000000_initial, 2026-11-23-000000_subscriber; run `httvps migrate`",
+            "the schema lacks 2026-11-22-000000_initial, 2026-11-23-000000_subscriber, \
+             2026-11-27-000000_sessions_by_device; run `httvps migrate`",
         )
         .await;
     }

@@ -94,8 +94,11 @@ async fn validate_answers_limits_and_the_node_in_one_call() {
         });
         assert_eq!(answer["node"], node);
         assert_eq!(api.counts().await, [1]);
-        let device = api.control.get("devices", &subscriber.device).await;
-        assert!(device["last_seen_at"].is_string());
+        eventually(|| async {
+            let device = api.control.get("devices", &subscriber.device).await;
+            if device["last_seen_at"].is_string() { Ok(()) } else { Err(device.to_string()) }
+        })
+        .await;
         let row = api.control.get("sessions", &session.to_string()).await;
         assert_eq!((&row["state"], &row["bytes_up"]), (&json!("reserved"), &json!(0)));
         let listed = api.control.list("nodes").await[0].to_string();
@@ -155,6 +158,43 @@ async fn what_is_remembered_of_nodes_refuses_nobody() {
         api.control.update("nodes", &api.nodes[0], json!({ "region": "elsewhere" })).await;
         let wish = json!({ "assign": true, "session_id": Uuid::now_v7() });
         assert_eq!(api.validate(&subscriber, wish).await["code"], "NO_NODE_AVAILABLE", "{kind:?}");
+    }
+}
+
+/// What another replica does to a node is not known here for a moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_remembered_is_looked_at_before_it_is_given() {
+    let api = Api::start(Kind::Postgres, &[1000], &[]).await;
+    let subscriber = Subscriber::create(&api.control, json!({})).await;
+    api.control.create("regions", json!({ "code": "elsewhere" })).await;
+    let elsewhere = "(SELECT id FROM regions WHERE code = 'elsewhere')";
+    let home = format!("(SELECT id FROM regions WHERE code = '{REGION}')");
+    for (column, lost, good) in [
+        ("state", "'draining'", "'active'"),
+        ("health_status", "'unhealthy'", "'healthy'"),
+        ("max_sessions", "0", "1000"),
+        ("region_id", elsewhere, home.as_str()),
+    ] {
+        api.begin(&subscriber).await;
+        api.control.rewrite(&format!("UPDATE outline_nodes SET {column} = {lost}")).await;
+        let wish = json!({ "assign": true, "session_id": Uuid::now_v7() });
+        assert_eq!(api.validate(&subscriber, wish).await["code"], "NO_NODE_AVAILABLE", "{column}");
+        api.control.rewrite(&format!("UPDATE outline_nodes SET {column} = {good}")).await;
+    }
+    api.begin(&subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_a_device_was_there_is_written_at_the_end_too() {
+    for kind in BOTH {
+        let mut api = Api::start(kind, &[10], &[]).await;
+        let subscriber = Subscriber::create(&api.control, json!({})).await;
+        let version = json!({ "client_version": "7.1" });
+        assert_eq!(api.validate(&subscriber, version).await["ok"], true);
+        api.control.process.take().unwrap().stop().await;
+        api.control.resume().await;
+        let device = api.control.get("devices", &subscriber.device).await;
+        assert!(device["last_seen_at"].is_string() && device["client_version"] == "7.1", "{kind:?} {device}");
     }
 }
 

@@ -8,6 +8,10 @@ fn node(active: i32, max: i32, weight: i32) -> Candidate {
     Candidate { id: Id::fresh(), max_sessions: max, active_sessions: active, weight, health_status }
 }
 
+fn used(bytes: i64) -> Counters {
+    Counters { bytes_down: bytes, ..Counters::default() }
+}
+
 fn wish(user: Id) -> Wish {
     let now = Time::now();
     Wish {
@@ -116,8 +120,7 @@ fn good(user: Id) -> Facts {
         device: Some(device),
         user: Some(user),
         subscription: Some((subscription, plan)),
-        used: 1,
-        bonus: 0,
+        counters: used(1),
         older_devices: 1,
         live_sessions: vec![live(false), live(false)],
         region_allowed: true,
@@ -146,7 +149,7 @@ fn every_refusal_has_its_code() {
             subscription.valid_until = subscription.starts_at;
         }),
         (SessionCode::DeviceLimit, |facts| facts.older_devices = 2),
-        (SessionCode::LimitReached, |facts| facts.used = 1_000_000_000),
+        (SessionCode::LimitReached, |facts| facts.counters = used(1_000_000_000)),
         (SessionCode::UnknownRegion, |facts| facts.region_allowed = false),
         (SessionCode::TooManySessions, |facts| facts.live_sessions.push(live(false))),
     ];
@@ -175,7 +178,7 @@ fn fading_sessions_make_room_and_live_ones_do_not() {
 fn what_was_bought_adds_to_the_limit() {
     let user = Id::fresh();
     let mut facts = good(user);
-    (facts.used, facts.bonus) = (1_000_000_000, 5);
+    facts.counters = Counters { bonus_bytes: 5, ..used(1_000_000_000) };
     assert_eq!(facts.judge(&wish(user)).unwrap().remaining, Some(5));
 }
 

@@ -39,11 +39,7 @@ macro_rules! locked_session {
 
 macro_rules! locked_period {
     ($subscription:expr, $start:expr) => {
-        usage_periods::table.find(($subscription, $start)).select((
-            usage_periods::bytes_up,
-            usage_periods::bytes_down,
-            usage_periods::bonus_bytes,
-        ))
+        usage_periods::table.find(($subscription, $start)).select(Counters::as_select())
     };
 }
 
@@ -79,6 +75,8 @@ pub(crate) mod events;
 pub(crate) mod health;
 #[path = "queries/nodes.rs"]
 pub(crate) mod nodes;
+#[path = "queries/period.rs"]
+pub(crate) mod period;
 #[path = "queries/refusals.rs"]
 pub(crate) mod refusals;
 #[path = "queries/session.rs"]

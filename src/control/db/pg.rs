@@ -61,10 +61,7 @@ macro_rules! locked_session {
 /// A query for a period's counters that serialises what is lent of it until the transaction ends.
 macro_rules! locked_period {
     ($subscription:expr, $start:expr) => {
-        usage_periods::table
-            .find(($subscription, $start))
-            .select((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes))
-            .for_no_key_update()
+        usage_periods::table.find(($subscription, $start)).select(Counters::as_select()).for_no_key_update()
     };
 }
 
@@ -128,6 +125,8 @@ pub(crate) mod events;
 pub(crate) mod health;
 #[path = "queries/nodes.rs"]
 pub(crate) mod nodes;
+#[path = "queries/period.rs"]
+pub(crate) mod period;
 #[path = "queries/refusals.rs"]
 pub(crate) mod refusals;
 #[path = "queries/session.rs"]

@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State as Shared;
-use diesel::QueryResult;
 use jsonwebtoken::jwk::JwkSet;
 use uuid::Uuid;
 
@@ -15,6 +14,7 @@ use crate::control::db::{DbConn, on};
 use crate::control::error::ApiError;
 use crate::control::extract::{Body, FromGateway};
 use crate::control::gateways::Known;
+use crate::control::models::Candidate;
 use crate::digest::fresh_number;
 use crate::frame::SessionCode;
 use crate::token::TokenError;
@@ -69,32 +69,40 @@ pub(in crate::control) async fn validate_device(
     }
 }
 
-/// Decides on a wish; nodes that were remembered and have no place are looked at once more.
+/// Decides on a wish, and remembers what comes of it.
 async fn admit(state: &State, conn: &mut DbConn, mut wish: Wish, exclude: &[Uuid]) -> Result<Admission, Refusal> {
-    loop {
-        let remembered = choices(state, conn, &mut wish, exclude).await?;
-        let admission = on!(conn, admission::admit(&mut wish));
-        match &admission {
-            Err(Refusal::Code(SessionCode::NoNodeAvailable)) if remembered => state.nodes.forget(),
-            Ok(Admission { assigned: Some((node, _)), told, .. }) => {
-                state.nodes.took(node.id);
-                if told.is_some() {
-                    state.events.nudge();
-                }
-                return admission;
-            }
-            Ok(_) | Err(_) => return admission,
-        }
+    let admission = decide(state, conn, &mut wish, exclude).await?;
+    if let Some((node, _)) = &admission.assigned {
+        state.nodes.took(node.id);
     }
+    if admission.told.is_some() {
+        state.events.nudge();
+    }
+    if let Some(seen) = admission.seen.clone() {
+        state.seen.note(wish.device, seen);
+    }
+    Ok(admission)
 }
 
-/// Gives a wish the nodes to choose from; whether they were remembered.
-async fn choices(state: &State, conn: &mut DbConn, wish: &mut Wish, exclude: &[Uuid]) -> QueryResult<bool> {
-    let Some(region) = wish.region_id().filter(|_| wish.session.is_some()) else { return Ok(false) };
-    let (mut nodes, remembered) = state.nodes.of(conn, region).await?;
-    nodes.retain(|node| !exclude.contains(&node.id.0));
-    wish.nodes = nodes;
-    Ok(remembered)
+/// Chooses among the nodes that are remembered, and if none of them has a place among those that there are.
+async fn decide(state: &State, conn: &mut DbConn, wish: &mut Wish, exclude: &[Uuid]) -> Result<Admission, Refusal> {
+    let Some(region) = wish.region_id().filter(|_| wish.session.is_some()) else {
+        return on!(conn, admission::admit(wish));
+    };
+    let is_wanted = |node: &Candidate| !exclude.contains(&node.id.0);
+    if let Some(mut nodes) = state.nodes.remembered(region) {
+        nodes.retain(is_wanted);
+        if !nodes.is_empty() {
+            wish.nodes = nodes;
+            let admission = on!(conn, admission::admit(wish));
+            if !matches!(admission, Err(Refusal::Code(SessionCode::NoNodeAvailable))) {
+                return admission;
+            }
+        }
+    }
+    wish.nodes = state.nodes.read(conn, region).await?;
+    wish.nodes.retain(is_wanted);
+    on!(conn, admission::admit(wish))
 }
 
 fn refusal(code: SessionCode) -> Json<Validated> {
@@ -102,7 +110,7 @@ fn refusal(code: SessionCode) -> Json<Validated> {
 }
 
 fn grant(state: &State, admission: Admission, region: &str) -> Result<Validated, ApiError> {
-    let Admission { grant, assigned, allowed, told: _ } = admission;
+    let Admission { grant, assigned, allowed, told: _, seen: _ } = admission;
     let (node, alternates) = match assigned {
         Some((node, others)) => (Some(node_view(state, &node, region)?), others.into_iter().map(|id| id.0).collect()),
         None => (None, Vec::new()),

@@ -19,7 +19,7 @@ use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
 use crate::control::extract::{Body, FromDevice};
-use crate::control::models::{Device, Plan, Subscription};
+use crate::control::models::{Counters, Device, Plan, Subscription};
 use crate::digest::sha256_hex;
 
 const CONFIG_TYPE: &str = "httvps-config+jwt";
@@ -71,8 +71,8 @@ async fn account(Shared(state): Shared<Arc<State>>, FromDevice(claims): FromDevi
     let traffic = match &found {
         Some((subscription, plan)) if subscription.serves(plan, now) => {
             let period = plan.period(subscription, now, &state.rules.calendar);
-            let moved = on!(&mut conn, client::usage(subscription.id, period.start))?;
-            Some(traffic_view(plan, period, moved.unwrap_or_default()))
+            let counters = on!(&mut conn, period::counters(subscription.id, period.start))?;
+            Some(traffic_view(plan, period, counters))
         }
         _ => None,
     };
@@ -109,9 +109,9 @@ fn days_left(until: Time, now: Time) -> u64 {
     (until.0 - now.0).whole_seconds().max(0).unsigned_abs().div_ceil(DAY_SECONDS)
 }
 
-fn traffic_view(plan: &Plan, period: Period, (up, down, bonus): (i64, i64, i64)) -> Value {
-    let used = up.unsigned_abs().saturating_add(down.unsigned_abs());
-    let limit = plan.limit_bytes().map(|limit| limit.saturating_add(bonus.unsigned_abs()));
+fn traffic_view(plan: &Plan, period: Period, counters: Counters) -> Value {
+    let used = counters.used();
+    let limit = plan.limit_bytes().map(|limit| limit.saturating_add(counters.bonus()));
     json!({
         "limit_bytes": limit,
         "used_bytes": used,

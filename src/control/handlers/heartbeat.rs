@@ -85,7 +85,9 @@ pub(in crate::control) async fn outline_heartbeat(
     };
     let since = now.before(state.sessions.node_timeout);
     let health = on!(&mut state.db.get().await?, health::node_seen(&known.gateway, view, &state.pool, since))?;
-    state.nodes.forget();
-    let health = health.ok_or_else(ApiError::not_found)?;
+    let (health, changed) = health.ok_or_else(ApiError::not_found)?;
+    if changed {
+        state.nodes.forget();
+    }
     Ok(Json(json!({ "node_id": request.node_id, "health_status": health })))
 }

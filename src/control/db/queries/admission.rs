@@ -2,24 +2,27 @@ use std::time::Duration;
 
 use diesel::dsl::{exists, not};
 use diesel::prelude::*;
+use diesel::sql_types::{Nullable, Text};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::{Conn, events, lock_nodes, lock_sessions, session};
+use super::usage::places;
+use super::{Conn, events, lock_nodes, lock_sessions, period, session};
 use crate::api::EventKind;
 use crate::control::admission::{Admission, Facts, Grant, Live, Refusal, Wish, choose};
 use crate::control::db::prepared::Prepared;
 use crate::control::db::schema::{
     devices, gateway_exit_regions, gateway_nodes, outline_nodes, plan_regions, plans, regions, sessions, subscriptions,
-    usage_periods, users,
+    users,
 };
-use crate::control::db::types::{Id, Time};
+use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
 use crate::control::events::Emit;
 use crate::control::lease::Balance;
 use crate::control::models::{
-    Candidate, Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Subscription, User, holding, live,
+    Candidate, Counters, Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Subscription, User, live,
     state,
 };
+use crate::control::seen::Sighting;
 use crate::frame::SessionCode;
 
 const SUBSCRIPTIONS: i64 = 20;
@@ -28,9 +31,6 @@ const SEEN: Duration = Duration::from_secs(60);
 
 /// The user, his devices, subscriptions with whether their plans allow the region, live sessions.
 type Answers = (Vec<(User, String)>, Vec<Device>, Vec<(Subscription, Plan, bool)>, Vec<(Id, bool, Id)>);
-
-/// Bytes up, down and bought of a period; bytes lent, up and down of a session.
-type Counters = (i64, i64, i64);
 
 /// Nodes of a region that may take sessions.
 macro_rules! assignable {
@@ -50,37 +50,6 @@ macro_rules! place {
                 .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions + 1))
                 .returning(OutlineNode::as_returning()),
         )
-    };
-}
-
-/// Begins a period that has no row; gives its counters.
-macro_rules! begun {
-    ($subscription:expr, $start:expr) => {
-        Prepared(
-            diesel::insert_into(usage_periods::table)
-                .values((
-                    usage_periods::subscription_id.eq($subscription),
-                    usage_periods::period_start.eq($start),
-                    usage_periods::bytes_up.eq(0),
-                    usage_periods::bytes_down.eq(0),
-                    usage_periods::bonus_bytes.eq(0),
-                ))
-                .on_conflict((usage_periods::subscription_id, usage_periods::period_start))
-                .do_update()
-                .set(usage_periods::bytes_up.eq(usage_periods::bytes_up))
-                .returning((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes)),
-        )
-    };
-}
-
-/// Notes [`news`] of a device.
-macro_rules! seen {
-    ($conn:expr, $device:expr, $news:expr) => {
-        async {
-            let Some((at, version)) = $news else { return Ok(0) };
-            let change = (devices::last_seen_at.eq(at), devices::client_version.eq(version));
-            Prepared(diesel::update(devices::table.find($device)).set(change)).execute($conn).await
-        }
     };
 }
 
@@ -140,35 +109,47 @@ async fn attempt(conn: &mut Conn, wish: &Wish) -> Result<Admission, Refusal> {
     transaction!(conn, async |conn: &mut Conn| {
         let Some(session) = wish.session else {
             let (mut facts, _) = facts(conn, wish, Id(Uuid::nil())).await?;
-            (facts.used, facts.bonus) = used(conn, &facts, wish).await?;
+            if let Some((subscription, start)) = facts.account(wish) {
+                facts.counters = period::counters(conn, subscription, start).await?;
+            }
             let grant = facts.judge(wish)?;
-            seen!(conn, grant.device.id, news(wish, &grant.device)).await?;
-            return Ok(Admission { grant, assigned: None, allowed: None, told: None });
+            let seen = news(wish, &grant.device);
+            return Ok(Admission { grant, assigned: None, allowed: None, told: None, seen });
         };
         let (mut facts, held) = facts(conn, wish, session).await?;
         let replaced = facts.replaced();
         if !replaced.is_empty() {
             lock_sessions(conn, &replaced).await?;
         }
-        let balance = balance(conn, &facts, wish).await?;
-        (facts.used, facts.bonus) = balance.as_ref().map_or((0, 0), |(balance, bonus)| (balance.used, *bonus));
+        let mut lent = None;
+        if let Some(account) = facts.account(wish) {
+            let (counters, bytes) = period::locked(conn, account, wish.now).await?;
+            (facts.counters, lent) = (counters, Some(bytes));
+        }
         let grant = facts.judge(wish)?;
-        let balance = balance.map(|(balance, _)| Balance { limit: grant.limit.unwrap_or(0), ..balance });
+        let balance = lent.map(|lent| Balance { limit: grant.limit.unwrap_or(0), used: grant.used, lent });
         if !grant.replaces.is_empty() {
             lock_nodes(conn).await?;
             for replaced in &grant.replaces {
                 session::end(conn, *replaced, wish.now).await?;
             }
         }
-        let (assigned, allowed) = reserve(conn, wish, &grant, (session, held), balance).await?;
+        let (assigned, allowed) = reserve(conn, wish, &grant, Found { session, held }, balance).await?;
         let mut told = None;
         for replaced in &grant.replaces {
             let stop = Emit::stopped(EventKind::SessionStopped, *replaced, SessionCode::SessionKilled);
             told = Some(events::emit(conn, stop, wish.now).await?);
         }
-        Ok(Admission { grant, assigned: Some(assigned), allowed, told })
+        let seen = news(wish, &grant.device);
+        Ok(Admission { grant, assigned: Some(assigned), allowed, told, seen })
     })
     .await
+}
+
+/// A session and its row, if that was looked for and is there.
+struct Found {
+    session: Id,
+    held: Option<Session>,
 }
 
 /// What the database knows of the device, and the session's row if it is looked for and there.
@@ -221,8 +202,7 @@ async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts,
         device,
         user: user.into_iter().next().map(|(user, _)| user),
         subscription,
-        used: 0,
-        bonus: 0,
+        counters: Counters::default(),
         older_devices: i64::try_from(older).unwrap_or(i64::MAX),
         live_sessions: live
             .into_iter()
@@ -261,49 +241,22 @@ pub(crate) async fn subscription(conn: &mut Conn, user: Id, now: Time) -> QueryR
     Ok(serving(all, |(subscription, plan)| subscription.serves(plan, now)))
 }
 
-/// Bytes charged and bytes bought in this period.
-async fn used(conn: &mut Conn, facts: &Facts, wish: &Wish) -> QueryResult<(u64, u64)> {
-    let Some((subscription, start)) = facts.account(wish) else { return Ok((0, 0)) };
-    let used: Option<(i64, i64, i64)> = usage_periods::table
-        .find((subscription, start))
-        .select((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes))
-        .first(conn)
-        .await
-        .optional()?;
-    let (up, down, bonus) = used.unwrap_or_default();
-    Ok((up.unsigned_abs().saturating_add(down.unsigned_abs()), bonus.unsigned_abs()))
-}
-
-/// What is used and lent in this period, and bytes bought for it, under the lock of the period's row.
-async fn balance(conn: &mut Conn, facts: &Facts, wish: &Wish) -> QueryResult<Option<(Balance, u64)>> {
-    let Some((subscription, period)) = facts.account(wish) else { return Ok(None) };
-    let leases = || {
-        let these = sessions::subscription_id.eq(subscription).and(sessions::lease_period.eq(period));
-        let held = sessions::table.filter(these).filter(holding().and(sessions::expires_at.gt(wish.now)));
-        Prepared(held.select((sessions::lease_bytes, sessions::bytes_up, sessions::bytes_down)))
-    };
-    let (mut known, mut held): (Vec<Counters>, Vec<Counters>) = together!(conn =>
-        locked_period!(subscription, period).load(conn),
-        leases().load(conn),
-    )?;
-    let (up, down, bonus) = if let Some(counters) = known.pop() {
-        counters
-    } else {
-        let counters;
-        (counters, held) = together!(conn =>
-            begun!(subscription, period).get_result(conn),
-            leases().load(conn),
-        )?;
-        counters
-    };
-    let unused = |(lease, up, down): (i64, i64, i64)| lease.saturating_sub(up.saturating_add(down)).max(0);
-    let lent = held.into_iter().map(unused).fold(0, i64::saturating_add).unsigned_abs();
-    let used = up.saturating_add(down).unsigned_abs();
-    Ok(Some((Balance { limit: 0, used, lent }, bonus.unsigned_abs())))
+/// Notes when devices were there.
+pub(crate) async fn saw(conn: &mut Conn, sightings: &[(Id, Sighting)]) -> QueryResult<usize> {
+    let sql = format!(
+        "UPDATE devices SET last_seen_at = v.column2, client_version = v.column3 FROM (VALUES {}) AS v \
+         WHERE devices.id = v.column1",
+        places(sightings.len(), 3),
+    );
+    let mut query = diesel::sql_query(sql).into_boxed();
+    for (device, (at, version)) in sightings {
+        query = query.bind::<SqlUuid, _>(device).bind::<SqlTime, _>(at).bind::<Nullable<Text>, _>(version);
+    }
+    query.execute(conn).await
 }
 
 /// When the device was there and with which version of its app, unless that is known well enough.
-fn news(wish: &Wish, known: &Device) -> Option<(Time, Option<String>)> {
+fn news(wish: &Wish, known: &Device) -> Option<Sighting> {
     let version = wish.client_version.as_ref().or(known.client_version.as_ref());
     let lately = known.last_seen_at.is_some_and(|at| wish.now.before(SEEN) < at);
     (!lately || version != known.client_version.as_ref()).then(|| (wish.now, version.cloned()))
@@ -313,9 +266,10 @@ async fn reserve(
     conn: &mut Conn,
     wish: &Wish,
     grant: &Grant,
-    (session, held): (Id, Option<Session>),
+    found: Found,
     balance: Option<Balance>,
 ) -> Result<((OutlineNode, Vec<Id>), Option<u64>), Refusal> {
+    let Found { session, held } = found;
     let order = choose(wish.nodes.clone(), wish.random);
     let alternates = |node: Id| order.iter().map(|other| other.id).filter(|id| *id != node).collect();
     if let Some(held) = held {
@@ -342,12 +296,11 @@ async fn reserve(
         lease_period: Some(grant.plan.period(&grant.subscription, wish.now, &wish.rules.calendar).start),
         silent: false,
     };
-    let written: QueryResult<(usize, usize, Vec<OutlineNode>)> = together!(conn =>
+    let written: QueryResult<(usize, Vec<OutlineNode>)> = together!(conn =>
         Prepared(diesel::insert_into(sessions::table).values(row).on_conflict(sessions::id).do_nothing()).execute(conn),
-        seen!(conn, wish.device, news(wish, &grant.device)),
         place!(region, first.id).load(conn),
     );
-    let (made, _, mut taken) = written?;
+    let (made, mut taken) = written?;
     if made == 0 {
         return Err(Refusal::SessionTaken);
     }
@@ -410,6 +363,5 @@ async fn rebook(
         sessions::lease_bytes.eq(allowed.unwrap_or(0)),
     );
     diesel::update(sessions::table.find(held.id)).set(change).execute(conn).await?;
-    seen!(conn, wish.device, news(wish, &grant.device)).await?;
     Ok((node, allowed.map(i64::unsigned_abs)))
 }

@@ -5,16 +5,16 @@ use diesel::prelude::*;
 use diesel::sql_types::BigInt;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, admin, events, lock_user};
+use super::{Conn, admin, events, lock_user, period};
 use crate::api::EventKind;
 use crate::control::billing::{Changed, Effect, Quota, Reach, Traffic, Turn, Unbillable};
 use crate::control::calendar::Calendar;
 use crate::control::db::schema::{
-    devices, outline_nodes, payments, plan_regions, plans, regions, sessions, subscriptions, usage_periods,
+    devices, outline_nodes, payments, plan_regions, plans, regions, sessions, subscriptions,
 };
 use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
 use crate::control::events::Emit;
-use crate::control::models::{Payment, Plan, PlanChange, Subscription, SubscriptionChange, holding, live};
+use crate::control::models::{Payment, Plan, PlanChange, Subscription, SubscriptionChange, live};
 
 const DAY_SECONDS: u64 = 86_400;
 
@@ -268,24 +268,8 @@ pub(crate) async fn quota(
     now: Time,
 ) -> QueryResult<Quota> {
     let period = plan.period(subscription, now, calendar);
-    let row: Option<(i64, i64, i64)> = usage_periods::table
-        .find((subscription.id, period.start))
-        .select((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes))
-        .first(conn)
-        .await
-        .optional()?;
-    let lent: Vec<(i64, i64, i64)> = sessions::table
-        .filter(sessions::subscription_id.eq(subscription.id))
-        .filter(holding().and(sessions::expires_at.gt(now)))
-        .filter(sessions::lease_period.eq(period.start))
-        .select((sessions::lease_bytes, sessions::bytes_up, sessions::bytes_down))
-        .load(conn)
-        .await?;
-    let total = |up: i64, down: i64| up.unsigned_abs().saturating_add(down.unsigned_abs());
-    let (up, down, bonus) = row.unwrap_or_default();
-    let leased = lent.iter().map(|(lease, up, down)| lease.unsigned_abs().saturating_sub(total(*up, *down)));
-    let leased = leased.fold(0, u64::saturating_add);
-    let traffic = Traffic { used: total(up, down), bonus: bonus.unsigned_abs(), leased };
+    let (counters, leased) = period::lent(conn, (subscription.id, period.start), now).await?;
+    let traffic = Traffic { used: counters.used(), bonus: counters.bonus(), leased };
     Ok(Quota::of(plan, period, traffic))
 }
 

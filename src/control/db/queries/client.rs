@@ -4,7 +4,7 @@ use diesel_async::RunQueryDsl;
 use super::{Conn, admission, enrolment, lock_user};
 use crate::control::catalog::Offer;
 use crate::control::db::schema::{
-    devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, plan_regions, regions, usage_periods, users,
+    devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, plan_regions, regions, users,
 };
 use crate::control::db::types::{Id, Time};
 use crate::control::models::{Device, Endpoint, Region};
@@ -47,16 +47,6 @@ pub(crate) async fn offer(conn: &mut Conn, user: Id, now: Time) -> QueryResult<O
         gateway_endpoints::table.select(Endpoint::as_select()).order(gateway_endpoints::id).load(conn).await?;
     let regions: Vec<Region> = regions::table.select(Region::as_select()).order(regions::code).load(conn).await?;
     Ok(Offer { regions, gateways, exits, endpoints, allowed })
-}
-
-/// Bytes up, bytes down and bonus bytes of a period.
-pub(crate) async fn usage(conn: &mut Conn, subscription: Id, start: Time) -> QueryResult<Option<(i64, i64, i64)>> {
-    usage_periods::table
-        .find((subscription, start))
-        .select((usage_periods::bytes_up, usage_periods::bytes_down, usage_periods::bonus_bytes))
-        .first(conn)
-        .await
-        .optional()
 }
 
 /// A user's devices, active ones first.

@@ -45,14 +45,14 @@ pub(crate) async fn gateway_outdated(conn: &mut Conn, gateway: Id, version: &str
 
 /// Takes a gateway's probe of a node and forms the pool's opinion: unhealthy needs the settled views of half of the
 /// region's live gateways, healthy needs one good one. `None` if the gateway has no business with the node; else the
-/// node's health.
+/// node's health, and whether it has changed.
 pub(crate) async fn node_seen(
     conn: &mut Conn,
     gateway: &Gateway,
     view: NodeView,
     pool: &Pool,
     since: Time,
-) -> QueryResult<Option<String>> {
+) -> QueryResult<Option<(String, bool)>> {
     let exits: Vec<Id> = admission::exit_regions(conn, gateway).await?.into_iter().map(|region| region.id).collect();
     transaction!(conn, async |conn: &mut Conn| {
         let touched = outline_nodes::table
@@ -70,12 +70,12 @@ pub(crate) async fn node_seen(
             .first(conn)
             .await?;
         let opinion = opinion(conn, view.outline_node_id, region, since).await?;
-        let Some(opinion) = opinion.filter(|opinion| *opinion != health) else { return Ok(Some(health)) };
+        let Some(opinion) = opinion.filter(|opinion| *opinion != health) else { return Ok(Some((health, false))) };
         diesel::update(outline_nodes::table.find(view.outline_node_id))
             .set(outline_nodes::health_status.eq(opinion))
             .execute(conn)
             .await?;
-        Ok(Some(opinion.to_owned()))
+        Ok(Some((opinion.to_owned(), true)))
     })
     .await
 }

@@ -1,0 +1,77 @@
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::Conn;
+use crate::control::db::prepared::Prepared;
+use crate::control::db::schema::{sessions, usage_periods};
+use crate::control::db::types::{Id, Time};
+use crate::control::models::{Counters, Loan, holding};
+
+/// What sessions hold of a period.
+macro_rules! loans {
+    ($subscription:expr, $start:expr, $now:expr) => {
+        Prepared(
+            sessions::table
+                .filter(sessions::subscription_id.eq($subscription).and(sessions::lease_period.eq($start)))
+                .filter(holding().and(sessions::expires_at.gt($now)))
+                .select(Loan::as_select()),
+        )
+    };
+}
+
+/// Begins a period that has no row, and locks it.
+macro_rules! begun {
+    ($subscription:expr, $start:expr) => {
+        Prepared(
+            diesel::insert_into(usage_periods::table)
+                .values((
+                    usage_periods::subscription_id.eq($subscription),
+                    usage_periods::period_start.eq($start),
+                    usage_periods::bytes_up.eq(0),
+                    usage_periods::bytes_down.eq(0),
+                    usage_periods::bonus_bytes.eq(0),
+                ))
+                .on_conflict((usage_periods::subscription_id, usage_periods::period_start))
+                .do_update()
+                .set(usage_periods::bytes_up.eq(usage_periods::bytes_up))
+                .returning(Counters::as_returning()),
+        )
+    };
+}
+
+/// The counters of a period, nothing if it has no row.
+pub(crate) async fn counters(conn: &mut Conn, subscription: Id, start: Time) -> QueryResult<Counters> {
+    let found = usage_periods::table.find((subscription, start)).select(Counters::as_select()).first(conn).await;
+    Ok(found.optional()?.unwrap_or_default())
+}
+
+/// The counters of a period, and bytes lent of it and not yet reported.
+pub(super) async fn lent(
+    conn: &mut Conn,
+    (subscription, start): (Id, Time),
+    now: Time,
+) -> QueryResult<(Counters, u64)> {
+    let counters = counters(conn, subscription, start).await?;
+    let loans: Vec<Loan> = loans!(subscription, start, now).load(conn).await?;
+    Ok((counters, Loan::unused(&loans)))
+}
+
+/// As [`lent`], under the lock of the period's row, which is made if it is missing.
+pub(super) async fn locked(
+    conn: &mut Conn,
+    (subscription, start): (Id, Time),
+    now: Time,
+) -> QueryResult<(Counters, u64)> {
+    let (found, loans): (Vec<Counters>, Vec<Loan>) = together!(conn =>
+        locked_period!(subscription, start).load(conn),
+        loans!(subscription, start, now).load(conn),
+    )?;
+    if let [counters] = found.as_slice() {
+        return Ok((*counters, Loan::unused(&loans)));
+    }
+    let (counters, loans): (Counters, Vec<Loan>) = together!(conn =>
+        begun!(subscription, start).get_result(conn),
+        loans!(subscription, start, now).load(conn),
+    )?;
+    Ok((counters, Loan::unused(&loans)))
+}

@@ -1,0 +1,72 @@
+//! When devices were there, written together: each admission has something to say of its device (docs/02,
+//! "validate-device").
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::db::types::{Id, Time};
+use super::db::{Db, DbError, on};
+use crate::lifecycle::Shutdown;
+
+/// How often what is known is written.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Devices of one statement.
+const BATCH: usize = 1_000;
+
+/// When a device was there, and with which version of its app.
+pub(crate) type Sighting = (Time, Option<String>);
+
+/// What the database does not know yet.
+#[derive(Default)]
+pub(super) struct Seen(Mutex<BTreeMap<Id, Sighting>>);
+
+impl Seen {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Id, Sighting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A device was there.
+    pub(super) fn note(&self, device: Id, sighting: Sighting) {
+        self.known().insert(device, sighting);
+    }
+
+    /// Writes until drained, and once more then.
+    pub(super) async fn run(&self, db: &Db, shutdown: &Shutdown) {
+        let mut interval = interval(INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let over = tokio::select! {
+                () = shutdown.draining() => true,
+                _ = interval.tick() => false,
+            };
+            if let Err(error) = self.write(db).await {
+                tracing::warn!(%error, "when devices were there was not written");
+            }
+            if over {
+                return;
+            }
+        }
+    }
+
+    /// What cannot be written waits, unless it is known better by then.
+    async fn write(&self, db: &Db) -> Result<(), DbError> {
+        let waiting: Vec<(Id, Sighting)> = std::mem::take(&mut *self.known()).into_iter().collect();
+        for (at, batch) in waiting.chunks(BATCH).enumerate() {
+            let written = match db.get().await {
+                Ok(mut conn) => on!(&mut conn, admission::saw(batch)).map_err(DbError::from),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = written {
+                let mut known = self.known();
+                for (device, sighting) in waiting.iter().skip(at * BATCH).cloned() {
+                    known.entry(device).or_insert(sighting);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
