@@ -215,11 +215,12 @@ impl Control {
                 ops::serve(listener, metrics, Arc::clone(&state), shutdown.clone(), &shutdown).await;
             }
         };
+        let seen = Box::pin(state.seen.run(&state.db, &answered));
         let serving = async {
             api.await;
             answered.drain();
         };
-        tokio::join!(sweeper, events, serving, state.seen.run(&state.db, &answered), ops);
+        tokio::join!(sweeper, events, serving, seen, ops);
     }
 }
 
