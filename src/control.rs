@@ -215,7 +215,12 @@ impl Control {
                 ops::serve(listener, metrics, Arc::clone(&state), shutdown.clone(), &shutdown).await;
             }
         };
-        let seen = Box::pin(state.seen.run(&state.db, &answered));
+        let seen = Box::pin(async {
+            tokio::select! {
+                () = state.seen.run(&state.db, &answered) => {}
+                () = shutdown.aborted() => {}
+            }
+        });
         let serving = async {
             api.await;
             answered.drain();

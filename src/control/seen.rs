@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Devices of one statement.
 const BATCH: usize = 1_000;
 
-/// When a device was there, and with which version of its app.
+/// When a device was there, and with which version of its app if it said so.
 pub(crate) type Sighting = (Time, Option<String>);
 
 /// What the database does not know yet.
@@ -28,9 +28,15 @@ impl Seen {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A device was there.
-    pub(super) fn note(&self, device: Id, sighting: Sighting) {
-        self.known().insert(device, sighting);
+    /// A device was there. Of two sightings the later one counts, with what is known of the version.
+    pub(super) fn note(&self, device: Id, (at, version): Sighting) {
+        let mut all = self.known();
+        let known = all.entry(device).or_insert((at, None));
+        if known.0 > at {
+            known.1 = known.1.take().or(version);
+        } else {
+            *known = (at, version.or(known.1.take()));
+        }
     }
 
     /// Writes until drained, and once more then.
@@ -51,7 +57,7 @@ impl Seen {
         }
     }
 
-    /// What cannot be written waits, unless it is known better by then.
+    /// What cannot be written waits.
     async fn write(&self, db: &Db) -> Result<(), DbError> {
         let waiting: Vec<(Id, Sighting)> = std::mem::take(&mut *self.known()).into_iter().collect();
         for (at, batch) in waiting.chunks(BATCH).enumerate() {
@@ -60,13 +66,31 @@ impl Seen {
                 Err(error) => Err(error),
             };
             if let Err(error) = written {
-                let mut known = self.known();
                 for (device, sighting) in waiting.iter().skip(at * BATCH).cloned() {
-                    known.entry(device).or_insert(sighting);
+                    self.note(device, sighting);
                 }
                 return Err(error);
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_later_sighting_counts_and_a_known_version_stays() {
+        let (seen, device) = (Seen::default(), Id::fresh());
+        let now = Time::now();
+        let later = now.after(INTERVAL);
+        let known = || seen.known().get(&device).cloned().unwrap();
+        seen.note(device, (now, Some("2".into())));
+        seen.note(device, (later, None));
+        assert_eq!(known(), (later, Some("2".into())));
+        seen.note(device, (later.after(INTERVAL), Some("3".into())));
+        seen.note(device, (now, Some("1".into())));
+        assert_eq!(known(), (later.after(INTERVAL), Some("3".into())));
     }
 }

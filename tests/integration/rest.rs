@@ -191,6 +191,8 @@ async fn when_a_device_was_there_is_written_at_the_end_too() {
         let subscriber = Subscriber::create(&api.control, json!({})).await;
         let version = json!({ "client_version": "7.1" });
         assert_eq!(api.validate(&subscriber, version).await["ok"], true);
+        let wish = json!({ "region": REGION, "user_id": subscriber.user, "device_id": subscriber.device });
+        assert_eq!(api.post("nodes/assign-outline", wish).await.0, 200, "which knows of no version");
         api.control.process.take().unwrap().stop().await;
         api.control.resume().await;
         let device = api.control.get("devices", &subscriber.device).await;

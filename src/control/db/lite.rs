@@ -37,6 +37,12 @@ macro_rules! locked_session {
     };
 }
 
+macro_rules! locked_devices {
+    ($user:expr) => {
+        devices::table.filter(devices::user_id.eq($user)).order(devices::id).select(devices::id)
+    };
+}
+
 macro_rules! locked_period {
     ($subscription:expr, $start:expr) => {
         usage_periods::table.find(($subscription, $start)).select(Counters::as_select())

@@ -58,6 +58,13 @@ macro_rules! locked_session {
     };
 }
 
+/// A query for a user's devices that locks them, by id, against other changes until the transaction ends.
+macro_rules! locked_devices {
+    ($user:expr) => {
+        devices::table.filter(devices::user_id.eq($user)).order(devices::id).select(devices::id).for_no_key_update()
+    };
+}
+
 /// A query for a period's counters that serialises what is lent of it until the transaction ends.
 macro_rules! locked_period {
     ($subscription:expr, $start:expr) => {

@@ -241,11 +241,12 @@ pub(crate) async fn subscription(conn: &mut Conn, user: Id, now: Time) -> QueryR
     Ok(serving(all, |(subscription, plan)| subscription.serves(plan, now)))
 }
 
-/// Notes when devices were there.
+/// Notes when devices were there, unless it is known better; a version that is not known leaves the one that is.
 pub(crate) async fn saw(conn: &mut Conn, sightings: &[(Id, Sighting)]) -> QueryResult<usize> {
     let sql = format!(
-        "UPDATE devices SET last_seen_at = v.column2, client_version = v.column3 FROM (VALUES {}) AS v \
-         WHERE devices.id = v.column1",
+        "UPDATE devices SET last_seen_at = v.column2, client_version = coalesce(v.column3, devices.client_version) \
+         FROM (VALUES {}) AS v WHERE devices.id = v.column1 \
+         AND (devices.last_seen_at IS NULL OR devices.last_seen_at < v.column2)",
         places(sightings.len(), 3),
     );
     let mut query = diesel::sql_query(sql).into_boxed();
@@ -257,9 +258,9 @@ pub(crate) async fn saw(conn: &mut Conn, sightings: &[(Id, Sighting)]) -> QueryR
 
 /// When the device was there and with which version of its app, unless that is known well enough.
 fn news(wish: &Wish, known: &Device) -> Option<Sighting> {
-    let version = wish.client_version.as_ref().or(known.client_version.as_ref());
     let lately = known.last_seen_at.is_some_and(|at| wish.now.before(SEEN) < at);
-    (!lately || version != known.client_version.as_ref()).then(|| (wish.now, version.cloned()))
+    let updated = wish.client_version.is_some() && wish.client_version != known.client_version;
+    (!lately || updated).then(|| (wish.now, wish.client_version.clone()))
 }
 
 async fn reserve(

@@ -33,7 +33,7 @@ async fn delete_sessions(conn: &mut Conn, what: Doomed, id: Id, now: Time) -> Qu
     let of = sessions::table.select(sessions::id).order(sessions::id).into_boxed();
     let concerned: Vec<Id> = match what {
         Doomed::User => {
-            let own: Vec<Id> = devices::table.filter(devices::user_id.eq(id)).select(devices::id).load(conn).await?;
+            let own: Vec<Id> = locked_devices!(id).load(conn).await?;
             of.filter(sessions::device_id.eq_any(own)).load(conn).await?
         }
         Doomed::Device => of.filter(sessions::device_id.eq(id)).load(conn).await?,
