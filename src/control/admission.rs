@@ -6,8 +6,9 @@ use uuid::Uuid;
 
 use crate::control::db::types::{Id, Time};
 use crate::control::lease::Rules;
-use crate::control::models::{Candidate, Counters, Device, Gateway, OutlineNode, Plan, Region, Subscription, User};
-use crate::control::seen::Sighting;
+use crate::control::models::{
+    Candidate, Counters, Device, Gateway, OutlineNode, Plan, Region, Sighting, Subscription, User,
+};
 use crate::frame::SessionCode;
 
 /// What a gateway asks for.

@@ -22,4 +22,4 @@ pub(super) use region::{Endpoint, EndpointChange, Region, RegionChange};
 pub(super) use session::{NewSession, Session, holding, live, state};
 pub(super) use stale::{Cutoffs, Swept};
 pub(super) use subscription::{Payment, Subscription, SubscriptionChange};
-pub(super) use user::{Device, DeviceChange, User, UserChange};
+pub(super) use user::{Device, DeviceChange, Sighting, User, UserChange};

@@ -7,17 +7,15 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::db::types::{Id, Time};
+use super::db::types::Id;
 use super::db::{Db, DbError, on};
+use super::models::Sighting;
 use crate::lifecycle::Shutdown;
 
 /// How often what is known is written.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Devices of one statement.
 const BATCH: usize = 1_000;
-
-/// When a device was there, and with which version of its app if it said so.
-pub(crate) type Sighting = (Time, Option<String>);
 
 /// What the database does not know yet.
 #[derive(Default)]
@@ -79,6 +77,7 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::db::types::Time;
 
     #[test]
     fn the_later_sighting_counts_and_a_known_version_stays() {

@@ -1,4 +1,5 @@
 use std::any::TypeId;
+use std::fmt::Write;
 
 use diesel::QueryResult;
 use diesel::backend::Backend;
@@ -31,4 +32,19 @@ impl<T: QueryFragment<DB>, DB: Backend> QueryFragment<DB> for Prepared<T> {
     fn is_safe_to_cache_prepared(&self, _: &DB) -> QueryResult<bool> {
         Ok(true)
     }
+}
+
+/// `(…), (…)` with `columns` numbered places a row.
+pub(crate) fn places(rows: usize, columns: usize) -> String {
+    let mut text = String::new();
+    for row in 0..rows {
+        text.push_str(if row == 0 { "(" } else { ", (" });
+        for column in 1..=columns {
+            let comma = if column == 1 { "" } else { ", " };
+            let written = write!(text, "{comma}${}", row * columns + column);
+            debug_assert!(written.is_ok(), "a string grows");
+        }
+        text.push(')');
+    }
+    text
 }

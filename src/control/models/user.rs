@@ -49,3 +49,6 @@ pub struct DeviceChange {
     pub name: Option<String>,
     pub status: Option<String>,
 }
+
+/// When a device was there, and with which version of its app if it said so.
+pub(crate) type Sighting = (Time, Option<String>);

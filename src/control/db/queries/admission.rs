@@ -6,11 +6,10 @@ use diesel::sql_types::{Nullable, Text};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::usage::places;
 use super::{Conn, events, lock_nodes, lock_sessions, period, session};
 use crate::api::EventKind;
 use crate::control::admission::{Admission, Facts, Grant, Live, Refusal, Wish, choose};
-use crate::control::db::prepared::Prepared;
+use crate::control::db::prepared::{Prepared, places};
 use crate::control::db::schema::{
     devices, gateway_exit_regions, gateway_nodes, outline_nodes, plan_regions, plans, regions, sessions, subscriptions,
     users,
@@ -19,10 +18,9 @@ use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
 use crate::control::events::Emit;
 use crate::control::lease::Balance;
 use crate::control::models::{
-    Candidate, Counters, Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Subscription, User, live,
-    state,
+    Candidate, Counters, Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Sighting, Subscription, User,
+    live, state,
 };
-use crate::control::seen::Sighting;
 use crate::frame::SessionCode;
 
 const SUBSCRIPTIONS: i64 = 20;

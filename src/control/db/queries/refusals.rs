@@ -2,10 +2,10 @@ use diesel::prelude::*;
 use diesel::sql_types::{Nullable, Text};
 use diesel_async::RunQueryDsl;
 
-use super::usage::places;
 use super::{Conn, admission, billing};
 use crate::api::RefusalNote;
 use crate::control::calendar::Calendar;
+use crate::control::db::prepared::places;
 use crate::control::db::schema::{devices, gateway_nodes, outline_nodes, refusals, regions, sessions, users};
 use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
 use crate::control::models::{Device, Gateway, OutlineNode, RefusalRow, Session, User};

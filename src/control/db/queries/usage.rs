@@ -1,5 +1,4 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Write;
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Text};
@@ -7,6 +6,7 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, admission, lock_nodes, lock_sessions};
 use crate::control::accounting::{Atlas, Batch, Charged, Ledger, Outcome, Owner, Spent};
+use crate::control::db::prepared::places;
 use crate::control::db::schema::{
     devices, outline_nodes, plan_regions, plans, session_tombstones, sessions, subscriptions, usage_periods, users,
 };
@@ -189,21 +189,6 @@ async fn renew(
         plans.insert(subscription.id, (subscription, plan));
     }
     Ok(())
-}
-
-/// `(…), (…)` with `columns` numbered places a row.
-pub(super) fn places(rows: usize, columns: usize) -> String {
-    let mut text = String::new();
-    for row in 0..rows {
-        text.push_str(if row == 0 { "(" } else { ", (" });
-        for column in 1..=columns {
-            let comma = if column == 1 { "" } else { ", " };
-            let written = write!(text, "{comma}${}", row * columns + column);
-            debug_assert!(written.is_ok(), "a string grows");
-        }
-        text.push(')');
-    }
-    text
 }
 
 async fn write_sessions(conn: &mut Conn, batch: &Batch, charged: &[Charged]) -> QueryResult<()> {
