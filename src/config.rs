@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 pub use control::{Admin, Control, Database, Sessions};
 pub use data_path::{Egress, Mux, Notices, Padding, Probe, Relay, Resolve, V1};
 pub use error::ConfigError;
-pub use gateway::{Client, Gateway, Tls, Tunnel};
+pub use gateway::{Client, Clock, Gateway, Tls, Tunnel};
 pub use secret::{Secret, read_file};
 pub use subscriber::{Billing, ClientConfig, Enrolment, Events, Leases, Offline, Pool, Portal};
 
@@ -186,6 +186,7 @@ impl Source {
             pool: Pool,
             sessions: Sessions,
             gateway: Gateway,
+            clock: Clock,
             offline: Offline,
             portal: Portal,
             tls: Tls,
@@ -214,6 +215,7 @@ impl Source {
             pool: self.section()?,
             sessions: self.section()?,
             gateway: self.section()?,
+            clock: self.section()?,
             offline: self.section()?,
             portal: self.section()?,
             tls: self.section()?,

@@ -4,6 +4,7 @@ mod accept;
 mod account;
 mod admission;
 mod association;
+mod clock;
 mod control;
 pub(crate) mod egress;
 mod enrol;
@@ -27,7 +28,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use rustls::ServerConfig;
@@ -42,6 +43,7 @@ use crate::net::ops::Readiness;
 use crate::net::tls::Identity;
 use crate::net::{listener, ops, tls};
 
+use clock::Clock;
 use control::{ControlClient, ControlError};
 use journal::Journal;
 use keys::Keys;
@@ -69,6 +71,7 @@ struct Shared {
     v1_message_max: usize,
     tls: Arc<ServerConfig>,
     control: ControlClient,
+    clock: Arc<Clock>,
     keys: Keys,
     nodes: Nodes,
     paces: Paces,
@@ -134,6 +137,7 @@ impl Gateway {
             v1_message_max: usize::try_from(v1.message_max.as_u64()).unwrap_or(usize::MAX),
             tls,
             control,
+            clock: Arc::new(Clock::new(source.section::<config::Clock>()?.warn_after, &metrics)),
             keys: Keys::default(),
             nodes: Nodes::new(source.section::<Probe>()?, metrics.clone()),
             paces: Paces::default(),
@@ -264,8 +268,10 @@ impl Shared {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             refusals: self.refusals.take(),
         };
+        let asked_at = Instant::now();
         match self.control.heartbeat(&request).await {
             Ok(orders) => {
+                self.clock.measured(orders.server_time, asked_at);
                 self.nodes.replace(orders.nodes);
                 self.ordered_drain.store(orders.drain, Ordering::Relaxed);
                 *self.unwelcome() = None;
@@ -302,7 +308,12 @@ impl Readiness for Shared {
         Ok(())
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.clock.complaint().into_iter().collect()
+    }
+
     fn refresh(&self) {
+        self.clock.show();
         self.metrics.unflushed.set(i64::try_from(self.usage.unflushed()).unwrap_or(i64::MAX));
         self.metrics.unreported.set(i64::try_from(self.usage.unreported()).unwrap_or(i64::MAX));
     }

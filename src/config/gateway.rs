@@ -86,6 +86,26 @@ impl Section for Gateway {
     }
 }
 
+/// `[clock]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clock {
+    /// A gateway's clock that is so far from the control plane's is named.
+    #[serde(with = "humantime_serde")]
+    pub warn_after: Duration,
+}
+
+impl Section for Clock {
+    const NAME: &'static str = "clock";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        if self.warn_after < Duration::from_secs(1) {
+            return Err(Invalid::new("warn_after", "must be at least 1s: answers take time"));
+        }
+        Ok(())
+    }
+}
+
 fn is_loopback(url: &reqwest::Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())

@@ -1,4 +1,4 @@
-use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 use uuid::Uuid;
 
 use crate::metrics::Metrics;
@@ -18,6 +18,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) node_healthy: IntGaugeVec,
     pub(crate) unreported: IntGauge,
     pub(crate) unflushed: IntGauge,
+    pub(crate) clock_offset: GaugeVec,
 }
 
 impl GatewayMetrics {
@@ -35,6 +36,11 @@ impl GatewayMetrics {
             node_healthy: all.gauges("httvps_node_healthy", "Whether a node answered its last probe", &["node"]),
             unreported: all.gauge("httvps_usage_unreported_bytes", "Billed bytes the control plane has not heard of"),
             unflushed: all.gauge("httvps_usage_unflushed_bytes", "Billed bytes that a crash would lose now"),
+            clock_offset: all.fractions(
+                "httvps_clock_offset_seconds",
+                "How far this host's clock is ahead of another's",
+                &["peer"],
+            ),
             all,
         }
     }

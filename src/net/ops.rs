@@ -16,6 +16,11 @@ pub trait Readiness: Send + Sync + 'static {
     /// `Err` with one line of reason.
     fn ready(&self) -> impl Future<Output = Result<(), String>> + Send;
 
+    /// What somebody should look after although the role can do its work; a line each, shown with `ready`.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Sets gauges that are read rather than counted, before they are shown.
     fn refresh(&self) {}
 }
@@ -43,7 +48,10 @@ pub async fn serve<R: Readiness>(
             return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
         }
         match readiness.ready().await {
-            Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+            Ok(()) => {
+                let lines: String = readiness.warnings().iter().map(|line| format!("warning: {line}\n")).collect();
+                (StatusCode::OK, format!("ready\n{lines}"))
+            }
             Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
         }
     };
