@@ -135,6 +135,9 @@ pub struct AssignOutline {
     pub device_id: Uuid,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<Uuid>,
+    /// The device's token: with a fresh one the gateway may open a session, without it only move its own live ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_token: Option<Token>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<Uuid>,
 }

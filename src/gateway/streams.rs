@@ -147,6 +147,7 @@ impl Session {
             return Some(current);
         }
         let request = AssignOutline {
+            access_token: None,
             region: self.region.clone(),
             user_id: self.user,
             device_id: self.device,
