@@ -1,6 +1,7 @@
 //! Sockets: listeners, TLS, HTTP, the tunnel's transport and the operations listener (docs/04).
 
 pub mod buffered;
+pub mod host;
 pub mod http;
 pub mod listener;
 pub mod ops;

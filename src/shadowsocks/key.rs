@@ -1,7 +1,10 @@
 use std::fmt;
 
 use ::shadowsocks::ServerConfig;
+use ::shadowsocks::config::ServerConfigError;
 use ::shadowsocks::crypto::CipherKind;
+
+use crate::net::host;
 
 /// What it takes to use a node: address, cipher and password; never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -12,7 +15,7 @@ pub struct NodeKey {
     pub port: u16,
     /// The cipher's name.
     pub method: String,
-    /// Password, or base64 key for AEAD-2022.
+    /// Password, or base64 key for AEAD-2022; several with colons are the keys of relays and the user's (SIP023).
     pub password: String,
 }
 
@@ -22,58 +25,62 @@ impl fmt::Debug for NodeKey {
     }
 }
 
+/// Why a key cannot be used, without any part of its secret; each says what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// An access key that cannot be read.
+    #[error("{0}")]
+    Url(String),
+    /// Not a host.
+    #[error("{}", host::EXPECTED)]
+    Host,
+    /// Not a port.
+    #[error("must be 1 to 65535")]
+    Port,
+    /// A cipher that is unknown or does not encrypt.
+    #[error("{0}")]
+    Method(&'static str),
+    /// A password that does not fit the cipher.
+    #[error("{0}")]
+    Password(String),
+}
+
 impl NodeKey {
-    /// Reads an `ss://` access key (SIP002, also as Outline writes it); plugins are refused, a `prefix` is not needed.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        let config = ServerConfig::from_url(url).map_err(|error| format!("not an ss:// key: {error}"))?;
-        if config.plugin().is_some() {
-            return Err("plugins are not supported".into());
+    /// Checks everything and brings the host into its one spelling.
+    pub fn canonical(mut self) -> Result<Self, KeyError> {
+        self.host = host::canonical(&self.host).ok_or(KeyError::Host)?;
+        if self.port == 0 {
+            return Err(KeyError::Port);
         }
-        let key = Self {
-            host: config.addr().host().trim_matches(['[', ']']).to_owned(),
-            port: config.addr().port(),
-            method: config.method().to_string(),
-            password: config.password().to_owned(),
-        };
-        key.server_config()?;
-        Ok(key)
+        self.server_config()?;
+        Ok(self)
     }
 
     /// Checks cipher and password and derives the key.
-    pub(crate) fn server_config(&self) -> Result<ServerConfig, String> {
-        let method: CipherKind = self.method.parse().map_err(|_| format!("unknown cipher {:?}", self.method))?;
+    pub(crate) fn server_config(&self) -> Result<ServerConfig, KeyError> {
+        const UNKNOWN: &str = "unknown cipher; must be an AEAD or AEAD-2022 one, such as chacha20-ietf-poly1305, \
+                               aes-256-gcm or 2022-blake3-aes-256-gcm";
+        let method: CipherKind = self.method.parse().map_err(|_| KeyError::Method(UNKNOWN))?;
         if method == CipherKind::NONE {
-            return Err("the cipher `none` does not encrypt".into());
+            return Err(KeyError::Method("the cipher `none` does not encrypt"));
         }
         if self.password.is_empty() {
-            return Err("the password is empty".into());
+            return Err(KeyError::Password("the password is empty".into()));
         }
         ServerConfig::new((self.host.clone(), self.port), self.password.clone(), method)
-            .map_err(|error| format!("the password does not fit the cipher: {error}"))
-    }
-
-    /// Checks cipher and password.
-    pub fn check(&self) -> Result<(), String> {
-        self.server_config().map(|_| ())
+            .map_err(|error| KeyError::Password(misfit(&error)))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn outlines_keys_and_plain_ones() {
-        let key =
-            NodeKey::parse("ss://Y2hhY2hhMjAtaWV0Zi1wb2x5MTMwNTpodXNo@10.0.0.7:4242/?outline=1&prefix=%16%03").unwrap();
-        assert_eq!((key.host.as_str(), key.port), ("10.0.0.7", 4242));
-        assert_eq!((key.method.as_str(), key.password.as_str()), ("chacha20-ietf-poly1305", "hush"));
-        assert_eq!(NodeKey::parse("ss://aes-256-gcm:hush@node.example:1").unwrap().host, "node.example");
-        for bad in
-            ["http://x", "ss://", "ss://bm9uZTpodXNo@h:1", "ss://2022-blake3-aes-256-gcm:short@h:1", "ss://rc5:x@h:1"]
-        {
-            assert!(NodeKey::parse(bad).is_err(), "{bad}");
+/// Why a password does not fit, without quoting it.
+fn misfit(error: &ServerConfigError) -> String {
+    match error {
+        ServerConfigError::InvalidKeyEncoding(cipher, _) | ServerConfigError::InvalidUserKeyEncoding(cipher, _) => {
+            format!("the password does not fit the cipher: {cipher} wants keys in base64")
         }
-        assert_eq!(format!("{key:?}"), "<redacted>");
+        ServerConfigError::InvalidKeyLength(cipher, wanted, found)
+        | ServerConfigError::InvalidUserKeyLength(cipher, wanted, found) => {
+            format!("the password does not fit the cipher: a key of {cipher} has {wanted} bytes, this one {found}")
+        }
     }
 }

@@ -30,7 +30,7 @@ pub struct Server {
 impl Server {
     /// Binds to a key's address.
     pub async fn bind(key: &NodeKey, allow: fn(SocketAddr) -> bool) -> Result<Self, String> {
-        let mut config: ServerConfig = key.server_config()?;
+        let mut config: ServerConfig = key.server_config().map_err(|error| error.to_string())?;
         let context = Context::new_shared(ServerType::Server);
         let listener = ProxyListener::bind(context.clone(), &config).await.map_err(|error| error.to_string())?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;

@@ -31,7 +31,7 @@ pub(super) fn context() -> &'static SharedContext {
 
 /// An encrypted stream through a node to a target. The target travels with the first write, or alone when a reader has
 /// waited for a while. Writes are gathered until a flush; a write that was pending has to be repeated with the same
-/// bytes.
+/// bytes. A connection that ends inside a chunk is reset; one that ends before any is an end without a byte.
 pub struct NodeStream<S = TcpStream> {
     socket: Buffered<S>,
     reader: DecryptedReader,
@@ -120,7 +120,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for NodeStream<S> {
             ready!(this.poll_introduce(cx))?;
         }
         let before = buf.filled().len();
-        ready!(this.reader.poll_read_decrypted(cx, context(), &mut this.socket, buf))?;
+        match ready!(this.reader.poll_read_decrypted(cx, context(), &mut this.socket, buf)).map_err(io::Error::from) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let answered = this.reader.nonce().is_some();
+                return Poll::Ready(if answered { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) });
+            }
+            read => read?,
+        }
         if !this.answered && buf.filled().len() > before {
             if this.reader.request_nonce() != Some(this.writer.nonce()) {
                 return Poll::Ready(Err(io::Error::other("the node answered another request")));
@@ -153,3 +159,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for NodeStream<S> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,7 @@ mod limits;
 mod line;
 mod mistakes;
 mod node;
+mod nodes;
 mod notices;
 mod periods;
 mod pool;

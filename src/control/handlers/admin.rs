@@ -27,6 +27,7 @@ use crate::control::db::types::{Id, Time};
 use crate::control::db::{DbConn, Doomed, on};
 use crate::control::error::ApiError;
 use crate::control::extract::FromAdmin;
+use crate::net::host;
 
 /// A page of a list.
 #[derive(Debug, Deserialize)]
@@ -98,6 +99,13 @@ pub(super) fn text(field: &str, value: Option<&str>) -> Result<(), ApiError> {
         Some(value) if value.len() > 255 => Err(ApiError::invalid(field, "TOO_LONG", "at most 255 bytes")),
         _ => Ok(()),
     }
+}
+
+/// A host in its one spelling.
+fn hostname(field: &str, value: Option<String>) -> Result<Option<String>, ApiError> {
+    let Some(value) = value else { return Ok(None) };
+    let canonical = host::canonical(&value);
+    canonical.map(Some).ok_or_else(|| ApiError::invalid(field, "INVALID", host::EXPECTED))
 }
 
 /// The region of a code.

@@ -34,7 +34,7 @@ impl Exit {
         Ok(Self {
             id: node.id,
             region: node.region.clone(),
-            config: key.server_config()?,
+            config: key.server_config().map_err(|error| error.to_string())?,
             key,
             generation,
             draining: AtomicBool::new(node.draining),

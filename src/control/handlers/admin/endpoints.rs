@@ -1,4 +1,3 @@
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Created, Listed, Paged, created, listed, one_of, text};
+use super::{Created, Listed, Paged, created, hostname, listed, one_of, text};
 use crate::control::State;
 use crate::control::catalog::EndpointView;
 use crate::control::db::on;
@@ -58,8 +57,6 @@ pub(super) struct EndpointPatch {
 
 impl EndpointPatch {
     fn change(self) -> Result<EndpointChange, ApiError> {
-        host("host", self.host.as_deref())?;
-        host("sni", self.sni.as_deref())?;
         path(self.path.as_deref())?;
         pin(self.tls_pin.as_deref())?;
         one_of("state", self.state.as_deref(), &STATES)?;
@@ -70,26 +67,15 @@ impl EndpointPatch {
             return Err(ApiError::invalid("weight", "OUT_OF_RANGE", "must be at least 1"));
         }
         Ok(EndpointChange {
-            host: self.host,
+            host: hostname("host", self.host)?,
             port: self.port.map(i32::from),
-            sni: self.sni,
+            sni: hostname("sni", self.sni)?,
             path: self.path,
             transports: self.transports.map(|names| transports(&names)).transpose()?,
             tls_pin: self.tls_pin,
             weight: self.weight,
             state: self.state,
         })
-    }
-}
-
-fn host(field: &str, value: Option<&str>) -> Result<(), ApiError> {
-    text(field, value)?;
-    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-    match value {
-        Some(value) if !is_name(value) && value.parse::<IpAddr>().is_err() => {
-            Err(ApiError::invalid(field, "INVALID", "must be a host name or an IP address"))
-        }
-        _ => Ok(()),
     }
 }
 
@@ -179,7 +165,7 @@ pub(super) async fn create(
     Body(new): Body<NewEndpoint>,
 ) -> Result<Created, ApiError> {
     let given = EndpointPatch {
-        host: Some(new.host.clone()),
+        host: Some(new.host),
         port: new.port,
         sni: new.sni,
         path: Some(new.path.clone()),
@@ -189,12 +175,13 @@ pub(super) async fn create(
         state: new.state,
     };
     let given = given.change()?;
+    let host = given.host.unwrap_or_default();
     let row = Endpoint {
         id: Id::fresh(),
         gateway_node_id: Id(new.gateway_id),
         port: given.port.unwrap_or(HTTPS),
-        sni: given.sni.unwrap_or_else(|| new.host.clone()),
-        host: new.host,
+        sni: given.sni.unwrap_or_else(|| host.clone()),
+        host,
         path: new.path,
         transports: given.transports.unwrap_or_else(|| "ws".into()),
         tls_pin: given.tls_pin.unwrap_or_default(),
@@ -223,11 +210,12 @@ mod tests {
 
     #[test]
     fn what_an_endpoint_may_be() {
-        for good in ["gw.example.com", "192.0.2.1", "2001:db8::1"] {
-            assert!(host("host", Some(good)).is_ok(), "{good}");
+        for (given, kept) in [("GW.example.com", "gw.example.com"), ("2001:DB8:0::1", "2001:db8::1")] {
+            assert_eq!(hostname("host", Some(given.into())).unwrap().as_deref(), Some(kept));
         }
         for bad in ["", "a b", "host:443", "https://host"] {
-            assert!(host("host", Some(bad)).is_err(), "{bad}");
+            let error = hostname("host", Some(bad.into())).unwrap_err();
+            assert_eq!((error.errors[0].field.as_str(), error.code.as_str()), ("host", "INVALID"), "{bad}");
         }
         assert!(path(Some("/k3bR9")).is_ok() && path(Some("k3bR9")).is_err() && path(Some("/a?b")).is_err());
         let key = BASE64_STANDARD.encode([7; PIN_LENGTH]);

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Created, Listed, Paged, created_with, delivered, listed, region, text};
+use super::{Created, Listed, Paged, created_with, delivered, hostname, listed, region, text};
 use crate::control::State;
 use crate::control::db::types::{Id, Time};
 use crate::control::db::{DbConn, on};
@@ -22,10 +22,8 @@ use crate::digest::{fresh_token, sha256_hex};
 pub(super) struct NewGateway {
     name: String,
     region: String,
-    #[serde(default)]
-    public_ip: String,
-    #[serde(default)]
-    internal_ip: String,
+    public_ip: Option<String>,
+    internal_ip: Option<String>,
     #[serde(default, deserialize_with = "lenient::list")]
     exit_regions: Option<Vec<String>>,
 }
@@ -48,6 +46,14 @@ pub(super) struct GatewayPatch {
 struct Renewal {
     #[serde(default, deserialize_with = "lenient::value")]
     now: Option<bool>,
+}
+
+/// An address that is only shown; it may be empty.
+fn address(field: &str, value: Option<String>) -> Result<Option<String>, ApiError> {
+    match value {
+        Some(value) if value.is_empty() => Ok(Some(value)),
+        other => hostname(field, other),
+    }
 }
 
 async fn exits(conn: &mut DbConn, codes: Option<&[String]>) -> Result<Vec<Id>, ApiError> {
@@ -107,8 +113,8 @@ async fn insert(
         id: Id::fresh(),
         region_id: region(&mut conn, "region", &new.region).await?,
         name: new.name,
-        public_ip: new.public_ip,
-        internal_ip: new.internal_ip,
+        public_ip: address("public_ip", new.public_ip)?.unwrap_or_default(),
+        internal_ip: address("internal_ip", new.internal_ip)?.unwrap_or_default(),
         status: "unknown".into(),
         draining: false,
         token_hash,
@@ -178,8 +184,8 @@ pub(super) async fn update(
             None => None,
         },
         name: patch.name,
-        public_ip: patch.public_ip,
-        internal_ip: patch.internal_ip,
+        public_ip: address("public_ip", patch.public_ip)?,
+        internal_ip: address("internal_ip", patch.internal_ip)?,
         draining: patch.draining,
         ..GatewayChange::default()
     };

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Created, Listed, Paged, delivered, listed, one_of, region, text};
+use super::{Created, Listed, Paged, delivered, hostname, listed, one_of, region, text};
 use crate::control::State;
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
@@ -19,7 +19,7 @@ use crate::control::error::ApiError;
 use crate::control::extract::{Body, FromAdmin};
 use crate::control::lenient;
 use crate::control::models::{NodeChange, OutlineNode};
-use crate::shadowsocks::NodeKey;
+use crate::shadowsocks::{AccessKey, KeyError, NodeKey};
 
 pub(super) use health::health;
 pub(super) use import::import;
@@ -90,35 +90,40 @@ pub(super) struct NodePatch {
     state: Option<String>,
 }
 
-fn key_of(new: &NewNode) -> Result<NodeKey, ApiError> {
+/// The key of a new node, and what its access key calls it.
+fn key_of(new: &NewNode) -> Result<(NodeKey, Option<String>), ApiError> {
     let fields = (&new.internal_ip, new.port, &new.method, &new.password);
-    let key = match (&new.access_key, fields) {
-        (Some(url), (None, None, None, None)) => parsed(url)?,
+    match (&new.access_key, fields) {
+        (Some(url), (None, None, None, None)) => {
+            let AccessKey { key, name } = parsed(url)?;
+            Ok((key, name))
+        }
         (None, (Some(host), Some(port), Some(method), Some(password))) => {
-            NodeKey { host: host.clone(), port, method: method.clone(), password: password.clone() }
+            let key = NodeKey { host: host.clone(), port, method: method.clone(), password: password.clone() };
+            Ok((key.canonical().map_err(refused)?, None))
         }
         _ => {
             let detail = "give either `access_key` (ss://…) or internal_ip, port, method and password";
-            return Err(ApiError::invalid("access_key", "MISSING", detail));
+            Err(ApiError::invalid("access_key", "MISSING", detail))
         }
-    };
-    checked(key)
-}
-
-fn parsed(url: &str) -> Result<NodeKey, ApiError> {
-    NodeKey::parse(url).map_err(|reason| ApiError::invalid("access_key", "INVALID", reason))
-}
-
-fn checked(key: NodeKey) -> Result<NodeKey, ApiError> {
-    text("internal_ip", Some(&key.host))?;
-    if key.port == 0 {
-        return Err(ApiError::invalid("port", "OUT_OF_RANGE", "must be 1 to 65535"));
     }
-    key.check().map_err(|reason| {
-        let field = if reason.contains("cipher \"") || reason.contains("`none`") { "method" } else { "password" };
-        ApiError::invalid(field, "INVALID", reason)
-    })?;
-    Ok(key)
+}
+
+fn parsed(url: &str) -> Result<AccessKey, ApiError> {
+    AccessKey::parse(url).map_err(|error| ApiError::invalid("access_key", "INVALID", error.to_string()))
+}
+
+/// Names the field that will not do.
+#[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
+fn refused(error: KeyError) -> ApiError {
+    let (field, code) = match error {
+        KeyError::Url(_) => ("access_key", "INVALID"),
+        KeyError::Host => ("internal_ip", "INVALID"),
+        KeyError::Port => ("port", "OUT_OF_RANGE"),
+        KeyError::Method(_) => ("method", "INVALID"),
+        KeyError::Password(_) => ("password", "INVALID"),
+    };
+    ApiError::invalid(field, code, error.to_string())
 }
 
 /// How much a node takes.
@@ -138,12 +143,17 @@ fn capacity(max_sessions: Option<i32>, weight: Option<i32>) -> Result<Capacity, 
     Ok(Capacity { max_sessions: max_sessions.unwrap_or(DEFAULT_MAX_SESSIONS), weight: weight.unwrap_or(1) })
 }
 
-fn fresh(state: &State, region: Id, key: NodeKey, capacity: Capacity) -> Result<OutlineNode, ApiError> {
+fn fresh(
+    state: &State,
+    region: Id,
+    (key, name): (NodeKey, Option<String>),
+    capacity: Capacity,
+) -> Result<OutlineNode, ApiError> {
     let id = Id::fresh();
     Ok(OutlineNode {
         id,
         region_id: region,
-        name: format!("{}:{}", key.host, key.port),
+        name: name.unwrap_or_else(|| format!("{}:{}", key.host, key.port)),
         ss_password: state.sealer.seal(id, &key.password).map_err(ApiError::internal)?,
         internal_ip: key.host,
         ss_port: key.port.into(),
@@ -189,12 +199,9 @@ pub(super) async fn create(
 ) -> Result<Created, ApiError> {
     text("name", new.name.as_deref())?;
     let capacity = capacity(new.max_sessions, new.weight)?;
-    let key = key_of(&new)?;
+    let (key, called) = key_of(&new)?;
     let region = region(&mut state.db.get().await?, "region", &new.region).await?;
-    let mut row = fresh(&state, region, key, capacity)?;
-    if let Some(name) = new.name {
-        row.name = name;
-    }
+    let row = fresh(&state, region, (key, new.name.or(called)), capacity)?;
     let told = on!(&mut state.db.get().await?, nodes::create(&row, Time::now()))?;
     Ok((StatusCode::CREATED, delivered(&state, &Shown::from(row), Some(told)).await?))
 }
@@ -214,13 +221,14 @@ pub(super) async fn update(
         Some(password) => password.clone(),
         None => state.sealer.open(node.id, &node.ss_password).map_err(ApiError::internal)?,
     };
-    let port = u16::try_from(node.ss_port).map_err(ApiError::internal)?;
-    checked(NodeKey {
-        host: patch.internal_ip.clone().unwrap_or(node.internal_ip),
-        port: patch.port.unwrap_or(port),
-        method: patch.method.clone().unwrap_or(node.ss_method),
-        password: password.clone(),
-    })?;
+    let host = hostname("internal_ip", patch.internal_ip)?;
+    if patch.port == Some(0) {
+        return Err(refused(KeyError::Port));
+    }
+    let method = patch.method.clone().unwrap_or(node.ss_method);
+    NodeKey { host: node.internal_ip, port: patch.port.unwrap_or(1), method, password: password.clone() }
+        .server_config()
+        .map_err(refused)?;
     let sealed = patch.password.is_some().then(|| state.sealer.seal(node.id, &password));
     let change = NodeChange {
         region_id: match &patch.region {
@@ -228,7 +236,7 @@ pub(super) async fn update(
             None => None,
         },
         name: patch.name,
-        internal_ip: patch.internal_ip,
+        internal_ip: host,
         ss_port: patch.port.map(i32::from),
         ss_method: patch.method,
         ss_password: sealed.transpose().map_err(ApiError::internal)?,

@@ -6,7 +6,7 @@ use axum::extract::State as Shared;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{capacity, checked, delivered, fresh, parsed, region};
+use super::{capacity, delivered, fresh, parsed, region};
 use crate::control::State;
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
@@ -74,7 +74,7 @@ pub(in crate::control::handlers::admin) async fn import(
     let (mut rows, mut lines): (Vec<OutlineNode>, Vec<usize>) = (Vec::new(), Vec::new());
     let mut taken = HashMap::new();
     for (line, url) in (1..).zip(&keys.access_keys) {
-        let row = parsed(url).and_then(checked).and_then(|key| fresh(&state, region, key, capacity));
+        let row = parsed(url).and_then(|access| fresh(&state, region, (access.key, access.name), capacity));
         match row {
             Ok(row) => {
                 let first = *taken.entry((row.internal_ip.clone(), row.ss_port)).or_insert(line);

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Shown, checked, delivered};
+use super::{Shown, delivered, refused};
 use crate::control::State;
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
@@ -40,7 +40,8 @@ pub(in crate::control::handlers::admin) async fn password(
     let mut change = NodeChange::default();
     if let Some(password) = new.password {
         let port = u16::try_from(node.ss_port).map_err(ApiError::internal)?;
-        let key = checked(NodeKey { host: node.internal_ip, port, method: node.ss_method, password })?;
+        let key = NodeKey { host: node.internal_ip, port, method: node.ss_method, password };
+        key.server_config().map_err(refused)?;
         change.ss_password = Some(state.sealer.seal(node.id, &key.password).map_err(ApiError::internal)?);
     }
     let (row, told) = on!(&mut state.db.get().await?, nodes::change(node.id, &change, forget, Time::now()))?;
