@@ -8,12 +8,15 @@ mod keygen;
 mod migrate;
 mod qr;
 mod serve;
+mod terminal;
 mod why;
 
 use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -23,6 +26,9 @@ use crate::migrate::MigrateError;
 use crate::telemetry;
 
 const GLIBC_TUNABLES: &str = "GLIBC_TUNABLES";
+/// Set in a process that was started again: the loader drops `GLIBC_TUNABLES` where a file has capabilities.
+const STARTED_AGAIN: &str = "HTTVPS_STARTED_AGAIN";
+const LAST_WORD: Duration = Duration::from_secs(1);
 const RUNTIME: u8 = 1;
 const USAGE: u8 = 2;
 const SCHEMA: u8 = 3;
@@ -116,13 +122,20 @@ pub fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let mut out = std::io::stderr().lock();
-            if writeln!(out, "error: {}", failure.message).is_err() {
-                return ExitCode::from(RUNTIME);
-            }
+            complain(format!("error: {}\n", terminal::escaped(&failure.message)));
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// Writes to the standard error output; one that takes nothing does not keep the process.
+fn complain(line: String) {
+    let (done, written) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let wrote = std::io::stderr().write_all(line.as_bytes());
+        drop((wrote, done));
+    });
+    let _: Result<(), RecvTimeoutError> = written.recv_timeout(LAST_WORD);
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
@@ -155,7 +168,7 @@ async fn dispatch(command: Command, source: Source) -> Result<(), Failure> {
         Command::Healthcheck(args) => return healthcheck::run(args).await,
         Command::ServeControl | Command::ServeGateway | Command::Migrate(_) | Command::Connect(_) => {}
     }
-    telemetry::init(&source)?;
+    let _flush = telemetry::init(&source)?;
     match command {
         Command::ServeControl => Box::pin(serve::control(&source)).await,
         Command::ServeGateway => Box::pin(serve::gateway(&source)).await,
@@ -165,15 +178,16 @@ async fn dispatch(command: Command, source: Source) -> Result<(), Failure> {
     }
 }
 
-/// Starts this process anew with the allocator's settings, which glibc reads only at the start (docs/04, "Data path").
+/// Starts this process anew, once, with the allocator's settings, which glibc reads only at the start (docs/04, "Data path").
 fn keep_memory(tunables: &str) {
     use std::os::unix::process::CommandExt;
-    if tunables.is_empty() || std::env::var_os(GLIBC_TUNABLES).is_some() {
+    if tunables.is_empty() || [GLIBC_TUNABLES, STARTED_AGAIN].iter().any(|name| std::env::var_os(name).is_some()) {
         return;
     }
     let Ok(executable) = std::env::current_exe() else { return };
-    let error =
-        std::process::Command::new(executable).args(std::env::args_os().skip(1)).env(GLIBC_TUNABLES, tunables).exec();
+    let mut again = std::process::Command::new(executable);
+    again.args(std::env::args_os().skip(1)).env(GLIBC_TUNABLES, tunables).env(STARTED_AGAIN, "1");
+    let error = again.exec();
     tracing::debug!(%error, "the allocator stays as it is");
 }
 

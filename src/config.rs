@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 pub use control::{Admin, Control, Database, Sessions};
 pub use data_path::{Egress, Mux, Notices, Padding, Probe, Relay, Resolve, V1};
 pub use error::ConfigError;
-pub use gateway::{Client, Clock, Gateway, Tls, Tunnel};
+pub use gateway::{Client, Clock, Gateway, TUNNEL_PATH, Tls, Tunnel, is_tunnel_path};
 pub use secret::{Secret, read_file};
 pub use subscriber::{Billing, ClientConfig, Enrolment, Events, Leases, Offline, Pool, Portal};
 
@@ -57,6 +57,8 @@ pub struct Log {
     pub level: String,
     /// How lines are written.
     pub format: LogFormat,
+    /// Lines that may wait to be written; further ones are lost and counted.
+    pub buffer_lines: usize,
 }
 
 /// How log lines are written.
@@ -71,6 +73,9 @@ impl Section for Log {
     const NAME: &'static str = "log";
 
     fn validate(&self) -> Result<(), Invalid> {
+        if self.buffer_lines == 0 {
+            return Err(Invalid::new("buffer_lines", "must be at least 1"));
+        }
         let known = ["error", "warn", "info", "debug", "trace", "off"];
         let bare =
             self.level.split(',').map(str::trim).find(|part| !part.contains(['=', ':', '[']) && !known.contains(part));
@@ -119,7 +124,7 @@ pub struct Source {
 impl Source {
     /// Merges defaults, the file and the process's environment.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::merge(file, std::env::vars())
+        Self::merge(file, env::vars()?.into_iter())
     }
 
     /// Defaults only, changed by `KEY=VALUE` pairs named as in the environment; for tests and the demo.

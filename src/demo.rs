@@ -85,7 +85,7 @@ impl Drop for Folder {
 pub async fn run(options: Options, shutdown: &Shutdown, say: impl Fn(String)) -> Result<(), DemoError> {
     let folder = Folder::new(options.data_dir.clone())?;
     let base = base(&folder, &options)?;
-    telemetry::init(&base)?;
+    let _flush = telemetry::init(&base)?;
     db::migrate(&base.section()?).await.map_err(|error| error.to_string())?;
     let node_key = node_key()?;
     let allow = if options.allow_private { |_| true } else { |address: SocketAddr| egress::is_public(address.ip()) };

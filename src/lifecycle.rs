@@ -60,6 +60,17 @@ impl Shutdown {
         self.tasks.wait().await;
     }
 
+    /// As [`Self::on_signals`]; SIGHUP, which ends a process by default, changes nothing.
+    pub fn on_signals_of_a_role(&self) -> std::io::Result<()> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                tracing::info!("SIGHUP: nothing is read again while running");
+            }
+        });
+        self.on_signals()
+    }
+
     /// Drains on SIGTERM or SIGINT, aborts on the second.
     pub fn on_signals(&self) -> std::io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;

@@ -1,29 +1,49 @@
-//! Log lines on stderr.
+//! Log lines on stderr, which never hold up or end the process (docs/01, "Logs").
+
+mod sink;
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::config::{ConfigError, Log, LogFormat, Source};
 
-/// Libraries that say at once what their callers say better, with details that have no place in logs.
-const QUIET: [&str; 2] = ["rustls_platform_verifier=off", "shadowsocks=off"];
+pub use sink::Flush;
+use sink::Sink;
 
-/// Starts logging as configured; the second call in a process does nothing.
-pub fn init(source: &Source) -> Result<(), ConfigError> {
+/// Libraries that say at once what their callers say better, with details that have no place in logs.
+const QUIET: [&str; 2] = ["rustls_platform_verifier", "shadowsocks"];
+const OWN: &str = env!("CARGO_CRATE_NAME");
+
+/// Starts logging as configured; the second call in a process does nothing. What waits is written when the guard goes.
+pub fn init(source: &Source) -> Result<Option<Flush>, ConfigError> {
     let log: Log = source.section()?;
     let filter = EnvFilter::try_new(&log.level)
         .map_err(|error| source.unusable::<Log>("level", format!("not a filter: {error}")))?;
-    let filter = QUIET.iter().filter_map(|target| target.parse().ok()).fold(filter, EnvFilter::add_directive);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match log.format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let (sink, flush) = Sink::stderr(log.buffer_lines);
+    let lines = fmt::layer().with_writer(sink).log_internal_errors(false);
+    let lines = match log.format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let started = tracing_subscriber::registry().with(filter).with(filter_fn(may_log)).with(lines).try_init();
     if started.is_err() {
         tracing::debug!("logging was started before");
+        return Ok(None);
     }
-    Ok(())
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a task panicked")));
+    Ok(Some(flush))
+}
+
+/// Libraries log what passes through them (statements with their values, URLs, headers) at their finer levels: those stay
+/// closed whatever the filter says.
+fn may_log(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target().split("::").next().unwrap_or_default();
+    target == OWN || *metadata.level() <= Level::INFO && !QUIET.contains(&target)
 }
 
 /// An error with what caused it, on one line.

@@ -5,9 +5,12 @@ use crate::gateway::Gateway;
 use crate::lifecycle::Shutdown;
 
 pub(super) async fn control(source: &Source) -> Result<(), Failure> {
-    let control = Control::bind(source).await?;
     let shutdown = Shutdown::default();
-    shutdown.on_signals()?;
+    shutdown.on_signals_of_a_role()?;
+    let control = tokio::select! {
+        bound = Control::bind(source) => bound?,
+        () = shutdown.draining() => return Ok(()),
+    };
     let scheme = if control.is_tls() { "https" } else { "http" };
     say(format_args!("control {scheme}://{}", control.address()?));
     if let Some(address) = control.ops_address() {
@@ -19,9 +22,12 @@ pub(super) async fn control(source: &Source) -> Result<(), Failure> {
 }
 
 pub(super) async fn gateway(source: &Source) -> Result<(), Failure> {
-    let gateway = Gateway::bind(source).await?;
     let shutdown = Shutdown::default();
-    shutdown.on_signals()?;
+    shutdown.on_signals_of_a_role()?;
+    let gateway = tokio::select! {
+        bound = Gateway::bind(source) => bound?,
+        () = shutdown.draining() => return Ok(()),
+    };
     say(format_args!("gateway wss://{}", gateway.address()?));
     if let Some(address) = gateway.ops_address() {
         say(format_args!("ops-gateway http://{address}"));

@@ -1,6 +1,6 @@
 use serde_json::Value;
 
-use super::say;
+use super::{say, terminal};
 
 const ROWS: [&str; 5] = ["device", "user", "subscription", "plan", "quota"];
 const LISTS: [&str; 4] = ["sessions", "gateways", "nodes", "refusals"];
@@ -45,9 +45,9 @@ fn line(item: &Value) -> String {
 
 fn plain(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => terminal::value(text).into_owned(),
         Value::Null => "-".into(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(","),
-        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => terminal::escaped_json(&value.to_string()).into_owned(),
     }
 }

@@ -6,6 +6,21 @@ use figment::value::Value;
 
 use super::error::{ConfigError, PREFIX, line_of};
 
+/// The process's variables that may be ours; others may hold whatever they want.
+pub(super) fn vars() -> Result<Vec<(String, String)>, ConfigError> {
+    let ours = std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+    ours.map(|(name, value)| {
+        let name = name.into_string().map_err(|name| not_text(&name.to_string_lossy()))?;
+        let value = value.into_string().map_err(|_| not_text(&name))?;
+        Ok((name, value))
+    })
+    .collect()
+}
+
+fn not_text(name: &str) -> ConfigError {
+    ConfigError::at(String::new(), "the variable is not UTF-8", name.to_owned())
+}
+
 /// The keys that exist, with their defaults.
 pub(super) struct Known(BTreeMap<String, BTreeMap<String, toml::Value>>);
 
@@ -42,7 +57,8 @@ impl Known {
         Ok(())
     }
 
-    /// Applies `HTTVPS_<SECTION>__<KEY>` variables; names without `__` are somebody else's.
+    /// Applies `HTTVPS_<SECTION>__<KEY>` variables, without blanks and line ends around their values; names without `__`
+    /// are somebody else's.
     pub(super) fn merge_vars(
         &self,
         mut figment: Figment,
@@ -56,6 +72,7 @@ impl Known {
             let Some(default) = self.0.get(&section).and_then(|keys| keys.get(&key)) else {
                 return Err(ConfigError::at(format!("{section}.{key}"), "unknown key", name));
             };
+            let text = text.trim();
             let value =
                 if default.is_str() { Value::from(text) } else { text.parse().unwrap_or_else(|_| Value::from(text)) };
             figment = figment.merge(figment::providers::Serialized::default(&format!("{section}.{key}"), value));

@@ -137,6 +137,27 @@ impl Section for Tls {
     }
 }
 
+/// What [`is_tunnel_path`] asks for.
+pub const TUNNEL_PATH: &str = "must be / and characters that a URL's path has (letters, digits, -._~!$&'()*+,;=:@/ and \
+    %XX), such as /k3bR9; not / alone, without . and .. as parts, and not below /api/ or /.well-known/";
+
+/// Whether requests can have this path (RFC 3986, 3.3) and clients, proxies and the portal leave it alone.
+pub fn is_tunnel_path(path: &str) -> bool {
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        let fits = match byte {
+            b'%' => [rest.next(), rest.next()].iter().all(|digit| digit.is_some_and(|digit| digit.is_ascii_hexdigit())),
+            _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte),
+        };
+        if !fits {
+            return false;
+        }
+    }
+    let taken = ["/api/", "/.well-known/"].iter().any(|prefix| path.starts_with(prefix));
+    let dots = path.split('/').any(|part| matches!(part, "." | ".."));
+    path.len() > 1 && path.starts_with('/') && !path.starts_with("//") && !taken && !dots
+}
+
 /// `[tunnel]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -179,8 +200,8 @@ impl Section for Tunnel {
     const NAME: &'static str = "tunnel";
 
     fn validate(&self) -> Result<(), Invalid> {
-        if !self.path.is_empty() && !self.path.starts_with('/') {
-            return Err(Invalid::new("path", "must begin with /"));
+        if !self.path.is_empty() && !is_tunnel_path(&self.path) {
+            return Err(Invalid::new("path", TUNNEL_PATH));
         }
         if self.max_connections == 0 || self.max_pre_hello == 0 || self.max_pre_hello_per_address == 0 {
             return Err(Invalid::new("max_connections", "limits must be at least 1"));

@@ -1,9 +1,10 @@
+use std::env::VarError;
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A secret, given inline, as `file:PATH` or as `env:NAME`; never printed.
+/// A secret, given inline, as `file:PATH` or as `env:NAME`, without the blanks and line ends around it; never printed.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
@@ -41,15 +42,22 @@ impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
         let text = String::deserialize(deserializer)?;
-        let secret = if let Some(path) = text.strip_prefix("file:") {
+        let secret = if let Some(path) = text.trim().strip_prefix("file:") {
             let read = std::fs::read_to_string(path).map_err(|error| Error::custom(format_args!("{path}: {error}")))?;
-            read.trim_end_matches(['\r', '\n']).to_owned()
-        } else if let Some(name) = text.strip_prefix("env:") {
-            std::env::var(name).map_err(|_| Error::custom(format_args!("variable {name} is not set")))?
+            read
+        } else if let Some(name) = text.trim().strip_prefix("env:") {
+            std::env::var(name).map_err(|error| match error {
+                VarError::NotPresent => Error::custom(format_args!("variable {name} is not set")),
+                VarError::NotUnicode(_) => Error::custom(format_args!("variable {name} is not UTF-8")),
+            })?
         } else {
             text
         };
-        Ok(Self::from(secret))
+        let secret = secret.trim();
+        if secret.contains(char::is_control) {
+            return Err(Error::custom("must not contain line ends or other control characters"));
+        }
+        Ok(Self::from(secret.to_owned()))
     }
 }
 

@@ -53,6 +53,7 @@ mod revocation;
 mod schema;
 mod socks;
 mod standing;
+mod surroundings;
 mod transfer;
 mod vectors;
 mod why;

@@ -253,9 +253,13 @@ impl World {
 
     /// `v1-plain` knows the owner's messages only.
     pub(crate) fn client_env(&self, encoding: &str) -> Env {
+        self.client_env_of(&self.url(), encoding)
+    }
+
+    pub(crate) fn client_env_of(&self, url: &str, encoding: &str) -> Env {
         let (encoding, plain) = encoding.split_once('-').map_or((encoding, false), |(encoding, _)| (encoding, true));
         let mut env = env(&[
-            ("CLIENT__GATEWAY", &self.url()),
+            ("CLIENT__GATEWAY", url),
             ("CLIENT__DEVICE_ID", &self.subscriber.device),
             ("CLIENT__TOKEN", &self.subscriber.token),
             ("CLIENT__REGION", REGION),

@@ -2,7 +2,7 @@ use reqwest::{Client, Method, Url};
 use serde_json::{Map, Value};
 
 use crate::api::Problem;
-use crate::cli::{Failure, say};
+use crate::cli::{Failure, say, terminal};
 use crate::config::{self, Secret, Source, read_file};
 use crate::net::tls;
 use crate::telemetry::causes;
@@ -52,7 +52,7 @@ impl Api {
             return Ok(text);
         }
         if json {
-            say(&text);
+            say(terminal::escaped_json(&text));
         }
         Err(Failure::runtime(match serde_json::from_str::<Problem>(&text) {
             Ok(problem) => explain(&problem),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::call::Api;
 use super::usage;
-use crate::cli::{Failure, say};
+use crate::cli::{Failure, say, terminal};
 
 const POLL: Duration = Duration::from_millis(200);
 /// Most keys of one request.
@@ -81,7 +81,7 @@ pub(super) async fn import(api: &Api, mut fields: Map<String, Value>, json: bool
     let summary = format!("{} of {} keys failed", failed.len(), keys.len());
     let is_good = failed.is_empty();
     if json {
-        say(json!({ "created": created, "failed": failed }));
+        say(terminal::escaped_json(&json!({ "created": created, "failed": failed }).to_string()));
     } else {
         tell(created, failed);
     }
@@ -111,8 +111,10 @@ fn tell(created: Vec<Value>, failed: Vec<Value>) {
     for item in &all {
         let line = item.get("line").and_then(Value::as_u64).unwrap_or_default();
         match item.get("code").and_then(Value::as_str) {
-            Some(code) => say(format_args!("line {line}: {code}: {}", text(item, "detail"))),
-            None => say(format_args!("line {line}: created {} {}", text(item, "id"), text(item, "name"))),
+            Some(code) => say(terminal::escaped(&format!("line {line}: {code}: {}", text(item, "detail")))),
+            None => {
+                say(terminal::escaped(&format!("line {line}: created {} {}", text(item, "id"), text(item, "name"))))
+            }
         }
     }
 }

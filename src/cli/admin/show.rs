@@ -2,7 +2,7 @@ use std::io::IsTerminal;
 
 use serde_json::Value;
 
-use crate::cli::{Failure, qr, say, why};
+use crate::cli::{Failure, qr, say, terminal, why};
 
 /// Prints the answer to a resource and a verb.
 pub(super) fn answer(kind: (&str, &str), text: &str, json: bool) -> Result<(), Failure> {
@@ -10,7 +10,7 @@ pub(super) fn answer(kind: (&str, &str), text: &str, json: bool) -> Result<(), F
         return Ok(());
     }
     if json {
-        say(text);
+        say(terminal::escaped_json(text));
         return Ok(());
     }
     let answer: Value = serde_json::from_str(text).map_err(Failure::runtime)?;
@@ -48,11 +48,11 @@ fn line(item: &Value) -> String {
 
 fn plain(name: &str, value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => terminal::value(text).into_owned(),
         Value::Null => "-".into(),
         Value::Array(items) => items.iter().map(|item| plain(name, item)).collect::<Vec<_>>().join(","),
         Value::Object(_) if name == "delivery" => delivery(value),
-        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => terminal::escaped_json(&value.to_string()).into_owned(),
     }
 }
 

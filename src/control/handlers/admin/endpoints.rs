@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Created, Listed, Paged, created, hostname, listed, one_of, text};
+use crate::config::{TUNNEL_PATH, is_tunnel_path};
 use crate::control::State;
 use crate::control::catalog::EndpointView;
 use crate::control::db::on;
@@ -81,11 +82,8 @@ impl EndpointPatch {
 
 fn path(value: Option<&str>) -> Result<(), ApiError> {
     text("path", value)?;
-    let is_path = |path: &str| path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
     match value {
-        Some(value) if !is_path(value) || value.contains(['?', '#']) => {
-            Err(ApiError::invalid("path", "INVALID", "must begin with /, without spaces, ? and #"))
-        }
+        Some(value) if !is_tunnel_path(value) => Err(ApiError::invalid("path", "INVALID", TUNNEL_PATH)),
         _ => Ok(()),
     }
 }
