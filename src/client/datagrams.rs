@@ -16,13 +16,13 @@ const PACKET_MAX: usize = 65_536;
 
 /// Runs until the program closes its connection or the stream ends.
 pub(super) async fn relay(stream: &TunnelStream, local: &UdpSocket, connection: &mut TcpStream) -> io::Result<()> {
-    let host = connection.peer_addr()?.ip();
+    let host = connection.peer_addr()?.ip().to_canonical();
     let program = OnceLock::new();
     let up = pin!(async {
         let mut packet = vec![0; PACKET_MAX];
         loop {
             let (len, from) = local.recv_from(&mut packet).await?;
-            if from.ip() != host || *program.get_or_init(|| from) != from {
+            if from.ip().to_canonical() != host || *program.get_or_init(|| from) != from {
                 continue;
             }
             if let Some((peer, payload)) = packet.get(..len).and_then(parse) {

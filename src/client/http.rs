@@ -4,11 +4,12 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -16,6 +17,7 @@ use tokio::net::TcpStream;
 use super::link::Link;
 use super::local;
 use crate::frame::Target;
+use crate::net::tunnel::Tunnel;
 
 pub(super) async fn serve(socket: TcpStream, link: Arc<Link>) -> io::Result<()> {
     let service = service_fn(move |request| {
@@ -43,13 +45,18 @@ async fn connect(mut request: Request<Incoming>, link: Arc<Link>) -> Response<Em
     let Ok(tunnel) = link.tunnel().await else { return answer(StatusCode::BAD_GATEWAY) };
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
-        let relayed = match upgrade.await {
-            Ok(upgraded) => local::relay(tunnel, &target, TokioIo::new(upgraded), &link).await,
-            Err(error) => Err(io::Error::other(error)),
-        };
-        if let Err(error) = relayed {
+        if let Err(error) = carry(upgrade, tunnel, &target, &link).await {
             tracing::debug!(%error, "a program's connection ended");
         }
     });
     answer(StatusCode::OK)
+}
+
+/// Takes the program's socket back out of hyper, with what it sent behind its request.
+async fn carry(upgrade: OnUpgrade, tunnel: Tunnel, target: &Target, link: &Link) -> io::Result<()> {
+    let upgraded = upgrade.await.map_err(io::Error::other)?;
+    let parts = upgraded
+        .downcast::<TokioIo<TcpStream>>()
+        .map_err(|_| io::Error::other("the upgraded socket is of another type"))?;
+    local::relay(tunnel, target, parts.io.into_inner(), BytesMut::from(parts.read_buf), link).await
 }

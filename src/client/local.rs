@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -13,7 +13,7 @@ use super::link::Link;
 use crate::frame::Target;
 use crate::lifecycle::Shutdown;
 use crate::net::listener;
-use crate::net::tunnel::{Relay, Tunnel};
+use crate::net::tunnel::{Relay, ResetOnClose, Tunnel};
 
 /// Most bytes that open a stream: a TLS record less what goes around them.
 const FIRST_BYTES: usize = 16_000;
@@ -41,13 +41,20 @@ pub(super) async fn accept(
     }
 }
 
-/// Opens a stream with the program's first bytes, if it has some at once, and moves bytes until both are done.
-pub(super) async fn relay<S>(tunnel: Tunnel, target: &Target, mut socket: S, link: &Link) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut first = BytesMut::with_capacity(FIRST_BYTES);
-    if let Ok(read) = timeout(link.coalesce(), socket.read_buf(&mut first)).await {
+/// Opens a stream with the program's first bytes, waiting a moment for them if there are none yet, and moves bytes until
+/// both are done. Whatever goes wrong resets the program's connection.
+pub(super) async fn relay(
+    tunnel: Tunnel,
+    target: &Target,
+    mut socket: TcpStream,
+    mut first: BytesMut,
+    link: &Link,
+) -> io::Result<()> {
+    socket.reset_on_close(true);
+    first.reserve(FIRST_BYTES);
+    if first.is_empty()
+        && let Ok(read) = timeout(link.coalesce(), socket.read_buf(&mut first)).await
+    {
         read?;
     }
     let stream = tunnel.open(target, first.freeze()).map_err(io::Error::other)?;

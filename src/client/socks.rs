@@ -1,9 +1,10 @@
-//! SOCKS5 CONNECT and UDP ASSOCIATE (RFC 1928) without authentication.
+//! SOCKS5 CONNECT and UDP ASSOCIATE (RFC 1928); credentials (RFC 1929) are taken and not looked at.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -13,6 +14,8 @@ use crate::frame::Target;
 
 const VERSION: u8 = 5;
 const NO_AUTHENTICATION: u8 = 0;
+const CREDENTIALS: u8 = 2;
+const CREDENTIALS_VERSION: u8 = 1;
 const NO_METHOD: u8 = 0xff;
 const CONNECT: u8 = 1;
 const UDP_ASSOCIATE: u8 = 3;
@@ -23,18 +26,11 @@ const ADDRESS_UNSUPPORTED: u8 = 8;
 const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 pub(super) async fn serve(mut socket: TcpStream, link: Arc<Link>) -> io::Result<()> {
-    let [version, count] = read(&mut socket).await?;
-    if version != VERSION {
-        return Err(io::Error::other("not SOCKS5"));
-    }
-    let mut methods = vec![0; count.into()];
-    socket.read_exact(&mut methods).await?;
-    if !methods.contains(&NO_AUTHENTICATION) {
+    if !negotiate(&mut socket).await? {
         socket.write_all(&[VERSION, NO_METHOD]).await?;
         return Err(io::Error::other("no method in common"));
     }
-    socket.write_all(&[VERSION, NO_AUTHENTICATION]).await?;
-    let [_, command, _] = read(&mut socket).await?;
+    let command = read_command(&mut socket).await?;
     let target = match read_target(&mut socket).await? {
         Some(target) if command == CONNECT => target,
         Some(_) if command == UDP_ASSOCIATE => return associate(socket, &link).await,
@@ -44,10 +40,59 @@ pub(super) async fn serve(mut socket: TcpStream, link: Arc<Link>) -> io::Result<
     match link.tunnel().await {
         Ok(tunnel) => {
             reply(&mut socket, SUCCEEDED, UNSPECIFIED).await?;
-            local::relay(tunnel, &target, socket, &link).await
+            local::relay(tunnel, &target, socket, BytesMut::new(), &link).await
         }
         Err(_) => refuse(&mut socket, GENERAL_FAILURE).await,
     }
+}
+
+/// Agrees on a method; false if there is none.
+async fn negotiate(socket: &mut TcpStream) -> io::Result<bool> {
+    let [version, count] = read(socket).await?;
+    if version != VERSION {
+        return Err(io::Error::other("not SOCKS5"));
+    }
+    let mut methods = vec![0; count.into()];
+    socket.read_exact(&mut methods).await?;
+    if methods.contains(&NO_AUTHENTICATION) {
+        socket.write_all(&[VERSION, NO_AUTHENTICATION]).await?;
+        return Ok(true);
+    }
+    if !methods.contains(&CREDENTIALS) {
+        return Ok(false);
+    }
+    socket.write_all(&[VERSION, CREDENTIALS]).await?;
+    let [version] = read(socket).await?;
+    if version != CREDENTIALS_VERSION {
+        return Err(io::Error::other("not credentials of RFC 1929"));
+    }
+    skip_credentials(socket).await?;
+    socket.write_all(&[CREDENTIALS_VERSION, SUCCEEDED]).await?;
+    Ok(true)
+}
+
+/// The command of a request, behind credentials that nobody asked for, if a program sends them.
+async fn read_command(socket: &mut TcpStream) -> io::Result<u8> {
+    let mut version = socket.read_u8().await?;
+    if version == CREDENTIALS_VERSION {
+        skip_credentials(socket).await?;
+        version = socket.read_u8().await?;
+    }
+    if version != VERSION {
+        return Err(io::Error::other("not SOCKS5"));
+    }
+    let [command, _] = read(socket).await?;
+    Ok(command)
+}
+
+/// User name and password, each behind its length.
+async fn skip_credentials(socket: &mut TcpStream) -> io::Result<()> {
+    let mut skipped = [0; u8::MAX as usize];
+    for _ in 0..2 {
+        let len = usize::from(socket.read_u8().await?);
+        socket.read_exact(&mut skipped[..len]).await?;
+    }
+    Ok(())
 }
 
 /// A UDP socket beside the connection, for as long as the connection stands.
@@ -57,7 +102,7 @@ async fn associate(mut socket: TcpStream, link: &Link) -> io::Result<()> {
         Err(reason) => Err(reason),
     };
     let Ok(stream) = stream else { return refuse(&mut socket, GENERAL_FAILURE).await };
-    let local = UdpSocket::bind((socket.local_addr()?.ip(), 0)).await?;
+    let local = UdpSocket::bind((socket.local_addr()?.ip().to_canonical(), 0)).await?;
     reply(&mut socket, SUCCEEDED, local.local_addr()?).await?;
     datagrams::relay(&stream, &local, &mut socket).await
 }

@@ -5,6 +5,8 @@ use std::{
 
 use bytes::BufMut;
 
+use super::Host;
+
 const IPV4: u8 = 1;
 const NAME: u8 = 3;
 const IPV6: u8 = 4;
@@ -23,7 +25,7 @@ pub enum Target {
 pub enum TargetError {
     #[error("unknown address type 0x{0:02x}")]
     AddressType(u8),
-    #[error("host name is empty or not UTF-8")]
+    #[error("not a host name")]
     Name,
     #[error("not `host:port`")]
     Text,
@@ -100,7 +102,7 @@ impl Target {
         }
     }
 
-    /// Reads `host:port` or `[v6]:port`.
+    /// Reads `host:port` or `[address]:port`.
     pub fn parse(text: &str) -> Result<Self, TargetError> {
         if let Ok(address) = text.parse() {
             return Ok(Self::Ip(address));
@@ -110,6 +112,12 @@ impl Target {
             return Err(TargetError::Text);
         }
         let port = port.parse().map_err(|_| TargetError::Text)?;
+        if host.starts_with('[') {
+            return match Host::parse(host) {
+                Ok(Host::Ip(ip)) => Ok(Self::Ip((ip, port).into())),
+                Ok(Host::Name(_)) | Err(_) => Err(TargetError::Text),
+            };
+        }
         if host.is_empty() || host.len() > 255 || host.contains([':', '[', ']']) {
             return Err(TargetError::Text);
         }
@@ -185,7 +193,8 @@ mod tests {
         for text in ["a.b:80", "[::1]:80", "1.2.3.4:5"] {
             assert_eq!(Target::parse(text).unwrap().text(), text);
         }
-        for bad in ["a", "a:", ":1", "a:+1", "a:65536", "::1:80", ""] {
+        assert_eq!(Target::parse("[127.0.0.1]:80"), Ok(Target::Ip("127.0.0.1:80".parse().unwrap())));
+        for bad in ["a", "a:", ":1", "a:+1", "a:65536", "::1:80", "[a]:80", ""] {
             assert_eq!(Target::parse(bad), Err(TargetError::Text), "{bad}");
         }
         assert_eq!(format!("{:?}", Target::Name("secret".into(), 1)), "<redacted>");

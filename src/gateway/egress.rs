@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::config::{Egress, Resolve};
-use crate::frame::{StreamCode, Target};
+use crate::frame::{Host, StreamCode, Target};
 
 /// Whether an address belongs to the public internet.
 pub(crate) fn is_public(ip: IpAddr) -> bool {
@@ -49,20 +49,23 @@ pub(crate) async fn admit(target: Target, rules: &Egress, lookups: &Lookups) -> 
     if rules.blocked_ports.contains(&target.port()) || target.port() == 0 {
         return Err(StreamCode::Blocked);
     }
-    match target {
-        Target::Ip(address) if rules.allow_private || is_public(address.ip()) => Ok(Target::Ip(address)),
-        Target::Ip(_) => Err(StreamCode::Blocked),
-        Target::Name(name, port) if rules.resolve == Resolve::Node => {
-            let numeric = name.rsplit('.').find(|label| !label.is_empty()).is_none_or(looks_numeric);
-            if numeric && !rules.allow_private { Err(StreamCode::Blocked) } else { Ok(Target::Name(name, port)) }
-        }
-        Target::Name(name, port) => resolve(name, port, rules, lookups).await.map(Target::Ip),
-    }
+    let (ip, port) = match &target {
+        Target::Ip(address) => (address.ip(), address.port()),
+        Target::Name(name, port) => match Host::parse(name) {
+            Ok(Host::Ip(ip)) => (ip, *port),
+            Ok(Host::Name(name)) if rules.resolve == Resolve::Gateway => {
+                return resolve(name.to_owned(), *port, rules, lookups).await.map(Target::Ip);
+            }
+            Ok(Host::Name(name)) if rules.allow_private || !is_local(name) => return Ok(target),
+            Ok(Host::Name(_)) | Err(_) => return Err(StreamCode::Blocked),
+        },
+    };
+    if rules.allow_private || is_public(ip) { Ok(Target::Ip((ip, port).into())) } else { Err(StreamCode::Blocked) }
 }
 
-/// Whether resolvers may read a last label as part of an IPv4 address.
-fn looks_numeric(label: &str) -> bool {
-    label.starts_with("0x") || label.starts_with("0X") || label.bytes().all(|byte| byte.is_ascii_digit())
+/// Whether a name means something else on every host: one label, or below `localhost` (RFC 6761).
+fn is_local(name: &str) -> bool {
+    name.rsplit_once('.').is_none_or(|(_, last)| last.eq_ignore_ascii_case("localhost"))
 }
 
 /// How many names may be looked up at once; a lookup whose caller has given up still counts until it ends.
@@ -210,12 +213,32 @@ mod tests {
         let rules = Egress { resolve: Resolve::Node, ..rules() };
         let name = Target::Name("example.com".into(), 443);
         assert_eq!(admit(name.clone(), &rules, &Lookups::new(1)).await, Ok(name));
-        for number in ["127.1", "2130706433", "0x7f.0x1", "127.0.0.1."] {
-            assert_eq!(
-                admit(Target::Name(number.into(), 443), &rules, &Lookups::new(1)).await,
-                Err(StreamCode::Blocked),
-                "{number}"
-            );
+        for resolve in [Resolve::Node, Resolve::Gateway] {
+            let rules = Egress { resolve, ..rules.clone() };
+            for host in [
+                "127.1",
+                "2130706433",
+                "0x7f.0x1",
+                "127.0.0.1.",
+                "::1",
+                "[::1]",
+                "::1%lo",
+                "::ffff:127.0.0.1",
+                "[127.0.0.1]",
+                "127.0.0.1\0.example.com",
+                "example.com\0",
+                "bücher.example",
+                "a b",
+            ] {
+                let refused = admit(Target::Name(host.into(), 443), &rules, &Lookups::new(1)).await;
+                assert_eq!(refused, Err(StreamCode::Blocked), "{host:?}, {resolve:?}");
+            }
+            let public = admit(Target::Name("[2606:4700::1111]".into(), 443), &rules, &Lookups::new(1)).await;
+            assert_eq!(public, Ok(Target::Ip("[2606:4700::1111]:443".parse().unwrap())), "{resolve:?}");
+        }
+        for local in ["localhost", "LocalHost.", "a.localhost", "router"] {
+            let refused = admit(Target::Name(local.into(), 443), &rules, &Lookups::new(1)).await;
+            assert_eq!(refused, Err(StreamCode::Blocked), "{local}");
         }
     }
 }

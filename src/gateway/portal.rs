@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use uuid::Uuid;
 
@@ -17,9 +17,6 @@ use super::control::Relayed;
 use super::places::counted;
 use crate::api::{Enroll, Refresh};
 use crate::config;
-
-/// The scheme of `Authorization`.
-pub(super) const BEARER: &str = "Bearer ";
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SWEEP_AFTER: Duration = Duration::from_secs(1);
@@ -101,6 +98,12 @@ pub(super) async fn answer(request: Request<Incoming>, from: IpAddr, shared: &Sh
     }
 }
 
+/// The token of an `Authorization` header of the scheme Bearer, in any case (RFC 9110, section 11.1).
+pub(super) fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
 /// A body that is not too large.
 async fn collect(body: Incoming, max: usize) -> Option<Bytes> {
     if usize::try_from(body.size_hint().lower()).ok()? > max {
@@ -122,7 +125,7 @@ fn credentials(proof: Proof, headers: &HeaderMap, body: &[u8], shared: &Shared) 
         }
         Proof::AccessToken => {
             let value = headers.get(AUTHORIZATION)?;
-            shared.keys.check_at_once(value.to_str().ok()?.strip_prefix(BEARER)?).ok()?;
+            shared.keys.check_at_once(bearer(value)?).ok()?;
             kept.insert(AUTHORIZATION, value.clone());
             if let Some(known) = headers.get(IF_NONE_MATCH) {
                 kept.insert(IF_NONE_MATCH, known.clone());

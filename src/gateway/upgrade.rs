@@ -13,7 +13,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use uuid::Uuid;
 
 use super::Shared;
-use super::portal::{self, BEARER};
+use super::portal;
 use crate::frame::Encoding;
 
 const V1: &str = Encoding::V1.subprotocol();
@@ -111,9 +111,8 @@ fn encoding_of<B>(request: &Request<B>) -> Option<(Encoding, Option<&'static str
 
 /// The token of `Authorization`, or of the subprotocol that browsers can set.
 fn bearer_of<B>(request: &Request<B>) -> Option<&str> {
-    let authorization = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
-    match authorization {
-        Some(value) => Some(value.strip_prefix(BEARER).unwrap_or_default()),
+    match request.headers().get(AUTHORIZATION) {
+        Some(value) => Some(portal::bearer(value).unwrap_or_default()),
         None => offered(request).find_map(|name| name.strip_prefix(TOKEN)),
     }
 }
@@ -147,9 +146,13 @@ mod tests {
         assert_eq!(bearer_of(&offering(&["httvps.v2"])), None);
         assert_eq!(bearer_of(&offering(&["httvps.v2, httvps.token.a.b"])), Some("a.b"));
         let mut request = offering(&["httvps.token.a.b"]);
-        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Bearer c.d"));
-        assert_eq!(bearer_of(&request), Some("c.d"));
-        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Basic x"));
-        assert_eq!(bearer_of(&request), Some(""), "another scheme is no token, and no lack of one");
+        for scheme in ["Bearer c.d", "bearer c.d", "BEARER   c.d"] {
+            request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static(scheme));
+            assert_eq!(bearer_of(&request), Some("c.d"), "{scheme}");
+        }
+        for other in ["Basic x", "Bearerc.d", "bearer"] {
+            request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static(other));
+            assert_eq!(bearer_of(&request), Some(""), "another scheme is no token, and no lack of one");
+        }
     }
 }

@@ -87,6 +87,10 @@ impl Session {
                 self.charge_tiny(0, now);
                 self.measured(bytes, now);
             }
+            Frame::StreamError { id, code, .. } if self.role == Role::Client => {
+                self.charge_tiny(0, now);
+                self.handle_reset(id, code)?;
+            }
             Frame::Padding(_) | Frame::StreamError { .. } => self.charge_tiny(0, now),
             Frame::Notice(notice) => {
                 self.charge_tiny(0, now);

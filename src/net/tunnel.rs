@@ -17,7 +17,7 @@ use crate::frame::{Encoding, Hello, HelloOk, Notice, Padding, SessionCode, Targe
 use crate::mux::{Event, Limits, OpenError, Role, Session, StreamKey};
 
 pub use driver::{Driver, Ended, Transport};
-pub use relay::{Meter, Patience, Relay};
+pub use relay::{Meter, Patience, Relay, ResetOnClose};
 pub use stream::TunnelStream;
 
 /// A handle to a tunnel; clones share it.

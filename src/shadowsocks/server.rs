@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 
 use super::NodeKey;
 use crate::lifecycle::Shutdown;
+use crate::net::tunnel::ResetOnClose;
 
 /// A small Shadowsocks server for the demo and for tests; `allow` decides on every address after resolution.
 pub struct Server {
@@ -85,8 +86,13 @@ async fn relay(
         match TcpStream::connect(address).await {
             Ok(mut socket) => {
                 socket.set_nodelay(true)?;
+                socket.reset_on_close(true);
+                stream.get_ref().reset_on_close(true);
                 copy_encrypted_bidirectional(method, &mut stream, &mut socket).await?;
-                return stream.shutdown().await;
+                stream.shutdown().await?;
+                socket.reset_on_close(false);
+                stream.get_ref().reset_on_close(false);
+                return Ok(());
             }
             Err(error) => refused = error,
         }

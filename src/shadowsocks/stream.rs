@@ -17,6 +17,7 @@ use tokio::time::Sleep;
 use crate::digest::fresh_number;
 use crate::frame::Target;
 use crate::net::buffered::Buffered;
+use crate::net::tunnel::ResetOnClose;
 
 /// The first chunk carries the target, too, and must stay below Shadowsocks' limit of 16,383 bytes.
 const FIRST_CHUNK: usize = 16_000;
@@ -72,6 +73,12 @@ impl<S> NodeStream<S> {
             wait: Some(Box::pin(tokio::time::sleep(coalesce))),
             answered: !method.is_aead_2022(),
         }
+    }
+}
+
+impl<S: ResetOnClose> ResetOnClose for NodeStream<S> {
+    fn reset_on_close(&self, reset: bool) {
+        self.socket.get_ref().reset_on_close(reset);
     }
 }
 

@@ -14,8 +14,10 @@ use crate::world::World;
 async fn loopback_in_every_spelling() {
     let everywhere = TcpListener::bind("[::]:0").await.unwrap();
     let port = everywhere.local_addr().unwrap().port();
-    for (software, encoding) in [(CHACHA, "v1"), (AEAD_2022, "v2")] {
-        let deny = [("EGRESS__ALLOW_PRIVATE", "false")];
+    for (software, encoding, resolve) in
+        [(CHACHA, "v1", "gateway"), (AEAD_2022, "v2", "gateway"), (AEAD_2022, "v2", "node")]
+    {
+        let deny = [("EGRESS__ALLOW_PRIVATE", "false"), ("EGRESS__RESOLVE", resolve)];
         let world = World::build(Kind::Sqlite, &[software], json!({}), &deny).await;
         let client = world.connect(encoding).await;
         let proxy = client.line("socks");
@@ -33,6 +35,10 @@ async fn loopback_in_every_spelling() {
             "0",
             "::1",
             "::ffff:127.0.0.1",
+            "[::1]",
+            "[127.0.0.1]",
+            "::1%lo",
+            "127.0.0.1\0.example.com",
         ];
         let mut tried = 0;
         for name in names {

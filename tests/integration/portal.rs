@@ -148,7 +148,7 @@ async fn a_client_needs_nothing_but_a_gateway() {
     assert_eq!((same.status(), same.header("etag"), same.body.len()), (304, Some(etag), 0));
     let keys = get(&world, KEYS, token).await.json();
     assert_eq!(keys, world.control.ask(Method::GET, KEYS, "", None).await.1);
-    let account = get(&world, ACCOUNT, token).await.json();
+    let account = ask(&world, "GET", ACCOUNT, &format!("authorization: bearer {token}\r\n"), "").await.json();
     assert_eq!(account["user"], json!({ "id": world.subscriber.user, "status": "active" }));
     let subscription = &account["subscription"];
     assert_eq!(

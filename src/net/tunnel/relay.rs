@@ -1,4 +1,6 @@
-//! One stream between a tunnel and a socket (docs/04, "Data path").
+//! One stream between a tunnel and a socket (docs/04, "Data path" and "Ends").
+
+mod meter;
 
 use std::future::poll_fn;
 use std::io;
@@ -7,7 +9,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
@@ -17,77 +21,26 @@ use crate::mux::{HEADROOM, Received};
 use crate::net::buffered::CHUNK;
 use crate::net::pool;
 
+pub use meter::Meter;
+use meter::Pause;
+
 /// A read that fills less of a buffer than this is copied out of it, so that queues do not hold empty space.
 const WORTH_KEEPING: usize = CHUNK / 4;
 const TURNS: usize = 16;
 /// Once both sides have said all, so much more is read of a socket that does not stop.
 const DISCARD_MAX: usize = 4 * CHUNK;
 
-/// Counts payload bytes as the socket takes and gives them, and paces them.
-pub trait Meter {
-    /// Gives when to look again, if nothing may move now.
-    fn hold(&self) -> Option<Instant>;
-    /// The socket took bytes of the tunnel's; gives when it may take more, if not now.
-    fn sent(&self, bytes: usize) -> Option<Instant>;
-    /// The socket gave bytes for the tunnel; gives when it may give more, if not now.
-    fn received(&self, bytes: usize) -> Option<Instant>;
-    /// Most bytes to move at once.
-    fn piece(&self) -> usize;
+/// A socket that can end with a reset instead of an end of file.
+pub trait ResetOnClose {
+    /// Whether closing the socket resets its connection from now on (`SO_LINGER` of 0); an end of file that was sent stays.
+    fn reset_on_close(&self, reset: bool);
 }
 
-/// Counts nothing.
-impl Meter for () {
-    fn hold(&self) -> Option<Instant> {
-        None
-    }
-
-    fn sent(&self, _: usize) -> Option<Instant> {
-        None
-    }
-
-    fn received(&self, _: usize) -> Option<Instant> {
-        None
-    }
-
-    fn piece(&self) -> usize {
-        CHUNK
-    }
-}
-
-/// A direction that waits for its rate.
-#[derive(Default)]
-struct Pause(Option<Pin<Box<Sleep>>>);
-
-impl Pause {
-    fn until(&mut self, at: Option<Instant>) {
-        if let Some(at) = at {
-            match &mut self.0 {
-                Some(sleep) => sleep.as_mut().reset(at),
-                None => self.0 = Some(Box::pin(tokio::time::sleep_until(at))),
-            }
+impl ResetOnClose for TcpStream {
+    fn reset_on_close(&self, reset: bool) {
+        if let Err(error) = SockRef::from(self).set_linger(reset.then_some(Duration::ZERO)) {
+            tracing::debug!(%error, "SO_LINGER not set");
         }
-    }
-
-    /// Whether the time has not come.
-    fn holds(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(sleep) = &mut self.0 else { return false };
-        if sleep.as_mut().poll(cx).is_pending() {
-            return true;
-        }
-        self.0 = None;
-        false
-    }
-
-    /// Whether the time has not come, or the meter lets nothing move; asked when there is something to move.
-    fn withholds(&mut self, cx: &mut Context<'_>, meter: &impl Meter) -> bool {
-        while !self.holds(cx) {
-            let hold = meter.hold();
-            if hold.is_none() {
-                return false;
-            }
-            self.until(hold);
-        }
-        true
     }
 }
 
@@ -107,6 +60,8 @@ enum Upload {
     /// The tunnel's side finished; the socket is to be told.
     Finishing,
     Done,
+    /// The socket takes no more; what it still gives is passed on, but its end is no end of file.
+    Broken(StreamCode),
 }
 
 enum Download {
@@ -116,7 +71,8 @@ enum Download {
     Done,
 }
 
-/// Moves bytes between a stream of a tunnel and a socket until both directions have ended.
+/// Moves bytes between a stream of a tunnel and a socket until both directions have ended. Dropped before that, or ended by
+/// anything but an end of file, it resets the socket's connection.
 pub struct Relay<'a, S, M> {
     stream: TunnelStream,
     socket: S,
@@ -139,14 +95,17 @@ pub struct Relay<'a, S, M> {
 
 /// How a stream ended.
 enum End {
-    /// Both directions finished, or the tunnel's side ended it.
+    /// Both directions finished.
     Over,
+    /// The tunnel's side was reset or lost.
+    Reset,
     Failed(StreamCode),
 }
 
-impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
+impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S, M> {
     /// A relay for a socket that flushes what it gathers.
     pub fn new(stream: TunnelStream, socket: S, meter: &'a M, patience: Patience) -> Self {
+        socket.reset_on_close(true);
         Self {
             stream,
             socket,
@@ -184,7 +143,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             self.meter.sent(self.unflushed);
         }
         match end {
-            End::Over => Ok(()),
+            End::Over => {
+                self.socket.reset_on_close(false);
+                Ok(())
+            }
+            End::Reset => Ok(()),
             End::Failed(code) => {
                 self.stream.reset(code);
                 Err(code)
@@ -193,14 +156,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if self.stream.poll_gone(cx).is_ready() && matches!(self.upload, Upload::Open) {
-            return Poll::Ready(End::Over);
+        if self.stream.poll_gone(cx).is_ready() && matches!(self.upload, Upload::Open | Upload::Broken(_)) {
+            return Poll::Ready(End::Reset);
         }
         for _ in 0..TURNS {
             let up = match self.poll_upload(cx) {
                 Ok(progress) => progress,
-                Err(End::Failed(_)) if matches!(self.download, Download::Open) => {
-                    self.upload = Upload::Done;
+                Err(End::Failed(code)) if matches!(self.download, Download::Open) => {
+                    self.upload = Upload::Broken(code);
                     true
                 }
                 Err(end) => return Poll::Ready(end),
@@ -211,6 +174,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
             };
             if matches!((&self.upload, &self.download), (Upload::Done, Download::Done)) {
                 return Poll::Ready(End::Over);
+            }
+            if let (Upload::Broken(code), Download::Discarding | Download::Done) = (&self.upload, &self.download) {
+                return Poll::Ready(End::Failed(*code));
             }
             if up || down {
                 self.active = Instant::now();
@@ -246,7 +212,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut progress = false;
         loop {
-            if matches!(self.upload, Upload::Done) {
+            if matches!(self.upload, Upload::Done | Upload::Broken(_)) {
                 return Ok(progress);
             }
             let wants_more = self.pending.is_empty() && matches!(self.upload, Upload::Open);
@@ -254,7 +220,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
                 match self.stream.poll_receive(cx) {
                     Poll::Ready(Received::Data(bytes)) => self.pending = bytes,
                     Poll::Ready(Received::Finished) => self.upload = Upload::Finishing,
-                    Poll::Ready(Received::Reset(_)) => return Err(End::Over),
+                    Poll::Ready(Received::Reset(_)) => return Err(End::Reset),
                     Poll::Ready(Received::Nothing) | Poll::Pending => {}
                 }
             }
@@ -345,17 +311,20 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'a, S, M> {
         }
         match ended {
             Some(Err(end)) => Err(end),
-            Some(Ok(())) => {
-                self.download = Download::Done;
-                self.stream.finish();
-                Ok(true)
-            }
+            Some(Ok(())) => match self.upload {
+                Upload::Broken(code) => Err(End::Failed(code)),
+                Upload::Open | Upload::Finishing | Upload::Done => {
+                    self.download = Download::Done;
+                    self.stream.finish();
+                    Ok(true)
+                }
+            },
             None => Ok(read > 0),
         }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, M: Meter> Relay<'_, S, M> {
+impl<S: AsyncRead + Unpin, M: Meter> Relay<'_, S, M> {
     /// Counts what came from the socket and passes it on.
     fn deliver(&mut self, buffer: BytesMut) {
         let read = buffer.len() - HEADROOM;

@@ -96,6 +96,10 @@ impl AsyncWrite for Sink {
     }
 }
 
+impl ResetOnClose for Sink {
+    fn reset_on_close(&self, _: bool) {}
+}
+
 async fn send(stream: &TunnelStream) {
     while poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap() < PIECE {
         tokio::task::yield_now().await;
