@@ -15,7 +15,6 @@ use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -135,7 +134,9 @@ fn complain(line: String) {
         let wrote = std::io::stderr().write_all(line.as_bytes());
         drop((wrote, done));
     });
-    let _: Result<(), RecvTimeoutError> = written.recv_timeout(LAST_WORD);
+    match written.recv_timeout(LAST_WORD) {
+        Ok(()) | Err(_) => {}
+    }
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {

@@ -43,8 +43,7 @@ impl<'de> Deserialize<'de> for Secret {
         use serde::de::Error;
         let text = String::deserialize(deserializer)?;
         let secret = if let Some(path) = text.trim().strip_prefix("file:") {
-            let read = std::fs::read_to_string(path).map_err(|error| Error::custom(format_args!("{path}: {error}")))?;
-            read
+            std::fs::read_to_string(path).map_err(|error| Error::custom(format_args!("{path}: {error}")))?
         } else if let Some(name) = text.trim().strip_prefix("env:") {
             std::env::var(name).map_err(|error| match error {
                 VarError::NotPresent => Error::custom(format_args!("variable {name} is not set")),

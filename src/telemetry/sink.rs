@@ -102,7 +102,9 @@ impl Drop for Flush {
             entry = refused;
             std::thread::sleep(ROOM_POLL);
         }
-        let _: Result<(), RecvTimeoutError> = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        if written.recv_timeout(deadline.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Timeout) {
+            lose_log_line();
+        }
     }
 }
 
@@ -112,25 +114,31 @@ mod tests {
 
     use super::*;
 
-    /// Writes nothing until it is opened; fails when it is told to.
+    /// Writes nothing until it is opened.
     #[derive(Clone, Default)]
-    struct Gate(Arc<(Mutex<(bool, Vec<u8>)>, Condvar)>);
+    struct Gate(Arc<Held>);
+
+    #[derive(Default)]
+    struct Held {
+        text: Mutex<Option<Vec<u8>>>,
+        opened: Condvar,
+    }
 
     impl Gate {
         fn open(&self) {
-            self.0.0.lock().unwrap().0 = true;
-            self.0.1.notify_all();
+            *self.0.text.lock().unwrap() = Some(Vec::new());
+            self.0.opened.notify_all();
         }
 
         fn text(&self) -> String {
-            String::from_utf8(self.0.0.lock().unwrap().1.clone()).unwrap()
+            String::from_utf8(self.0.text.lock().unwrap().clone().unwrap()).unwrap()
         }
     }
 
     impl Write for Gate {
         fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-            let mut held = self.0.1.wait_while(self.0.0.lock().unwrap(), |(open, _)| !*open).unwrap();
-            held.1.extend_from_slice(text);
+            let mut held = self.0.opened.wait_while(self.0.text.lock().unwrap(), |text| text.is_none()).unwrap();
+            held.as_mut().unwrap().extend_from_slice(text);
             Ok(text.len())
         }
 

@@ -113,7 +113,7 @@ fn tell(created: Vec<Value>, failed: Vec<Value>) {
         match item.get("code").and_then(Value::as_str) {
             Some(code) => say(terminal::escaped(&format!("line {line}: {code}: {}", text(item, "detail")))),
             None => {
-                say(terminal::escaped(&format!("line {line}: created {} {}", text(item, "id"), text(item, "name"))))
+                say(terminal::escaped(&format!("line {line}: created {} {}", text(item, "id"), text(item, "name"))));
             }
         }
     }
