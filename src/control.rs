@@ -6,6 +6,7 @@ mod billing;
 mod calendar;
 mod catalog;
 pub mod db;
+mod door;
 mod enrolment;
 mod error;
 mod events;
@@ -50,6 +51,8 @@ use nodes::Nodes;
 use seal::Sealer;
 use seen::Seen;
 
+const BYTES_PER_GIGABIT: u64 = 125_000_000;
+
 /// Why the control plane cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -89,6 +92,9 @@ struct ControlMetrics {
     unacked: IntCounter,
     pool_in_use: IntGauge,
     pool_size: IntGauge,
+    retries: IntCounter,
+    implausible: IntCounter,
+    split: IntCounter,
 }
 
 impl ControlMetrics {
@@ -100,6 +106,14 @@ impl ControlMetrics {
             unacked: all.counter("httvps_revocations_unacked_total", "Changes that not every gateway acted on in time"),
             pool_in_use: all.gauge("httvps_db_pool_in_use", "Database connections in use"),
             pool_size: all.gauge("httvps_db_pool_size", "Most database connections"),
+            retries: all
+                .counter("httvps_db_retries_total", "Transactions begun again because others were in their way"),
+            implausible: all.counter(
+                "httvps_usage_implausible_total",
+                "Usage reports refused because no line carries so much in the time",
+            ),
+            split: all
+                .counter("httvps_usage_split_total", "Usage reports taken in parts because one session would not do"),
             all,
         }
     }
@@ -145,12 +159,13 @@ impl Control {
             let made = identity.and_then(|identity| tls::server(&identity));
             Some(made.map_err(|reason| source.unusable::<config::Control>("cert", reason))?)
         };
+        db::check_pooler(&database).await.map_err(|bad| source.unusable::<Database>(bad.0, bad.1))?;
         let status = db::status(&database).await.map_err(|error| StartError::Database(error.to_string()))?;
         if !status.pending.is_empty() {
             return Err(StartError::Schema(status.pending.join(", ")));
         }
         let rules = rules(source, &sessions)?;
-        let db_listener = Db::listener(&database).map_err(|reason| source.unusable::<Database>("url", reason))?;
+        let db_listener = Db::listener(&database).map_err(|bad| source.unusable::<Database>(bad.0, bad.1))?;
         let event_retention: config::Events = source.section()?;
         let db = Db::open(&database).map_err(|reason| source.unusable::<Database>("url", reason))?;
         let listener = listener::bind(&config.listen)
@@ -239,13 +254,14 @@ impl State {
 
 impl Readiness for State {
     async fn ready(&self) -> Result<(), String> {
-        self.db.ping().await.map_err(|error| error.to_string())
+        self.db.ready().await
     }
 
     fn refresh(&self) {
         let (in_use, size) = self.db.usage();
         self.metrics.pool_in_use.set(i64::try_from(in_use).unwrap_or(i64::MAX));
         self.metrics.pool_size.set(i64::try_from(size).unwrap_or(i64::MAX));
+        self.metrics.retries.inc_by(db::fault::retried());
     }
 }
 
@@ -260,6 +276,7 @@ fn rules(source: &Source, sessions: &Sessions) -> Result<Rules, ConfigError> {
         reservation_ttl: sessions.reservation_ttl,
         session_ttl: sessions.session_ttl,
         silent_after: sessions.silent_after,
+        max_bytes_per_second: u64::from(sessions.max_gbps).saturating_mul(BYTES_PER_GIGABIT),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Device access tokens: JWT, `EdDSA` only (docs/02, "Tokens").
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use jsonwebtoken::jwk::{
     AlgorithmParameters, CommonParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, OctetKeyPairParameters,
@@ -67,6 +68,17 @@ impl Verifier {
     /// As [`Self::verify`], whatever the token's life.
     pub fn verify_any_age(&self, token: &str) -> Result<Claims, TokenError> {
         self.check(token, false)
+    }
+
+    /// The claims of a token that may vouch for a session: it is older than the session, and has not been expired for longer
+    /// than `max_age`. Moments are seconds since 1970.
+    pub fn vouch(&self, token: &str, started_at: i64, now: i64, max_age: Duration) -> Result<Claims, TokenError> {
+        let claims = self.verify_any_age(token)?;
+        let leeway = i64::try_from(LEEWAY_SECONDS).unwrap_or(0);
+        let max_age = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
+        let is_older = claims.iat <= started_at.saturating_add(leeway);
+        let is_young = now <= claims.exp.saturating_add(max_age);
+        if is_older && is_young { Ok(claims) } else { Err(TokenError::Expired) }
     }
 
     fn check(&self, token: &str, life: bool) -> Result<Claims, TokenError> {
@@ -186,6 +198,18 @@ mod tests {
         assert_eq!(verifier.verify("nonsense").unwrap_err(), TokenError::Invalid);
         let json = serde_json::to_value(issuer.key_set()).unwrap();
         assert_eq!((&json["keys"][0]["kty"], &json["keys"][0]["crv"]), (&"OKP".into(), &"Ed25519".into()));
+    }
+
+    #[test]
+    fn a_token_vouches_for_what_is_younger_and_not_for_ever() {
+        let issuer = Issuer::new(&[7; 32]).unwrap();
+        let verifier = Verifier::new(issuer.key_set());
+        let (now, hour) = (1_800_000_000, Duration::from_secs(3600));
+        let token = issuer.issue(Uuid::now_v7(), Uuid::now_v7(), now, 100).unwrap();
+        let vouches = |started, at| verifier.vouch(&token, started, at, hour).is_ok();
+        assert!(vouches(now + 50, now + 100) && vouches(now - 60, now + 100 + 3600));
+        assert!(!vouches(now - 61, now + 100), "it began before the token was made");
+        assert!(!vouches(now + 50, now + 101 + 3600), "the token has been expired for too long");
     }
 
     #[test]

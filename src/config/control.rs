@@ -5,12 +5,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{Invalid, Secret, Section};
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// `[database]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
     /// `postgres://…`, `sqlite://relative.db` or `sqlite:///absolute.db`.
     pub url: Secret,
+    /// PostgreSQL itself, where `url` leads to a connection pooler; empty for `url`.
+    pub listen_url: Secret,
     /// PEM file of the authority of PostgreSQL's certificate; empty trusts the system's.
     pub ca: String,
     /// PostgreSQL connections of one process.
@@ -18,9 +22,27 @@ pub struct Database {
     /// Longest wait for a connection.
     #[serde(with = "humantime_serde")]
     pub acquire_timeout: Duration,
+    /// Longest wait for one host to let a connection in, and for an idle connection to answer.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
     /// Longest PostgreSQL statement.
     #[serde(with = "humantime_serde")]
     pub statement_timeout: Duration,
+    /// Longest wait for the answers of one transaction.
+    #[serde(with = "humantime_serde")]
+    pub answer_timeout: Duration,
+    /// A connection that was not used for so long is asked whether it is still there.
+    #[serde(with = "humantime_serde")]
+    pub check_after: Duration,
+    /// TCP keepalive: idle time, time between probes, probes without an answer.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_idle: Duration,
+    #[serde(with = "humantime_serde")]
+    pub keepalive_interval: Duration,
+    pub keepalive_retries: u32,
+    /// What was sent and is not acknowledged for so long ends a connection.
+    #[serde(with = "humantime_serde")]
+    pub tcp_user_timeout: Duration,
     /// Longest wait for a SQLite lock.
     #[serde(with = "humantime_serde")]
     pub busy_timeout: Duration,
@@ -31,13 +53,29 @@ impl Section for Database {
 
     fn validate(&self) -> Result<(), Invalid> {
         let url = self.url.expose();
-        if !url.is_empty()
-            && !["postgres://", "postgresql://", "sqlite://"].iter().any(|scheme| url.starts_with(scheme))
-        {
+        let is_postgres = |url: &str| ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+        if !url.is_empty() && !is_postgres(url) && !url.starts_with("sqlite://") {
             return Err(Invalid::new("url", "must begin with postgres:// or sqlite://"));
+        }
+        let direct = self.listen_url.expose();
+        if !direct.is_empty() && !(is_postgres(direct) && is_postgres(url)) {
+            return Err(Invalid::new("listen_url", "must begin with postgres://, and so must url"));
         }
         if self.pool_size == 0 {
             return Err(Invalid::new("pool_size", "must be at least 1"));
+        }
+        if self.acquire_timeout.is_zero() || self.connect_timeout.is_zero() {
+            return Err(Invalid::new(
+                "connect_timeout",
+                "connect_timeout and acquire_timeout must be longer than zero",
+            ));
+        }
+        if self.answer_timeout <= self.statement_timeout {
+            return Err(Invalid::new("answer_timeout", "must be longer than statement_timeout"));
+        }
+        if self.keepalive_idle < SECOND || self.keepalive_interval < SECOND || self.tcp_user_timeout < SECOND {
+            let reason = "keepalive_idle, keepalive_interval and tcp_user_timeout must be at least 1s";
+            return Err(Invalid::new("keepalive_idle", reason));
         }
         Ok(())
     }
@@ -69,6 +107,14 @@ pub struct Control {
     /// Longest time a request may take.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
+    /// Most connections; those that are idle make room for new ones.
+    pub max_connections: usize,
+    /// Longest wait for a TLS handshake, and for the head of a connection's first request.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// Longest wait for a further request.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
     /// Most sessions in one usage report.
     pub report_batch_max: usize,
     /// Largest page of an admin list.
@@ -91,6 +137,12 @@ impl Section for Control {
         }
         if !(1..=10_000).contains(&self.page_max) {
             return Err(Invalid::new("page_max", "must be 1 to 10000"));
+        }
+        if self.max_connections < 16 {
+            return Err(Invalid::new("max_connections", "must be at least 16"));
+        }
+        if self.header_timeout < SECOND || self.idle_timeout < self.header_timeout {
+            return Err(Invalid::new("idle_timeout", "must be header_timeout or more, and that at least 1s"));
         }
         Ok(())
     }
@@ -127,6 +179,11 @@ pub struct Sessions {
     /// Tombstones of deleted sessions are kept so long.
     #[serde(with = "humantime_serde")]
     pub tombstone_retention: Duration,
+    /// A token vouches for a session that nobody knows until it has been expired for so long.
+    #[serde(with = "humantime_serde")]
+    pub vouch_max_age: Duration,
+    /// The most that one session can move: gigabits (10^9) a second.
+    pub max_gbps: u32,
 }
 
 impl Section for Sessions {
@@ -135,6 +192,12 @@ impl Section for Sessions {
     fn validate(&self) -> Result<(), Invalid> {
         if self.sweep_interval.is_zero() {
             return Err(Invalid::new("sweep_interval", "must be longer than zero"));
+        }
+        if self.vouch_max_age > self.tombstone_retention {
+            return Err(Invalid::new("vouch_max_age", "must be at most tombstone_retention"));
+        }
+        if self.max_gbps == 0 {
+            return Err(Invalid::new("max_gbps", "must be at least 1"));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Cumulative counters become charges (docs/02, "Accounting").
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use crate::control::db::types::{Id, Time};
 use crate::control::lease::{Balance, Rules};
@@ -73,13 +74,23 @@ pub(super) struct Charged {
     pub silent: bool,
 }
 
+/// What reports may be late or early by.
+const SLACK: Duration = Duration::from_secs(1);
+/// The same of a start that only a gateway's clock knows.
+const CLOCK_SLACK: Duration = Duration::from_secs(60);
+const MILLIS: u128 = 1000;
+
+fn sum(up: i64, down: i64) -> u64 {
+    up.unsigned_abs().saturating_add(down.unsigned_abs())
+}
+
 fn total(session: &Session) -> u64 {
-    session.bytes_up.saturating_add(session.bytes_down).unsigned_abs()
+    sum(session.bytes_up, session.bytes_down)
 }
 
 impl Charged {
     fn total(&self) -> u64 {
-        self.bytes_up.saturating_add(self.bytes_down).unsigned_abs()
+        sum(self.bytes_up, self.bytes_down)
     }
 
     /// What the gateway holds of an earlier lease and has not used; nothing once that is over or its period is.
@@ -124,6 +135,8 @@ pub(crate) enum Verdict {
     Foreign,
     /// Nobody knows it, or it was deleted: nothing is charged.
     Unknown,
+    /// No line carries so much in the time: nothing is charged.
+    Implausible,
 }
 
 impl Batch {
@@ -161,6 +174,40 @@ impl Batch {
         let item = self.items.binary_search_by_key(&session.id, |item| item.session).ok().map(|at| &self.items[at]);
         let ends = item.is_some_and(|item| item.ended_at.is_some());
         !is_over && !ends
+    }
+
+    /// The two halves, or the one session that there is.
+    pub(crate) fn halves(mut self) -> Result<[Self; 2], Id> {
+        let later = self.items.split_off(self.items.len() / 2);
+        match (self.items.as_slice(), later.as_slice()) {
+            ([], [one]) => Err(one.session),
+            _ => Ok([
+                Self {
+                    gateway: self.gateway,
+                    items: later,
+                    now: self.now,
+                    expires_at: self.expires_at,
+                    rules: self.rules.clone(),
+                },
+                self,
+            ]),
+        }
+    }
+
+    /// Whether a line can have carried so much.
+    fn is_plausible(&self, bytes: u64, since: Time, slack: Duration) -> bool {
+        let passed = u128::try_from((self.now.0 - since.0).whole_milliseconds()).unwrap_or(0) + slack.as_millis();
+        u128::from(bytes) <= passed.saturating_mul(u128::from(self.rules.max_bytes_per_second)) / MILLIS
+    }
+
+    /// Whether a line can have carried what a report says, since the start and since the last report.
+    fn believes(&self, item: &Item, session: &Session) -> bool {
+        let told = sum(item.bytes_up.max(session.bytes_up), item.bytes_down.max(session.bytes_down));
+        let is_new = session.expires_at == self.now && session.last_report_at.is_none();
+        let slack = if is_new { CLOCK_SLACK } else { SLACK };
+        let moved = told.saturating_sub(total(session));
+        self.is_plausible(moved, session.last_report_at.unwrap_or(session.started_at), slack)
+            && (moved == 0 || self.is_plausible(told, session.started_at, slack))
     }
 
     /// Vouched-for sessions that are not known: session, device, start.
@@ -218,7 +265,9 @@ impl<'a> Ledger<'a> {
     /// Works out what to write, but for the leases.
     pub(super) fn charge(&mut self) {
         for item in &self.batch.items {
-            let Some(session) = self.session(item) else { continue };
+            let Some(session) = self.session(item).filter(|session| self.batch.believes(item, session)) else {
+                continue;
+            };
             let bytes_up = session.bytes_up.max(item.bytes_up);
             let bytes_down = session.bytes_down.max(item.bytes_down);
             let (up, down) = (bytes_up - session.bytes_up, bytes_down - session.bytes_down);
@@ -314,10 +363,11 @@ impl<'a> Ledger<'a> {
             limit: None,
             valid_until: None,
         };
-        let (Some(session), Some(row)) = (self.session(item), row) else {
+        let Some(session) = self.session(item) else {
             let known = self.known.contains_key(&item.session) && !self.buried.contains(&item.session);
             return plain(if known { Verdict::Foreign } else { Verdict::Unknown });
         };
+        let Some(row) = row else { return plain(Verdict::Implausible) };
         let (subscription, plan) = match self.standing(item, session) {
             Ok(paid) => paid,
             Err(verdict) => return plain(verdict),

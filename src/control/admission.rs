@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::control::db::types::{Id, Time};
 use crate::control::lease::Rules;
 use crate::control::models::{
-    Candidate, Counters, Device, Gateway, OutlineNode, Plan, Region, Sighting, Subscription, User,
+    Candidate, Counters, Device, Gateway, OutlineNode, Plan, Region, Session, Sighting, Subscription, User, state,
 };
 use crate::frame::SessionCode;
 
@@ -24,6 +24,8 @@ pub(crate) struct Wish {
     pub session: Option<Id>,
     /// The session has been named just now and is not there yet, unless the request is a repeated one.
     pub fresh: bool,
+    /// The gateway has shown a fresh token of the device.
+    pub vouched: bool,
     /// The nodes of the region to choose from.
     pub nodes: Vec<Candidate>,
     pub client_version: Option<String>,
@@ -95,6 +97,8 @@ pub(crate) enum Refusal {
     Code(SessionCode),
     #[error("the session id belongs to another device or gateway")]
     SessionTaken,
+    #[error("the gateway has no fresh token of the device, and the session is none of its own")]
+    NotVouched,
     #[error(transparent)]
     Database(#[from] diesel::result::Error),
 }
@@ -109,6 +113,14 @@ impl Wish {
     /// The wished region, or an id that no region has.
     pub(super) fn region_or_none(&self) -> Id {
         self.region_id().unwrap_or(Id(Uuid::nil()))
+    }
+
+    /// Whether a session is the gateway's and the device's, and live.
+    pub(super) fn owns(&self, session: &Session) -> bool {
+        session.gateway_node_id == self.gateway.id
+            && session.device_id == self.device
+            && session.user_id == self.user
+            && state::LIVE.contains(&session.state.as_str())
     }
 
     /// The wished region, if the gateway may use it.

@@ -5,6 +5,7 @@ use diesel::result::{DatabaseErrorKind, Error as Diesel};
 use crate::api::{DeviceView, FieldError};
 use crate::control::admission::Refusal;
 use crate::control::db::DbError;
+use crate::control::db::fault::Fault;
 use crate::control::enrolment::Refused;
 use crate::frame::SessionCode;
 
@@ -64,7 +65,7 @@ impl ApiError {
     }
 
     fn unavailable(cause: &str) -> Self {
-        tracing::warn!(cause, "no database connection");
+        tracing::warn!(cause, "the database is not available");
         Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "DATABASE_UNAVAILABLE") }
     }
 
@@ -85,9 +86,11 @@ impl IntoResponse for ApiError {
 impl From<Diesel> for ApiError {
     #[expect(clippy::wildcard_enum_match_arm, reason = "every other variant is treated alike")]
     fn from(error: Diesel) -> Self {
+        if Fault::of(&error) != Fault::Statement {
+            return Self::unavailable(&error.to_string());
+        }
         match error {
             Diesel::NotFound => Self::not_found(),
-            Diesel::DatabaseError(DatabaseErrorKind::ClosedConnection, info) => Self::unavailable(info.message()),
             Diesel::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => {
                 Self::conflict("CONFLICT", "something with the same name, identifier or address exists")
             }
@@ -118,6 +121,9 @@ impl From<Refusal> for ApiError {
         match refusal {
             Refusal::Code(code) => Self::refused(code),
             Refusal::SessionTaken => Self::conflict("SESSION_TAKEN", "the session id is another device's or gateway's"),
+            Refusal::NotVouched => {
+                Self::forbidden("without a fresh token of the device a gateway moves only its own live sessions")
+            }
             Refusal::Database(error) => error.into(),
         }
     }

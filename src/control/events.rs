@@ -106,7 +106,7 @@ pub(crate) struct Cursor {
 impl Hub {
     /// A hub at the database's newest event.
     pub(crate) async fn open(db: &Db, config: config::Events) -> Result<Self, DbError> {
-        let (epoch, seq) = on!(&mut db.get().await?, events::head())?;
+        let (epoch, seq) = on!(&mut db.read().await?, events::head())?;
         let backlog = Mutex::new(Backlog { epoch, gone: seq, newest: seq, ..Backlog::default() });
         let (newest, _) = watch::channel(seq);
         let (nudged, closing) = (Notify::new(), CancellationToken::new());
@@ -168,7 +168,7 @@ impl Hub {
 
     /// After a restore or a failover numbers mean something else: every stream begins anew.
     async fn check(&self, db: &Db) -> Result<(), DbError> {
-        let (epoch, seq) = on!(&mut db.get().await?, events::head())?;
+        let (epoch, seq) = on!(&mut db.read().await?, events::head())?;
         let mut backlog = self.backlog();
         if epoch != backlog.epoch || seq < backlog.newest {
             tracing::warn!("the database is another one, or an older one: gateways take snapshots");
@@ -183,7 +183,7 @@ impl Hub {
     async fn fetch(&self, db: &Db, changed: &impl Fn()) -> Result<(), DbError> {
         loop {
             let after = self.backlog().newest;
-            let rows = on!(&mut db.get().await?, events::after(after, AT_ONCE))?;
+            let rows = on!(&mut db.read().await?, events::after(after, AT_ONCE))?;
             let Some(last) = rows.last().map(|row| row.seq) else { return Ok(()) };
             let others = [EventKind::GatewayChanged.as_str(), EventKind::NodesChanged.as_str()];
             if rows.iter().any(|row| others.contains(&row.kind.as_str())) {
@@ -295,7 +295,7 @@ impl Hub {
     }
 
     async fn acks(db: &Db, seq: i64) -> Result<(i64, i64), DbError> {
-        Ok(on!(&mut db.get().await?, events::acks(seq))?)
+        Ok(on!(&mut db.read().await?, events::acks(seq))?)
     }
 }
 

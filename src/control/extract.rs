@@ -5,12 +5,15 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::State;
 use super::db::on;
 use super::db::types::Id;
+use super::door;
 use super::error::ApiError;
 use super::gateways::Known;
+use crate::api::{AssignOutline, GatewayHeartbeat, UsageReports, ValidateDevice};
 use crate::digest::{equal, sha256_hex};
 use crate::frame::SessionCode;
 use crate::token::Claims;
@@ -45,7 +48,7 @@ impl FromRequestParts<Arc<State>> for FromDevice {
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, ApiError> {
         let claims = state.verifier.verify(bearer(parts)?).map_err(|_| ApiError::unauthorized())?;
-        let found = on!(&mut state.db.get().await?, client::standing(Id(claims.sub), Id(claims.uid)))?;
+        let found = on!(&mut state.db.read().await?, client::standing(Id(claims.sub), Id(claims.uid)))?;
         match found.as_ref().map(|(device, user)| (device.as_str(), user.as_str())) {
             None => Err(ApiError::unauthorized()),
             Some((_, "banned")) => Err(ApiError::refused(SessionCode::UserBanned)),
@@ -70,35 +73,104 @@ impl FromRequestParts<Arc<State>> for FromAdmin {
     }
 }
 
-/// A JSON body; the error names the field.
+/// A JSON body; the error names the field. No text in it has control characters.
 pub(super) struct Body<T>(pub(super) T);
+
+/// As [`Body`]; what clients said to the gateway is cleaned, for their words must not stop it.
+pub(super) struct Relayed<T>(pub(super) T);
+
+/// A gateway's request with words of clients in it.
+pub(super) trait Quoting: DeserializeOwned {
+    /// The fields that clients fill.
+    const QUOTED: &'static [&'static str];
+}
+
+impl Quoting for ValidateDevice {
+    const QUOTED: &'static [&'static str] = &["region", "client_version", "platform", "support_id", "access_token"];
+}
+
+impl Quoting for AssignOutline {
+    const QUOTED: &'static [&'static str] = &["region", "access_token"];
+}
+
+impl Quoting for GatewayHeartbeat {
+    const QUOTED: &'static [&'static str] = &["refusals"];
+}
+
+impl Quoting for UsageReports {
+    const QUOTED: &'static [&'static str] = &["access_token"];
+}
 
 impl<T: DeserializeOwned> FromRequest<Arc<State>> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<State>) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| ApiError {
+        parse(&bytes(request, state).await?, &[]).map(Self)
+    }
+}
+
+impl<T: Quoting> FromRequest<Arc<State>> for Relayed<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Arc<State>) -> Result<Self, ApiError> {
+        parse(&bytes(request, state).await?, T::QUOTED).map(Self)
+    }
+}
+
+async fn bytes(request: Request, state: &Arc<State>) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, state)
+        .await
+        .map_err(|rejection| ApiError { status: rejection.status(), ..ApiError::bad_request(rejection.body_text()) })
+}
+
+/// A value from JSON without control characters; those below `quoted` fields are replaced.
+pub(super) fn parse<T: DeserializeOwned>(json: &[u8], quoted: &[&str]) -> Result<T, ApiError> {
+    if !door::is_suspicious(json) {
+        return serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(json)).map_err(unreadable);
+    }
+    let mut value: Value =
+        serde_json::from_slice(json).map_err(|error| ApiError::bad_request(format!("not JSON: {error}")))?;
+    door::check(&mut value, quoted).map_err(|path| {
+        let field = if path.is_empty() { "body" } else { &path };
+        ApiError::invalid(field, "INVALID", "must not contain control characters")
+    })?;
+    serde_path_to_error::deserialize(value).map_err(unreadable)
+}
+
+fn unreadable(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
+    let reason = error.inner().to_string();
+    if error.inner().is_syntax() || error.inner().is_eof() {
+        return ApiError::bad_request(format!("not JSON: {reason}"));
+    }
+    let quoted = reason.split('`').nth(1).unwrap_or("body").to_owned();
+    let path = error.path().to_string();
+    let is_root = path == "." || path.is_empty();
+    let field = if is_root { quoted } else { path };
+    let code = if reason.starts_with("missing field") {
+        "MISSING"
+    } else if reason.starts_with("unknown field") {
+        "UNKNOWN"
+    } else {
+        "INVALID"
+    };
+    ApiError::invalid(&field, code, reason)
+}
+
+/// Parameters of a query; none has control characters.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<State>> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, ApiError> {
+        if let Some(field) = parts.uri.query().and_then(door::suspicious_parameter) {
+            return Err(ApiError::invalid(field, "INVALID", "must not contain control characters"));
+        }
+        let read = axum::extract::Query::from_request_parts(parts, state).await;
+        let axum::extract::Query(value) = read.map_err(|rejection| ApiError {
             status: rejection.status(),
             ..ApiError::bad_request(rejection.body_text())
         })?;
-        let mut json = serde_json::Deserializer::from_slice(&bytes);
-        serde_path_to_error::deserialize(&mut json).map(Self).map_err(|error| {
-            let reason = error.inner().to_string();
-            if error.inner().is_syntax() || error.inner().is_eof() {
-                return ApiError::bad_request(format!("not JSON: {reason}"));
-            }
-            let quoted = reason.split('`').nth(1).unwrap_or("body").to_owned();
-            let path = error.path().to_string();
-            let is_root = path == "." || path.is_empty();
-            let field = if is_root { quoted } else { path };
-            let code = if reason.starts_with("missing field") {
-                "MISSING"
-            } else if reason.starts_with("unknown field") {
-                "UNKNOWN"
-            } else {
-                "INVALID"
-            };
-            ApiError::invalid(&field, code, reason)
-        })
+        Ok(Self(value))
     }
 }

@@ -34,11 +34,14 @@ impl Gateways {
             return Ok(Some(known));
         }
         let at = Instant::now();
-        let mut conn = db.get().await?;
+        let mut conn = db.read().await?;
         let Some(gateway) = on!(&mut conn, admission::gateway(hash))? else {
             self.known().remove(hash);
             return Ok(None);
         };
+        if gateway.token_hash == hash && gateway.old_token_hash.is_some() {
+            on!(&mut db.get().await?, admission::end_old_token(&gateway))?;
+        }
         let exits = on!(&mut conn, admission::exit_regions(&gateway))?.into();
         let found = Arc::new(Known { gateway, exits, at });
         let mut known = self.known();

@@ -21,6 +21,8 @@ pub(crate) struct Rules {
     pub(crate) session_ttl: Duration,
     /// Silence after which a client's session may be replaced.
     pub(crate) silent_after: Duration,
+    /// The most that a session can move.
+    pub(crate) max_bytes_per_second: u64,
 }
 
 /// A subscription's traffic in a period.
@@ -64,7 +66,15 @@ mod tests {
 
     fn rules() -> Rules {
         let (reservation_ttl, session_ttl, silent_after) = Default::default();
-        Rules { calendar: Calendar::default(), min: 1000, max: 100_000, reservation_ttl, session_ttl, silent_after }
+        Rules {
+            calendar: Calendar::default(),
+            min: 1000,
+            max: 100_000,
+            reservation_ttl,
+            session_ttl,
+            silent_after,
+            max_bytes_per_second: 1_250_000_000,
+        }
     }
 
     #[test]

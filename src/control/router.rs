@@ -51,11 +51,14 @@ async fn observe(Shared(state): Shared<Arc<State>>, request: Request, next: Next
     let started = Instant::now();
     let changes = request.method() != Method::GET && route.starts_with("/api/v1/admin/");
     let limit = state.config.request_timeout;
-    let work = tokio::spawn(next.run(request));
-    let response = match tokio::time::timeout(limit, work).await {
+    let mut work = tokio::spawn(next.run(request));
+    let response = match tokio::time::timeout(limit, &mut work).await {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => ApiError::internal(panic).into_response(),
-        Err(_) => StatusCode::GATEWAY_TIMEOUT.into_response(),
+        Err(_) => {
+            work.abort();
+            StatusCode::GATEWAY_TIMEOUT.into_response()
+        }
     };
     if changes {
         state.forget();

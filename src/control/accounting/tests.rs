@@ -4,6 +4,7 @@ use super::*;
 use crate::control::calendar::Calendar;
 
 const MIN: u64 = 1000;
+const LINE: u64 = 1_000_000_000;
 
 struct World {
     now: Time,
@@ -89,8 +90,15 @@ impl World {
     /// Reports sessions of an account that has used so much before and lent so much to others; gives outcomes and rows.
     fn report(&self, sessions: &[(Session, Item)], used: u64, lent: u64) -> Vec<(Outcome, i64)> {
         let (reservation_ttl, session_ttl, silent_after) = Default::default();
-        let rules =
-            Rules { calendar: Calendar::default(), min: MIN, max: 100_000, reservation_ttl, session_ttl, silent_after };
+        let rules = Rules {
+            calendar: Calendar::default(),
+            min: MIN,
+            max: 100_000,
+            reservation_ttl,
+            session_ttl,
+            silent_after,
+            max_bytes_per_second: LINE,
+        };
         let items = sessions.iter().map(|(_, item)| item.clone()).collect();
         let batch = Batch::new(self.gateway, items, self.now, rules);
         let known: HashMap<_, _> = sessions.iter().map(|(session, _)| (session.id, session.clone())).collect();
@@ -204,4 +212,65 @@ fn a_plan_that_leaves_out_a_region_stops_who_goes_through_it() {
     world.allowed = Some(Id::fresh());
     assert_eq!(verdict(&world, &session), Verdict::Stop(SessionCode::UnknownRegion));
     assert_eq!(verdict(&world, &Session { outline_node_id: None, ..session }), Verdict::Continue);
+}
+
+#[test]
+fn what_no_line_carries_is_refused_and_nobody_else_with_it() {
+    let world = World::new(u64::MAX);
+    let mut fresh = world.session(0, 0);
+    fresh.started_at = world.now;
+    let honest = world.session(0, 0);
+    let reported = |down| {
+        let lie = World::item(&fresh, down, 0, false);
+        let truth = World::item(&honest, 5000, 0, false);
+        world.report(&[(fresh.clone(), lie), (honest.clone(), truth)], 0, 0)
+    };
+    let verdicts = |down| -> Vec<Verdict> { reported(down).into_iter().map(|(outcome, _)| outcome.verdict).collect() };
+    let most = i64::try_from(LINE).unwrap();
+    assert_eq!(verdicts(most), [Verdict::Continue, Verdict::Continue], "a second of it");
+    assert_eq!(verdicts(most + 1), [Verdict::Implausible, Verdict::Continue]);
+    assert_eq!(verdicts(i64::MAX), [Verdict::Implausible, Verdict::Continue]);
+}
+
+#[test]
+fn a_report_is_measured_since_the_last_one_too() {
+    let world = World::new(u64::MAX);
+    let mut old = world.session(7000, 0);
+    old.last_report_at = Some(world.now.before(Duration::from_secs(9)));
+    let most = 7000 + 10 * i64::try_from(LINE).unwrap();
+    let verdict = |down| world.report(&[(old.clone(), World::item(&old, down, 0, false))], 0, 0).remove(0).0.verdict;
+    assert_eq!((verdict(most), verdict(most + 1)), (Verdict::Continue, Verdict::Implausible));
+    assert_eq!(verdict(0), Verdict::Continue, "an old report says nothing new");
+}
+
+#[test]
+fn counters_at_the_edge_saturate() {
+    let world = World::new(u64::MAX);
+    let mut session = world.session(i64::MAX, 0);
+    session.bytes_up = i64::MAX;
+    assert_eq!(total(&session), u64::MAX - 1);
+    let outcomes = world.report(&[(session.clone(), World::item(&session, i64::MAX, i64::MAX, true))], u64::MAX - 1, 0);
+    assert_eq!(outcomes[0].0.verdict, Verdict::Stop(SessionCode::LimitReached));
+}
+
+#[test]
+fn a_batch_splits_down_to_one_session() {
+    let world = World::new(1_000_000);
+    let sessions: Vec<Session> = (0..5).map(|_| world.session(0, 0)).collect();
+    let items = sessions.iter().map(|session| World::item(session, 1, 0, false)).collect();
+    let (reservation_ttl, session_ttl, silent_after) = Default::default();
+    let (calendar, max_bytes_per_second) = (Calendar::default(), LINE);
+    let rules =
+        Rules { calendar, min: MIN, max: MIN, reservation_ttl, session_ttl, silent_after, max_bytes_per_second };
+    let (mut waiting, mut alone) = (vec![Batch::new(world.gateway, items, world.now, rules)], Vec::new());
+    while let Some(batch) = waiting.pop() {
+        match batch.halves() {
+            Ok(halves) => waiting.extend(halves),
+            Err(session) => alone.push(session),
+        }
+    }
+    alone.sort_unstable();
+    let mut all: Vec<Id> = sessions.iter().map(|session| session.id).collect();
+    all.sort_unstable();
+    assert_eq!(alone, all);
 }

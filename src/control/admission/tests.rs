@@ -50,6 +50,7 @@ fn wish(user: Id) -> Wish {
         region: "eu-1".into(),
         session: None,
         fresh: false,
+        vouched: true,
         nodes: Vec::new(),
         client_version: None,
         now,
@@ -60,6 +61,7 @@ fn wish(user: Id) -> Wish {
             reservation_ttl: Duration::from_secs(60),
             session_ttl: Duration::from_secs(90),
             silent_after: Duration::from_secs(30),
+            max_bytes_per_second: 1,
         },
         random: 0,
     }

@@ -1,8 +1,10 @@
 #![expect(clippy::duplicate_mod, reason = "the same queries, compiled for each database")]
 
-use diesel::{QueryResult, SqliteConnection};
+use diesel::{ExpressionMethods, QueryDsl, QueryResult, SqliteConnection};
+use diesel_async::RunQueryDsl;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
+use super::schema::installation;
 use super::types::Id;
 
 pub(crate) type Conn = SyncConnectionWrapper<SqliteConnection>;
@@ -61,6 +63,12 @@ pub(super) async fn notify(_: &mut Conn) -> QueryResult<()> {
 
 pub(super) async fn identity(_: &mut Conn) -> QueryResult<String> {
     Ok(String::new())
+}
+
+/// Whether the file takes writes: one that changes nothing is tried.
+pub(crate) async fn writable(conn: &mut Conn) -> QueryResult<bool> {
+    let same = installation::last_seq.eq(installation::last_seq);
+    diesel::update(installation::table.find(1)).set(same).execute(conn).await.map(|rows| rows == 1)
 }
 
 #[path = "queries/admin.rs"]

@@ -6,7 +6,8 @@ use diesel_async::{AsyncMigrationHarness, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use serde::Serialize;
 
-use super::{pg_connect, pg_settings, sqlite_path};
+use super::connect::Connector;
+use super::sqlite_path;
 use crate::config::Database;
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
@@ -34,8 +35,7 @@ pub async fn migrate(config: &Database) -> Result<Vec<String>, Failure> {
         })
         .await;
     }
-    let (settings, tls) = pg_settings(config)?;
-    let mut conn = pg_connect(settings, tls).await?;
+    let mut conn = Connector::direct(config)?.connect().await?;
     conn.batch_execute(&format!("SET statement_timeout = 0; SELECT pg_advisory_lock({LOCK})")).await?;
     let mut harness = AsyncMigrationHarness::new(conn);
     let applied = names(harness.run_pending_migrations(POSTGRES));
@@ -48,8 +48,7 @@ pub async fn status(config: &Database) -> Result<Status, Failure> {
     if let Some(path) = sqlite_path(config.url.expose()) {
         return lite(path.to_owned(), config.busy_timeout, |conn| compare(conn, &SQLITE)).await;
     }
-    let (settings, tls) = pg_settings(config)?;
-    compare(&mut AsyncMigrationHarness::new(pg_connect(settings, tls).await?), &POSTGRES)
+    compare(&mut AsyncMigrationHarness::new(Connector::direct(config)?.connect().await?), &POSTGRES)
 }
 
 async fn lite<T: Send + 'static>(

@@ -9,9 +9,17 @@ pub(crate) type Conn = AsyncPgConnection;
 /// The channel that announces events.
 pub(super) const EVENTS: &str = "httvps_events";
 
+/// Runs a transaction, again if others were in its way.
 macro_rules! transaction {
     ($conn:expr, $body:expr) => {
-        diesel_async::AsyncConnection::transaction($conn, $body)
+        async {
+            let mut attempt = 0;
+            loop {
+                let outcome = diesel_async::AsyncConnection::transaction(&mut *$conn, $body).await;
+                let Some(pause) = crate::control::db::fault::again(&outcome, &mut attempt) else { break outcome };
+                tokio::time::sleep(pause).await;
+            }
+        }
     };
 }
 
@@ -112,6 +120,12 @@ pub(super) async fn identity(conn: &mut Conn) -> QueryResult<String> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether the server takes writes.
+pub(crate) async fn writable(conn: &mut Conn) -> QueryResult<bool> {
+    let sql = diesel::dsl::sql::<diesel::sql_types::Bool>("NOT current_setting('transaction_read_only')::boolean");
+    diesel::select(sql).get_result(conn).await
 }
 
 #[path = "queries/admin.rs"]

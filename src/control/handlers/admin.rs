@@ -14,7 +14,7 @@ mod why;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
@@ -26,7 +26,7 @@ use crate::control::State;
 use crate::control::db::types::{Id, Time};
 use crate::control::db::{DbConn, Doomed, on};
 use crate::control::error::ApiError;
-use crate::control::extract::FromAdmin;
+use crate::control::extract::{FromAdmin, Query};
 use crate::net::host;
 
 /// A page of a list.

@@ -12,7 +12,7 @@ use crate::control::admission::{Admission, Refusal, Wish};
 use crate::control::db::types::{Id, Time};
 use crate::control::db::{DbConn, on};
 use crate::control::error::ApiError;
-use crate::control::extract::{Body, FromGateway};
+use crate::control::extract::{FromGateway, Relayed};
 use crate::control::gateways::Known;
 use crate::control::models::Candidate;
 use crate::digest::fresh_number;
@@ -26,7 +26,7 @@ pub(in crate::control) async fn jwks(Shared(state): Shared<Arc<State>>) -> Json<
 pub(in crate::control) async fn validate_device(
     Shared(state): Shared<Arc<State>>,
     FromGateway(known): FromGateway,
-    Body(request): Body<ValidateDevice>,
+    Relayed(request): Relayed<ValidateDevice>,
 ) -> Result<Json<Validated>, ApiError> {
     super::heartbeat::new_enough(&state, &known.gateway.version)?;
     if request.assign && request.session_id.is_none() {
@@ -45,8 +45,9 @@ pub(in crate::control) async fn validate_device(
         region: request.region,
         session: request.session_id.filter(|_| request.assign).map(Id),
         fresh: true,
+        vouched: true,
         nodes: Vec::new(),
-        client_version: request.client_version.map(|version| version.chars().filter(|c| !c.is_control()).collect()),
+        client_version: request.client_version,
         now: Time::now(),
         rules: state.rules.clone(),
         random: fresh_number(),
@@ -141,7 +142,7 @@ fn grant(state: &State, admission: Admission, region: &str) -> Result<Validated,
 pub(in crate::control) async fn assign_outline(
     Shared(state): Shared<Arc<State>>,
     FromGateway(known): FromGateway,
-    Body(request): Body<AssignOutline>,
+    Relayed(request): Relayed<AssignOutline>,
 ) -> Result<Json<Assigned>, ApiError> {
     let session = request.session_id.map_or_else(Id::fresh, Id);
     let wish = wish_of(&state, &known, &request, session);
@@ -164,6 +165,10 @@ fn wish_of(state: &State, known: &Known, request: &AssignOutline, session: Id) -
         region: request.region.clone(),
         session: Some(session),
         fresh: request.session_id.is_none(),
+        vouched: request.access_token.as_ref().is_some_and(|token| {
+            let claims = state.verifier.verify(token.expose());
+            claims.is_ok_and(|claims| (claims.sub, claims.uid) == (request.device_id, request.user_id))
+        }),
         nodes: Vec::new(),
         client_version: None,
         now: Time::now(),
@@ -176,6 +181,6 @@ fn wish_of(state: &State, known: &Known, request: &AssignOutline, session: Id) -
 fn assign_error(refusal: Refusal) -> ApiError {
     match refusal {
         Refusal::Code(SessionCode::InvalidToken) => ApiError::not_found(),
-        other @ (Refusal::Code(_) | Refusal::SessionTaken | Refusal::Database(_)) => other.into(),
+        other @ (Refusal::Code(_) | Refusal::SessionTaken | Refusal::NotVouched | Refusal::Database(_)) => other.into(),
     }
 }

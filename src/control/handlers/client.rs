@@ -41,7 +41,7 @@ async fn config(
 ) -> Result<Response, ApiError> {
     let now = Time::now();
     let user = Id(claims.uid);
-    let offer = on!(&mut state.db.get().await?, client::offer(user, now))?;
+    let offer = on!(&mut state.db.read().await?, client::offer(user, now))?;
     let catalog = offer.shown_to(user, state.client_config.gateways_per_region);
     let configuration = Configuration::new(&catalog, &state.client_config, now);
     let body = state.issuer.sign_compact(&configuration, CONFIG_TYPE).map_err(ApiError::internal)?;
@@ -65,7 +65,7 @@ fn is_known(headers: &HeaderMap, etag: &str) -> bool {
 
 async fn account(Shared(state): Shared<Arc<State>>, FromDevice(claims): FromDevice) -> Result<Json<Value>, ApiError> {
     let now = Time::now();
-    let mut conn = state.db.get().await?;
+    let mut conn = state.db.read().await?;
     let user = on!(&mut conn, admin::user::get(Id(claims.uid)))?;
     let found = on!(&mut conn, admission::subscription(user.id, now))?;
     let traffic = match &found {

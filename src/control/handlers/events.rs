@@ -1,16 +1,19 @@
 use std::sync::Arc;
 
 use axum::body::Body as Stream;
-use axum::extract::{Query, State as Shared};
+use axum::extract::State as Shared;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{Response, StatusCode};
+use axum::http::{HeaderName, Response, StatusCode};
 use serde::Deserialize;
 
 use crate::api::EventAck;
 use crate::control::State;
 use crate::control::db::on;
 use crate::control::error::ApiError;
-use crate::control::extract::{Body, FromGateway};
+use crate::control::extract::{Body, FromGateway, Query};
+
+/// Proxies such as nginx pass on what carries it as it comes.
+const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Where a gateway was when its stream ended.
 #[derive(Debug, Deserialize)]
@@ -32,7 +35,7 @@ pub(in crate::control) async fn events(
         cursor
     } else {
         let era = state.events.era();
-        let (seq, sessions) = on!(&mut state.db.get().await?, events::snapshot(known.gateway.id))?;
+        let (seq, sessions) = on!(&mut state.db.read().await?, events::snapshot(known.gateway.id))?;
         state.events.snapshot(known.gateway.id, era, seq, sessions)
     };
     let chunks = futures_util::stream::unfold((state, cursor), |(state, mut cursor)| async move {
@@ -42,6 +45,7 @@ pub(in crate::control) async fn events(
     Response::builder()
         .header(CONTENT_TYPE, "text/event-stream")
         .header(CACHE_CONTROL, "no-store")
+        .header(UNBUFFERED, "no")
         .body(Stream::from_stream(chunks))
         .map_err(ApiError::internal)
 }

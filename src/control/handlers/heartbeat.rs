@@ -11,7 +11,7 @@ use crate::control::State;
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
-use crate::control::extract::{Body, FromGateway};
+use crate::control::extract::{Body, FromGateway, Relayed};
 use crate::control::models::NodeView;
 use crate::frame::Version;
 
@@ -35,7 +35,7 @@ pub(super) fn new_enough(state: &State, version: &str) -> Result<(), ApiError> {
 pub(in crate::control) async fn gateway_heartbeat(
     Shared(state): Shared<Arc<State>>,
     FromGateway(known): FromGateway,
-    Body(request): Body<GatewayHeartbeat>,
+    Relayed(request): Relayed<GatewayHeartbeat>,
 ) -> Result<Json<GatewayOrders>, ApiError> {
     if request.gateway_id.is_some_and(|id| id != known.gateway.id.0) {
         return Err(ApiError::forbidden("`gateway_id` is not the gateway that the token belongs to"));

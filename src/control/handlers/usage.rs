@@ -8,15 +8,16 @@ use super::views::millis;
 use crate::api::{Lease, UsageReport, UsageReports, UsageVerdicts, Verdict as VerdictView};
 use crate::control::State;
 use crate::control::accounting::{Batch, Item, Outcome, Verdict};
+use crate::control::db::fault::Fault;
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
-use crate::control::extract::{Body, FromGateway};
+use crate::control::extract::{FromGateway, Relayed};
 
 pub(in crate::control) async fn report(
     Shared(state): Shared<Arc<State>>,
     FromGateway(known): FromGateway,
-    Body(request): Body<UsageReports>,
+    Relayed(request): Relayed<UsageReports>,
 ) -> Result<Json<UsageVerdicts>, ApiError> {
     let reports = match request {
         UsageReports::Batch { reports } => reports,
@@ -31,21 +32,59 @@ pub(in crate::control) async fn report(
     }
     let now = Time::now();
     let (items, unusable): (Vec<_>, Vec<_>) =
-        reports.iter().map(|report| item(&state, report).ok_or(report.session_id)).partition(Result::is_ok);
+        reports.iter().map(|report| item(&state, report, now).ok_or(report.session_id)).partition(Result::is_ok);
     let items = items.into_iter().flatten().collect();
-    let batch = Batch::new(known.gateway.id, items, now, state.rules.clone());
-    let outcomes = on!(&mut state.db.get().await?, usage::report(&batch))?;
+    let taken = take(&state, Batch::new(known.gateway.id, items, now, state.rules.clone())).await?;
+    for outcome in taken.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Implausible) {
+        tracing::warn!(session = %outcome.session, gateway = %known.gateway.id, "implausible usage refused");
+        state.metrics.implausible.inc();
+    }
     let lasts_ms = millis(state.rules.session_ttl);
-    let mut sessions: Vec<_> = outcomes.iter().map(|outcome| view(outcome, lasts_ms)).collect();
-    sessions.extend(unusable.into_iter().filter_map(Result::err).map(out_of_range));
+    let mut sessions: Vec<_> = taken.outcomes.iter().map(|outcome| view(outcome, lasts_ms)).collect();
+    sessions.extend(unusable.into_iter().filter_map(Result::err).map(|session| refused(session, "OUT_OF_RANGE")));
+    sessions.extend(taken.failed.into_iter().map(|session| refused(session.0, "INTERNAL")));
     Ok(Json(UsageVerdicts { sessions }))
 }
 
-fn out_of_range(session_id: Uuid) -> VerdictView {
+#[derive(Default)]
+struct Taken {
+    outcomes: Vec<Outcome>,
+    /// Sessions whose reports the database refuses.
+    failed: Vec<Id>,
+}
+
+/// Takes a batch whole; if the database refuses that, in halves, until what it refuses stands alone.
+async fn take(state: &State, batch: Batch) -> Result<Taken, ApiError> {
+    let mut taken = Taken::default();
+    let mut waiting = vec![batch];
+    while let Some(batch) = waiting.pop() {
+        let error = match on!(&mut state.db.get().await?, usage::report(&batch)) {
+            Ok(outcomes) => {
+                taken.outcomes.extend(outcomes);
+                continue;
+            }
+            Err(error) if Fault::of(&error) == Fault::Statement => error,
+            Err(error) => return Err(error.into()),
+        };
+        match batch.halves() {
+            Ok(halves) => {
+                state.metrics.split.inc();
+                waiting.extend(halves);
+            }
+            Err(session) => {
+                tracing::error!(%session, %error, "usage cannot be taken");
+                taken.failed.push(session);
+            }
+        }
+    }
+    Ok(taken)
+}
+
+fn refused(session_id: Uuid, code: &str) -> VerdictView {
     VerdictView {
         session_id,
         go_on: false,
-        code: Some("OUT_OF_RANGE".to_owned()),
+        code: Some(code.to_owned()),
         remaining_bytes: None,
         lease: None,
         rate_limit_mbps: None,
@@ -55,11 +94,11 @@ fn out_of_range(session_id: Uuid) -> VerdictView {
 }
 
 /// `None` for counters above 2^63 - 1.
-fn item(state: &State, report: &UsageReport) -> Option<Item> {
+fn item(state: &State, report: &UsageReport, now: Time) -> Option<Item> {
+    let (started_at, now) = (report.started_at.unix_timestamp(), now.0.unix_timestamp());
     let vouched = report.access_token.as_ref().is_some_and(|token| {
-        let claims = state.verifier.verify_any_age(token.expose());
-        claims
-            .is_ok_and(|claims| claims.sub == report.device_id && claims.iat <= report.started_at.unix_timestamp() + 60)
+        let claims = state.verifier.vouch(token.expose(), started_at, now, state.sessions.vouch_max_age);
+        claims.is_ok_and(|claims| claims.sub == report.device_id)
     });
     Some(Item {
         session: Id(report.session_id),
@@ -81,6 +120,7 @@ fn view(outcome: &Outcome, lasts_ms: u64) -> VerdictView {
         Verdict::Stop(code) => Some(code.as_str().to_owned()),
         Verdict::Foreign => Some("FORBIDDEN".to_owned()),
         Verdict::Unknown => Some("UNKNOWN_SESSION".to_owned()),
+        Verdict::Implausible => Some("IMPLAUSIBLE".to_owned()),
     };
     VerdictView {
         session_id: outcome.session.0,

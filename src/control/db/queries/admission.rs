@@ -51,26 +51,24 @@ macro_rules! place {
     };
 }
 
-/// The gateway whose token hashes to `hash`; the first use of a new token ends the old one.
+/// The gateway whose token hashes to `hash`.
 pub(crate) async fn gateway(conn: &mut Conn, hash: &str) -> QueryResult<Option<Gateway>> {
-    let found: Option<Gateway> = gateway_nodes::table
+    gateway_nodes::table
         .filter(gateway_nodes::token_hash.eq(hash).or(gateway_nodes::old_token_hash.eq(hash)))
         .filter(gateway_nodes::revoked.eq(false))
         .select(Gateway::as_select())
         .first(conn)
         .await
-        .optional()?;
-    if let Some(gateway) = &found
-        && gateway.token_hash == hash
-        && gateway.old_token_hash.is_some()
-    {
-        let still = gateway_nodes::id.eq(gateway.id).and(gateway_nodes::token_hash.eq(hash));
-        diesel::update(gateway_nodes::table.filter(still))
-            .set(gateway_nodes::old_token_hash.eq(None::<String>))
-            .execute(conn)
-            .await?;
-    }
-    Ok(found)
+        .optional()
+}
+
+/// The first use of a new token ends the old one.
+pub(crate) async fn end_old_token(conn: &mut Conn, gateway: &Gateway) -> QueryResult<usize> {
+    let still = gateway_nodes::id.eq(gateway.id).and(gateway_nodes::token_hash.eq(&gateway.token_hash));
+    diesel::update(gateway_nodes::table.filter(still))
+        .set(gateway_nodes::old_token_hash.eq(None::<String>))
+        .execute(conn)
+        .await
 }
 
 /// The regions a gateway may use: those listed for it, else its own.
@@ -115,6 +113,9 @@ async fn attempt(conn: &mut Conn, wish: &Wish) -> Result<Admission, Refusal> {
             return Ok(Admission { grant, assigned: None, allowed: None, told: None, seen });
         };
         let (mut facts, held) = facts(conn, wish, session).await?;
+        if !wish.vouched && !held.as_ref().is_some_and(|held| wish.owns(held)) {
+            return Err(Refusal::NotVouched);
+        }
         let replaced = facts.replaced();
         if !replaced.is_empty() {
             lock_sessions(conn, &replaced).await?;

@@ -168,9 +168,11 @@ pub(crate) async fn renew(conn: &mut Conn, payment: &Payment) -> Result<Changed,
 }
 
 async fn add_bonus(conn: &mut Conn, subscription: Id, period_start: Time, bytes: i64) -> QueryResult<()> {
-    let sql = "INSERT INTO usage_periods (subscription_id, period_start, bytes_up, bytes_down, bonus_bytes) \
-        VALUES ($1, $2, 0, 0, $3) ON CONFLICT (subscription_id, period_start) DO UPDATE SET \
-        bonus_bytes = usage_periods.bonus_bytes + excluded.bonus_bytes";
+    let sql = format!(
+        "INSERT INTO usage_periods (subscription_id, period_start, bytes_up, bytes_down, bonus_bytes) \
+         VALUES ($1, $2, 0, 0, $3) ON CONFLICT (subscription_id, period_start) DO UPDATE SET bonus_bytes = {}",
+        period::added("bonus_bytes"),
+    );
     diesel::sql_query(sql)
         .bind::<SqlUuid, _>(subscription)
         .bind::<SqlTime, _>(period_start)

@@ -39,6 +39,15 @@ macro_rules! begun {
     };
 }
 
+/// SQL that adds to a counter of a period what an INSERT has met there already, and stops at the largest number.
+pub(super) fn added(column: &str) -> String {
+    let most = i64::MAX;
+    format!(
+        "CASE WHEN usage_periods.{column} > {most} - excluded.{column} THEN {most} \
+         ELSE usage_periods.{column} + excluded.{column} END"
+    )
+}
+
 /// The counters of a period, nothing if it has no row.
 pub(crate) async fn counters(conn: &mut Conn, subscription: Id, start: Time) -> QueryResult<Counters> {
     let found = usage_periods::table.find((subscription, start)).select(Counters::as_select()).first(conn).await;

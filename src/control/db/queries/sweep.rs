@@ -1,5 +1,4 @@
 use diesel::prelude::*;
-use diesel::sql_types::Integer;
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, enrolment, events, lock_sessions, session};
@@ -86,9 +85,4 @@ async fn bury(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<usize> {
         session::delete(conn, &old, cutoffs.now).await
     })
     .await
-}
-
-/// One row with 1: whether the database answers.
-pub(crate) async fn ping(conn: &mut Conn) -> QueryResult<i32> {
-    diesel::select(diesel::dsl::sql::<Integer>("1")).get_result(conn).await
 }

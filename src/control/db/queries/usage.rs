@@ -4,6 +4,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Text};
 use diesel_async::RunQueryDsl;
 
+use super::period::added;
 use super::{Conn, admission, lock_nodes, lock_sessions};
 use crate::control::accounting::{Atlas, Batch, Charged, Ledger, Outcome, Owner, Spent};
 use crate::control::db::prepared::places;
@@ -227,9 +228,10 @@ async fn write_periods(conn: &mut Conn, periods: &BTreeMap<(Id, Time), (i64, i64
     let sql = format!(
         "INSERT INTO usage_periods (subscription_id, period_start, bytes_up, bytes_down) VALUES {} \
          ON CONFLICT (subscription_id, period_start) DO UPDATE SET \
-         bytes_up = usage_periods.bytes_up + excluded.bytes_up, \
-         bytes_down = usage_periods.bytes_down + excluded.bytes_down",
+         bytes_up = {}, bytes_down = {}",
         places(periods.len(), 4),
+        added("bytes_up"),
+        added("bytes_down"),
     );
     let mut query = diesel::sql_query(sql).into_boxed();
     for ((subscription, start), (up, down)) in periods {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{Path, State as Shared};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::enrolment::{fresh_code, grouped};
 use crate::control::error::ApiError;
-use crate::control::extract::{Body, FromAdmin};
+use crate::control::extract::{Body, FromAdmin, Query};
 use crate::control::lenient;
 use crate::control::models::ActivationCode;
 use crate::digest::sha256_hex;
@@ -36,7 +36,7 @@ pub(super) async fn list(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let of = page.user_id.map(Id);
-    let rows = on!(&mut state.db.get().await?, admin::list_codes(page.after(), of, limit))?;
+    let rows = on!(&mut state.db.read().await?, admin::list_codes(page.after(), of, limit))?;
     listed(&rows, |row| row.id, limit)
 }
 
@@ -45,7 +45,7 @@ pub(super) async fn get(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<ActivationCode>, ApiError> {
-    Ok(Json(on!(&mut state.db.get().await?, admin::get_code(Id(id)))?))
+    Ok(Json(on!(&mut state.db.read().await?, admin::get_code(Id(id)))?))
 }
 
 /// Makes a code; it and its link are shown only now.

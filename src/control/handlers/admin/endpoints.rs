@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{Path, State as Shared};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::control::catalog::EndpointView;
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
-use crate::control::extract::{Body, FromAdmin};
+use crate::control::extract::{Body, FromAdmin, Query};
 use crate::control::lenient;
 use crate::control::models::{Endpoint, EndpointChange};
 
@@ -143,7 +143,7 @@ pub(super) async fn list(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let of = page.gateway_id.map(Id);
-    let rows = on!(&mut state.db.get().await?, admin::list_endpoints(page.after(), of, limit))?;
+    let rows = on!(&mut state.db.read().await?, admin::list_endpoints(page.after(), of, limit))?;
     let shown: Vec<Shown> = rows.iter().map(Shown::from).collect();
     listed(&shown, |row| row.id, limit)
 }
@@ -153,7 +153,7 @@ pub(super) async fn get(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Shown>, ApiError> {
-    let row = on!(&mut state.db.get().await?, admin::endpoint::get(Id(id)))?;
+    let row = on!(&mut state.db.read().await?, admin::endpoint::get(Id(id)))?;
     Ok(Json(Shown::from(&row)))
 }
 

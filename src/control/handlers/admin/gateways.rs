@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{Path, State as Shared};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::control::State;
 use crate::control::db::types::{Id, Time};
 use crate::control::db::{DbConn, on};
 use crate::control::error::ApiError;
-use crate::control::extract::{Body, FromAdmin};
+use crate::control::extract::{Body, FromAdmin, Query, parse};
 use crate::control::lenient;
 use crate::control::models::{Gateway, GatewayChange};
 use crate::digest::{fresh_token, sha256_hex};
@@ -79,7 +79,7 @@ pub(super) async fn list(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let of = page.region_id.map(Id);
-    let rows = on!(&mut state.db.get().await?, admin::list_gateways(page.after(), of, limit))?;
+    let rows = on!(&mut state.db.read().await?, admin::list_gateways(page.after(), of, limit))?;
     listed(&rows, |row| row.id, limit)
 }
 
@@ -88,7 +88,7 @@ pub(super) async fn get(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, ApiError> {
-    let mut conn = state.db.get().await?;
+    let mut conn = state.db.read().await?;
     let row = on!(&mut conn, admin::gateway::get(Id(id)))?;
     Ok(Json(view(&mut conn, &row).await?))
 }
@@ -206,11 +206,7 @@ pub(super) async fn rotate_token(
     Path(id): Path<Uuid>,
     body: Bytes,
 ) -> Result<Created, ApiError> {
-    let renewal: Renewal = if body.is_empty() {
-        Renewal::default()
-    } else {
-        serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", "INVALID", error.to_string()))?
-    };
+    let renewal: Renewal = if body.is_empty() { Renewal::default() } else { parse(&body, &[])? };
     let (token, hash) = secret()?;
     let end = renewal.now.unwrap_or(false);
     let renewed = on!(&mut state.db.get().await?, nodes::renew_token(Id(id), &hash, end))?;

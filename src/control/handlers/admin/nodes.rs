@@ -5,7 +5,7 @@ mod password;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::control::State;
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
-use crate::control::extract::{Body, FromAdmin};
+use crate::control::extract::{Body, FromAdmin, Query};
 use crate::control::lenient;
 use crate::control::models::{NodeChange, OutlineNode};
 use crate::shadowsocks::{AccessKey, KeyError, NodeKey};
@@ -178,7 +178,7 @@ pub(super) async fn list(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let of = page.region_id.map(Id);
-    let rows = on!(&mut state.db.get().await?, admin::list_nodes(page.after(), of, limit))?;
+    let rows = on!(&mut state.db.read().await?, admin::list_nodes(page.after(), of, limit))?;
     let rows: Vec<Shown> = rows.into_iter().map(Shown::from).collect();
     listed(&rows, |shown| shown.row.id, limit)
 }
@@ -188,7 +188,7 @@ pub(super) async fn get(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, ApiError> {
-    let row = on!(&mut state.db.get().await?, admin::node::get(Id(id)))?;
+    let row = on!(&mut state.db.read().await?, admin::node::get(Id(id)))?;
     delivered(&state, &Shown::from(row), None).await
 }
 
@@ -200,7 +200,7 @@ pub(super) async fn create(
     text("name", new.name.as_deref())?;
     let capacity = capacity(new.max_sessions, new.weight)?;
     let (key, called) = key_of(&new)?;
-    let region = region(&mut state.db.get().await?, "region", &new.region).await?;
+    let region = region(&mut state.db.read().await?, "region", &new.region).await?;
     let row = fresh(&state, region, (key, new.name.or(called)), capacity)?;
     let told = on!(&mut state.db.get().await?, nodes::create(&row, Time::now()))?;
     Ok((StatusCode::CREATED, delivered(&state, &Shown::from(row), Some(told)).await?))

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{Path, State as Shared};
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::control::billing::{PlanView, Unbillable};
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
-use crate::control::extract::{Body, FromAdmin};
+use crate::control::extract::{Body, FromAdmin, Query};
 use crate::control::lenient;
 use crate::control::models::{Plan, PlanChange};
 
@@ -124,7 +124,7 @@ async fn allowed(state: &State, mut codes: Vec<String>) -> Result<Vec<Id>, ApiEr
     if codes.len() > REGIONS_MAX {
         return Err(ApiError::invalid("regions", "TOO_MANY", format!("at most {REGIONS_MAX} regions")));
     }
-    let known = on!(&mut state.db.get().await?, billing::regions_by_code(&codes))?;
+    let known = on!(&mut state.db.read().await?, billing::regions_by_code(&codes))?;
     match codes.iter().find(|code| !known.iter().any(|(_, known)| known == *code)) {
         Some(code) => Err(ApiError::invalid("regions", "UNKNOWN", format!("there is no region {code:?}"))),
         None => Ok(known.into_iter().map(|(id, _)| id).collect()),
@@ -133,13 +133,13 @@ async fn allowed(state: &State, mut codes: Vec<String>) -> Result<Vec<Id>, ApiEr
 
 async fn offers(state: &State, rows: Vec<Plan>) -> Result<Vec<PlanView>, ApiError> {
     let ids: Vec<Id> = rows.iter().map(|plan| plan.id).collect();
-    let mut regions = on!(&mut state.db.get().await?, billing::allowed_regions(&ids))?;
+    let mut regions = on!(&mut state.db.read().await?, billing::allowed_regions(&ids))?;
     let offer = |plan: Plan| PlanView { regions: regions.remove(&plan.id).unwrap_or_default(), plan };
     Ok(rows.into_iter().map(offer).collect())
 }
 
 async fn offer(state: &State, plan: Plan) -> Result<PlanView, ApiError> {
-    let mut regions = on!(&mut state.db.get().await?, billing::allowed_regions(&[plan.id]))?;
+    let mut regions = on!(&mut state.db.read().await?, billing::allowed_regions(&[plan.id]))?;
     Ok(PlanView { regions: regions.remove(&plan.id).unwrap_or_default(), plan })
 }
 
@@ -149,7 +149,7 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let rows = on!(&mut state.db.get().await?, admin::list_plans(page.after(), None, limit))?;
+    let rows = on!(&mut state.db.read().await?, admin::list_plans(page.after(), None, limit))?;
     listed(&offers(&state, rows).await?, |offer| offer.plan.id, limit)
 }
 
@@ -158,7 +158,7 @@ pub(super) async fn get(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<PlanView>, ApiError> {
-    let row = on!(&mut state.db.get().await?, admin::plan::get(Id(id)))?;
+    let row = on!(&mut state.db.read().await?, admin::plan::get(Id(id)))?;
     Ok(Json(offer(&state, row).await?))
 }
 

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{Path, State as Shared};
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use crate::control::catalog::RegionView;
 use crate::control::db::on;
 use crate::control::db::types::Id;
 use crate::control::error::ApiError;
-use crate::control::extract::{Body, FromAdmin};
+use crate::control::extract::{Body, FromAdmin, Query};
 use crate::control::lenient;
 use crate::control::models::{Region, RegionChange};
 
@@ -124,7 +124,7 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let rows = on!(&mut state.db.get().await?, admin::list_regions(page.after(), None, limit))?;
+    let rows = on!(&mut state.db.read().await?, admin::list_regions(page.after(), None, limit))?;
     let shown: Vec<Shown> = rows.iter().map(Shown::from).collect();
     listed(&shown, |row| row.id, limit)
 }
@@ -134,7 +134,7 @@ pub(super) async fn get(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Shown>, ApiError> {
-    let row = on!(&mut state.db.get().await?, admin::region::get(Id(id)))?;
+    let row = on!(&mut state.db.read().await?, admin::region::get(Id(id)))?;
     Ok(Json(Shown::from(&row)))
 }
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{Path, State as Shared};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use crate::control::State;
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
-use crate::control::extract::FromAdmin;
+use crate::control::extract::{FromAdmin, Query};
 use crate::control::models::Session;
 
 pub(super) async fn list(
@@ -19,7 +19,7 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let mut conn = state.db.get().await?;
+    let mut conn = state.db.read().await?;
     let rows = match (page.user_id.map(Id), page.device_id.map(Id)) {
         (Some(_), Some(_)) => return Err(ApiError::bad_request("filter by `user_id` or by `device_id`, not by both")),
         (Some(user), None) => on!(&mut conn, admin::list_sessions_of_user(page.after(), user, limit))?,
@@ -33,7 +33,7 @@ pub(super) async fn get(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Session>, ApiError> {
-    Ok(Json(on!(&mut state.db.get().await?, session::get(Id(id)))?))
+    Ok(Json(on!(&mut state.db.read().await?, session::get(Id(id)))?))
 }
 
 /// Ends a session for good.

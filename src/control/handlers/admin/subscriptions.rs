@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::control::billing::{Changed, Standing, Unbillable};
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
-use crate::control::extract::{Body, FromAdmin};
+use crate::control::extract::{Body, FromAdmin, Query};
 use crate::control::lenient;
 use crate::control::models::{Payment, Subscription, SubscriptionChange};
 
@@ -100,7 +100,7 @@ pub(super) async fn list(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let of = page.user_id.map(Id);
-    let rows = on!(&mut state.db.get().await?, billing::list_subscriptions(page.after(), of, limit))?;
+    let rows = on!(&mut state.db.read().await?, billing::list_subscriptions(page.after(), of, limit))?;
     let now = Time::now();
     let rows: Vec<Standing> = rows.into_iter().map(|(row, plan)| Standing::at(row, &plan, now)).collect();
     listed(&rows, |row| row.subscription.id, limit)
@@ -111,7 +111,7 @@ pub(super) async fn get(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Standing>, ApiError> {
-    let (row, plan) = on!(&mut state.db.get().await?, billing::subscription(Id(id)))?;
+    let (row, plan) = on!(&mut state.db.read().await?, billing::subscription(Id(id)))?;
     Ok(Json(Standing::at(row, &plan, Time::now())))
 }
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{Path, State as Shared};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
 use crate::control::events::Emit;
-use crate::control::extract::{Body, FromAdmin};
+use crate::control::extract::{Body, FromAdmin, Query};
 use crate::control::models::{Device, DeviceChange, User, UserChange};
 use crate::frame::SessionCode;
 
@@ -54,7 +54,7 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let rows = on!(&mut state.db.get().await?, admin::list_users(page.after(), None, limit))?;
+    let rows = on!(&mut state.db.read().await?, admin::list_users(page.after(), None, limit))?;
     listed(&rows, |row| row.id, limit)
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn get(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<User>, ApiError> {
-    Ok(Json(on!(&mut state.db.get().await?, admin::user::get(Id(id)))?))
+    Ok(Json(on!(&mut state.db.read().await?, admin::user::get(Id(id)))?))
 }
 
 pub(super) async fn create(
@@ -136,7 +136,7 @@ pub(super) async fn list_devices(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let of = page.user_id.map(Id);
-    let rows = on!(&mut state.db.get().await?, admin::list_devices(page.after(), of, limit))?;
+    let rows = on!(&mut state.db.read().await?, admin::list_devices(page.after(), of, limit))?;
     listed(&rows, |row| row.id, limit)
 }
 
@@ -145,7 +145,7 @@ pub(super) async fn get_device(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Device>, ApiError> {
-    Ok(Json(on!(&mut state.db.get().await?, admin::device::get(Id(id)))?))
+    Ok(Json(on!(&mut state.db.read().await?, admin::device::get(Id(id)))?))
 }
 
 pub(super) async fn create_device(
@@ -188,7 +188,7 @@ pub(super) async fn device_token(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Created, ApiError> {
-    let row = on!(&mut state.db.get().await?, admin::device::get(Id(id)))?;
+    let row = on!(&mut state.db.read().await?, admin::device::get(Id(id)))?;
     created_with(&row, issue(&state, &row)?)
 }
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{Path, State as Shared};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::control::billing::{PlanView, Standing};
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
-use crate::control::extract::FromAdmin;
+use crate::control::extract::{FromAdmin, Query};
 use crate::control::models::{Gateway, OutlineNode, RefusalRow, Session};
 use crate::control::why::Circumstances;
 
@@ -25,7 +25,7 @@ pub(super) async fn device(
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, ApiError> {
     let now = Time::now();
-    let known = on!(&mut state.db.get().await?, refusals::circumstances(Id(id), &state.rules.calendar, now))?;
+    let known = on!(&mut state.db.read().await?, refusals::circumstances(Id(id), &state.rules.calendar, now))?;
     Ok(Json(view(known, now)))
 }
 
@@ -107,7 +107,7 @@ pub(super) async fn refusals(
     Query(asked): Query<BySupportId>,
 ) -> Result<Json<Listed>, ApiError> {
     let support_id = canonical(&asked.support_id);
-    let rows = on!(&mut state.db.get().await?, refusals::by_support_id(&support_id, REFUSALS))?;
+    let rows = on!(&mut state.db.read().await?, refusals::by_support_id(&support_id, REFUSALS))?;
     let items = rows.iter().map(|row| {
         json!({
             "device_id": row.device_id,

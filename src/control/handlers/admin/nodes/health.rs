@@ -27,7 +27,7 @@ pub(in crate::control::handlers::admin) async fn health(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, ApiError> {
-    let mut conn = state.db.get().await?;
+    let mut conn = state.db.read().await?;
     let node = on!(&mut conn, admin::node::get(Id(id)))?;
     let region = on!(&mut conn, admin::region::get(node.region_id))?;
     let gateways = on!(&mut conn, health::statuses(node.region_id))?;

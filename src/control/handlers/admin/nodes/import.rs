@@ -69,7 +69,7 @@ pub(in crate::control::handlers::admin) async fn import(
         return Err(ApiError::invalid("access_keys", "TOO_MANY", format!("at most {AT_ONCE} at once")));
     }
     let capacity = capacity(keys.max_sessions, keys.weight)?;
-    let region = region(&mut state.db.get().await?, "region", &keys.region).await?;
+    let region = region(&mut state.db.read().await?, "region", &keys.region).await?;
     let mut imported = Imported { created: Vec::new(), failed: Vec::new() };
     let (mut rows, mut lines): (Vec<OutlineNode>, Vec<usize>) = (Vec::new(), Vec::new());
     let mut taken = HashMap::new();

@@ -36,7 +36,7 @@ pub(in crate::control::handlers::admin) async fn password(
     if new.password.is_none() && !forget {
         return Err(ApiError::invalid("password", "MISSING", "give a password, or now=true to forget the old one"));
     }
-    let node = on!(&mut state.db.get().await?, admin::node::get(Id(id)))?;
+    let node = on!(&mut state.db.read().await?, admin::node::get(Id(id)))?;
     let mut change = NodeChange::default();
     if let Some(password) = new.password {
         let port = u16::try_from(node.ss_port).map_err(ApiError::internal)?;
