@@ -12,6 +12,8 @@ find_tools() {
     [ -n "$initdb" ] || missing+=(postgresql)
     command -v ss-server >/dev/null || missing+=(shadowsocks-libev)
     command -v dig >/dev/null || missing+=(bind9-dnsutils)
+    pgbouncer=$(command -v pgbouncer || ls /usr/sbin/pgbouncer 2>/dev/null || true)
+    [ -n "$pgbouncer" ] || missing+=(pgbouncer)
     [ -n "$python" ] || missing+=(python3-websockets)
 }
 
@@ -54,5 +56,7 @@ done
 [ "${started:-}" = yes ] || { cat "$data/log" >&2; exit 1; }
 
 export HTTVPS_TEST_POSTGRES="postgres://httvps@127.0.0.1:$port"
+export HTTVPS_TEST_POSTGRES_BIN="$bin"
+export HTTVPS_TEST_PGBOUNCER="$pgbouncer"
 export HTTVPS_TEST_PYTHON="$python"
 "$@"

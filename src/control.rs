@@ -51,6 +51,8 @@ use nodes::Nodes;
 use seal::Sealer;
 use seen::Seen;
 
+/// Open files besides the connections of strangers and of the database's pool.
+const RESERVED_FILES: usize = 64;
 const BYTES_PER_GIGABIT: u64 = 125_000_000;
 
 /// Why the control plane cannot start.
@@ -125,6 +127,7 @@ pub struct Control {
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     ops: Option<TcpListener>,
+    limits: http::Limits,
     db_listener: Option<Listener>,
     event_retention: config::Events,
 }
@@ -176,6 +179,12 @@ impl Control {
             ops::bind(&ops.control_listen).await.map_err(|reason| source.unusable::<Ops>("control_listen", reason))?;
         let bootstrap_hash =
             (!config.bootstrap_key.is_empty()).then(|| sha256_hex(config.bootstrap_key.expose().as_bytes()));
+        let limits = http::Limits {
+            connections: config.max_connections,
+            header: config.header_timeout,
+            idle: config.idle_timeout,
+        };
+        let limits = limits.within_open_files(database.pool_size.saturating_add(RESERVED_FILES));
         let verifier = Verifier::new(issuer.key_set());
         let metrics = ControlMetrics::new();
         let events =
@@ -199,7 +208,7 @@ impl Control {
             events,
             metrics,
         };
-        Ok(Self { state: Arc::new(state), listener, tls, ops, db_listener, event_retention })
+        Ok(Self { state: Arc::new(state), listener, tls, ops, limits, db_listener, event_retention })
     }
 
     /// Where the REST API listens.
@@ -223,7 +232,7 @@ impl Control {
         let sweeper = sweep::run(state.db.clone(), state.sessions.clone(), self.event_retention, shutdown.clone());
         let events = state.events.run(&state.db, self.db_listener, || state.forget(), &shutdown);
         let answered = Shutdown::default();
-        let api = http::serve(self.listener, self.tls, router::router(Arc::clone(&state)), &shutdown);
+        let api = http::serve(self.listener, self.tls, router::router(Arc::clone(&state)), self.limits, &shutdown);
         let ops = async {
             if let Some(listener) = self.ops {
                 let metrics = state.metrics.all.clone();

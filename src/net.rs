@@ -6,6 +6,7 @@ pub mod http;
 pub mod listener;
 pub mod ops;
 pub mod pool;
+pub mod seats;
 pub mod tls;
 pub mod tunnel;
 pub mod websocket;

@@ -1,10 +1,16 @@
 //! Serves a router over HTTP/1.1, with or without TLS, until drained.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::Request;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
@@ -13,45 +19,96 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::listener;
+use super::seats::{Busy, Seat, Seats};
 use crate::lifecycle::Shutdown;
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// What strangers may hold of a listener, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most connections.
+    pub connections: usize,
+    /// From accept to the first request, TLS included.
+    pub header: Duration,
+    /// Between requests.
+    pub idle: Duration,
+}
+
+impl Limits {
+    /// As many connections as the limit of open files leaves besides `reserved` files; a lower number is logged.
+    #[must_use]
+    pub fn within_open_files(self, reserved: usize) -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let Some(files) = limit.and_then(|limit| usize::try_from(limit).ok()) else { return self };
+        let most = files.saturating_sub(reserved).max(1);
+        if self.connections <= most {
+            return self;
+        }
+        tracing::warn!(files, connections = most, configured = self.connections, "the limit of open files is low");
+        Self { connections: most, ..self }
+    }
+}
 
 /// Accepts until draining, lets open requests finish, returns when all connections are closed.
-pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, router: Router, shutdown: &Shutdown) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    limits: Limits,
+    shutdown: &Shutdown,
+) {
     let connections = shutdown.child();
     let acceptor = tls.map(TlsAcceptor::from);
+    let seats = Seats::new(limits.connections);
     loop {
         let stream = tokio::select! {
             () = shutdown.draining() => break,
             (stream, _) = listener::accept(&listener) => stream,
         };
+        let Some(seat) = seats.take() else {
+            tracing::debug!("no room for another connection");
+            continue;
+        };
         let (router, acceptor, lifetime) = (router.clone(), acceptor.clone(), connections.clone());
         connections.spawn(async move {
-            let Some(acceptor) = acceptor else { return connection(stream, router, lifetime).await };
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => connection(stream, router, lifetime).await,
-                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                Err(_) => tracing::debug!("TLS handshake timed out"),
+            let asked = tokio::time::sleep(limits.header);
+            let work = async {
+                let Some(acceptor) = acceptor else { return connection(stream, router, limits, &seat, lifetime).await };
+                match acceptor.accept(stream).await {
+                    Ok(stream) => connection(stream, router, limits, &seat, lifetime).await,
+                    Err(error) => tracing::debug!(%error, "TLS handshake failed"),
+                }
+            };
+            tokio::pin!(work, asked);
+            tokio::select! {
+                () = &mut work => return,
+                () = &mut asked => {}
+                () = seat.leaving() => {}
+            }
+            if seat.has_served() {
+                work.await;
             }
         });
     }
     connections.finished().await;
 }
 
-async fn connection<S>(stream: S, router: Router, shutdown: Shutdown)
+async fn connection<S>(stream: S, router: Router, limits: Limits, seat: &Arc<Seat>, shutdown: Shutdown)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request: Request<Incoming>| {
+        let busy = seat.busy();
+        let answer = router.call(request);
+        async move { answer.await.map(|response| response.map(|body| Answer { body, _busy: busy })) }
+    });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.idle);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.aborted() => return,
-        () = shutdown.draining() => {
+        () = async { tokio::select! { () = shutdown.draining() => {}, () = seat.leaving() => {} } } => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection.as_mut() => ended,
@@ -61,5 +118,31 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// An answer's body; its connection is busy until it is sent.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -1,6 +1,7 @@
 //! The operations listener of a role: `/metrics`, `/healthz`, `/readyz`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -10,6 +11,10 @@ use tokio::net::TcpListener;
 use super::{http, listener};
 use crate::lifecycle::Shutdown;
 use crate::metrics::Metrics;
+
+/// Far below any limit of open files, and apart from what strangers can take.
+const LIMITS: http::Limits =
+    http::Limits { connections: 32, header: Duration::from_secs(10), idle: Duration::from_secs(90) };
 
 /// Says whether a role can do its work now, or why not.
 pub trait Readiness: Send + Sync + 'static {
@@ -59,5 +64,5 @@ pub async fn serve<R: Readiness>(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(render));
-    http::serve(listener, None, router, shutdown).await;
+    http::serve(listener, None, router, LIMITS, shutdown).await;
 }

@@ -21,8 +21,10 @@
 
 mod accounting;
 mod billing;
+mod cluster;
 mod corpus;
 mod database;
+mod database_faults;
 mod datagrams;
 mod demo;
 mod destination;
@@ -41,6 +43,7 @@ mod nodes;
 mod notices;
 mod periods;
 mod pool;
+mod pooler;
 mod portal;
 mod process;
 mod proxies;
@@ -57,6 +60,7 @@ mod socks;
 mod standing;
 mod surroundings;
 mod transfer;
+mod trust;
 mod vectors;
 mod why;
 mod world;

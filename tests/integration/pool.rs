@@ -103,7 +103,7 @@ async fn a_new_node_takes_sessions_once_it_was_seen() {
         let assign = async || {
             let wish = json!({
                 "region": REGION, "user_id": subscriber.user, "device_id": subscriber.device,
-                "session_id": Uuid::now_v7(),
+                "session_id": Uuid::now_v7(), "access_token": subscriber.token,
             });
             post(&control, "nodes/assign-outline", &token, wish).await.1["id"].clone()
         };

@@ -125,7 +125,7 @@ async fn reservations_are_atomic_and_spread_by_load() {
         let wishes = (0..40).map(|_| {
             let body = json!({
                 "region": REGION, "user_id": subscriber.user, "device_id": subscriber.device,
-                "session_id": Uuid::now_v7(),
+                "session_id": Uuid::now_v7(), "access_token": subscriber.token,
             });
             api.post("nodes/assign-outline", body)
         });
@@ -135,7 +135,10 @@ async fn reservations_are_atomic_and_spread_by_load() {
         let refused: Vec<_> = answers.iter().filter(|(status, _)| *status != 200).collect();
         assert!(refused.iter().all(|(status, answer)| *status == 503 && answer["code"] == "NO_NODE_AVAILABLE"));
         assert_eq!(api.counts().await, [10, 10, 5]);
-        let nowhere = json!({ "region": "nowhere", "user_id": subscriber.user, "device_id": subscriber.device });
+        let nowhere = json!({
+            "region": "nowhere", "user_id": subscriber.user, "device_id": subscriber.device,
+            "access_token": subscriber.token,
+        });
         let (status, answer) = api.post("nodes/assign-outline", nowhere).await;
         assert_eq!((status, &answer["code"]), (404, &json!("UNKNOWN_REGION")));
     }
@@ -191,7 +194,10 @@ async fn when_a_device_was_there_is_written_at_the_end_too() {
         let subscriber = Subscriber::create(&api.control, json!({})).await;
         let version = json!({ "client_version": "7.1" });
         assert_eq!(api.validate(&subscriber, version).await["ok"], true);
-        let wish = json!({ "region": REGION, "user_id": subscriber.user, "device_id": subscriber.device });
+        let wish = json!({
+            "region": REGION, "user_id": subscriber.user, "device_id": subscriber.device,
+            "access_token": subscriber.token,
+        });
         assert_eq!(api.post("nodes/assign-outline", wish).await.0, 200, "which knows of no version");
         api.control.process.take().unwrap().stop().await;
         api.control.resume().await;

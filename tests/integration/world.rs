@@ -51,9 +51,14 @@ impl Control {
     pub(crate) async fn start_with(kind: Kind, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = database::fresh(kind, folder.path()).await;
+        Self::start_on(&url, folder, more).await
+    }
+
+    /// On an empty database of its own.
+    pub(crate) async fn start_on(url: &str, folder: tempfile::TempDir, more: &[(&str, &str)]) -> Self {
         let listen = format!("127.0.0.1:{}", free_port());
         let mut env = env(&[
-            ("DATABASE__URL", &url),
+            ("DATABASE__URL", url),
             ("CONTROL__LISTEN", &listen),
             ("CONTROL__SIGNING_KEY", &BASE64_STANDARD.encode(SEED)),
             ("CONTROL__ENCRYPTION_KEY", &BASE64_STANDARD.encode([4; 32])),
