@@ -111,7 +111,12 @@ impl World {
         let (up, down) = ledger.periods.get(&account).copied().unwrap_or_default();
         let used = used + (up + down).unsigned_abs();
         let outcomes = ledger.settle(&HashMap::from([(account, Spent { used, bonus: 0, lent })]));
-        outcomes.into_iter().zip(ledger.charged.iter().map(|row| row.lease_bytes)).collect()
+        let lease = |of: Id| ledger.charged.iter().find(|row| row.session == of).map_or(0, |row| row.lease_bytes);
+        let with_lease = |outcome: Outcome| {
+            let lease = lease(outcome.session);
+            (outcome, lease)
+        };
+        outcomes.into_iter().map(with_lease).collect()
     }
 
     fn atlas(&self) -> Atlas {
@@ -249,7 +254,7 @@ fn counters_at_the_edge_saturate() {
     let mut session = world.session(i64::MAX, 0);
     session.bytes_up = i64::MAX;
     assert_eq!(total(&session), u64::MAX - 1);
-    let outcomes = world.report(&[(session.clone(), World::item(&session, i64::MAX, i64::MAX, true))], u64::MAX - 1, 0);
+    let outcomes = world.report(&[(session.clone(), World::item(&session, i64::MAX, i64::MAX, true))], u64::MAX, 0);
     assert_eq!(outcomes[0].0.verdict, Verdict::Stop(SessionCode::LimitReached));
 }
 
