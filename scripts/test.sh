@@ -31,7 +31,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
 fi
 
-bin=$(dirname "$initdb")
+bin=$(dirname "$(readlink -f "$initdb")")
 data=$(mktemp -d)
 as_user=()
 if [ "$(id -u)" -eq 0 ]; then
