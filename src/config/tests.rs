@@ -60,6 +60,22 @@ fn secrets_are_redacted_wherever_they_are_printed() {
 }
 
 #[test]
+fn blanks_around_secrets_are_cut_and_line_ends_inside_refused() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b" hush\r\n\n").unwrap();
+    let path = file.into_temp_path();
+    for written in [" hush\\n".to_owned(), format!("file:{}", path.display())] {
+        let source = load(&format!("[admin]\nkey = \"{written}\"\n")).unwrap();
+        assert_eq!(source.section::<Admin>().unwrap().key.expose(), "hush");
+    }
+    let error = error_of::<Admin>("[admin]\nkey = \"a\\nb\"\n");
+    assert_eq!(error, "admin.key: must not contain line ends or other control characters (FILE:2)");
+    let source = Source::with([("HTTVPS_TUNNEL__PATH", "/x\n"), ("HTTVPS_MUX__STREAMS", " 7\n")]).unwrap();
+    assert_eq!(source.section::<Tunnel>().unwrap().path, "/x");
+    assert_eq!(source.section::<Mux>().unwrap().streams, 7);
+}
+
+#[test]
 fn the_environment_beats_the_file_and_strings_stay_text() {
     let vars = [("HTTVPS_TUNNEL__PATH", "/0123"), ("HTTVPS_CLIENT__REGION", "0123"), ("HTTVPS_MUX__STREAMS", "7")];
     let source = Source::with(vars).unwrap();
