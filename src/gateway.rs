@@ -11,6 +11,7 @@ mod enrol;
 mod events;
 mod journal;
 mod keys;
+mod memory;
 mod metrics;
 mod nodes;
 mod offline;
@@ -47,6 +48,7 @@ use clock::Clock;
 use control::{ControlClient, ControlError};
 use journal::Journal;
 use keys::Keys;
+use memory::Shares;
 use metrics::GatewayMetrics;
 use nodes::Nodes;
 use offline::Acquaintances;
@@ -68,6 +70,7 @@ struct Shared {
     notices: Notices,
     lookups: egress::Lookups,
     limits: Arc<Limits>,
+    shares: Shares,
     v1_message_max: usize,
     tls: Arc<ServerConfig>,
     control: ControlClient,
@@ -128,12 +131,14 @@ impl Gateway {
         let v1: V1 = source.section()?;
         let mux: Mux = source.section()?;
         let egress: Egress = source.section()?;
+        let limits = Arc::new(Limits::new(&mux, &v1, source.section::<config::Padding>()?.scheme));
         let shared = Shared {
             relay: source.section()?,
             lookups: egress::Lookups::new(egress.lookups),
             egress,
             notices: source.section()?,
-            limits: Arc::new(Limits::new(&mux, &v1, source.section::<config::Padding>()?.scheme)),
+            shares: Shares::new(Arc::clone(&limits.memory), &mux),
+            limits,
             v1_message_max: usize::try_from(v1.message_max.as_u64()).unwrap_or(usize::MAX),
             tls,
             control,
@@ -201,6 +206,7 @@ impl Gateway {
             shared.usage.run(&shared.control, &background),
             shared.keys.run(&shared.control, shared.gateway.jwks_refresh, &background),
             shared.nodes_and_heartbeat(&background),
+            shared.relieve_memory(&background),
             events::run(&shared, &background),
         );
     }
@@ -315,6 +321,7 @@ impl Readiness for Shared {
     fn refresh(&self) {
         self.clock.show();
         self.metrics.unflushed.set(i64::try_from(self.usage.unflushed()).unwrap_or(i64::MAX));
+        self.metrics.waiting.set(i64::try_from(self.limits.memory.held()).unwrap_or(i64::MAX));
         self.metrics.unreported.set(i64::try_from(self.usage.unreported()).unwrap_or(i64::MAX));
     }
 }

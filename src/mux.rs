@@ -3,9 +3,9 @@
 
 mod budget;
 mod datagrams;
+mod memory;
 mod opening;
 mod pad;
-mod pool;
 mod receive;
 mod send;
 mod session;
@@ -22,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 use crate::config::{Mux, V1};
 use crate::frame::{DecodeError, Hello, HelloOk, Notice, Padding, SessionCode, StreamCode, StreamId, Target};
 
-pub use pool::Pool;
+pub use memory::MemoryBudget;
 pub use session::Session;
 
 /// Bytes kept free in front of every message for the transport's own frame header.
@@ -66,7 +66,7 @@ pub struct Limits {
     /// new streams.
     pub window_pool: u64,
     /// The same for all sessions of the process.
-    pub pool: Arc<Pool>,
+    pub memory: Arc<MemoryBudget>,
     /// Bytes that may wait to be sent on one stream.
     pub send_queue: usize,
     /// Bytes that may wait to be sent on all streams of a session, beyond one piece each.
@@ -109,7 +109,7 @@ impl Limits {
             streams: mux.streams,
             window: mux.window.as_u64(),
             window_pool: mux.window_pool.as_u64(),
-            pool: Arc::new(Pool::new(mux.process_pool.as_u64())),
+            memory: Arc::new(MemoryBudget::new(mux.process_pool.as_u64())),
             udp_queue: size(mux.udp_queue),
             early_bytes: size(mux.early_bytes),
             early_streams: mux.early_streams,

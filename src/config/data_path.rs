@@ -18,6 +18,11 @@ pub struct Mux {
     pub window_pool: ByteSize,
     /// The same for all sessions of the process.
     pub process_pool: ByteSize,
+    /// The same for all sessions of one user.
+    pub account_pool: ByteSize,
+    /// A stream whose destination does not take what waits for it within this time may be reset while memory is short.
+    #[serde(with = "humantime_serde")]
+    pub stall_after: Duration,
     /// Bytes waiting to be sent on one stream.
     pub send_queue: ByteSize,
     /// Bytes waiting to be sent on all streams of a session, beyond one piece each.
@@ -71,6 +76,12 @@ impl Section for Mux {
         }
         if self.window_pool.as_u64() < 64 * 1024 {
             return Err(Invalid::new("window_pool", "must be at least 64 KiB"));
+        }
+        if self.account_pool.as_u64() < 64 * 1024 {
+            return Err(Invalid::new("account_pool", "must be at least 64 KiB"));
+        }
+        if self.stall_after < Duration::from_millis(100) {
+            return Err(Invalid::new("stall_after", "must be at least 100ms"));
         }
         if self.early_streams == 0 || self.early_bytes.as_u64() == 0 {
             return Err(Invalid::new("early_streams", "early_streams and early_bytes must be at least 1"));

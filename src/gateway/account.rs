@@ -17,6 +17,7 @@ use super::pace::Pace;
 use super::urgent::Urgent;
 use crate::api::{Lease, Verdict};
 use crate::frame::{Notice, SessionCode, Token};
+use crate::mux::MemoryBudget;
 use crate::net::tunnel::{Meter, Tunnel};
 
 /// What a piece is when no rate limits it.
@@ -55,6 +56,8 @@ pub(crate) struct Opening {
     pub(crate) pace: Arc<Pace>,
     pub(crate) quota_percent: Vec<u8>,
     pub(crate) urgent: Arc<Urgent>,
+    /// The user's part of the memory for bytes that wait.
+    pub(crate) share: Arc<MemoryBudget>,
     pub(crate) tunnel: Tunnel,
 }
 
@@ -131,6 +134,14 @@ impl Account {
 
     pub(crate) fn user(&self) -> Uuid {
         self.opening.user
+    }
+
+    pub(crate) fn share(&self) -> &Arc<MemoryBudget> {
+        &self.opening.share
+    }
+
+    pub(crate) fn tunnel(&self) -> &Tunnel {
+        &self.opening.tunnel
     }
 
     /// Whether the control plane has to know the session.

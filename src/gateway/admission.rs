@@ -103,6 +103,7 @@ pub(super) async fn admit(
         pace: shared.paces.of(device, granted.rate_limit_mbps),
         quota_percent: shared.notices.quota_percent.clone(),
         urgent: shared.usage.urgent(),
+        share: shared.shares.of(claims.uid),
         tunnel: tunnel.clone(),
     };
     let session = Session {
@@ -125,7 +126,7 @@ async fn check(shared: &Shared, hello: &Hello, bearer: Option<Uuid>) -> Result<C
     if shared.refuses_sessions() {
         return Err((SessionCode::GoingAway, None));
     }
-    if shared.limits.pool.is_full() {
+    if shared.limits.memory.is_full() {
         return Err((SessionCode::Overloaded, None));
     }
     if !shared.keys.is_ready() {
@@ -141,6 +142,9 @@ async fn check(shared: &Shared, hello: &Hello, bearer: Option<Uuid>) -> Result<C
             return Err((SessionCode::TokenExpired, genuine.filter(|owner| *owner == device)));
         }
     };
+    if shared.shares.of(claims.uid).is_full() {
+        return Err((SessionCode::Overloaded, Some(device)));
+    }
     if let Some(oldest) = Version::parse(&shared.tunnel.min_client_version)
         && Version::parse(&hello.client_version).is_none_or(|version| version < oldest)
     {

@@ -19,6 +19,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) unreported: IntGauge,
     pub(crate) unflushed: IntGauge,
     pub(crate) clock_offset: GaugeVec,
+    pub(crate) waiting: IntGauge,
 }
 
 impl GatewayMetrics {
@@ -41,6 +42,7 @@ impl GatewayMetrics {
                 "How far this host's clock is ahead of another's",
                 &["peer"],
             ),
+            waiting: all.gauge("httvps_waiting_bytes", "Bytes of clients that wait for their destinations"),
             all,
         }
     }

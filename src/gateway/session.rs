@@ -64,6 +64,7 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
     drop(place);
     let session = Arc::new(admitted.session);
     let open = shared.usage.begin(&session.account);
+    tunnel.charge(Arc::clone(session.account.share()));
     tunnel.accept(admission::consent(&shared, &tunnel, &hello, session.id, encoding));
     session.account.enforce();
     session.account.remind(session.account.valid_until());

@@ -154,6 +154,11 @@ impl Usage {
         lock(&self.live).values().filter(|account| of(account)).map(|account| account.device()).collect()
     }
 
+    /// Accounts of the open sessions.
+    pub(crate) fn live_accounts(&self) -> Vec<Arc<Account>> {
+        lock(&self.live).values().map(Arc::clone).collect()
+    }
+
     /// Sessions that are open.
     pub(crate) fn live_count(&self) -> usize {
         lock(&self.live).len()

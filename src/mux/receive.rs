@@ -135,7 +135,7 @@ impl Session {
 
     /// Whether as much waits for the other side as the pools are meant for.
     pub(super) fn is_under_pressure(&self) -> bool {
-        self.buffered >= self.limits.window_pool || self.limits.pool.is_full()
+        self.buffered >= self.limits.window_pool || self.memory.is_full()
     }
 
     fn handle_data(&mut self, id: StreamId, payload: Bytes, fin: bool, now: Instant) -> Result<(), SessionError> {
@@ -179,6 +179,7 @@ impl Session {
         let was_idle = incoming.is_empty();
         if stream.unconsumed() == payload.len() as u64 {
             stream.incoming.progress = now;
+            stream.incoming.mark(now);
         }
         let crowded = self.buffered >= self.limits.window_pool.div_euclid(4);
         let len = payload.len() as u64;
@@ -302,6 +303,9 @@ impl Session {
         let incoming = &mut stream.incoming;
         incoming.consumed = incoming.consumed.saturating_add(len as u64);
         incoming.progress = now;
+        if incoming.consumed >= incoming.marked {
+            incoming.mark(now);
+        }
         let wants_credit = incoming.limit.saturating_sub(incoming.consumed) <= incoming.window.div_ceil(2);
         let takes_credit = has_credit && !incoming.finished && stream.reset.is_none();
         let was_full = self.is_full();
@@ -324,7 +328,7 @@ impl Session {
         let quick = incoming.granted_at.is_some_and(|at| now.saturating_duration_since(at) <= soon);
         if quick && !under_pressure {
             let wanted = incoming.window.min(self.limits.window.saturating_sub(incoming.window));
-            let growth = self.limits.pool.take(wanted.min(self.pool_left.div_euclid(2)));
+            let growth = self.memory.take(wanted.min(self.pool_left.div_euclid(2)));
             incoming.window = incoming.window.saturating_add(growth);
             self.pool_left = self.pool_left.saturating_sub(growth);
         }
@@ -339,18 +343,18 @@ impl Session {
     pub(super) fn settle(&mut self, stream: &Stream) {
         let growth = stream.growth();
         self.pool_left = self.pool_left.saturating_add(growth);
-        self.limits.pool.give_back(growth);
+        self.memory.give_back(growth);
         self.unhold(stream.unconsumed());
     }
 
     pub(super) fn hold(&mut self, bytes: u64) {
         self.buffered = self.buffered.saturating_add(bytes);
-        self.limits.pool.hold(bytes);
+        self.memory.hold(bytes);
     }
 
     pub(super) fn unhold(&mut self, bytes: u64) {
         self.buffered = self.buffered.saturating_sub(bytes);
-        self.limits.pool.release(bytes);
+        self.memory.release(bytes);
     }
 
     /// The stream of a wire id; `None` for one that is over; an error for one that never was (v2).

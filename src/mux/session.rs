@@ -6,7 +6,7 @@ use super::budget::Budget;
 use super::pad::Random;
 use super::stream::Stream;
 use super::timers::Rtt;
-use super::{Event, Limits, Phase, Role, SessionError, StreamKey};
+use super::{Event, Limits, MemoryBudget, Phase, Role, SessionError, StreamKey};
 use crate::frame::{Encoding, Feature, Features, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId};
 
 pub(super) const CONTROL_BACKLOG: usize = 256;
@@ -26,6 +26,8 @@ pub struct Session {
     /// What a v1 client asked for and reads until it is answered.
     pub(super) wanted: Features,
     pub(super) limits: Arc<Limits>,
+    /// The process's budget, then the account's part of it.
+    pub(super) memory: Arc<MemoryBudget>,
     pub(super) phase: Phase,
     pub(super) greeted: bool,
     pub(super) draining: bool,
@@ -97,6 +99,7 @@ impl Session {
             ping_after: limits.ping_after,
             dead_after: limits.dead_after,
             wanted: Features::NONE,
+            memory: Arc::clone(&limits.memory),
             limits,
         }
     }
@@ -115,6 +118,12 @@ impl Session {
             self.phase = Phase::Open;
             self.control.push_back(Frame::HelloOk(ok));
         }
+    }
+
+    /// Counts what this session holds for an account's part of the process's budget from now on.
+    pub fn charge(&mut self, account: Arc<MemoryBudget>) {
+        account.adopt(self.limits.window_pool.saturating_sub(self.pool_left), self.buffered);
+        self.memory = account;
     }
 
     /// Tells the peer's user something, if the peer understands it.
@@ -326,6 +335,12 @@ impl Session {
     /// A ping of the transport's own arrived.
     pub fn charge_ping(&mut self, now: Instant) -> Result<(), SessionError> {
         if self.pings.take(now) { Ok(()) } else { Err(SessionError::Flood("ping")) }
+    }
+
+    /// Streams whose destination has not taken what waited for it within a time, and how many bytes wait now.
+    pub fn stalled(&self, after: Duration, now: Instant) -> impl Iterator<Item = (StreamKey, u64)> {
+        let stalled = self.streams.iter().filter(move |(_, stream)| stream.is_stalled(after, now));
+        stalled.map(|(key, stream)| (*key, stream.unconsumed()))
     }
 
     /// Streams open now.

@@ -1,5 +1,5 @@
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
@@ -26,6 +26,9 @@ pub(super) struct Incoming {
     /// The owner has seen the end.
     pub(super) ended: bool,
     pub(super) progress: Instant,
+    /// What had arrived at `marked_at`; once it was all taken, a new mark is set.
+    pub(super) marked: u64,
+    marked_at: Instant,
 }
 
 impl Incoming {
@@ -46,6 +49,11 @@ impl Incoming {
     /// Adds what stays in one piece.
     pub(super) fn push_whole(&mut self, payload: Bytes) {
         self.queue.push_back(payload);
+    }
+
+    pub(super) fn mark(&mut self, now: Instant) {
+        self.marked = self.received;
+        self.marked_at = now;
     }
 
     pub(super) fn pop(&mut self) -> Option<Bytes> {
@@ -117,6 +125,8 @@ impl Stream {
                 finished: false,
                 ended: false,
                 progress: now,
+                marked: 0,
+                marked_at: now,
             },
             outgoing: Outgoing {
                 queue: VecDeque::new(),
@@ -141,6 +151,11 @@ impl Stream {
     /// Whether the destination has something to take, and is waited for.
     pub(super) fn waits(&self) -> bool {
         !self.udp && self.unconsumed() > 0
+    }
+
+    /// Whether what waited for the destination a while ago still does.
+    pub(super) fn is_stalled(&self, after: Duration, now: Instant) -> bool {
+        self.waits() && now.saturating_duration_since(self.incoming.marked_at) >= after
     }
 
     /// Growth of the receive window beyond its initial size.

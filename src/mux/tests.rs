@@ -2,6 +2,7 @@ mod datagrams;
 mod exactness;
 mod features;
 mod line;
+mod memory;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ pub(crate) fn limits() -> Limits {
         streams: 8,
         window: 1 << 20,
         window_pool: 1 << 20,
-        pool: Arc::new(Pool::new(1 << 30)),
+        memory: Arc::new(MemoryBudget::new(1 << 30)),
         udp_queue: 64 * 1024,
         early_bytes: 64 * 1024,
         early_streams: 4,

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::digest::fresh_number;
-use crate::frame::{Encoding, Hello, HelloOk, Notice, Padding, SessionCode, Target};
-use crate::mux::{Event, Limits, OpenError, Role, Session, StreamKey};
+use crate::frame::{Encoding, Hello, HelloOk, Notice, Padding, SessionCode, StreamCode, Target};
+use crate::mux::{Event, Limits, MemoryBudget, OpenError, Role, Session, StreamKey};
 
 pub use driver::{Driver, Ended, Transport};
 pub use relay::{Meter, Patience, Relay, ResetOnClose};
@@ -91,6 +91,21 @@ impl Tunnel {
     /// Pads the messages still to come by another scheme.
     pub fn pad(&self, padding: &Padding) {
         self.act(|session| session.pad(padding));
+    }
+
+    /// Counts what the session holds for an account, too.
+    pub fn charge(&self, account: Arc<MemoryBudget>) {
+        self.state().session.charge(account);
+    }
+
+    /// Streams whose destination has not taken what waited for it within a time, and how many bytes wait now.
+    pub fn stalled_streams(&self, after: Duration) -> Vec<(StreamKey, u64)> {
+        self.state().session.stalled(after, Instant::now()).collect()
+    }
+
+    /// Ends both directions of a stream with a reason.
+    pub fn reset_stream(&self, key: StreamKey, code: StreamCode) {
+        self.act(|session| session.reset(key, code));
     }
 
     /// Consents to a `hello`.

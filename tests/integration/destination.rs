@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::AbortHandle;
 
 /// What a server of this kind does with a connection.
@@ -25,6 +25,8 @@ pub(crate) enum Manner {
     Zeros,
     /// Reads to the end and says nothing.
     Discard,
+    /// Takes what its small buffer holds and no more.
+    Stalled,
     /// Says something, reads a little, and resets the connection.
     Rude,
 }
@@ -42,6 +44,7 @@ pub(crate) struct Destination {
     task: AbortHandle,
 }
 
+const SMALL_BUFFER: u32 = 4096;
 pub(crate) const GREETING: &[u8] = b"220 ready\r\n";
 
 pub(crate) fn pattern(at: u64) -> u8 {
@@ -58,7 +61,7 @@ pub(crate) fn sum(bytes: &[u8], start: u64) -> u64 {
 
 impl Destination {
     pub(crate) async fn start(manner: Manner) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listener(manner);
         let address = listener.local_addr().unwrap();
         let counters = Arc::new(Counters::default());
         let shared = Arc::clone(&counters);
@@ -89,6 +92,15 @@ impl Drop for Destination {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+fn listener(manner: Manner) -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    if matches!(manner, Manner::Stalled) {
+        socket.set_recv_buffer_size(SMALL_BUFFER).unwrap();
+    }
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    socket.listen(1024).unwrap()
 }
 
 async fn serve(mut socket: TcpStream, manner: Manner, counters: Arc<Counters>) -> std::io::Result<()> {
@@ -145,6 +157,7 @@ async fn serve(mut socket: TcpStream, manner: Manner, counters: Arc<Counters>) -
             take(&mut socket, &mut buffer, &counters).await?;
             socket.set_zero_linger()
         }
+        Manner::Stalled => std::future::pending().await,
         Manner::Endless => loop {
             give(&mut socket, &buffer[..16_384], &counters).await?;
         },

@@ -30,7 +30,7 @@ impl World {
         self.settle();
         assert!(self.ends.iter().all(|node| node.session.is_closed()), "an end outlives the session");
         self.check_empty();
-        let pools = self.ends.each_ref().map(|node| Arc::clone(&node.pool));
+        let pools = self.ends.each_ref().map(|node| Arc::clone(&node.memory));
         drop(self);
         assert!(pools.iter().all(|pool| pool.held() == 0), "bytes are held that nobody has");
     }
@@ -90,7 +90,7 @@ impl World {
     }
 
     fn check_empty(&self) {
-        let left = self.ends.each_ref().map(|node| (node.session.stream_count(), node.pool.held()));
+        let left = self.ends.each_ref().map(|node| (node.session.stream_count(), node.memory.held()));
         assert_eq!(left, [(0, 0); 2], "streams and bytes are left");
     }
 }

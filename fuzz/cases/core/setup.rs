@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use httvps::frame::{Encoding, Feature, Features, Hello, HelloOk, Notice, Padding, Token};
-use httvps::mux::{INITIAL_WINDOW, Limits, Pool};
+use httvps::mux::{INITIAL_WINDOW, Limits, MemoryBudget};
 
 pub(super) const STREAMS: usize = 8;
 pub(super) const UDP_QUEUE: usize = 64 * 1024;
@@ -85,7 +85,7 @@ impl Setup {
             streams: STREAMS,
             window: 1 << 20,
             window_pool: self.window_pool(),
-            pool: Arc::new(Pool::new(self.process_pool())),
+            memory: Arc::new(MemoryBudget::new(self.process_pool())),
             send_queue: if self.has(SHORT) { 16 * 1024 } else { 128 * 1024 },
             send_pool: if self.has(SHORT) { 64 * 1024 } else { 4 << 20 },
             udp_queue: UDP_QUEUE,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use httvps::frame::{Encoding, Features, Frame, SessionCode, Target, binary, json};
-use httvps::mux::{Event, Pool, Role, Session, SessionError, StreamKey, TRANSPORT_ROOM, Transmit};
+use httvps::mux::{Event, MemoryBudget, Role, Session, SessionError, StreamKey, TRANSPORT_ROOM, Transmit};
 
 use super::setup::{NOTICE, STREAMS, Setup, UDP_QUEUE};
 use super::streams::Stream;
@@ -26,7 +26,7 @@ pub(super) enum Item {
 
 pub(super) struct Node {
     pub(super) session: Session,
-    pub(super) pool: Arc<Pool>,
+    pub(super) memory: Arc<MemoryBudget>,
     pub(super) wire: VecDeque<Item>,
     pub(super) drained: bool,
     pub(super) parted: bool,
@@ -35,9 +35,9 @@ pub(super) struct Node {
 impl Node {
     fn new(role: Role, setup: Setup, now: Instant) -> Self {
         let limits = setup.limits();
-        let pool = Arc::clone(&limits.pool);
+        let memory = Arc::clone(&limits.memory);
         let session = Session::new(role, setup.encoding, Arc::new(limits), role as u64 + 1, now);
-        Self { session, pool, wire: VecDeque::new(), drained: false, parted: false }
+        Self { session, memory, wire: VecDeque::new(), drained: false, parted: false }
     }
 }
 
@@ -203,7 +203,7 @@ impl World {
             Item::Close => session.close(None, "", None),
         }
         let node = &self.ends[GATEWAY];
-        self.crowded |= node.session.stream_count() >= STREAMS || node.pool.held() >= self.setup.pressure();
+        self.crowded |= node.session.stream_count() >= STREAMS || node.memory.held() >= self.setup.pressure();
         self.see(to);
     }
 
@@ -274,7 +274,7 @@ impl World {
 
     pub(super) fn check(&self) {
         for node in &self.ends {
-            let (held, streams) = (node.pool.held(), node.session.stream_count());
+            let (held, streams) = (node.memory.held(), node.session.stream_count());
             assert!(held <= self.setup.held_max(), "{held} bytes are held");
             assert!(streams <= STREAMS, "{streams} streams");
         }

@@ -28,6 +28,7 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
         pace: Arc::default(),
         quota_percent: vec![80, 95],
         urgent: Arc::default(),
+        share: Arc::clone(&limits.memory),
         tunnel: Tunnel::new(Role::Gateway, Encoding::V2, limits),
     };
     Account::new(opening, &GatewayMetrics::new())

@@ -70,5 +70,5 @@ fn the_oldest_are_dropped_at_the_sender_and_at_the_receiver_and_no_window_is_nee
         pair.carry_up().unwrap();
         assert_eq!(marks(&mut pair.gateway, theirs), [1], "far more than a window in all");
     }
-    assert_eq!(pair.gateway.limits.pool.held(), 0);
+    assert_eq!(pair.gateway.limits.memory.held(), 0);
 }

@@ -57,7 +57,7 @@ fn an_early_stream_is_dropped_with_its_session() {
     pair.gateway.close(Some(SessionCode::NoSubscription), "", None);
     carry(&mut pair.gateway, &mut pair.client, pair.now).unwrap();
     assert!(matches!(pair.client.receive(key), Received::Reset(_)));
-    assert_eq!(pair.gateway.limits.pool.held(), 0);
+    assert_eq!(pair.gateway.limits.memory.held(), 0);
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn one_stream_fills_a_long_line_each_way() {
     for up in [true, false] {
         let (speeds, line) = speeds(up, 1, 0);
         assert!(speeds[0] >= 0.9 * BYTES_PER_SECOND, "up {up}: {} bytes/s", speeds[0]);
-        assert!(line.pair.gateway.limits.pool.held() <= 4 << 20);
+        assert!(line.pair.gateway.limits.memory.held() <= 4 << 20);
     }
 }
 
