@@ -22,11 +22,9 @@ use clap::{Parser, Subcommand};
 use crate::config::{ConfigError, Runtime, Source};
 use crate::control::StartError;
 use crate::migrate::MigrateError;
+use crate::net::pool;
 use crate::telemetry;
 
-const GLIBC_TUNABLES: &str = "GLIBC_TUNABLES";
-/// Set in a process that was started again: the loader drops `GLIBC_TUNABLES` where a file has capabilities.
-const STARTED_AGAIN: &str = "HTTVPS_STARTED_AGAIN";
 const LAST_WORD: Duration = Duration::from_secs(1);
 const RUNTIME: u8 = 1;
 const USAGE: u8 = 2;
@@ -147,16 +145,15 @@ fn run(cli: Cli) -> Result<(), Failure> {
         return Ok(());
     }
     let runtime: Runtime = source.section()?;
-    if matches!(cli.command, Command::ServeGateway) {
-        keep_memory(&runtime.glibc_tunables);
-    }
     raise_file_limit();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if runtime.worker_threads > 0 {
         builder.worker_threads(runtime.worker_threads);
     }
+    let idle_after = runtime.buffers_idle;
     let runtime = builder.enable_all().build()?;
+    runtime.spawn(pool::shrink_every(idle_after));
     let ended = runtime.block_on(dispatch(cli.command, source));
     runtime.shutdown_background();
     ended
@@ -177,19 +174,6 @@ async fn dispatch(command: Command, source: Source) -> Result<(), Failure> {
         Command::Connect(_) => Box::pin(connect::run(&source)).await,
         Command::Demo(_) | Command::Admin(_) | Command::Healthcheck(_) => Ok(()),
     }
-}
-
-/// Starts this process anew, once, with the allocator's settings, which glibc reads only at the start (docs/04, "Data path").
-fn keep_memory(tunables: &str) {
-    use std::os::unix::process::CommandExt;
-    if tunables.is_empty() || [GLIBC_TUNABLES, STARTED_AGAIN].iter().any(|name| std::env::var_os(name).is_some()) {
-        return;
-    }
-    let Ok(executable) = std::env::current_exe() else { return };
-    let mut again = std::process::Command::new(executable);
-    again.args(std::env::args_os().skip(1)).env(GLIBC_TUNABLES, tunables).env(STARTED_AGAIN, "1");
-    let error = again.exec();
-    tracing::debug!(%error, "the allocator stays as it is");
 }
 
 /// A connection is a file: allow as many as the system lets this process have.

@@ -9,6 +9,7 @@ mod secret;
 mod subscriber;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Format, Toml};
@@ -92,12 +93,20 @@ impl Section for Log {
 pub struct Runtime {
     /// Worker threads; 0 is one a core.
     pub worker_threads: usize,
-    /// How a gateway's memory allocator is set (glibc); empty leaves it alone.
-    pub glibc_tunables: String,
+    /// Buffers of the data path that were not needed for so long are given up.
+    #[serde(with = "humantime_serde")]
+    pub buffers_idle: Duration,
 }
 
 impl Section for Runtime {
     const NAME: &'static str = "runtime";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        if self.buffers_idle.is_zero() {
+            return Err(Invalid::new("buffers_idle", "must be longer than zero"));
+        }
+        Ok(())
+    }
 }
 
 /// `[ops]`

@@ -24,13 +24,10 @@ const PER_GIB: [Part; 6] = [
     ("floor_bare_gateway", bare_gateway),
 ];
 
-/// Runs this program once more, with the memory allocator set as a gateway's is.
+/// Runs this program once more, in a process that did nothing before.
 pub(crate) fn run(report: &mut Report) {
-    let shipped: toml::Table = include_str!("../../config/default.toml").parse().unwrap();
-    let tunables = shipped["runtime"]["glibc_tunables"].as_str().unwrap();
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--bench", ALONE])
-        .env("GLIBC_TUNABLES", tunables)
         .stderr(Stdio::inherit())
         .output()
         .unwrap();

@@ -52,9 +52,13 @@ mod throughput;
 mod tunnels;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tikv_jemallocator::Jemalloc;
 
 use field::Field;
 use report::Report;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 const MEASURES: [&str; 9] = ["bulk", "latency", "streams", "tunnels", "idle", "floor", "flood", "rate", "line"];
 const OF_THE_FIELD: [&str; 4] = ["bulk", "latency", "streams", "tunnels"];

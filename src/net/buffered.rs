@@ -1,21 +1,17 @@
 //! A stream with large pooled buffers: few system calls while bytes flow, no memory while they do not.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::net::pool;
+
 /// Bytes that are moved at once.
 pub const CHUNK: usize = 64 * 1024;
 /// A pooled buffer has room for what encryption adds to a chunk, so that one write takes it all.
 const SIZE: usize = CHUNK + 1024;
-const POOLED: usize = 64;
-
-thread_local! {
-    static POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-}
 
 #[derive(Debug)]
 struct Chunk {
@@ -26,16 +22,12 @@ struct Chunk {
 
 impl Chunk {
     fn take() -> Self {
-        let bytes = POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
+        let bytes = pool::take_chunk().unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
         Self { bytes, start: 0, end: 0 }
     }
 
     fn give_back(self) {
-        POOL.with_borrow_mut(|pool| {
-            if pool.len() < POOLED {
-                pool.push(self.bytes);
-            }
-        });
+        pool::give_chunk(self.bytes);
     }
 
     fn filled(&self) -> &[u8] {

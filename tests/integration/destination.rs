@@ -1,6 +1,6 @@
 //! Servers that traffic goes to, with counters of their own.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -61,7 +61,11 @@ pub(crate) fn sum(bytes: &[u8], start: u64) -> u64 {
 
 impl Destination {
     pub(crate) async fn start(manner: Manner) -> Self {
-        let listener = listener(manner);
+        Self::start_at(manner, Ipv4Addr::LOCALHOST).await
+    }
+
+    pub(crate) async fn start_at(manner: Manner, ip: Ipv4Addr) -> Self {
+        let listener = listener(manner, ip);
         let address = listener.local_addr().unwrap();
         let counters = Arc::new(Counters::default());
         let shared = Arc::clone(&counters);
@@ -94,12 +98,12 @@ impl Drop for Destination {
     }
 }
 
-fn listener(manner: Manner) -> TcpListener {
+fn listener(manner: Manner, ip: Ipv4Addr) -> TcpListener {
     let socket = TcpSocket::new_v4().unwrap();
     if matches!(manner, Manner::Stalled) {
         socket.set_recv_buffer_size(SMALL_BUFFER).unwrap();
     }
-    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    socket.bind((ip, 0).into()).unwrap();
     socket.listen(1024).unwrap()
 }
 
