@@ -52,6 +52,10 @@ enum Mode {
 
 async fn mode(connector: &Connector) -> Result<Mode, String> {
     let (first, second) = (client(connector).await?, client(connector).await?);
+    let language = first.simple_query("SHOW lc_messages").await.map_err(|error| error.to_string())?;
+    if let Some(language) = value(&language).filter(|language| !speaks_english(language)) {
+        tracing::warn!(language, "the server's messages are not in English: docs/01, \"Connections to PostgreSQL\"");
+    }
     for _ in 0..TRIES {
         let own = process(&first).await?;
         let others = process(&second).await?;
@@ -60,6 +64,10 @@ async fn mode(connector: &Connector) -> Result<Mode, String> {
         }
     }
     Ok(Mode::Session)
+}
+
+fn speaks_english(language: &str) -> bool {
+    ["", "C", "POSIX"].contains(&language) || language.starts_with("C.") || language.starts_with("en")
 }
 
 /// A pooler that keeps statements gives them names of its own.

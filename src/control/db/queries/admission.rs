@@ -248,11 +248,14 @@ pub(crate) async fn saw(conn: &mut Conn, sightings: &[(Id, Sighting)]) -> QueryR
          AND (devices.last_seen_at IS NULL OR devices.last_seen_at < v.column2)",
         places(sightings.len(), 3),
     );
-    let mut query = diesel::sql_query(sql).into_boxed();
-    for (device, (at, version)) in sightings {
-        query = query.bind::<SqlUuid, _>(device).bind::<SqlTime, _>(at).bind::<Nullable<Text>, _>(version);
-    }
-    query.execute(conn).await
+    transaction!(conn, async |conn: &mut Conn| {
+        let mut query = diesel::sql_query(sql.as_str()).into_boxed();
+        for (device, (at, version)) in sightings {
+            query = query.bind::<SqlUuid, _>(device).bind::<SqlTime, _>(at).bind::<Nullable<Text>, _>(version);
+        }
+        query.execute(conn).await
+    })
+    .await
 }
 
 /// When the device was there and with which version of its app, unless that is known well enough.

@@ -13,25 +13,29 @@ pub(crate) async fn gateway_alive(
     gateway: &Gateway,
     now: Time,
 ) -> QueryResult<Vec<(OutlineNode, String)>> {
-    diesel::update(gateway_nodes::table.find(gateway.id))
-        .set((
-            gateway_nodes::status.eq("online"),
-            gateway_nodes::last_heartbeat_at.eq(now),
-            gateway_nodes::version.eq(&gateway.version),
-            gateway_nodes::sessions.eq(gateway.sessions),
-            gateway_nodes::streams.eq(gateway.streams),
-        ))
-        .execute(conn)
-        .await?;
-    let exits: Vec<Id> = admission::exit_regions(conn, gateway).await?.into_iter().map(|region| region.id).collect();
-    outline_nodes::table
-        .inner_join(regions::table.on(regions::id.eq(outline_nodes::region_id)))
-        .filter(outline_nodes::region_id.eq_any(exits))
-        .filter(outline_nodes::state.ne("maintenance"))
-        .select((OutlineNode::as_select(), regions::code))
-        .order(outline_nodes::id)
-        .load(conn)
-        .await
+    transaction!(conn, async |conn: &mut Conn| {
+        diesel::update(gateway_nodes::table.find(gateway.id))
+            .set((
+                gateway_nodes::status.eq("online"),
+                gateway_nodes::last_heartbeat_at.eq(now),
+                gateway_nodes::version.eq(&gateway.version),
+                gateway_nodes::sessions.eq(gateway.sessions),
+                gateway_nodes::streams.eq(gateway.streams),
+            ))
+            .execute(conn)
+            .await?;
+        let exits: Vec<Id> =
+            admission::exit_regions(conn, gateway).await?.into_iter().map(|region| region.id).collect();
+        outline_nodes::table
+            .inner_join(regions::table.on(regions::id.eq(outline_nodes::region_id)))
+            .filter(outline_nodes::region_id.eq_any(exits))
+            .filter(outline_nodes::state.ne("maintenance"))
+            .select((OutlineNode::as_select(), regions::code))
+            .order(outline_nodes::id)
+            .load(conn)
+            .await
+    })
+    .await
 }
 
 /// Notes the version of a gateway that is not served.

@@ -34,22 +34,25 @@ pub(crate) async fn note(conn: &mut Conn, gateway: Id, mut notes: Vec<RefusalNot
          (SELECT 1 FROM refusals r WHERE r.support_id = v.column6 AND r.device_id = v.column2)",
         places(notes.len(), 7),
     );
-    let mut query = diesel::sql_query(sql).into_boxed();
-    for note in &notes {
-        query = query
-            .bind::<SqlUuid, _>(Id::fresh())
-            .bind::<SqlUuid, _>(Id(note.device_id))
-            .bind::<SqlUuid, _>(gateway)
-            .bind::<Text, _>(note.code.as_str())
-            .bind::<Nullable<Text>, _>(note.client_version.as_deref().map(|text| clean(text, VERSION_MAX)))
-            .bind::<Text, _>(clean(&note.support_id, SUPPORT_ID_MAX))
-            .bind::<SqlTime, _>(Time(note.at));
-    }
-    query.execute(conn).await?;
-    let mut devices: Vec<Id> = notes.iter().map(|note| Id(note.device_id)).collect();
-    devices.sort_unstable();
-    devices.dedup();
-    forget(conn, &devices).await
+    transaction!(conn, async |conn: &mut Conn| {
+        let mut query = diesel::sql_query(sql.as_str()).into_boxed();
+        for note in &notes {
+            query = query
+                .bind::<SqlUuid, _>(Id::fresh())
+                .bind::<SqlUuid, _>(Id(note.device_id))
+                .bind::<SqlUuid, _>(gateway)
+                .bind::<Text, _>(note.code.as_str())
+                .bind::<Nullable<Text>, _>(note.client_version.as_deref().map(|text| clean(text, VERSION_MAX)))
+                .bind::<Text, _>(clean(&note.support_id, SUPPORT_ID_MAX))
+                .bind::<SqlTime, _>(Time(note.at));
+        }
+        query.execute(conn).await?;
+        let mut devices: Vec<Id> = notes.iter().map(|note| Id(note.device_id)).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        forget(conn, &devices).await
+    })
+    .await
 }
 
 /// Takes a refusal that the control plane decided.
