@@ -58,7 +58,7 @@ impl Section for Database {
             return Err(Invalid::new("url", "must begin with postgres:// or sqlite://"));
         }
         let direct = self.listen_url.expose();
-        if !direct.is_empty() && !(is_postgres(direct) && is_postgres(url)) {
+        if !(direct.is_empty() || is_postgres(direct) && is_postgres(url)) {
             return Err(Invalid::new("listen_url", "must begin with postgres://, and so must url"));
         }
         if self.pool_size == 0 {

@@ -126,7 +126,8 @@ async fn bytes(request: Request, state: &Arc<State>) -> Result<Bytes, ApiError> 
 /// A value from JSON without control characters; those below `quoted` fields are replaced.
 pub(super) fn parse<T: DeserializeOwned>(json: &[u8], quoted: &[&str]) -> Result<T, ApiError> {
     if !door::is_suspicious(json) {
-        return serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(json)).map_err(unreadable);
+        return serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(json))
+            .map_err(|error| unreadable(&error));
     }
     let mut value: Value =
         serde_json::from_slice(json).map_err(|error| ApiError::bad_request(format!("not JSON: {error}")))?;
@@ -134,10 +135,10 @@ pub(super) fn parse<T: DeserializeOwned>(json: &[u8], quoted: &[&str]) -> Result
         let field = if path.is_empty() { "body" } else { &path };
         ApiError::invalid(field, "INVALID", "must not contain control characters")
     })?;
-    serde_path_to_error::deserialize(value).map_err(unreadable)
+    serde_path_to_error::deserialize(value).map_err(|error| unreadable(&error))
 }
 
-fn unreadable(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
+fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
     let reason = error.inner().to_string();
     if error.inner().is_syntax() || error.inner().is_eof() {
         return ApiError::bad_request(format!("not JSON: {reason}"));

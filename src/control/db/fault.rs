@@ -84,18 +84,19 @@ impl Fault {
     pub(crate) fn of(error: &Error) -> Self {
         let (kind, info) = match error {
             Error::DatabaseError(kind, info) => (kind, info),
-            Error::BrokenTransactionManager | Error::AlreadyInTransaction | Error::NotInTransaction => {
-                return Self::Connection;
-            }
-            Error::RollbackErrorOnCommit { .. } => return Self::Connection,
+            Error::BrokenTransactionManager
+            | Error::AlreadyInTransaction
+            | Error::NotInTransaction
+            | Error::RollbackErrorOnCommit { .. } => return Self::Connection,
             _ => return Self::Statement,
         };
         let says = |texts: &[&str]| texts.iter().any(|text| info.message().contains(text));
         match kind {
             DatabaseErrorKind::SerializationFailure => Self::Conflict,
-            DatabaseErrorKind::ReadOnlyTransaction | DatabaseErrorKind::ClosedConnection => Self::Connection,
             DatabaseErrorKind::UnableToSendCommand if says(&UNSENT) => Self::Statement,
-            DatabaseErrorKind::UnableToSendCommand => Self::Connection,
+            DatabaseErrorKind::ReadOnlyTransaction
+            | DatabaseErrorKind::ClosedConnection
+            | DatabaseErrorKind::UnableToSendCommand => Self::Connection,
             DatabaseErrorKind::Unknown if says(&CONFLICTS) => Self::Conflict,
             DatabaseErrorKind::Unknown if says(&LOST) => Self::Connection,
             DatabaseErrorKind::Unknown if says(&BUSY) => Self::Busy,

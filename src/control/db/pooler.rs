@@ -1,4 +1,4 @@
-//! Connection poolers before PostgreSQL, such as PgBouncer (docs/01, "Connection poolers").
+//! Connection poolers before PostgreSQL, such as `PgBouncer` (docs/01, "Connection poolers").
 
 use std::time::Duration;
 
@@ -99,9 +99,9 @@ async fn process(client: &Client) -> Result<Option<String>, String> {
 }
 
 fn value(answer: &[SimpleQueryMessage]) -> Option<String> {
-    answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
+    answer.iter().find_map(|message| {
+        let SimpleQueryMessage::Row(row) = message else { return None };
+        row.get(0).map(str::to_owned)
     })
 }
 
