@@ -225,7 +225,8 @@ async fn what_a_client_says_of_itself_stops_no_gateway() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_strangers_make_room() {
-    let api = Api::start(Kind::Sqlite, &[], &[("CONTROL__MAX_CONNECTIONS", "32")]).await;
+    let more = [("CONTROL__MAX_CONNECTIONS", "32"), ("CONTROL__HEADER_TIMEOUT", "60s")];
+    let api = Api::start(Kind::Sqlite, &[], &more).await;
     let pid = api.control.process.as_ref().unwrap().pid();
     let limited = std::process::Command::new("prlimit").args([&format!("--pid={pid}"), "--nofile=128:128"]).status();
     assert!(limited.unwrap().success());
@@ -236,7 +237,7 @@ async fn idle_strangers_make_room() {
     }
     let ops = api.control.process.as_ref().unwrap().line("ops-control").to_owned();
     for _ in 0..3 {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(15)).build().unwrap();
         assert!(client.get(format!("{ops}/readyz")).send().await.unwrap().status().is_success());
         let response = client.get(format!("{}/.well-known/jwks.json", api.control.url)).send().await.unwrap();
         assert!(response.status().is_success());
