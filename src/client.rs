@@ -5,6 +5,7 @@ mod door;
 mod http;
 mod link;
 mod local;
+mod opening;
 mod socks;
 
 use std::net::SocketAddr;
@@ -46,8 +47,9 @@ impl Client {
                 return Err(bad(key, "must be set".into()));
             }
         }
-        let socks = bind(&config.socks).await.map_err(|reason| bad("socks", reason))?;
-        let http = bind(&config.http).await.map_err(|reason| bad("http", reason))?;
+        let net: config::Net = source.section()?;
+        let socks = bind(&config.socks, &net).await.map_err(|reason| bad("socks", reason))?;
+        let http = bind(&config.http, &net).await.map_err(|reason| bad("http", reason))?;
         let link = Link::new(source, config)?;
         Ok(Self { link: Arc::new(link), socks, http })
     }
@@ -88,6 +90,6 @@ impl Client {
     }
 }
 
-async fn bind(address: &str) -> Result<Option<TcpListener>, String> {
-    if address.is_empty() { Ok(None) } else { listener::bind(address).await.map(Some) }
+async fn bind(address: &str, net: &config::Net) -> Result<Option<TcpListener>, String> {
+    if address.is_empty() { Ok(None) } else { listener::bind(address, net).await.map(Some) }
 }

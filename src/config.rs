@@ -5,6 +5,7 @@ mod data_path;
 mod env;
 mod error;
 mod gateway;
+mod net;
 mod secret;
 mod subscriber;
 
@@ -20,6 +21,7 @@ pub use control::{Admin, Control, Database, Sessions};
 pub use data_path::{Egress, Mux, Notices, Padding, Probe, Relay, Resolve, V1};
 pub use error::ConfigError;
 pub use gateway::{Client, Clock, Gateway, TUNNEL_PATH, Tls, Tunnel, is_tunnel_path};
+pub use net::Net;
 pub use secret::{Secret, read_file};
 pub use subscriber::{Billing, ClientConfig, Enrolment, Events, Leases, Offline, Pool, Portal};
 
@@ -210,6 +212,7 @@ impl Source {
             notices: Notices,
             v1: V1,
             relay: Relay,
+            net: Net,
             egress: Egress,
             probe: Probe,
             client: Client,
@@ -239,6 +242,7 @@ impl Source {
             notices: self.section()?,
             v1: self.section()?,
             relay: self.section()?,
+            net: self.section()?,
             egress: self.section()?,
             probe: self.section()?,
             client: self.section()?,

@@ -138,6 +138,7 @@ impl Control {
         let database: Database = source.section()?;
         let config: config::Control = source.section()?;
         let sessions: Sessions = source.section()?;
+        let net: config::Net = source.section()?;
         db::check(&database).map_err(|bad| source.unusable::<Database>(bad.0, bad.1))?;
         let key = |name, secret: &Secret| {
             key_bytes(secret).map_err(|reason| source.unusable::<config::Control>(name, reason))
@@ -171,12 +172,13 @@ impl Control {
         let db_listener = Db::listener(&database).map_err(|bad| source.unusable::<Database>(bad.0, bad.1))?;
         let event_retention: config::Events = source.section()?;
         let db = Db::open(&database).map_err(|reason| source.unusable::<Database>("url", reason))?;
-        let listener = listener::bind(&config.listen)
+        let listener = listener::bind(&config.listen, &net)
             .await
             .map_err(|reason| source.unusable::<config::Control>("listen", reason))?;
         let ops: Ops = source.section()?;
-        let ops =
-            ops::bind(&ops.control_listen).await.map_err(|reason| source.unusable::<Ops>("control_listen", reason))?;
+        let ops = ops::bind(&ops.control_listen, &net)
+            .await
+            .map_err(|reason| source.unusable::<Ops>("control_listen", reason))?;
         let bootstrap_hash =
             (!config.bootstrap_key.is_empty()).then(|| sha256_hex(config.bootstrap_key.expose().as_bytes()));
         let limits = http::Limits {

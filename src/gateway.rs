@@ -40,7 +40,9 @@ use crate::config::{self, ConfigError, Egress, Mux, Notices, Ops, Probe, Source,
 use crate::frame::{Encoding, SessionCode, binary};
 use crate::lifecycle::Shutdown;
 use crate::mux::Limits;
+use crate::net::dial::Dialer;
 use crate::net::ops::Readiness;
+use crate::net::resolver::Resolver;
 use crate::net::tls::Identity;
 use crate::net::{listener, ops, tls};
 
@@ -118,23 +120,34 @@ impl Gateway {
             path => Some(read_file(path).map_err(|reason| bad("control_ca", reason))?),
         };
         let (tls, certificate) = identity(source)?;
+        let net: config::Net = source.section()?;
+        let resolver =
+            Resolver::new(&net, &[]).map_err(|reason| source.unusable::<config::Net>("dns_timeout", reason))?;
+        let dialer = Dialer::new(net.clone(), resolver.clone());
         let metrics = GatewayMetrics::new();
         let journal = Journal::open(Path::new(&gateway.state_dir)).map_err(|reason| bad("state_dir", reason))?;
-        gateway.token = enrol::token(&gateway, ca.as_deref()).await.map_err(|(key, reason)| bad(key, reason))?;
-        let control = ControlClient::new(&gateway, ca.as_deref()).map_err(|reason| bad("control_ca", reason))?;
+        gateway.token =
+            enrol::token(&gateway, ca.as_deref(), &dialer).await.map_err(|(key, reason)| bad(key, reason))?;
+        let control =
+            ControlClient::new(&gateway, ca.as_deref(), &dialer).map_err(|reason| bad("control_ca", reason))?;
         let usage =
             Usage::open(journal, gateway.clone(), metrics.clone()).await.map_err(|reason| bad("state_dir", reason))?;
-        let listener = listener::bind(&gateway.listen).await.map_err(|reason| bad("listen", reason))?;
+        let listener = listener::bind(&gateway.listen, &net).await.map_err(|reason| bad("listen", reason))?;
         let ops: Ops = source.section()?;
-        let ops =
-            ops::bind(&ops.gateway_listen).await.map_err(|reason| source.unusable::<Ops>("gateway_listen", reason))?;
+        let ops = ops::bind(&ops.gateway_listen, &net)
+            .await
+            .map_err(|reason| source.unusable::<Ops>("gateway_listen", reason))?;
         let v1: V1 = source.section()?;
         let mux: Mux = source.section()?;
         let egress: Egress = source.section()?;
         let limits = Arc::new(Limits::new(&mux, &v1, source.section::<config::Padding>()?.scheme));
+        let resolver = match egress.name_servers().as_slice() {
+            [] => resolver,
+            servers => Resolver::new(&net, servers).map_err(|reason| source.unusable::<Egress>("resolvers", reason))?,
+        };
         let shared = Shared {
             relay: source.section()?,
-            lookups: egress::Lookups::new(egress.lookups),
+            lookups: egress::Lookups::new(egress.lookups, resolver),
             egress,
             notices: source.section()?,
             shares: Shares::new(Arc::clone(&limits.memory), &mux),

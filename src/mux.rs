@@ -15,7 +15,7 @@ pub(crate) mod tests;
 mod timers;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
@@ -85,7 +85,7 @@ pub struct Limits {
     pub v1_stall_timeout: Duration,
     /// Bytes in a row that one stream may send before the next has its turn.
     pub quantum: usize,
-    /// OPENs a second; more are reset with `LIMIT`.
+    /// OPENs a second; more wait for their turn.
     pub opens_per_second: u32,
     /// RESETs a second; more end the session.
     pub resets_per_second: u32,
@@ -222,6 +222,8 @@ pub enum OpenError {
     NotOpen,
     #[error("the session has no room for another stream")]
     Limit,
+    #[error("streams are opened too fast")]
+    Later(Instant),
     #[error("the gateway does not carry datagrams")]
     Unsupported,
 }

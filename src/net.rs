@@ -1,11 +1,13 @@
 //! Sockets: listeners, TLS, HTTP, the tunnel's transport and the operations listener (docs/04).
 
 pub mod buffered;
+pub mod dial;
 pub mod host;
 pub mod http;
 pub mod listener;
 pub mod ops;
 pub mod pool;
+pub mod resolver;
 pub mod seats;
 pub mod tls;
 pub mod tunnel;

@@ -13,12 +13,12 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioExecutor;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::Secret;
 use crate::frame::Encoding;
 use crate::net::buffered::Buffered;
+use crate::net::dial::Dialer;
 
 /// Where the gateway is and how to knock.
 pub(super) struct Door {
@@ -29,14 +29,14 @@ pub(super) struct Door {
     /// The token that the request carries, if it does.
     pub(super) bearer: Option<Secret>,
     pub(super) notsent_lowat: u32,
+    pub(super) dialer: Dialer,
     pub(super) tls: Arc<ClientConfig>,
 }
 
 impl Door {
     /// Connects, encrypts and upgrades.
     pub(super) async fn upgrade(&self) -> Result<Upgraded, String> {
-        let socket = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| error.to_string())?;
-        socket.set_nodelay(true).map_err(|error| error.to_string())?;
+        let socket = self.dialer.connect(&self.host, self.port).await.map_err(|error| error.to_string())?;
         if let Err(error) = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(self.notsent_lowat) {
             tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
         }

@@ -17,7 +17,6 @@ use tokio::net::TcpStream;
 use super::link::Link;
 use super::local;
 use crate::frame::Target;
-use crate::net::tunnel::Tunnel;
 
 pub(super) async fn serve(socket: TcpStream, link: Arc<Link>) -> io::Result<()> {
     let service = service_fn(move |request| {
@@ -42,10 +41,12 @@ async fn connect(mut request: Request<Incoming>, link: Arc<Link>) -> Response<Em
     }
     let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
     let Ok(target) = Target::parse(&authority) else { return answer(StatusCode::BAD_REQUEST) };
-    let Ok(tunnel) = link.tunnel().await else { return answer(StatusCode::BAD_GATEWAY) };
+    if link.tunnel().await.is_err() {
+        return answer(StatusCode::BAD_GATEWAY);
+    }
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
-        if let Err(error) = carry(upgrade, tunnel, &target, &link).await {
+        if let Err(error) = carry(upgrade, &target, &link).await {
             tracing::debug!(%error, "a program's connection ended");
         }
     });
@@ -53,10 +54,10 @@ async fn connect(mut request: Request<Incoming>, link: Arc<Link>) -> Response<Em
 }
 
 /// Takes the program's socket back out of hyper, with what it sent behind its request.
-async fn carry(upgrade: OnUpgrade, tunnel: Tunnel, target: &Target, link: &Link) -> io::Result<()> {
+async fn carry(upgrade: OnUpgrade, target: &Target, link: &Link) -> io::Result<()> {
     let upgraded = upgrade.await.map_err(io::Error::other)?;
     let parts = upgraded
         .downcast::<TokioIo<TcpStream>>()
         .map_err(|_| io::Error::other("the upgraded socket is of another type"))?;
-    local::relay(tunnel, target, parts.io.into_inner(), BytesMut::from(parts.read_buf), link).await
+    local::relay(target, parts.io.into_inner(), BytesMut::from(parts.read_buf), link).await
 }

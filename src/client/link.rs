@@ -10,12 +10,15 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::door::Door;
+use super::opening::Openings;
 use crate::config::{self, ConfigError, Mux, Source, V1, read_file};
 use crate::digest::fresh_fraction;
-use crate::frame::{Encoding, Hello, Padding, SessionCode, Token, binary};
+use crate::frame::{Encoding, Hello, Padding, SessionCode, Target, Token, binary};
 use crate::mux::{Event, Limits, Role};
+use crate::net::dial::Dialer;
+use crate::net::resolver::Resolver;
 use crate::net::tls;
-use crate::net::tunnel::{Driver, Patience, Transport, Tunnel};
+use crate::net::tunnel::{Driver, Patience, Transport, Tunnel, TunnelStream};
 use crate::net::websocket::Side;
 
 /// The gateway's address and what to say to it.
@@ -30,6 +33,7 @@ pub(super) struct Link {
     idle_timeout: Duration,
     linger: Duration,
     current: watch::Sender<Option<Tunnel>>,
+    openings: Openings,
 }
 
 enum Outcome {
@@ -56,6 +60,9 @@ impl Link {
         let mux: Mux = source.section()?;
         let relay: config::Relay = source.section()?;
         let tunnel: config::Tunnel = source.section()?;
+        let net: config::Net = source.section()?;
+        let resolver =
+            Resolver::new(&net, &[]).map_err(|reason| source.unusable::<config::Net>("dns_timeout", reason))?;
         let encoding = if config.encoding == "v1" { Encoding::V1 } else { Encoding::V2 };
         Ok(Self {
             door: Door {
@@ -64,6 +71,7 @@ impl Link {
                 path: uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
                 encoding,
                 bearer: config.bearer.then(|| config.token.clone()),
+                dialer: Dialer::new(net, resolver),
                 notsent_lowat: u32::try_from(tunnel.notsent_lowat.as_u64()).unwrap_or(u32::MAX),
                 tls: tls::client(ca.as_deref()).map_err(|reason| bad("ca", reason))?,
             },
@@ -75,6 +83,7 @@ impl Link {
             idle_timeout: relay.idle_timeout,
             linger: relay.linger,
             current: watch::channel(None).0,
+            openings: Openings::new(&config),
             config,
         })
     }
@@ -190,6 +199,16 @@ impl Link {
             Ok(Err(_)) | Err(_) => None,
         };
         tunnel.ok_or_else(|| "no tunnel".to_owned())
+    }
+
+    /// Opens a stream once there is room and it may.
+    pub(super) async fn open(&self, target: &Target, first: &Bytes) -> Result<TunnelStream, String> {
+        self.openings.open(self, target, first).await
+    }
+
+    /// The same for datagrams.
+    pub(super) async fn open_udp(&self) -> Result<TunnelStream, String> {
+        self.openings.open_udp(self).await
     }
 
     /// How long a new stream waits for the program's first bytes.

@@ -13,7 +13,7 @@ use super::link::Link;
 use crate::frame::Target;
 use crate::lifecycle::Shutdown;
 use crate::net::listener;
-use crate::net::tunnel::{Relay, ResetOnClose, Tunnel};
+use crate::net::tunnel::{Relay, ResetOnClose};
 
 /// Most bytes that open a stream: a TLS record less what goes around them.
 const FIRST_BYTES: usize = 16_000;
@@ -43,13 +43,7 @@ pub(super) async fn accept(
 
 /// Opens a stream with the program's first bytes, waiting a moment for them if there are none yet, and moves bytes until
 /// both are done. Whatever goes wrong resets the program's connection.
-pub(super) async fn relay(
-    tunnel: Tunnel,
-    target: &Target,
-    mut socket: TcpStream,
-    mut first: BytesMut,
-    link: &Link,
-) -> io::Result<()> {
+pub(super) async fn relay(target: &Target, mut socket: TcpStream, mut first: BytesMut, link: &Link) -> io::Result<()> {
     socket.reset_on_close(true);
     first.reserve(FIRST_BYTES);
     if first.is_empty()
@@ -57,6 +51,6 @@ pub(super) async fn relay(
     {
         read?;
     }
-    let stream = tunnel.open(target, first.freeze()).map_err(io::Error::other)?;
+    let stream = link.open(target, &first.freeze()).await.map_err(io::Error::other)?;
     Relay::new(stream, socket, &(), link.patience()).run().await.map_err(|code| io::Error::other(code.as_str()))
 }

@@ -38,9 +38,9 @@ pub(super) async fn serve(mut socket: TcpStream, link: Arc<Link>) -> io::Result<
         None => return refuse(&mut socket, ADDRESS_UNSUPPORTED).await,
     };
     match link.tunnel().await {
-        Ok(tunnel) => {
+        Ok(_) => {
             reply(&mut socket, SUCCEEDED, UNSPECIFIED).await?;
-            local::relay(tunnel, &target, socket, BytesMut::new(), &link).await
+            local::relay(&target, socket, BytesMut::new(), &link).await
         }
         Err(_) => refuse(&mut socket, GENERAL_FAILURE).await,
     }
@@ -97,11 +97,7 @@ async fn skip_credentials(socket: &mut TcpStream) -> io::Result<()> {
 
 /// A UDP socket beside the connection, for as long as the connection stands.
 async fn associate(mut socket: TcpStream, link: &Link) -> io::Result<()> {
-    let stream = match link.tunnel().await {
-        Ok(tunnel) => tunnel.open_udp().map_err(|error| error.to_string()),
-        Err(reason) => Err(reason),
-    };
-    let Ok(stream) = stream else { return refuse(&mut socket, GENERAL_FAILURE).await };
+    let Ok(stream) = link.open_udp().await else { return refuse(&mut socket, GENERAL_FAILURE).await };
     let local = UdpSocket::bind((socket.local_addr()?.ip().to_canonical(), 0)).await?;
     reply(&mut socket, SUCCEEDED, local.local_addr()?).await?;
     datagrams::relay(&stream, &local, &mut socket).await

@@ -214,6 +214,8 @@ pub struct Egress {
     /// Longest time to resolve a name.
     #[serde(with = "humantime_serde")]
     pub resolve_timeout: Duration,
+    /// Name servers that are asked for destinations; without any the system's.
+    pub resolvers: Vec<String>,
     /// Names looked up at once.
     pub lookups: usize,
     /// Names of one session looked up at once.
@@ -223,10 +225,21 @@ pub struct Egress {
     pub name_ttl: Duration,
 }
 
+impl Egress {
+    /// The addresses of `resolvers`.
+    pub fn name_servers(&self) -> Vec<std::net::SocketAddr> {
+        self.resolvers.iter().filter_map(|text| super::net::name_server(text)).collect()
+    }
+}
+
 impl Section for Egress {
     const NAME: &'static str = "egress";
 
     fn validate(&self) -> Result<(), Invalid> {
+        if let Some(bad) = self.resolvers.iter().find(|text| super::net::name_server(text).is_none()) {
+            let reason = format!("{bad:?} is no address of a name server, such as 10.0.0.53 or [fd00::53]:5353");
+            return Err(Invalid::new("resolvers", reason));
+        }
         if self.lookups == 0 || self.lookups_per_session == 0 {
             return Err(Invalid::new("lookups", "lookups and lookups_per_session must be at least 1"));
         }

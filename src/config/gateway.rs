@@ -249,6 +249,11 @@ pub struct Client {
     pub socks: String,
     /// Address of the HTTP CONNECT listener; empty for none.
     pub http: String,
+    /// New streams that may wait for their turn or for room.
+    pub open_queue: usize,
+    /// How long each of them waits.
+    #[serde(with = "humantime_serde")]
+    pub open_timeout: Duration,
     /// Longest time to connect and to be answered.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -269,6 +274,9 @@ impl Section for Client {
     fn validate(&self) -> Result<(), Invalid> {
         if !matches!(self.encoding.as_str(), "v1" | "v2") {
             return Err(Invalid::new("encoding", "must be v1 or v2"));
+        }
+        if self.open_queue == 0 {
+            return Err(Invalid::new("open_queue", "must be at least 1"));
         }
         if self.backoff_min.is_zero() || self.backoff_max < self.backoff_min {
             return Err(Invalid::new("backoff_max", "must be at least backoff_min, and that longer than zero"));

@@ -1,9 +1,11 @@
 //! The control plane as a gateway sees it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jsonwebtoken::jwk::JwkSet;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Serialize;
@@ -14,6 +16,7 @@ use crate::api::{
     Problem, UsageReport, UsageReports, UsageVerdicts, ValidateDevice, Validated,
 };
 use crate::config::{self, Secret};
+use crate::net::dial::Dialer;
 use crate::telemetry::causes;
 
 /// Why the control plane gave no answer to work with.
@@ -36,6 +39,22 @@ pub(crate) struct Relayed {
     pub(crate) body: Bytes,
 }
 
+/// The control plane's addresses, one that answers first.
+struct Names {
+    dialer: Dialer,
+    port: u16,
+}
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (dialer, port) = (self.dialer.clone(), self.port);
+        Box::pin(async move {
+            let found = dialer.ordered(name.as_str(), port).await?;
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
 /// A client of the control plane with a gateway's token.
 #[derive(Clone)]
 pub(crate) struct ControlClient {
@@ -46,17 +65,23 @@ pub(crate) struct ControlClient {
 }
 
 impl ControlClient {
-    pub(crate) fn new(config: &config::Gateway, ca: Option<&[u8]>) -> Result<Self, String> {
+    pub(crate) fn new(config: &config::Gateway, ca: Option<&[u8]>, dialer: &Dialer) -> Result<Self, String> {
         let tls = crate::net::tls::client_for(&config.control_url, ca)?;
+        let base =
+            Url::parse(&format!("{}/", config.control_url.trim_end_matches('/'))).map_err(|error| error.to_string())?;
+        let names = Names { dialer: dialer.clone(), port: base.port_or_known_default().unwrap_or_default() };
+        let net = dialer.options();
         let http = Client::builder()
             .tls_backend_preconfigured(tls.as_ref().clone())
             .timeout(config.control_timeout)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .dns_resolver(Arc::new(names))
+            .tcp_keepalive((!net.keepalive_idle.is_zero()).then_some(net.keepalive_idle))
+            .tcp_keepalive_interval(net.keepalive_interval)
+            .tcp_keepalive_retries(net.keepalive_count)
             .build()
             .map_err(|error| error.to_string())?;
-        let base =
-            Url::parse(&format!("{}/", config.control_url.trim_end_matches('/'))).map_err(|error| error.to_string())?;
         Ok(Self { http, base, token: config.token.clone(), patience: config.control_timeout })
     }
 

@@ -1,13 +1,13 @@
 //! Which destinations may be reached (docs/04, "Egress").
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
 use crate::config::{Egress, Resolve};
 use crate::frame::{Host, StreamCode, Target};
+use crate::net::resolver::{LookupError, Resolver};
 
 /// Whether an address belongs to the public internet.
 pub(crate) fn is_public(ip: IpAddr) -> bool {
@@ -54,7 +54,7 @@ pub(crate) async fn admit(target: Target, rules: &Egress, lookups: &Lookups) -> 
         Target::Name(name, port) => match Host::parse(name) {
             Ok(Host::Ip(ip)) => (ip, *port),
             Ok(Host::Name(name)) if rules.resolve == Resolve::Gateway => {
-                return resolve(name.to_owned(), *port, rules, lookups).await.map(Target::Ip);
+                return resolve(name, *port, rules, lookups).await.map(Target::Ip);
             }
             Ok(Host::Name(name)) if rules.allow_private || !is_local(name) => return Ok(target),
             Ok(Host::Name(_)) | Err(_) => return Err(StreamCode::Blocked),
@@ -68,56 +68,54 @@ fn is_local(name: &str) -> bool {
     name.rsplit_once('.').is_none_or(|(_, last)| last.eq_ignore_ascii_case("localhost"))
 }
 
-/// How many names may be looked up at once; a lookup whose caller has given up still counts until it ends.
+/// A resolver, and how many names may be looked up at once.
 #[derive(Clone)]
 pub(crate) struct Lookups {
+    resolver: Resolver,
     all: Arc<Semaphore>,
     own: Arc<Semaphore>,
 }
 
 impl Lookups {
-    pub(crate) fn new(all: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(all)), own: Arc::new(Semaphore::new(all)) }
+    pub(crate) fn new(all: usize, resolver: Resolver) -> Self {
+        Self { resolver, all: Arc::new(Semaphore::new(all)), own: Arc::new(Semaphore::new(all)) }
     }
 
     /// A part of them.
     pub(crate) fn of_a_session(&self, own: usize) -> Self {
-        Self { all: Arc::clone(&self.all), own: Arc::new(Semaphore::new(own)) }
+        Self { resolver: self.resolver.clone(), all: Arc::clone(&self.all), own: Arc::new(Semaphore::new(own)) }
     }
 
-    async fn look_up(&self, name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-        let own = Arc::clone(&self.own).acquire_owned().await.map_err(io::Error::other)?;
-        let all = Arc::clone(&self.all).acquire_owned().await.map_err(io::Error::other)?;
-        let found = tokio::task::spawn_blocking(move || {
-            let found = (name, port).to_socket_addrs().map(Iterator::collect);
-            drop((own, all));
-            found
-        });
-        found.await.map_err(io::Error::other)?
+    /// A name is whole: no search list of the gateway's host is added to it.
+    async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {
+        let closed = |_| LookupError::Timeout;
+        let _own = self.own.acquire().await.map_err(closed)?;
+        let _all = self.all.acquire().await.map_err(closed)?;
+        self.resolver.lookup(&format!("{name}.")).await
     }
 }
 
-async fn resolve(name: String, port: u16, rules: &Egress, lookups: &Lookups) -> Result<SocketAddr, StreamCode> {
-    let lookup = tokio::time::timeout(rules.resolve_timeout, lookups.look_up(name, port));
-    let found = lookup.await.map_err(|_| StreamCode::Timeout)?.map_err(|_| StreamCode::Unreachable)?;
-    let mut best = None;
-    let mut any = false;
-    for address in found {
-        any = true;
-        if (rules.allow_private || is_public(address.ip())) && (best.is_none() || address.is_ipv4()) {
-            best = Some(address);
-            if address.is_ipv4() {
-                break;
-            }
-        }
-    }
-    best.ok_or(if any { StreamCode::Blocked } else { StreamCode::Unreachable })
+/// The first address that is allowed, IPv4 before IPv6.
+async fn resolve(name: &str, port: u16, rules: &Egress, lookups: &Lookups) -> Result<SocketAddr, StreamCode> {
+    let lookup = tokio::time::timeout(rules.resolve_timeout, lookups.look_up(name));
+    let found = lookup.await.unwrap_or(Err(LookupError::Timeout)).map_err(|error| match error {
+        LookupError::Timeout => StreamCode::Timeout,
+        LookupError::NoName | LookupError::NoAddress | LookupError::Failed(_) => StreamCode::Unreachable,
+    })?;
+    let allowed = found.into_iter().filter(|ip| rules.allow_private || is_public(*ip));
+    allowed.min_by_key(IpAddr::is_ipv6).map(|ip| (ip, port).into()).ok_or(StreamCode::Blocked)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Source;
+    use crate::net::resolver::tests::Server;
+
+    fn lookups() -> Lookups {
+        let net = Source::with::<&str, &str>([]).unwrap().section().unwrap();
+        Lookups::new(1, Resolver::new(&net, &["127.0.0.1:9".parse().unwrap()]).unwrap())
+    }
 
     fn rules() -> Egress {
         Source::with::<&str, &str>([]).unwrap().section().unwrap()
@@ -199,20 +197,20 @@ mod tests {
             "0177.0.0.1",
             "0",
         ] {
-            let refused = admit(Target::Name(name.into(), 80), &rules, &Lookups::new(1)).await;
+            let refused = admit(Target::Name(name.into(), 80), &rules, &lookups()).await;
             assert!(matches!(refused, Err(StreamCode::Blocked | StreamCode::Unreachable)), "{name}: {refused:?}");
         }
         let mail = Target::Ip("1.1.1.1:25".parse().unwrap());
-        assert_eq!(admit(mail, &rules, &Lookups::new(1)).await, Err(StreamCode::Blocked));
+        assert_eq!(admit(mail, &rules, &lookups()).await, Err(StreamCode::Blocked));
         let web = Target::Ip("1.1.1.1:443".parse().unwrap());
-        assert_eq!(admit(web.clone(), &rules, &Lookups::new(1)).await, Ok(web));
+        assert_eq!(admit(web.clone(), &rules, &lookups()).await, Ok(web));
     }
 
     #[tokio::test]
     async fn names_go_to_nodes_that_filter_unless_they_are_numbers() {
         let rules = Egress { resolve: Resolve::Node, ..rules() };
         let name = Target::Name("example.com".into(), 443);
-        assert_eq!(admit(name.clone(), &rules, &Lookups::new(1)).await, Ok(name));
+        assert_eq!(admit(name.clone(), &rules, &lookups()).await, Ok(name));
         for resolve in [Resolve::Node, Resolve::Gateway] {
             let rules = Egress { resolve, ..rules.clone() };
             for host in [
@@ -230,15 +228,29 @@ mod tests {
                 "bücher.example",
                 "a b",
             ] {
-                let refused = admit(Target::Name(host.into(), 443), &rules, &Lookups::new(1)).await;
+                let refused = admit(Target::Name(host.into(), 443), &rules, &lookups()).await;
                 assert_eq!(refused, Err(StreamCode::Blocked), "{host:?}, {resolve:?}");
             }
-            let public = admit(Target::Name("[2606:4700::1111]".into(), 443), &rules, &Lookups::new(1)).await;
+            let public = admit(Target::Name("[2606:4700::1111]".into(), 443), &rules, &lookups()).await;
             assert_eq!(public, Ok(Target::Ip("[2606:4700::1111]:443".parse().unwrap())), "{resolve:?}");
         }
         for local in ["localhost", "LocalHost.", "a.localhost", "router"] {
-            let refused = admit(Target::Name(local.into(), 443), &rules, &Lookups::new(1)).await;
+            let refused = admit(Target::Name(local.into(), 443), &rules, &lookups()).await;
             assert_eq!(refused, Err(StreamCode::Blocked), "{local}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_inside_is_refused() {
+        let server = Server::start().await;
+        let lookups = Lookups::new(1, server.resolver());
+        let name = |name: &str| Target::Name(name.into(), 443);
+        assert_eq!(admit(name("rebound.test"), &rules(), &lookups).await, Err(StreamCode::Blocked));
+        let public = Ok(Target::Ip("1.1.1.1:443".parse().unwrap()));
+        assert_eq!(admit(name("mixed.test"), &rules(), &lookups).await, public);
+        assert_eq!(admit(name("none.test"), &rules(), &lookups).await, Err(StreamCode::Unreachable));
+        assert_eq!(admit(name("empty.test"), &rules(), &lookups).await, Err(StreamCode::Unreachable));
+        let hasty = Egress { resolve_timeout: std::time::Duration::from_millis(20), ..rules() };
+        assert_eq!(admit(name("silent.test"), &hasty, &lookups).await, Err(StreamCode::Timeout));
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::control::ControlClient;
 use crate::api::GatewayEnroll;
 use crate::config::{self, Secret};
+use crate::net::dial::Dialer;
 
 const FILE: &str = "token";
 const MISSING: &str = "must be set, or gateway.enrol_token; `httvps admin gateways create` or `invite` shows it once";
@@ -16,7 +17,7 @@ const MISSING: &str = "must be set, or gateway.enrol_token; `httvps admin gatewa
 pub(super) type Unusable = (&'static str, String);
 
 /// The token to use. The enrolment token is spent only once the file for its successor is open.
-pub(super) async fn token(config: &config::Gateway, ca: Option<&[u8]>) -> Result<Secret, Unusable> {
+pub(super) async fn token(config: &config::Gateway, ca: Option<&[u8]>, dialer: &Dialer) -> Result<Secret, Unusable> {
     if !config.token.is_empty() {
         return Ok(config.token.clone());
     }
@@ -30,7 +31,7 @@ pub(super) async fn token(config: &config::Gateway, ca: Option<&[u8]>) -> Result
         return Err(("token", MISSING.into()));
     }
     let fresh = Fresh::open(folder).map_err(bad)?;
-    let control = ControlClient::new(config, ca).map_err(|reason| ("control_ca", reason))?;
+    let control = ControlClient::new(config, ca, dialer).map_err(|reason| ("control_ca", reason))?;
     let request = GatewayEnroll { token: config.enrol_token.expose().to_owned() };
     let enrolled = control.enrol(&request).await.map_err(|error| ("enrol_token", error.to_string()))?;
     fresh.keep(&enrolled.token, folder).map_err(bad)?;

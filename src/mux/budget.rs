@@ -15,6 +15,13 @@ impl Budget {
         Self { per_second, left: per_second.into(), refilled: now }
     }
 
+    /// Another rate from now on; what has gathered is kept as far as the new one holds it.
+    pub(super) fn set_rate(&mut self, per_second: u32, now: Instant) {
+        self.refill(now);
+        self.per_second = per_second;
+        self.left = self.left.min(per_second.into());
+    }
+
     /// Takes one token if there is one.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         if self.left <= 0 {

@@ -12,7 +12,7 @@ const OPEN_PAYLOAD: usize = 32 * 1024;
 impl Session {
     /// Opens a stream to a destination with its first bytes, at most [`super::INITIAL_WINDOW`] (client).
     pub fn open(&mut self, target: &Target, payload: Bytes, now: Instant) -> Result<StreamKey, OpenError> {
-        let (id, key) = self.next_own()?;
+        let (id, key) = self.next_own(now)?;
         let mut stream = Stream::new(id, self.has_credit(), now);
         if self.can_name(target) {
             let mut first = payload;
@@ -48,7 +48,7 @@ impl Session {
         if !self.features.has(Feature::Udp) {
             return Err(OpenError::Unsupported);
         }
-        let (id, key) = self.next_own()?;
+        let (id, key) = self.next_own(now)?;
         let mut stream = Stream::new(id, false, now);
         stream.udp = true;
         self.streams.insert(key, stream);
@@ -57,13 +57,16 @@ impl Session {
         Ok(key)
     }
 
-    fn next_own(&mut self) -> Result<(StreamId, StreamKey), OpenError> {
+    fn next_own(&mut self, now: Instant) -> Result<(StreamId, StreamKey), OpenError> {
         if self.role != Role::Client || !self.may_open() {
             return Err(OpenError::NotOpen);
         }
         let id = StreamId(if self.last_own.0 == 0 { 1 } else { self.last_own.0.saturating_add(2) });
-        if self.streams.len() >= self.limits.streams || id == self.last_own {
+        if self.streams.len() >= self.streams_max || id == self.last_own {
             return Err(OpenError::Limit);
+        }
+        if !self.opens.take(now) {
+            return Err(OpenError::Later(self.opens.next().unwrap_or(now)));
         }
         self.last_own = id;
         let key = match self.encoding {
@@ -106,7 +109,7 @@ impl Session {
             Encoding::V2 => StreamKey(id.0),
         };
         self.last_peer = self.last_peer.max(id);
-        let room = self.opens.take(now) && self.streams.len() < self.limits.streams && !self.is_under_pressure();
+        let room = self.streams.len() < self.limits.streams && !self.is_under_pressure();
         if !room || self.draining {
             self.refuse(id, if room { StreamCode::Cancelled } else { StreamCode::Limit });
             return Ok(None);
@@ -121,12 +124,40 @@ impl Session {
     }
 
     /// Announces a new stream once its destination is known.
-    pub(super) fn begin(&mut self, key: StreamKey, target: Option<Target>) {
+    pub(super) fn begin(&mut self, key: StreamKey, target: Option<Target>, now: Instant) {
         let Some(stream) = self.streams.get_mut(&key) else { return };
         match target {
-            _ if stream.udp => self.events.push_back(Event::Opened { key, target: None }),
-            Some(target) => self.events.push_back(Event::Opened { key, target: Some(target) }),
+            _ if stream.udp => self.announce(key, None, now),
+            Some(target) => self.announce(key, Some(target), now),
             None => stream.head = Some(BytesMut::new()),
+        }
+    }
+
+    /// Tells the owner of a stream, in its turn if streams are opened faster than they may be.
+    pub(super) fn announce(&mut self, key: StreamKey, target: Option<Target>, now: Instant) {
+        if self.turns.is_empty() && self.opens.take(now) {
+            self.events.push_back(Event::Opened { key, target });
+        } else if let Some(stream) = self.streams.get_mut(&key) {
+            stream.in_turn = true;
+            self.turns.push_back((key, target));
+        }
+    }
+
+    /// When the next stream that waits has its turn.
+    pub(super) fn next_turn(&self) -> Option<Instant> {
+        if self.turns.is_empty() { None } else { self.opens.next().or(Some(self.last_heard)) }
+    }
+
+    /// Announces the streams whose turn has come and that are still there.
+    pub(super) fn take_turns(&mut self, now: Instant) {
+        while let Some((key, target)) = self.turns.pop_front() {
+            let Some(stream) = self.streams.get_mut(&key) else { continue };
+            if !self.opens.take(now) {
+                self.turns.push_front((key, target));
+                return;
+            }
+            stream.in_turn = false;
+            self.events.push_back(Event::Opened { key, target });
         }
     }
 }

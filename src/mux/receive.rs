@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes};
 use super::datagrams::charge;
 use super::stream::Stream;
 use super::{Event, Phase, Received, Role, Session, SessionError, StreamKey};
-use crate::frame::{Encoding, Frame, StreamCode, StreamId, Target, binary, json};
+use crate::frame::{Encoding, Frame, HelloLimits, StreamCode, StreamId, Target, binary, json};
 
 const TINY: usize = 64;
 /// Small frames that a refused OPEN counts for.
@@ -64,6 +64,9 @@ impl Session {
                 if self.encoding == Encoding::V1 {
                     self.features = ok.features;
                 }
+                if let Some(limits) = &ok.limits {
+                    self.keep_to(limits, now);
+                }
                 self.events.push_back(Event::Accepted(ok));
             }
             Frame::Hello(_) => return Err(SessionError::Unexpected("hello")),
@@ -101,7 +104,7 @@ impl Session {
             Frame::Open { id, target, payload, fin, udp } => {
                 let key = self.handle_open(id, udp, now)?;
                 match key {
-                    Some(key) => self.begin(key, target),
+                    Some(key) => self.begin(key, target, now),
                     None => self.charge_refusal(now),
                 }
                 if key.is_some() && (fin || !payload.is_empty()) {
@@ -133,6 +136,13 @@ impl Session {
         Ok(())
     }
 
+    /// Opens no more streams, and none faster, than the gateway takes.
+    fn keep_to(&mut self, limits: &HelloLimits, now: Instant) {
+        let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX);
+        self.streams_max = self.streams_max.min(streams.max(1));
+        self.opens.set_rate(limits.opens_per_second.max(1), now);
+    }
+
     /// Whether as much waits for the other side as the pools are meant for.
     pub(super) fn is_under_pressure(&self) -> bool {
         self.buffered >= self.limits.window_pool || self.memory.is_full()
@@ -145,7 +155,7 @@ impl Session {
             self.handle_datagrams(key, &payload, fin);
             return Ok(());
         }
-        let payload = match self.take_head(key, payload) {
+        let payload = match self.take_head(key, payload, now) {
             Ok(_) if fin && self.streams.get(&key).is_some_and(|stream| stream.head.is_some()) => {
                 self.reset(key, StreamCode::StreamProtocol);
                 return Ok(());
@@ -197,7 +207,7 @@ impl Session {
     }
 
     /// Completes the target of a v1 stream; gives back what of the payload lies behind it.
-    fn take_head(&mut self, key: StreamKey, payload: Bytes) -> Result<Bytes, StreamCode> {
+    fn take_head(&mut self, key: StreamKey, payload: Bytes, now: Instant) -> Result<Bytes, StreamCode> {
         let Some(stream) = self.streams.get_mut(&key) else { return Ok(payload) };
         let Some(head) = &mut stream.head else { return Ok(payload) };
         let before = head.len();
@@ -207,7 +217,7 @@ impl Session {
             Ok(None) => Ok(Bytes::new()),
             Ok(Some((target, len))) => {
                 stream.head = None;
-                self.events.push_back(Event::Opened { key, target: Some(target) });
+                self.announce(key, Some(target), now);
                 let mut rest = payload;
                 rest.advance(len.saturating_sub(before));
                 Ok(rest)
@@ -237,7 +247,7 @@ impl Session {
         }
         self.mark_reset(key, code);
         self.events.push_back(Event::Wake(key));
-        if self.streams.get(&key).is_some_and(|stream| stream.head.is_some() || stream.incoming.ended) {
+        if self.streams.get(&key).is_some_and(|stream| stream.is_unseen() || stream.incoming.ended) {
             self.release(key);
         }
         Ok(())

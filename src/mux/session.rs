@@ -7,7 +7,9 @@ use super::pad::Random;
 use super::stream::Stream;
 use super::timers::Rtt;
 use super::{Event, Limits, MemoryBudget, Phase, Role, SessionError, StreamKey};
-use crate::frame::{Encoding, Feature, Features, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId};
+use crate::frame::{
+    Encoding, Feature, Features, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId, Target,
+};
 
 pub(super) const CONTROL_BACKLOG: usize = 256;
 /// Waiting frames at which the message that brought them about is a flood.
@@ -43,7 +45,11 @@ pub struct Session {
     next_key: u32,
     pub(super) buffered: u64,
     pub(super) pool_left: u64,
+    /// Streams that this side may have open.
+    pub(super) streams_max: usize,
     pub(super) opens: Budget,
+    /// Streams that were opened faster than they may be.
+    pub(super) turns: VecDeque<(StreamKey, Option<Target>)>,
     pub(super) resets: Budget,
     pub(super) pings: Budget,
     pub(super) tiny: Budget,
@@ -81,7 +87,9 @@ impl Session {
             next_key: 0,
             buffered: 0,
             pool_left: limits.window_pool,
+            streams_max: limits.streams,
             opens: Budget::new(limits.opens_per_second, now),
+            turns: VecDeque::new(),
             resets: Budget::new(limits.resets_per_second, now),
             pings: Budget::new(limits.pings_per_second, now),
             tiny: Budget::new(limits.tiny_frames_per_second, now),
@@ -293,6 +301,7 @@ impl Session {
         }
         self.ids.clear();
         self.ready.clear();
+        self.turns.clear();
         self.events.push_back(Event::WakeAll);
     }
 

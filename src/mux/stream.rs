@@ -100,6 +100,8 @@ pub(super) struct Stream {
     pub(super) id: StreamId,
     /// Bytes of a v1 target that is not complete yet.
     pub(super) head: Option<BytesMut>,
+    /// It waits for its turn to be announced.
+    pub(super) in_turn: bool,
     /// It carries datagrams: no credit, the oldest are dropped.
     pub(super) udp: bool,
     pub(super) incoming: Incoming,
@@ -113,6 +115,7 @@ impl Stream {
         Self {
             id,
             head: None,
+            in_turn: false,
             udp: false,
             incoming: Incoming {
                 queue: VecDeque::new(),
@@ -141,6 +144,11 @@ impl Stream {
             },
             reset: None,
         }
+    }
+
+    /// Whether nobody was told of it.
+    pub(super) fn is_unseen(&self) -> bool {
+        self.in_turn || self.head.is_some()
     }
 
     /// Bytes that arrived and were not yet taken by the other side.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::stream::Stream;
 use super::*;
-use crate::frame::{Encoding, Feature, Features, Frame, Hello, Token, binary};
+use crate::frame::{Encoding, Feature, Features, Frame, Hello, HelloLimits, Token, binary};
 use bytes::{Bytes, BytesMut};
 
 pub(crate) fn limits() -> Limits {
@@ -325,9 +325,7 @@ fn frames_of_streams_that_are_over_are_ignored() {
 fn too_many_streams_are_reset_and_the_session_lives() {
     for encoding in [Encoding::V1, Encoding::V2] {
         let mut pair = Pair::open(encoding);
-        let mut more = limits();
-        more.streams = 100;
-        pair.client.limits = Arc::new(more);
+        pair.client.streams_max = 100;
         let keys: Vec<_> = (0..9).map(|_| pair.client.open(&target(), Bytes::new(), pair.now).unwrap()).collect();
         pair.exchange();
         assert_eq!(pair.gateway.stream_count(), 8);
@@ -337,24 +335,51 @@ fn too_many_streams_are_reset_and_the_session_lives() {
     }
 }
 
+fn open_frame(id: u32) -> Frame {
+    Frame::Open { id: StreamId(id), target: Some(target()), payload: Bytes::new(), fin: false, udp: false }
+}
+
+fn opened_all(session: &mut Session) -> usize {
+    std::iter::from_fn(|| session.poll_event()).filter(|event| matches!(event, Event::Opened { .. })).count()
+}
+
 #[test]
-fn opens_beyond_the_rate_are_reset() {
-    let mut pair = Pair::open_with(Encoding::V2, Limits { resets_per_second: 100, ..limits() });
-    let mut refused = 0;
-    for _ in 0..30 {
-        let key = pair.client.open(&target(), Bytes::new(), pair.now).unwrap();
-        pair.exchange();
-        refused += usize::from(pair.client.receive(key) == Received::Reset(StreamCode::Limit));
-        pair.client.reset(key, StreamCode::Cancelled);
-        pair.exchange();
-        while let Some(event) = pair.gateway.poll_event() {
-            if let Event::Opened { key, .. } = event {
-                assert!(matches!(pair.gateway.receive(key), Received::Reset(_)));
-            }
-        }
-        pair.now += Duration::from_millis(1);
+fn opens_beyond_the_rate_wait_for_their_turn() {
+    let mut pair = Pair::open_with(Encoding::V2, Limits { streams: 64, resets_per_second: 100, ..limits() });
+    let opens: Vec<_> = (0..30).map(|at| open_frame(at * 2 + 1)).collect();
+    assert_eq!(raw(&mut pair.gateway, &opens, pair.now), Ok(()));
+    assert_eq!(opened_all(&mut pair.gateway), 20);
+    let gone = Frame::Reset { id: StreamId(41), code: StreamCode::Cancelled };
+    assert_eq!(raw(&mut pair.gateway, &[gone], pair.now), Ok(()));
+    let next = pair.gateway.poll_timeout().unwrap();
+    assert!(next > pair.now && next <= pair.now + Duration::from_millis(51), "{:?}", next - pair.now);
+    let mut came = 0;
+    for tick in 1..=9 {
+        let now = pair.now + Duration::from_millis(50) * tick;
+        pair.gateway.handle_timeout(now).unwrap();
+        came += opened_all(&mut pair.gateway);
+        assert_eq!(came, usize::try_from(tick).unwrap(), "one after the other");
     }
-    assert!((9..=10).contains(&refused), "{refused}");
+    assert_eq!(pair.gateway.stream_count(), 29, "none was refused; the one that is gone took no turn");
+    assert!(pair.gateway.next_turn().is_none());
+}
+
+#[test]
+fn a_client_opens_no_faster_than_it_was_told() {
+    let mut pair = Pair::greeting(Encoding::V2, Limits { streams: 64, ..limits() });
+    pair.client.hello(hello());
+    pair.exchange();
+    let limits = HelloLimits { streams: 5, message: 0, opens_per_second: 4, keepalive: 0, dead_after: 0, udp_idle: 0 };
+    pair.gateway.accept(HelloOk { limits: Some(limits), ..consent() });
+    pair.exchange();
+    let open = |pair: &mut Pair| pair.client.open(&target(), Bytes::new(), pair.now);
+    assert!((0..4).all(|_| open(&mut pair).is_ok()));
+    let Err(OpenError::Later(until)) = open(&mut pair) else { panic!("too fast") };
+    assert!(until > pair.now && until <= pair.now + Duration::from_millis(251));
+    pair.now = until;
+    assert!(open(&mut pair).is_ok());
+    pair.now += Duration::from_secs(1);
+    assert_eq!(open(&mut pair), Err(OpenError::Limit), "five at once");
 }
 
 #[test]

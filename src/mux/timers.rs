@@ -107,7 +107,7 @@ impl Session {
             self.last_heard.checked_add(self.next_ping())
         };
         let keepalive = if self.is_unread() { None } else { keepalive };
-        [full, keepalive, self.paused_until].into_iter().flatten().min()
+        [full, keepalive, self.paused_until, self.next_turn()].into_iter().flatten().min()
     }
 
     fn next_ping(&self) -> Duration {
@@ -125,6 +125,7 @@ impl Session {
             self.tiny.refill(now);
             self.paused_until = None;
         }
+        self.take_turns(now);
         if self.is_unread() {
             self.last_heard = now;
         }

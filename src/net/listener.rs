@@ -3,13 +3,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
+
+use super::dial::keep_alive;
+use crate::config::Net;
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds `host:port`; the error says which address and why.
-pub async fn bind(address: &str) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))
+/// Binds `host:port`; what it accepts has keepalive. The error says which address and why.
+pub async fn bind(address: &str, net: &Net) -> Result<TcpListener, String> {
+    let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    keep_alive(&SockRef::from(&listener), net);
+    Ok(listener)
 }
 
 /// The next connection. Errors such as too many open files are logged and waited out.

@@ -9,6 +9,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::{http, listener};
+use crate::config::Net;
 use crate::lifecycle::Shutdown;
 use crate::metrics::Metrics;
 
@@ -31,8 +32,8 @@ pub trait Readiness: Send + Sync + 'static {
 }
 
 /// Binds the address of an operations listener, if there is one.
-pub async fn bind(address: &str) -> Result<Option<TcpListener>, String> {
-    if address.is_empty() { Ok(None) } else { listener::bind(address).await.map(Some) }
+pub async fn bind(address: &str, net: &Net) -> Result<Option<TcpListener>, String> {
+    if address.is_empty() { Ok(None) } else { listener::bind(address, net).await.map(Some) }
 }
 
 /// Serves until `shutdown` drains; `/readyz` says so from when `draining` does.

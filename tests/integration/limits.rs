@@ -12,7 +12,7 @@ use httvps::frame::{Frame, SessionCode, StreamCode, StreamId, Target};
 
 use crate::database::Kind;
 use crate::destination::{Destination, Manner};
-use crate::node::CHACHA;
+use crate::node::{AEAD_2022, CHACHA};
 use crate::process::eventually;
 use crate::raw::{self, Raw, UPGRADE, dial};
 use crate::world::{PATH, REGION, World};
@@ -204,7 +204,7 @@ async fn streams_and_rates_of_a_session_are_bounded() {
     }
     assert!(answers.contains(&refused(5)), "two streams: {answers:?}");
     raw.frames(&[open(7)]).await;
-    assert_eq!(raw.next_frame().await, refused(7), "three a second");
+    assert_eq!(raw.next_frame().await, refused(7), "two streams still");
     for flood in [Frame::Ping([0; 8]), Frame::Reset { id: StreamId(1), code: StreamCode::Cancelled }] {
         let mut raw = Raw::session(&world).await;
         raw.frames(&[open(1), flood.clone(), flood.clone(), flood]).await;
@@ -214,5 +214,39 @@ async fn streams_and_rates_of_a_session_are_bounded() {
             }
         };
         assert_eq!((ended, raw.closed().await), (SessionCode::ProtocolError, Some(4001)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_streams_waits_and_none_is_refused() {
+    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[("MUX__OPENS_PER_SECOND", "400")]).await;
+    let echo = Destination::start(Manner::Echo).await;
+    for encoding in ["v2", "v1", "v1-plain"] {
+        let client = world.connect(encoding).await;
+        let mut burst = tokio::task::JoinSet::new();
+        for _ in 0..1_000 {
+            let (proxy, target) = (client.line("socks").to_owned(), echo.address);
+            burst.spawn(async move {
+                let mut socket = crate::socks::connect(&proxy, target).await.unwrap();
+                socket.write_all(b"hello").await.unwrap();
+                let mut got = [0; 5];
+                socket.read_exact(&mut got).await.unwrap();
+                assert_eq!(&got, b"hello");
+            });
+        }
+        burst.join_all().await;
+        client.stop().await;
+    }
+    let mut raw = Raw::session(&world).await;
+    let opens: Vec<_> = (0..500)
+        .map(|at| {
+            let target = Some(Target::Ip(echo.address));
+            Frame::Open { id: StreamId(at * 2 + 1), target, payload: Bytes::from_static(b"x"), fin: false, udp: false }
+        })
+        .collect();
+    raw.frames(&opens).await;
+    for _ in 0..500 {
+        let frame = raw.next_frame().await;
+        assert!(matches!(frame, Frame::Data { .. }), "{frame:?}");
     }
 }

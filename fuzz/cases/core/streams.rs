@@ -77,6 +77,7 @@ impl World {
             }
             Err(OpenError::NotOpen) => assert!(!may),
             Err(OpenError::Limit) => assert!(may && !room),
+            Err(OpenError::Later(_)) => panic!("the rate is out of reach"),
             Err(OpenError::Unsupported) => panic!("streams are not supported"),
         }
         self.see(CLIENT);
