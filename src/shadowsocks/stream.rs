@@ -129,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for NodeStream<S> {
         let before = buf.filled().len();
         match ready!(this.reader.poll_read_decrypted(cx, context(), &mut this.socket, buf)).map_err(io::Error::from) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let answered = this.reader.nonce().is_some();
+                let answered = this.reader.handshaked();
                 return Poll::Ready(if answered { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) });
             }
             read => read?,
