@@ -244,6 +244,9 @@ pub struct GatewayHeartbeat {
     /// Refusals since the last heartbeat.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<RefusalNote>,
+    /// How far the gateway's clock is ahead of the control plane's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_ms: Option<i64>,
 }
 
 /// Its answer.

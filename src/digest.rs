@@ -20,7 +20,8 @@ pub fn equal(a: &str, b: &str) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(a.as_bytes(), b.as_bytes()).is_ok()
 }
 
-fn random<const N: usize>() -> Result<[u8; N], String> {
+/// Random bytes, such as a key's.
+pub fn fresh_bytes<const N: usize>() -> Result<[u8; N], String> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "the system gives no random bytes".to_owned())?;
     Ok(bytes)
@@ -28,22 +29,22 @@ fn random<const N: usize>() -> Result<[u8; N], String> {
 
 /// 256 random bits for a URL or a header.
 pub fn fresh_token() -> Result<String, String> {
-    Ok(BASE64_URL_SAFE_NO_PAD.encode(random::<32>()?))
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(fresh_bytes::<32>()?))
 }
 
 /// A 256-bit key in base64.
 pub fn fresh_key() -> Result<String, String> {
-    Ok(BASE64_STANDARD.encode(random::<32>()?))
+    Ok(BASE64_STANDARD.encode(fresh_bytes::<32>()?))
 }
 
 /// A path for tunnels that nobody guesses.
 pub fn fresh_path() -> Result<String, String> {
-    Ok(format!("/{}", BASE64_URL_SAFE_NO_PAD.encode(random::<12>()?)))
+    Ok(format!("/{}", BASE64_URL_SAFE_NO_PAD.encode(fresh_bytes::<12>()?)))
 }
 
 /// 64 random bits, or 0 without randomness.
 pub fn fresh_number() -> u64 {
-    random::<8>().map_or(0, u64::from_ne_bytes)
+    fresh_bytes::<8>().map_or(0, u64::from_ne_bytes)
 }
 
 const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -64,5 +65,5 @@ pub fn fresh_support_id() -> String {
 
 /// A random number from 0 to 1.
 pub fn fresh_fraction() -> f64 {
-    random::<2>().map_or(0.5, |bytes| f64::from(u16::from_ne_bytes(bytes)) / f64::from(u16::MAX))
+    fresh_bytes::<2>().map_or(0.5, |bytes| f64::from(u16::from_ne_bytes(bytes)) / f64::from(u16::MAX))
 }

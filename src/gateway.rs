@@ -4,6 +4,7 @@ mod accept;
 mod account;
 mod admission;
 mod association;
+mod breaker;
 mod clock;
 mod control;
 pub(crate) mod egress;
@@ -16,10 +17,13 @@ mod metrics;
 mod nodes;
 mod offline;
 mod pace;
+mod persist;
 mod places;
 mod portal;
+mod reach;
 mod refusals;
 mod session;
+mod store;
 mod streams;
 mod upgrade;
 mod urgent;
@@ -35,7 +39,7 @@ use reqwest::StatusCode;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
-use crate::api::GatewayHeartbeat;
+use crate::api::{GatewayHeartbeat, GatewayOrders, Node};
 use crate::config::{self, ConfigError, Egress, Mux, Notices, Ops, Probe, Source, Tls, V1, read_file};
 use crate::frame::{Encoding, SessionCode, binary};
 use crate::lifecycle::Shutdown;
@@ -53,8 +57,9 @@ use keys::Keys;
 use memory::Shares;
 use metrics::GatewayMetrics;
 use nodes::Nodes;
-use offline::Acquaintances;
+use offline::OfflineCache;
 use pace::Paces;
+use persist::{Kept, Name, Orders, Persist};
 use portal::Portal;
 use refusals::Refusals;
 use usage::Usage;
@@ -80,12 +85,17 @@ struct Shared {
     keys: Keys,
     nodes: Nodes,
     paces: Paces,
-    acquaintances: Acquaintances,
+    offline: OfflineCache,
+    persist: Persist,
     refusals: Refusals,
     portal: Portal,
     usage: Usage,
     metrics: GatewayMetrics,
     met_control: AtomicBool,
+    /// From the control plane, or from an earlier process.
+    has_nodes: AtomicBool,
+    /// It was said that events come late.
+    late_events: AtomicBool,
     ordered_drain: AtomicBool,
     /// Counts events that end sessions.
     stops: AtomicU64,
@@ -100,6 +110,8 @@ pub struct Gateway {
     listener: TcpListener,
     ops: Option<TcpListener>,
     certificate: Option<Vec<u8>>,
+    /// The last event that an earlier process had acted on.
+    place: events::Place,
 }
 
 impl Gateway {
@@ -125,13 +137,20 @@ impl Gateway {
             Resolver::new(&net, &[]).map_err(|reason| source.unusable::<config::Net>("dns_timeout", reason))?;
         let dialer = Dialer::new(net.clone(), resolver.clone());
         let metrics = GatewayMetrics::new();
+        let clock = Arc::new(Clock::new(source.section::<config::Clock>()?.warn_after, &metrics));
         let journal = Journal::open(Path::new(&gateway.state_dir)).map_err(|reason| bad("state_dir", reason))?;
         gateway.token =
             enrol::token(&gateway, ca.as_deref(), &dialer).await.map_err(|(key, reason)| bad(key, reason))?;
+        let offline: config::Offline = source.section()?;
+        let (persist, kept) =
+            Persist::open(Path::new(&gateway.state_dir), &gateway.control_url, offline.flush_interval)
+                .map_err(|reason| bad("state_dir", reason))?;
+        let shown = Some(metrics.control_reachable.clone());
         let control =
-            ControlClient::new(&gateway, ca.as_deref(), &dialer).map_err(|reason| bad("control_ca", reason))?;
-        let usage =
-            Usage::open(journal, gateway.clone(), metrics.clone()).await.map_err(|reason| bad("state_dir", reason))?;
+            ControlClient::new(&gateway, ca.as_deref(), &dialer, shown).map_err(|reason| bad("control_ca", reason))?;
+        let usage = Usage::open(journal, gateway.clone(), metrics.clone(), Arc::clone(&clock))
+            .await
+            .map_err(|reason| bad("state_dir", reason))?;
         let listener = listener::bind(&gateway.listen, &net).await.map_err(|reason| bad("listen", reason))?;
         let ops: Ops = source.section()?;
         let ops = ops::bind(&ops.gateway_listen, &net)
@@ -145,6 +164,7 @@ impl Gateway {
             [] => resolver,
             servers => Resolver::new(&net, servers).map_err(|reason| source.unusable::<Egress>("resolvers", reason))?,
         };
+        let max_age = offline.max_age;
         let shared = Shared {
             relay: source.section()?,
             lookups: egress::Lookups::new(egress.lookups, resolver),
@@ -155,11 +175,12 @@ impl Gateway {
             v1_message_max: usize::try_from(v1.message_max.as_u64()).unwrap_or(usize::MAX),
             tls,
             control,
-            clock: Arc::new(Clock::new(source.section::<config::Clock>()?.warn_after, &metrics)),
-            keys: Keys::default(),
+            keys: Keys::new(Arc::clone(&clock)),
             nodes: Nodes::new(source.section::<Probe>()?, metrics.clone()),
             paces: Paces::default(),
-            acquaintances: Acquaintances::new(source.section()?),
+            offline: OfflineCache::new(offline, Arc::clone(&clock)),
+            persist,
+            clock,
             refusals: Refusals::default(),
             portal: Portal::new(&source.section()?),
             usage,
@@ -167,12 +188,15 @@ impl Gateway {
             gateway,
             tunnel,
             met_control: AtomicBool::new(false),
+            has_nodes: AtomicBool::new(false),
+            late_events: AtomicBool::new(false),
             ordered_drain: AtomicBool::new(false),
             stops: AtomicU64::new(0),
             unwelcome: Mutex::default(),
             beating: tokio::sync::Mutex::default(),
         };
-        Ok(Self { shared: Arc::new(shared), listener, ops, certificate })
+        let place = shared.restore(&kept, max_age);
+        Ok(Self { shared: Arc::new(shared), listener, ops, certificate, place })
     }
 
     /// Where clients connect.
@@ -217,10 +241,11 @@ impl Gateway {
             aborted,
             ops,
             shared.usage.run(&shared.control, &background),
-            shared.keys.run(&shared.control, shared.gateway.jwks_refresh, &background),
+            shared.keys.run(&shared.control, &shared.persist, shared.gateway.jwks_refresh, &background),
+            shared.persist.run(&shared.offline, &background),
             shared.nodes_and_heartbeat(&background),
             shared.relieve_memory(&background),
-            events::run(&shared, &background),
+            events::run(&shared, self.place, &background),
         );
     }
 }
@@ -253,25 +278,76 @@ impl Shared {
         self.unwelcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes what an earlier process had kept, if that is not too old; gives the last event it had acted on.
+    fn restore(&self, kept: &Kept, max_age: Duration) -> events::Place {
+        if !kept.set_clock(&self.clock, max_age) {
+            self.persist.clear();
+            return None;
+        }
+        if let Some(keys) = kept.get(Name::Keys) {
+            self.keys.replace(&keys);
+        }
+        if let Some(nodes) = kept.get::<Vec<Node>>(Name::Nodes) {
+            self.nodes.replace(nodes);
+            self.has_nodes.store(true, Ordering::Relaxed);
+        }
+        if let Some(orders) = kept.get::<Orders>(Name::Orders) {
+            self.ordered_drain.store(orders.drain, Ordering::Relaxed);
+            *self.unwelcome() = orders.unwelcome;
+        }
+        for (id, device) in kept.devices() {
+            self.offline.restore(id, device);
+        }
+        kept.get(Name::Place)
+    }
+
+    /// Signs of life on the stream of events are overdue, although calls are answered.
+    fn events_are_late(&self) {
+        if !self.control.reach().is_away() && !self.late_events.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "events come late: a proxy in front of the control plane seems to hold them back; let it pass \
+                 /api/v1/gateway/events on without buffering"
+            );
+        }
+    }
+
+    /// Does what the control plane wants, and keeps it.
+    fn obey(&self, orders: GatewayOrders) {
+        self.persist.set(Name::Nodes, &orders.nodes);
+        self.persist.set(Name::Orders, &Orders { drain: orders.drain, unwelcome: None });
+        self.persist.set_time(&self.clock);
+        self.nodes.replace(orders.nodes);
+        self.has_nodes.store(true, Ordering::Relaxed);
+        self.ordered_drain.store(orders.drain, Ordering::Relaxed);
+        *self.unwelcome() = None;
+        if !self.met_control.swap(true, Ordering::Relaxed) {
+            tracing::info!(gateway = %orders.gateway_id, region = orders.region, "known to the control plane");
+        }
+    }
+
+    /// The control plane does not want this gateway.
+    fn retire(&self, code: String) {
+        let drain = self.ordered_drain.load(Ordering::Relaxed);
+        self.persist.set(Name::Orders, &Orders { drain, unwelcome: Some(code.clone()) });
+        *self.unwelcome() = Some(code);
+    }
+
     fn refuses_sessions(&self) -> bool {
         self.ordered_drain.load(Ordering::Relaxed) || self.unwelcome().is_some()
     }
 
-    /// Probes begin once the first heartbeat brought the nodes.
+    /// Probes what nodes there are; heartbeats bring others, and are the trials that end an outage.
     async fn nodes_and_heartbeat(&self, shutdown: &Shutdown) {
-        while !self.heartbeat().await {
-            tokio::select! {
-                () = shutdown.draining() => return,
-                () = tokio::time::sleep(HEARTBEAT_RETRY) => {}
-            }
-        }
         let beats = async {
             loop {
+                self.heartbeat().await;
+                let met = self.met_control.load(Ordering::Relaxed);
+                let pause = if met { self.gateway.heartbeat_interval } else { HEARTBEAT_RETRY };
                 tokio::select! {
                     () = shutdown.draining() => return,
-                    () = tokio::time::sleep(self.gateway.heartbeat_interval) => {}
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.control.reach().trial_due() => {}
                 }
-                self.heartbeat().await;
             }
         };
         tokio::join!(beats, self.nodes.run(&self.control, shutdown));
@@ -286,21 +362,17 @@ impl Shared {
             streams: self.metrics.streams.get(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             refusals: self.refusals.take(),
+            clock_offset_ms: self.clock.offset(),
         };
         let asked_at = Instant::now();
         match self.control.heartbeat(&request).await {
             Ok(orders) => {
                 self.clock.measured(orders.server_time, asked_at);
-                self.nodes.replace(orders.nodes);
-                self.ordered_drain.store(orders.drain, Ordering::Relaxed);
-                *self.unwelcome() = None;
-                if !self.met_control.swap(true, Ordering::Relaxed) {
-                    tracing::info!(gateway = %orders.gateway_id, region = orders.region, "known to the control plane");
-                }
+                self.obey(orders);
                 true
             }
             Err(error) => {
-                tracing::warn!(%error, "heartbeat failed");
+                error.log("heartbeat failed");
                 self.refusals.put(request.refusals);
                 if let ControlError::Refused { status, code } = error
                     && UNWELCOME.contains(&status)
@@ -308,7 +380,7 @@ impl Shared {
                     if status == StatusCode::UNAUTHORIZED {
                         self.usage.cut(|_| true, SessionCode::GoingAway);
                     }
-                    *self.unwelcome() = Some(code);
+                    self.retire(code);
                 }
                 false
             }
@@ -321,14 +393,18 @@ impl Readiness for Shared {
         if let Some(code) = &*self.unwelcome() {
             return Err(format!("the control plane does not want this gateway: {code}"));
         }
-        if !self.met_control.load(Ordering::Relaxed) || !self.keys.is_ready() {
+        if !self.has_nodes.load(Ordering::Relaxed) || !self.keys.is_ready() {
             return Err("the control plane was not reached yet".into());
+        }
+        if let Some(reason) = self.usage.unwritable() {
+            return Err(format!("usage cannot be kept on disk: {reason}"));
         }
         Ok(())
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.clock.complaint().into_iter().collect()
+        let away = self.control.reach().is_away().then(|| "the control plane does not answer".to_owned());
+        away.into_iter().chain(self.clock.complaint()).collect()
     }
 
     fn refresh(&self) {

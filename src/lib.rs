@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod mux;
 pub mod net;
+pub mod seal;
 pub mod shadowsocks;
 pub mod telemetry;
 pub mod token;

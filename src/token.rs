@@ -9,11 +9,12 @@ use jsonwebtoken::jwk::{
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 const ISSUER: &str = "httvps";
 const AUDIENCE: &str = "httvps-gateway";
-const LEEWAY_SECONDS: u64 = 60;
+const LEEWAY_SECONDS: i64 = 60;
 
 /// What a token says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,42 +61,37 @@ impl Verifier {
         self.0.is_empty()
     }
 
-    /// Checks signature, issuer, audience and life.
+    /// Checks signature, issuer, audience and life, by the system's clock.
     pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
-        self.check(token, true)
+        self.verify_at(token, OffsetDateTime::now_utc())
     }
 
-    /// As [`Self::verify`], whatever the token's life.
-    pub fn verify_any_age(&self, token: &str) -> Result<Claims, TokenError> {
-        self.check(token, false)
+    /// As [`Self::verify`], at a moment.
+    pub fn verify_at(&self, token: &str, now: OffsetDateTime) -> Result<Claims, TokenError> {
+        let claims = self.verify_any_age(token)?;
+        let expired = claims.exp < now.unix_timestamp().saturating_sub(LEEWAY_SECONDS);
+        if expired { Err(TokenError::Expired) } else { Ok(claims) }
     }
 
     /// The claims of a token that may vouch for a session: it is older than the session, and has not been expired for longer
     /// than `max_age`. Moments are seconds since 1970.
     pub fn vouch(&self, token: &str, started_at: i64, now: i64, max_age: Duration) -> Result<Claims, TokenError> {
         let claims = self.verify_any_age(token)?;
-        let leeway = i64::try_from(LEEWAY_SECONDS).unwrap_or(0);
         let max_age = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
-        let is_older = claims.iat <= started_at.saturating_add(leeway);
+        let is_older = claims.iat <= started_at.saturating_add(LEEWAY_SECONDS);
         let is_young = now <= claims.exp.saturating_add(max_age);
         if is_older && is_young { Ok(claims) } else { Err(TokenError::Expired) }
     }
 
-    fn check(&self, token: &str, life: bool) -> Result<Claims, TokenError> {
+    /// As [`Self::verify`], whatever the token's life.
+    pub fn verify_any_age(&self, token: &str) -> Result<Claims, TokenError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
         let key = header.kid.and_then(|id| self.0.get(&id)).ok_or(TokenError::UnknownKey)?;
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
-        validation.leeway = LEEWAY_SECONDS;
-        validation.validate_exp = life;
-        match jsonwebtoken::decode(token, key, &validation) {
-            Ok(data) => Ok(data.claims),
-            Err(error) if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::ExpiredSignature) => {
-                Err(TokenError::Expired)
-            }
-            Err(_) => Err(TokenError::Invalid),
-        }
+        validation.validate_exp = false;
+        jsonwebtoken::decode(token, key, &validation).map(|data| data.claims).map_err(|_| TokenError::Invalid)
     }
 }
 
@@ -181,7 +177,7 @@ mod tests {
         let issuer = Issuer::new(&[7; 32]).unwrap();
         let stranger = Issuer::new(&[8; 32]).unwrap();
         let verifier = Verifier::new(issuer.key_set());
-        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        let now = OffsetDateTime::now_utc().unix_timestamp();
         let (device, user) = (Uuid::now_v7(), Uuid::now_v7());
         let token = issuer.issue(device, user, now, 60).unwrap();
         let claims = verifier.verify(&token).unwrap();
@@ -189,6 +185,8 @@ mod tests {
         let old = issuer.issue(device, user, now - 200, 100).unwrap();
         assert_eq!(verifier.verify(&old).unwrap_err(), TokenError::Expired);
         assert!(verifier.verify_any_age(&old).is_ok());
+        let then = OffsetDateTime::from_unix_timestamp(now - 90).unwrap();
+        assert!(verifier.verify_at(&old, then).is_ok(), "it was good then");
         let recent = issuer.issue(device, user, now - 130, 100).unwrap();
         assert!(verifier.verify(&recent).is_ok(), "a minute of leeway");
         let foreign = stranger.issue(device, user, now, 60).unwrap();
@@ -215,7 +213,7 @@ mod tests {
     #[test]
     fn tokens_outlive_a_rotation_with_two_keys() {
         let (device, user) = (Uuid::now_v7(), Uuid::now_v7());
-        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        let now = OffsetDateTime::now_utc().unix_timestamp();
         let before = Issuer::new(&[7; 32]).unwrap().with_second(&[8; 32]).unwrap();
         let after = Issuer::new(&[8; 32]).unwrap().with_second(&[7; 32]).unwrap();
         let (old, new) = (before.issue(device, user, now, 60).unwrap(), after.issue(device, user, now, 60).unwrap());

@@ -42,6 +42,18 @@ pub struct Gateway {
     /// Longest wait for the control plane.
     #[serde(with = "humantime_serde")]
     pub control_timeout: Duration,
+    /// Silence of the control plane, while somebody waits, after which what can be answered from memory is.
+    #[serde(with = "humantime_serde")]
+    pub control_patience: Duration,
+    /// First pause between trials of a control plane that is away.
+    #[serde(with = "humantime_serde")]
+    pub control_retry_min: Duration,
+    /// Longest pause between trials.
+    #[serde(with = "humantime_serde")]
+    pub control_retry_max: Duration,
+    /// Idle connections to the control plane are kept so long.
+    #[serde(with = "humantime_serde")]
+    pub control_idle_timeout: Duration,
     /// How long open streams may finish after SIGTERM.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
@@ -62,9 +74,15 @@ impl Section for Gateway {
             ("report_interval", self.report_interval),
             ("flush_interval", self.flush_interval),
             ("jwks_refresh", self.jwks_refresh),
+            ("control_timeout", self.control_timeout),
+            ("control_patience", self.control_patience),
+            ("control_retry_min", self.control_retry_min),
         ];
         if let Some((key, _)) = periods.into_iter().find(|(_, period)| period.is_zero()) {
             return Err(Invalid::new(key, "must be longer than zero"));
+        }
+        if self.control_retry_max < self.control_retry_min {
+            return Err(Invalid::new("control_retry_max", "must be at least control_retry_min"));
         }
         if !(1..=1000).contains(&self.report_batch) {
             return Err(Invalid::new("report_batch", "must be 1 to 1000"));

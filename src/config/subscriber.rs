@@ -180,6 +180,9 @@ pub struct Offline {
     pub max_age: Duration,
     /// Most devices remembered for it.
     pub devices: usize,
+    /// What is kept for it reaches the disk so often.
+    #[serde(with = "humantime_serde")]
+    pub flush_interval: Duration,
 }
 
 impl Section for Offline {

@@ -1,6 +1,7 @@
 //! What speaks against a device's traffic (docs/02, "Why has this customer no traffic?").
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -84,13 +85,14 @@ impl Exit {
 
 impl Circumstances {
     /// Everything that speaks against traffic at a moment, in the order in which it is checked.
-    pub(crate) fn findings(&self, now: Time) -> Vec<Finding> {
+    pub(crate) fn findings(&self, now: Time, clock_off: Duration) -> Vec<Finding> {
         let mut found = Vec::new();
         self.of_owner(&mut found);
         self.of_subscription(&mut found, now);
         self.of_quota(&mut found, now);
         self.of_pool(&mut found);
         self.of_live_sessions(&mut found, now);
+        self.of_clocks(&mut found, clock_off);
         self.of_refusals(&mut found);
         if found.is_empty() {
             add(&mut found, "OK", "nothing speaks against traffic");
@@ -215,6 +217,21 @@ impl Circumstances {
             if session.silent {
                 let text = "the client of a live session sends nothing: its network or the app stands still";
                 add(found, "CLIENT_SILENT", text);
+            }
+        }
+    }
+
+    /// Gateways whose clocks are off by so much or more.
+    fn of_clocks(&self, found: &mut Findings, off: Duration) {
+        for gateway in &self.gateways {
+            let Some(offset) = gateway.clock_offset_ms else { continue };
+            if Duration::from_millis(offset.unsigned_abs()) >= off {
+                let direction = if offset < 0 { "behind" } else { "ahead of" };
+                let (name, seconds) = (&gateway.name, offset.unsigned_abs() / 1000);
+                let text = format!(
+                    "the clock of gateway {name} is {seconds} s {direction} the control plane's: synchronize both by NTP"
+                );
+                add(found, "CLOCK_OFFSET", text);
             }
         }
     }

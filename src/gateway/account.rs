@@ -1,7 +1,7 @@
 //! The counters of one session, and what follows from them at once: the lease, notices, the rate, the cut.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus::IntCounter;
@@ -10,10 +10,13 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::breaker::Standing;
+use super::clock::Clock;
 use super::journal::Entry;
 use super::metrics::GatewayMetrics;
-use super::offline::Budget;
+use super::offline::OutageAllowance;
 use super::pace::Pace;
+use super::reach::Reach;
 use super::urgent::Urgent;
 use crate::api::{Lease, Verdict};
 use crate::frame::{Notice, SessionCode, Token};
@@ -52,7 +55,9 @@ pub(crate) struct Opening {
     /// When the control plane was asked for it.
     pub(crate) asked_at: Instant,
     /// What the device may move while the control plane is away.
-    pub(crate) budget: Arc<Budget>,
+    pub(crate) allowance: Arc<OutageAllowance>,
+    pub(crate) reach: Arc<Reach>,
+    pub(crate) clock: Arc<Clock>,
     pub(crate) pace: Arc<Pace>,
     pub(crate) quota_percent: Vec<u8>,
     pub(crate) urgent: Arc<Urgent>,
@@ -74,6 +79,10 @@ pub(crate) struct Account {
     /// What is spent when more is asked for.
     renew_at: AtomicU64,
     asked: AtomicBool,
+    /// When that was, in milliseconds since the control plane was first asked.
+    waiting_since: AtomicU64,
+    /// Bytes of the device's allowance that the session may move now, and who takes more.
+    bridged: Mutex<u64>,
     /// Others hold what is left.
     waits: AtomicBool,
     /// Bytes of the whole period.
@@ -99,13 +108,15 @@ fn millis(duration: Duration) -> u64 {
 impl Account {
     pub(crate) fn new(opening: Opening, metrics: &GatewayMetrics) -> Self {
         let account = Self {
-            started_at: OffsetDateTime::now_utc(),
+            started_at: opening.clock.now(),
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
             allowed: AtomicU64::new(NEVER),
             lease_ends: AtomicU64::new(NEVER),
             renew_at: AtomicU64::new(NEVER),
             asked: AtomicBool::new(false),
+            waiting_since: AtomicU64::new(0),
+            bridged: Mutex::new(0),
             waits: AtomicBool::new(false),
             limit: AtomicU64::new(opening.limit.unwrap_or(NEVER)),
             reminded: Mutex::new(None),
@@ -120,6 +131,7 @@ impl Account {
             opening,
         };
         account.borrow(0, account.opening.lease, account.opening.asked_at);
+        account.waits.fetch_and(account.opening.known, Ordering::Relaxed);
         account.plan_notice(0);
         account
     }
@@ -170,7 +182,7 @@ impl Account {
         let ceiling = verdict.remaining_bytes.map_or(NEVER, |left| reported.saturating_add(left));
         self.ceiling.store(ceiling, Ordering::Relaxed);
         self.borrow(reported, verdict.lease, asked_at);
-        self.opening.budget.refill();
+        self.opening.allowance.refill();
         self.opening.pace.set(verdict.rate_limit_mbps);
         self.limit.store(verdict.traffic_limit_bytes.unwrap_or(NEVER), Ordering::Relaxed);
         let told = {
@@ -185,7 +197,7 @@ impl Account {
 
     /// Tells the user once that the subscription ends soon.
     pub(crate) fn remind(&self, valid_until: OffsetDateTime) {
-        if valid_until - OffsetDateTime::now_utc() >= self.opening.expiry_before {
+        if valid_until - self.opening.clock.now() >= self.opening.expiry_before {
             return;
         }
         let mut reminded = self.reminded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,6 +220,8 @@ impl Account {
     }
 
     fn borrow(&self, reported: u64, lease: Option<Lease>, asked_at: Instant) {
+        let mut bridged = self.bridged();
+        *bridged = 0;
         let since = asked_at.saturating_duration_since(self.opening.asked_at);
         let (allowed, ends) =
             lease.map_or((NEVER, NEVER), |lease| (lease.allowed, millis(since).saturating_add(lease.lasts_ms)));
@@ -249,22 +263,48 @@ impl Account {
         self.allowed.load(Ordering::Relaxed)
     }
 
-    /// The control plane is away: a session that wants to move something and has no lease lives on its device's budget, and
-    /// ends with it.
+    fn bridged(&self) -> MutexGuard<'_, u64> {
+        self.bridged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The control plane is away: a session that wants to move something and has no lease lives on its device's allowance,
+    /// and ends with it.
     pub(crate) fn open_up(&self) {
+        if !self.bridge() {
+            self.cut(SessionCode::ControlUnavailable);
+        }
+    }
+
+    /// Takes a piece of the device's allowance if the session wants to move something and has no lease; false if there is
+    /// none.
+    fn bridge(&self) -> bool {
+        let mut bridged = self.bridged();
         let spent = self.spent();
-        if !self.asked.swap(false, Ordering::Relaxed) || !self.is_out(spent) {
-            return;
+        if !self.asks() {
+            return true;
         }
-        match self.opening.budget.take() {
-            0 => self.cut(SessionCode::ControlUnavailable),
-            more => {
-                let allowed = spent.saturating_add(more);
-                self.lease_ends.store(NEVER, Ordering::Relaxed);
-                self.renew_at.store(allowed, Ordering::Relaxed);
-                self.allowed.store(allowed, Ordering::Relaxed);
-            }
+        if !self.is_out(spent) {
+            self.asked.store(false, Ordering::Relaxed);
+            return true;
         }
+        let more = self.opening.allowance.take();
+        if more == 0 {
+            return false;
+        }
+        *bridged = more;
+        let allowed = spent.saturating_add(more);
+        self.lease_ends.store(NEVER, Ordering::Relaxed);
+        self.renew_at.store(allowed, Ordering::Relaxed);
+        self.allowed.store(allowed, Ordering::Relaxed);
+        self.asked.store(false, Ordering::Relaxed);
+        true
+    }
+
+    /// The session is over: what it took of its device's allowance and did not move is the device's again.
+    pub(crate) fn give_back(&self) {
+        let bridged = std::mem::take(&mut *self.bridged());
+        let unused = self.allowed.load(Ordering::Relaxed).saturating_sub(self.spent());
+        self.opening.allowance.give_back(bridged.min(unused));
     }
 
     fn age(&self) -> u64 {
@@ -287,6 +327,7 @@ impl Account {
 
     fn ask(&self) {
         if !self.asked.swap(true, Ordering::Relaxed) {
+            self.waiting_since.store(self.age(), Ordering::Relaxed);
             self.opening.urgent.add(self.opening.session);
         }
     }
@@ -372,6 +413,17 @@ impl Meter for Account {
             return None;
         }
         self.ask();
+        let since = Duration::from_millis(self.waiting_since.load(Ordering::Relaxed));
+        match self.opening.reach.standing(self.opening.asked_at + since) {
+            Standing::Answering => {}
+            Standing::Doubtful => {
+                self.bridge();
+            }
+            Standing::Away => self.open_up(),
+        }
+        if !self.is_out(self.spent()) {
+            return None;
+        }
         let patience = if self.waits.load(Ordering::Relaxed) { LEASE_ELSEWHERE } else { LEASE_UNDER_WAY };
         Some(Instant::now() + patience)
     }

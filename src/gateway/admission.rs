@@ -12,7 +12,7 @@ use super::Shared;
 use super::account::{Account, Opening};
 use super::control::ControlError;
 use super::nodes::Exit;
-use super::offline::{Budget, Known};
+use super::offline::{CachedDevice, OutageAllowance};
 use super::streams::Session;
 use crate::api::{Lease, ValidateDevice, Validated};
 use crate::digest::{fresh_number, fresh_support_id};
@@ -44,7 +44,7 @@ pub(super) async fn admit(
     let refused = |code| Refused { code, support_id: support_id.clone() };
     let claims = check(shared, hello, bearer).await.map_err(|(code, device)| {
         if let Some(device) = device {
-            shared.refusals.note(device, code, &hello.client_version, &support_id);
+            shared.refusals.note(shared.clock.now(), device, code, &hello.client_version, &support_id);
         }
         refused(code)
     })?;
@@ -64,26 +64,22 @@ pub(super) async fn admit(
     };
     let asked_at = Instant::now();
     let stops = shared.stops.load(Ordering::Acquire);
-    let granted = match shared.control.validate(&request).await {
-        Ok(answer) if answer.ok => {
-            let granted = Granted::by_control(shared, device, &hello.region, answer);
-            granted.inspect_err(|code| {
+    let note = |code| {
+        shared.refusals.note(shared.clock.now(), device, code, &hello.client_version, &support_id);
+    };
+    let granted = match ask(shared, request, asked_at).await {
+        Answered::Memory(granted) => Ok(granted),
+        Answered::Control(Ok(answer)) if answer.ok => Granted::by_control(shared, device, &hello.region, answer)
+            .inspect_err(|code| {
                 shared.usage.abandon(id, device);
-                shared.refusals.note(device, *code, &hello.client_version, &support_id);
-            })
-        }
-        Ok(answer) => {
-            let code = answer.code.unwrap_or(SessionCode::Internal);
-            if code.is_final() {
-                shared.acquaintances.forget(device);
-            }
-            Err(code)
-        }
-        Err(error) => Granted::from_memory(shared, device, &hello.region, &error).inspect_err(|code| {
+                note(*code);
+            }),
+        Answered::Control(Ok(answer)) => Err(denied(shared, device, &answer)),
+        Answered::Control(Err(error)) => from_memory(shared, device, &hello.region, &error).inspect_err(|code| {
             if matches!(error, ControlError::Lost(_)) {
                 shared.usage.abandon(id, device);
             }
-            shared.refusals.note(device, *code, &hello.client_version, &support_id);
+            note(*code);
         }),
     };
     let granted = granted.map_err(refused)?;
@@ -99,7 +95,9 @@ pub(super) async fn admit(
         expiry_before: shared.notices.expiry_before,
         lease: granted.lease,
         asked_at,
-        budget: granted.budget,
+        allowance: granted.allowance,
+        reach: Arc::clone(shared.control.reach()),
+        clock: Arc::clone(&shared.clock),
         pace: shared.paces.of(device, granted.rate_limit_mbps),
         quota_percent: shared.notices.quota_percent.clone(),
         urgent: shared.usage.urgent(),
@@ -136,6 +134,9 @@ async fn check(shared: &Shared, hello: &Hello, bearer: Option<Uuid>) -> Result<C
     let device: Uuid = hello.device_id.parse().map_err(|_| invalid)?;
     let claims = match shared.keys.verify(hello.access_token.expose()).await {
         Ok(claims) if claims.sub == device && bearer.is_none_or(|bearer| bearer == device) => claims,
+        Err(TokenError::UnknownKey) if shared.control.reach().is_away() => {
+            return Err((SessionCode::ControlUnavailable, None));
+        }
         Ok(_) | Err(TokenError::Invalid | TokenError::UnknownKey) => return Err(invalid),
         Err(TokenError::Expired) => {
             let genuine = shared.keys.owner(hello.access_token.expose());
@@ -153,6 +154,72 @@ async fn check(shared: &Shared, hello: &Hello, bearer: Option<Uuid>) -> Result<C
     Ok(claims)
 }
 
+/// Who said that a device may have a session.
+enum Answered {
+    Control(Result<Validated, ControlError>),
+    Memory(Granted),
+}
+
+/// Asks the control plane. Once it is in doubt, a device that is known need not wait: the answer is obeyed when it comes.
+async fn ask(shared: &Arc<Shared>, request: ValidateDevice, asked_at: Instant) -> Answered {
+    let (device, region, session) = (request.device_id, request.region.clone(), request.session_id);
+    let asking = Arc::clone(shared);
+    let mut call = Box::pin(async move { asking.control.validate(&request).await });
+    let memory = async {
+        shared.control.reach().doubtful(asked_at).await;
+        match Granted::by_memory(shared, device, &region) {
+            Ok(granted) => granted,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let granted = tokio::select! {
+        biased;
+        answer = &mut call => return Answered::Control(answer),
+        granted = memory => granted,
+    };
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        if let (Ok(answer), Some(session)) = (call.await, session) {
+            obey(&shared, session, device, region, &answer);
+        }
+    });
+    Answered::Memory(granted)
+}
+
+/// Takes an answer that came after the session had begun: it is reported at once, or ends.
+fn obey(shared: &Shared, session: Uuid, device: Uuid, region: String, answer: &Validated) {
+    if answer.ok {
+        remember(shared, device, region, answer);
+        shared.usage.urgent().add(session);
+        return;
+    }
+    let code = denied(shared, device, answer);
+    shared.stops.fetch_add(1, Ordering::Release);
+    shared.usage.cut(|account| account.session() == session, code);
+}
+
+/// Why the control plane does not let a device in.
+fn denied(shared: &Shared, device: Uuid, answer: &Validated) -> SessionCode {
+    let code = answer.code.unwrap_or(SessionCode::Internal);
+    if code.is_final() {
+        shared.offline.forget(device);
+    }
+    code
+}
+
+/// Keeps what the control plane said of a device for when it is away; gives the device's allowance.
+fn remember(shared: &Shared, device: Uuid, region: String, answer: &Validated) -> Option<Arc<OutageAllowance>> {
+    let limits = answer.limits.as_ref();
+    let known = CachedDevice {
+        user: answer.user.as_ref()?.id,
+        valid_until: answer.subscription.as_ref()?.served_until,
+        limit: limits.and_then(|limits| limits.traffic_limit_bytes),
+        rate_limit_mbps: limits.and_then(|limits| limits.rate_limit_mbps),
+        regions: vec![region],
+    };
+    Some(shared.offline.met(device, known, answer.fail_open_bytes))
+}
+
 /// What a session is let in with.
 struct Granted {
     known: bool,
@@ -162,21 +229,21 @@ struct Granted {
     lease: Option<Lease>,
     rate_limit_mbps: Option<i32>,
     valid_until: OffsetDateTime,
-    budget: Arc<Budget>,
+    allowance: Arc<OutageAllowance>,
 }
 
 impl Granted {
     fn by_control(shared: &Shared, device: Uuid, region: &str, answer: Validated) -> Result<Self, SessionCode> {
-        let node = answer.node.ok_or(SessionCode::NoNodeAvailable)?;
-        let exit = shared.nodes.exit(&node).map_err(|reason| {
+        let node = answer.node.as_ref().ok_or(SessionCode::NoNodeAvailable)?;
+        let exit = shared.nodes.exit(node).map_err(|reason| {
             tracing::error!(reason, "an assigned node cannot be used");
             SessionCode::NoNodeAvailable
         })?;
         let limits = answer.limits.as_ref();
         let limit = limits.and_then(|limits| limits.traffic_limit_bytes);
         let rate_limit_mbps = limits.and_then(|limits| limits.rate_limit_mbps);
-        let (Some(user), Some(paid)) = (answer.user, answer.subscription) else { return Err(SessionCode::Internal) };
-        let known = Known::new(user.id, paid.served_until, limit, rate_limit_mbps, region.to_owned());
+        let allowance = remember(shared, device, region.to_owned(), &answer).ok_or(SessionCode::Internal)?;
+        let paid = answer.subscription.ok_or(SessionCode::Internal)?;
         Ok(Self {
             known: true,
             exit,
@@ -185,25 +252,20 @@ impl Granted {
             lease: answer.lease,
             rate_limit_mbps,
             valid_until: paid.valid_until,
-            budget: shared.acquaintances.met(device, known, answer.fail_open_bytes),
+            allowance,
         })
     }
 
-    /// The control plane is away: a device that it let in lately may come in again, on its budget.
-    fn from_memory(shared: &Shared, device: Uuid, region: &str, error: &ControlError) -> Result<Self, SessionCode> {
-        let code = unavailable(error);
-        if code != SessionCode::ControlUnavailable {
-            return Err(code);
+    /// A device that the control plane let in lately may come in again; of its allowance it takes a piece when it wants to
+    /// move something.
+    fn by_memory(shared: &Shared, device: Uuid, region: &str) -> Result<Self, SessionCode> {
+        let known = shared.offline.recall(device, region);
+        let (known, allowance) = known.ok_or(SessionCode::ControlUnavailable)?;
+        if known.limit.is_some() && allowance.is_spent() {
+            return Err(SessionCode::ControlUnavailable);
         }
-        let (known, budget) = shared.acquaintances.recall(device, region).ok_or(code)?;
         let exit = shared.nodes.any(region, fresh_number()).ok_or(SessionCode::NoNodeAvailable)?;
-        let lease = match known.limit {
-            Some(_) => match budget.take() {
-                0 => return Err(code),
-                allowed => Some(Lease { allowed, lasts_ms: u64::MAX }),
-            },
-            None => None,
-        };
+        let lease = known.limit.map(|_| Lease { allowed: 0, lasts_ms: u64::MAX });
         Ok(Self {
             known: false,
             exit,
@@ -212,19 +274,27 @@ impl Granted {
             lease,
             rate_limit_mbps: known.rate_limit_mbps,
             valid_until: known.valid_until,
-            budget,
+            allowance,
         })
     }
 }
 
+/// What becomes of a device for which the control plane had no answer.
+fn from_memory(shared: &Shared, device: Uuid, region: &str, error: &ControlError) -> Result<Granted, SessionCode> {
+    error.log("a device cannot be validated");
+    match unavailable(error) {
+        SessionCode::ControlUnavailable => Granted::by_memory(shared, device, region),
+        code => Err(code),
+    }
+}
+
 fn unavailable(error: &ControlError) -> SessionCode {
-    tracing::warn!(%error, "a device cannot be validated");
     match error {
         ControlError::Refused { status: StatusCode::UPGRADE_REQUIRED | StatusCode::UNAUTHORIZED, .. } => {
             SessionCode::GoingAway
         }
         ControlError::Refused { status, .. } if status.is_client_error() => SessionCode::Internal,
-        ControlError::Refused { .. } | ControlError::Unreachable(_) | ControlError::Lost(_) => {
+        ControlError::Refused { .. } | ControlError::Away | ControlError::Unreachable(_) | ControlError::Lost(_) => {
             SessionCode::ControlUnavailable
         }
     }

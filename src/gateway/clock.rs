@@ -53,7 +53,6 @@ impl Clock {
         millis(OffsetDateTime::now_utc() - self.now())
     }
 
-    #[cfg(test)]
     /// Takes what an earlier process had measured, until there is a measurement.
     pub(super) fn resume(&self, now: OffsetDateTime) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);

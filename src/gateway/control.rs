@@ -5,23 +5,31 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jsonwebtoken::jwk::JwkSet;
+use prometheus::IntGauge;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::HeaderMap;
-use reqwest::{Client, Method, Response, StatusCode, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
+use super::breaker::Patience;
+use super::reach::Reach;
 use crate::api::{
     AssignOutline, Assigned, EventAck, GatewayEnroll, GatewayEnrolled, GatewayHeartbeat, GatewayOrders, NodeHeartbeat,
     Problem, UsageReport, UsageReports, UsageVerdicts, ValidateDevice, Validated,
 };
 use crate::config::{self, Secret};
+use crate::digest::fresh_fraction;
 use crate::net::dial::Dialer;
 use crate::telemetry::causes;
 
 /// Why the control plane gave no answer to work with.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
+    /// It was not asked, because others got no answer.
+    #[error("control plane is away")]
+    Away,
     /// The request was not delivered.
     #[error("control plane cannot be reached: {0}")]
     Unreachable(String),
@@ -30,6 +38,21 @@ pub(crate) enum ControlError {
     Lost(String),
     #[error("control plane answered {status} {code}")]
     Refused { status: StatusCode, code: String },
+}
+
+impl ControlError {
+    /// Whether there was no answer at all.
+    pub(crate) fn is_outage(&self) -> bool {
+        matches!(self, Self::Away | Self::Unreachable(_) | Self::Lost(_))
+    }
+
+    /// Says in the log what failed; outages that are known are worth less than others.
+    pub(crate) fn log(&self, what: &'static str) {
+        match self {
+            Self::Away => tracing::debug!(error = %self, "{what}"),
+            Self::Unreachable(_) | Self::Lost(_) | Self::Refused { .. } => tracing::warn!(error = %self, "{what}"),
+        }
+    }
 }
 
 /// The control plane's answer to a client.
@@ -55,63 +78,105 @@ impl Resolve for Names {
     }
 }
 
+/// What may be done with a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// It may be sent again if its connection was closed under it.
+    Repeatable,
+    /// It acts once each time.
+    Once,
+    /// Repeatable, and it finds out whether an outage is over.
+    Trial,
+}
+
 /// A client of the control plane with a gateway's token.
 #[derive(Clone)]
 pub(crate) struct ControlClient {
     http: Client,
+    /// Connects anew for each request.
+    unpooled: Client,
     base: Url,
     token: Secret,
-    patience: Duration,
+    timeout: Duration,
+    reach: Arc<Reach>,
 }
 
 impl ControlClient {
-    pub(crate) fn new(config: &config::Gateway, ca: Option<&[u8]>, dialer: &Dialer) -> Result<Self, String> {
+    /// `shown` is 1 while the control plane answers.
+    pub(crate) fn new(
+        config: &config::Gateway,
+        ca: Option<&[u8]>,
+        dialer: &Dialer,
+        shown: Option<IntGauge>,
+    ) -> Result<Self, String> {
         let tls = crate::net::tls::client_for(&config.control_url, ca)?;
         let base =
             Url::parse(&format!("{}/", config.control_url.trim_end_matches('/'))).map_err(|error| error.to_string())?;
-        let names = Names { dialer: dialer.clone(), port: base.port_or_known_default().unwrap_or_default() };
+        let names = Arc::new(Names { dialer: dialer.clone(), port: base.port_or_known_default().unwrap_or_default() });
         let net = dialer.options();
-        let http = Client::builder()
-            .tls_backend_preconfigured(tls.as_ref().clone())
-            .timeout(config.control_timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .dns_resolver(Arc::new(names))
-            .tcp_keepalive((!net.keepalive_idle.is_zero()).then_some(net.keepalive_idle))
-            .tcp_keepalive_interval(net.keepalive_interval)
-            .tcp_keepalive_retries(net.keepalive_count)
-            .build()
-            .map_err(|error| error.to_string())?;
-        Ok(Self { http, base, token: config.token.clone(), patience: config.control_timeout })
+        let client = |kept: usize| {
+            Client::builder()
+                .tls_backend_preconfigured(tls.as_ref().clone())
+                .timeout(config.control_timeout)
+                .pool_idle_timeout(config.control_idle_timeout)
+                .pool_max_idle_per_host(kept)
+                .dns_resolver(Arc::clone(&names))
+                .tcp_keepalive((!net.keepalive_idle.is_zero()).then_some(net.keepalive_idle))
+                .tcp_keepalive_interval(net.keepalive_interval)
+                .tcp_keepalive_retries(net.keepalive_count)
+                .redirect(reqwest::redirect::Policy::none())
+                .no_proxy()
+                .build()
+                .map_err(|error| error.to_string())
+        };
+        let spread = 0.75 + fresh_fraction() / 2.0;
+        let patience = Patience {
+            doubt: config.control_patience,
+            retry_min: config.control_retry_min.mul_f64(spread),
+            retry_max: config.control_retry_max.mul_f64(spread),
+        };
+        let reach = Arc::new(Reach::new(patience, shown));
+        let (http, unpooled) = (client(usize::MAX)?, client(0)?);
+        Ok(Self { http, unpooled, base, token: config.token.clone(), timeout: config.control_timeout, reach })
+    }
+
+    /// Whether the control plane is within reach.
+    pub(crate) fn reach(&self) -> &Arc<Reach> {
+        &self.reach
     }
 
     pub(crate) async fn keys(&self) -> Result<JwkSet, ControlError> {
-        let url = self.url(".well-known/jwks.json")?;
-        answer(self.http.get(url).send().await).await
+        decoded(self.exchange(self.http.get(self.url(".well-known/jwks.json")?), Manner::Repeatable).await?)
     }
 
     pub(crate) async fn validate(&self, request: &ValidateDevice) -> Result<Validated, ControlError> {
-        self.post("api/v1/auth/validate-device", request).await
+        self.post("api/v1/auth/validate-device", request, Manner::Repeatable).await
     }
 
+    /// Asks for a node; does not wait once the control plane is in doubt.
     pub(crate) async fn assign(&self, request: &AssignOutline) -> Result<Assigned, ControlError> {
-        self.post("api/v1/nodes/assign-outline", request).await
+        let asked_at = Instant::now();
+        tokio::select! {
+            answer = self.post("api/v1/nodes/assign-outline", request, Manner::Repeatable) => answer,
+            () = self.reach.doubtful(asked_at) => Err(ControlError::Lost("no answer yet".into())),
+        }
     }
 
     pub(crate) async fn report(&self, reports: Vec<UsageReport>) -> Result<UsageVerdicts, ControlError> {
-        self.post("api/v1/usage/report", &UsageReports::Batch { reports }).await
+        self.post("api/v1/usage/report", &UsageReports::Batch { reports }, Manner::Repeatable).await
     }
 
     pub(crate) async fn enrol(&self, request: &GatewayEnroll) -> Result<GatewayEnrolled, ControlError> {
-        self.post("api/v1/gateway/enroll", request).await
+        self.post("api/v1/gateway/enroll", request, Manner::Once).await
     }
 
     pub(crate) async fn heartbeat(&self, request: &GatewayHeartbeat) -> Result<GatewayOrders, ControlError> {
-        self.post("api/v1/gateway/heartbeat", request).await
+        self.post("api/v1/gateway/heartbeat", request, Manner::Trial).await
     }
 
+    /// Not repeated: two probes in a row mean more than one.
     pub(crate) async fn node_seen(&self, request: &NodeHeartbeat) -> Result<(), ControlError> {
-        self.post::<serde_json::Value>("api/v1/outline/heartbeat", request).await.map(|_| ())
+        self.post::<serde_json::Value>("api/v1/outline/heartbeat", request, Manner::Once).await.map(|_| ())
     }
 
     /// Opens the stream of events behind a place, or with a snapshot.
@@ -121,15 +186,22 @@ impl ControlClient {
             url.query_pairs_mut().append_pair("epoch", epoch).append_pair("after", &after.to_string());
         }
         let request = self.http.get(url).bearer_auth(self.token.expose()).timeout(Duration::MAX);
-        match tokio::time::timeout(self.patience, request.send()).await {
-            Ok(sent) => checked(sent).await,
-            Err(_) => Err(ControlError::Lost("timed out".into())),
+        let sent = async {
+            match tokio::time::timeout(self.timeout, request.send()).await {
+                Ok(sent) => sent.map(|response| (response.status(), response)).map_err(unreachable),
+                Err(_) => Err(ControlError::Lost("timed out".into())),
+            }
+        };
+        let (status, response) = self.through(Manner::Once, sent).await?;
+        if status.is_success() {
+            return Ok(response);
         }
+        Err(refused(status, &response.bytes().await.map_err(unreachable)?))
     }
 
     pub(crate) async fn ack(&self, ack: &EventAck) -> Result<(), ControlError> {
         let request = self.http.post(self.url("api/v1/gateway/events/ack")?).bearer_auth(self.token.expose()).json(ack);
-        checked(request.send().await).await.map(|_| ())
+        succeeded(self.exchange(request, Manner::Repeatable).await?).map(|_| ())
     }
 
     /// Passes a client's request on, without the gateway's token; whatever the answer is, it is given.
@@ -141,20 +213,67 @@ impl ControlClient {
         body: Bytes,
     ) -> Result<Relayed, ControlError> {
         let request = self.http.request(method, self.url(path)?).headers(headers).body(body);
-        let response = request.send().await.map_err(unreachable)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.bytes().await.map_err(unreachable)?;
-        Ok(Relayed { status, headers, body })
+        self.exchange(request, Manner::Repeatable).await
     }
 
     fn url(&self, path: &str) -> Result<Url, ControlError> {
         self.base.join(path).map_err(|error| ControlError::Unreachable(error.to_string()))
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ControlError> {
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        manner: Manner,
+    ) -> Result<T, ControlError> {
         let request = self.http.post(self.url(path)?).bearer_auth(self.token.expose()).json(body);
-        answer(request.send().await).await
+        decoded(self.exchange(request, manner).await?)
     }
+
+    /// Sends a request and reads all of its answer.
+    async fn exchange(&self, request: RequestBuilder, manner: Manner) -> Result<Relayed, ControlError> {
+        let delivered = async {
+            let again = request.try_clone().filter(|_| manner != Manner::Once);
+            let answer = match (delivered(&self.http, request).await, again) {
+                (Err(error), Some(again)) if was_closed(&error) => delivered(&self.unpooled, again).await,
+                (answer, _) => answer,
+            };
+            answer.map(|answer| (answer.status, answer)).map_err(unreachable)
+        };
+        self.through(manner, delivered).await.map(|(_, answer)| answer)
+    }
+
+    /// Makes a call unless the control plane is away, and notes whether it was answered. An error of the server that came
+    /// soon says nothing about whether it answers.
+    async fn through<T>(
+        &self,
+        manner: Manner,
+        call: impl Future<Output = Result<(StatusCode, T), ControlError>>,
+    ) -> Result<(StatusCode, T), ControlError> {
+        let entered = if manner == Manner::Trial { self.reach.enter_as_trial() } else { self.reach.enter().await };
+        let entered = entered.ok_or(ControlError::Away)?;
+        let outcome = tokio::select! {
+            outcome = call => outcome,
+            () = entered.given_up() => return Err(ControlError::Lost("others got no answer either".into())),
+        };
+        match &outcome {
+            Ok((status, _)) if !status.is_server_error() => entered.answered(),
+            Ok(_) if !entered.is_late() => {}
+            Ok(_) | Err(_) => entered.failed(),
+        }
+        outcome
+    }
+}
+
+async fn delivered(http: &Client, request: RequestBuilder) -> reqwest::Result<Relayed> {
+    let response = http.execute(request.build()?).await?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    Ok(Relayed { status, headers, body: response.bytes().await? })
+}
+
+/// Whether a connection that was kept was closed by its other end while the request was on its way.
+fn was_closed(error: &reqwest::Error) -> bool {
+    error.is_request() && !error.is_connect() && !error.is_timeout()
 }
 
 fn unreachable(error: reqwest::Error) -> ControlError {
@@ -163,17 +282,15 @@ fn unreachable(error: reqwest::Error) -> ControlError {
     if delivered { ControlError::Lost(reason) } else { ControlError::Unreachable(reason) }
 }
 
-/// An answer that is a success.
-async fn checked(sent: reqwest::Result<Response>) -> Result<Response, ControlError> {
-    let response = sent.map_err(unreachable)?;
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let code = response.json::<Problem>().await.map_or_else(|_| String::new(), |problem| problem.code);
-    Err(ControlError::Refused { status, code })
+fn refused(status: StatusCode, body: &[u8]) -> ControlError {
+    let code = serde_json::from_slice::<Problem>(body).map_or_else(|_| String::new(), |problem| problem.code);
+    ControlError::Refused { status, code }
 }
 
-async fn answer<T: DeserializeOwned>(sent: reqwest::Result<Response>) -> Result<T, ControlError> {
-    checked(sent).await?.json().await.map_err(unreachable)
+fn succeeded(answer: Relayed) -> Result<Bytes, ControlError> {
+    if answer.status.is_success() { Ok(answer.body) } else { Err(refused(answer.status, &answer.body)) }
+}
+
+fn decoded<T: DeserializeOwned>(answer: Relayed) -> Result<T, ControlError> {
+    serde_json::from_slice(&succeeded(answer)?).map_err(|error| ControlError::Lost(error.to_string()))
 }

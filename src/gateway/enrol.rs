@@ -31,7 +31,7 @@ pub(super) async fn token(config: &config::Gateway, ca: Option<&[u8]>, dialer: &
         return Err(("token", MISSING.into()));
     }
     let fresh = Fresh::open(folder).map_err(bad)?;
-    let control = ControlClient::new(config, ca, dialer).map_err(|reason| ("control_ca", reason))?;
+    let control = ControlClient::new(config, ca, dialer, None).map_err(|reason| ("control_ca", reason))?;
     let request = GatewayEnroll { token: config.enrol_token.expose().to_owned() };
     let enrolled = control.enrol(&request).await.map_err(|error| ("enrol_token", error.to_string()))?;
     fresh.keep(&enrolled.token, folder).map_err(bad)?;

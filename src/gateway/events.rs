@@ -10,10 +10,12 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use sse_stream::SseStream;
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::Shared;
 use super::control::ControlError;
+use super::persist::Name;
 use crate::api::{Event, EventAck, EventKind};
 use crate::digest::fresh_fraction;
 use crate::frame::SessionCode;
@@ -24,7 +26,7 @@ const RETRY: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// The last event that was acted on.
-type Place = Option<(String, i64)>;
+pub(super) type Place = Option<(String, i64)>;
 
 /// What events ask for that takes the control plane's answer; more of the same is done at once.
 #[derive(Default)]
@@ -52,9 +54,8 @@ impl Desk {
     }
 }
 
-/// Follows until drained.
-pub(super) async fn run(shared: &Arc<Shared>, shutdown: &Shutdown) {
-    let mut place: Place = None;
+/// Follows from a place until drained.
+pub(super) async fn run(shared: &Arc<Shared>, mut place: Place, shutdown: &Shutdown) {
     loop {
         let ended = tokio::select! {
             () = shutdown.draining() => return,
@@ -78,7 +79,7 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: &Shutdown) {
 async fn follow(shared: &Arc<Shared>, place: &mut Place) -> Result<(), String> {
     let before = shared.usage.known();
     let response = shared.control.events(place.as_ref()).await.map_err(|error| error.to_string())?;
-    let bytes = lively(response.bytes_stream(), shared.gateway.events_timeout);
+    let bytes = lively(Arc::clone(shared), response.bytes_stream());
     let desk = Desk::default();
     let reading = async {
         read(shared, SseStream::from_bytes_stream(bytes), &desk, before).await?;
@@ -89,17 +90,26 @@ async fn follow(shared: &Arc<Shared>, place: &mut Place) -> Result<(), String> {
     tokio::try_join!(reading, work(shared, &desk, place)).map(|_| ())
 }
 
-/// A stream of bytes that fails when none come for a time.
+/// A stream of bytes that fails when none come for a time; that they are late is said once.
 fn lively(
+    shared: Arc<Shared>,
     bytes: impl Stream<Item = reqwest::Result<Bytes>> + Send + 'static,
-    patience: Duration,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    futures_util::stream::unfold(Box::pin(bytes), move |mut bytes| async move {
-        let chunk = match tokio::time::timeout(patience, bytes.next()).await {
+    let patience = shared.gateway.events_timeout;
+    futures_util::stream::unfold((shared, Box::pin(bytes)), move |(shared, mut bytes)| async move {
+        let started = Instant::now();
+        let next = match timeout_at(started + patience / 3 * 2, bytes.next()).await {
+            Ok(next) => Ok(next),
+            Err(_) => {
+                shared.events_are_late();
+                timeout_at(started + patience, bytes.next()).await
+            }
+        };
+        let chunk = match next {
             Ok(chunk) => chunk?.map_err(io::Error::other),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         };
-        Some((chunk, bytes))
+        Some((chunk, (shared, bytes)))
     })
 }
 
@@ -162,18 +172,18 @@ fn stop(shared: &Shared, event: &Event) {
             shared.keys.renew();
             let going: HashSet<Uuid> = event.sessions.iter().copied().collect();
             let devices = shared.usage.devices(|account| going.contains(&account.session()));
-            shared.acquaintances.forget_those(|device, _| !devices.contains(&device));
+            shared.offline.forget_those(|device, _| !devices.contains(&device));
         }
         (EventKind::UserStopped, Some(user)) => {
-            shared.acquaintances.forget_those(|_, known| known.user == user);
+            shared.offline.forget_those(|_, known| known.user == user);
             shared.usage.cut(|account| account.user() == user, code);
         }
         (EventKind::DeviceStopped, Some(device)) => {
-            shared.acquaintances.forget(device);
+            shared.offline.forget(device);
             shared.usage.cut(|account| account.device() == device, code);
         }
         (EventKind::SessionStopped, Some(session)) => shared.usage.cut(|account| account.session() == session, code),
-        (EventKind::UserChanged, Some(user)) => shared.acquaintances.forget_those(|_, known| known.user == user),
+        (EventKind::UserChanged, Some(user)) => shared.offline.forget_those(|_, known| known.user == user),
         (
             EventKind::UserStopped
             | EventKind::DeviceStopped
@@ -217,8 +227,10 @@ async fn work(shared: &Arc<Shared>, desk: &Desk, place: &mut Place) -> Result<()
             let unlisted = |session: Uuid| before.binary_search(&session).is_ok() && !listed.contains(&session);
             shared.usage.cut(|account| unlisted(account.session()), SessionCode::SessionKilled);
         }
-        let ack = EventAck { epoch, seq };
         *place = work.place;
+        shared.persist.set(Name::Place, place);
+        shared.persist.flush(&shared.offline).await;
+        let ack = EventAck { epoch, seq };
         shared.control.ack(&ack).await.map_err(|error: ControlError| error.to_string())?;
         if closed {
             return Ok(());

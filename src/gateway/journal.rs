@@ -9,16 +9,21 @@ use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::store::atomically;
 use crate::frame::Token;
 
 const SETUP: &str = "PRAGMA busy_timeout = 2000; PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; \
     PRAGMA synchronous = NORMAL; BEGIN EXCLUSIVE; \
     CREATE TABLE IF NOT EXISTS sessions (id BLOB PRIMARY KEY NOT NULL, device BLOB NOT NULL, up BIGINT NOT NULL, \
     down BIGINT NOT NULL, started BIGINT NOT NULL, seen BIGINT NOT NULL, ended BIGINT) WITHOUT ROWID; \
-    CREATE TABLE IF NOT EXISTS tokens (id BLOB PRIMARY KEY NOT NULL, token TEXT NOT NULL) WITHOUT ROWID; COMMIT;";
+    CREATE TABLE IF NOT EXISTS tokens (id BLOB PRIMARY KEY NOT NULL, token TEXT NOT NULL) WITHOUT ROWID; \
+    CREATE TABLE IF NOT EXISTS written (id INTEGER PRIMARY KEY NOT NULL, at BIGINT NOT NULL); COMMIT;";
 
 const UPSERT: &str = "INSERT INTO sessions (id, device, up, down, started, seen, ended) VALUES (?, ?, ?, ?, ?, ?, ?) \
     ON CONFLICT (id) DO UPDATE SET up = excluded.up, down = excluded.down, seen = excluded.seen, ended = excluded.ended";
+
+/// Written with nothing else, too, which shows whether it can be.
+const WRITTEN: &str = "INSERT INTO written (id, at) VALUES (0, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at";
 
 /// A session's counters as they are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,11 +93,17 @@ impl Journal {
         .await
     }
 
-    /// Keeps counters, and tokens of sessions that the control plane does not know.
-    pub(crate) async fn keep(&self, entries: Vec<Entry>, tokens: Vec<(Uuid, Token)>) -> Result<(), String> {
-        let seen = millis(OffsetDateTime::now_utc());
+    /// Keeps counters as they are now, and tokens of sessions that the control plane does not know.
+    pub(crate) async fn keep(
+        &self,
+        entries: Vec<Entry>,
+        tokens: Vec<(Uuid, Token)>,
+        now: OffsetDateTime,
+    ) -> Result<(), String> {
+        let seen = millis(now);
         self.with(move |conn| {
-            conn.immediate_transaction(|conn| {
+            atomically(conn, |conn| {
+                diesel::sql_query(WRITTEN).bind::<BigInt, _>(seen).execute(conn)?;
                 for entry in &entries {
                     diesel::sql_query(UPSERT)
                         .bind::<Binary, _>(entry.session.as_bytes().as_slice())
@@ -119,7 +130,7 @@ impl Journal {
     /// Drops sessions that the control plane has settled.
     pub(crate) async fn forget(&self, sessions: Vec<Uuid>) -> Result<(), String> {
         self.with(move |conn| {
-            conn.immediate_transaction(|conn| {
+            atomically(conn, |conn| {
                 for session in &sessions {
                     for table in ["sessions", "tokens"] {
                         diesel::sql_query(format!("DELETE FROM {table} WHERE id = ?"))
@@ -174,9 +185,9 @@ mod tests {
         let mut entry =
             Entry { session: Uuid::now_v7(), device: Uuid::now_v7(), up: 1, down: 2, started_at, ended_at: None };
         let token = Token::from("secret".to_owned());
-        journal.keep(vec![entry], vec![(entry.session, token.clone())]).await.unwrap();
+        journal.keep(vec![entry], vec![(entry.session, token.clone())], moment(2_000)).await.unwrap();
         entry.up = 10;
-        journal.keep(vec![entry], Vec::new()).await.unwrap();
+        journal.keep(vec![entry], Vec::new(), moment(3_000)).await.unwrap();
         assert!(Journal::open(folder.path()).err().unwrap().contains("in use by another gateway"));
         drop(journal);
         let journal = Journal::open(folder.path()).unwrap();
@@ -186,5 +197,30 @@ mod tests {
         assert!(left[0].ended_at.is_some_and(|at| at > started_at));
         journal.forget(vec![entry.session]).await.unwrap();
         assert_eq!(journal.leftovers().await.unwrap(), (Vec::new(), Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn a_journal_that_was_full_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        let entry = || Entry {
+            session: Uuid::now_v7(),
+            device: Uuid::now_v7(),
+            up: 1,
+            down: 2,
+            started_at: moment(1_000),
+            ended_at: None,
+        };
+        let limit = |pages: u32| {
+            let limit = format!("PRAGMA max_page_count = {pages}");
+            journal.0.lock().unwrap().batch_execute(&limit).unwrap();
+        };
+        limit(10);
+        let entries: Vec<Entry> = (0..2000).map(|_| entry()).collect();
+        let reason = journal.keep(entries.clone(), Vec::new(), moment(2_000)).await.unwrap_err();
+        assert!(reason.contains("full"), "{reason}");
+        limit(1000);
+        journal.keep(entries, Vec::new(), moment(3_000)).await.unwrap();
+        assert_eq!(journal.leftovers().await.unwrap().0.len(), 2000);
     }
 }

@@ -1,26 +1,33 @@
 //! The control plane's public keys, so that garbage is refused without asking it.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use jsonwebtoken::jwk::JwkSet;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
+use super::clock::Clock;
 use super::control::ControlClient;
+use super::persist::{Name, Persist};
 use crate::lifecycle::Shutdown;
 use crate::token::{Claims, TokenError, Verifier};
 
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Keys that refresh themselves, sooner when a token names an unknown one.
-#[derive(Default)]
 pub(crate) struct Keys {
     verifier: RwLock<Verifier>,
+    clock: Arc<Clock>,
     unknown: Notify,
     refreshed: watch::Sender<()>,
 }
 
 impl Keys {
+    pub(crate) fn new(clock: Arc<Clock>) -> Self {
+        Self { verifier: RwLock::default(), clock, unknown: Notify::new(), refreshed: watch::Sender::default() }
+    }
+
     /// Checks a token's signature and life; if its key is unknown, once more after the keys were fetched again.
     pub(crate) async fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         let verified = self.check(token);
@@ -45,7 +52,7 @@ impl Keys {
     }
 
     fn check(&self, token: &str) -> Result<Claims, TokenError> {
-        self.verifier.read().unwrap_or_else(PoisonError::into_inner).verify(token)
+        self.verifier.read().unwrap_or_else(PoisonError::into_inner).verify_at(token, self.clock.now())
     }
 
     /// The device of a genuine token, whatever its age.
@@ -64,17 +71,24 @@ impl Keys {
         !self.verifier.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
+    /// Takes keys.
+    pub(super) fn replace(&self, set: &JwkSet) {
+        *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = Verifier::new(set);
+    }
+
     /// Keeps the keys fresh until drained; asks at most once a second.
-    pub(crate) async fn run(&self, control: &ControlClient, every: Duration, shutdown: &Shutdown) {
+    pub(super) async fn run(&self, control: &ControlClient, persist: &Persist, every: Duration, shutdown: &Shutdown) {
         loop {
             let wait = match control.keys().await {
                 Ok(set) => {
-                    *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = Verifier::new(&set);
+                    self.replace(&set);
+                    persist.set(Name::Keys, &set);
                     self.refreshed.send_replace(());
                     every
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "signing keys not fetched");
+                    error.log("signing keys not fetched");
+                    self.refreshed.send_replace(());
                     RETRY
                 }
             };

@@ -20,6 +20,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) unflushed: IntGauge,
     pub(crate) clock_offset: GaugeVec,
     pub(crate) waiting: IntGauge,
+    pub(crate) control_reachable: IntGauge,
 }
 
 impl GatewayMetrics {
@@ -43,6 +44,7 @@ impl GatewayMetrics {
                 &["peer"],
             ),
             waiting: all.gauge("httvps_waiting_bytes", "Bytes of clients that wait for their destinations"),
+            control_reachable: all.gauge("httvps_control_reachable", "Whether the control plane answers"),
             all,
         }
     }

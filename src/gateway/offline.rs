@@ -1,29 +1,52 @@
 //! Devices that may be served while the control plane is away (docs/04, "Without the control plane").
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::clock::Clock;
 use crate::config::Offline;
 
-/// A budget is handed out in so many pieces.
+/// An allowance is handed out in so many pieces.
 const PIECES: u64 = 8;
 const LEAST_PIECE: u64 = 64 * 1024;
 /// When there are too many devices, the oldest of so many goes.
 const SAMPLE: usize = 32;
+const REGIONS: usize = 16;
+
+/// Devices of which the disk has another picture.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    devices: Mutex<HashSet<Uuid>>,
+    pub(super) news: Notify,
+}
+
+impl Changed {
+    fn devices(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add(&self, devices: impl IntoIterator<Item = Uuid>) {
+        self.devices().extend(devices);
+        self.news.notify_one();
+    }
+}
 
 /// What a device may move while the control plane is away, all its sessions together.
 #[derive(Debug, Default)]
-pub(crate) struct Budget {
+pub(crate) struct OutageAllowance {
+    device: Uuid,
     size: AtomicU64,
     left: AtomicU64,
+    changed: Arc<Changed>,
 }
 
-impl Budget {
+impl OutageAllowance {
     pub(super) fn set(&self, size: u64) {
         self.size.store(size, Ordering::Relaxed);
         self.refill();
@@ -31,109 +54,185 @@ impl Budget {
 
     /// The control plane has answered: an outage is over.
     pub(crate) fn refill(&self) {
-        self.left.store(self.size.load(Ordering::Relaxed), Ordering::Relaxed);
+        let size = self.size.load(Ordering::Relaxed);
+        if self.left.swap(size, Ordering::Relaxed) != size {
+            self.changed.add([self.device]);
+        }
+    }
+
+    /// Whether nothing is left.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.left.load(Ordering::Relaxed) == 0
     }
 
     /// A piece of what is left.
     pub(crate) fn take(&self) -> u64 {
         let piece = (self.size.load(Ordering::Relaxed) / PIECES).max(LEAST_PIECE);
         let rest = |left: u64| Some(left.saturating_sub(piece));
-        match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest) {
-            Ok(before) | Err(before) => before.min(piece),
+        let (Ok(before) | Err(before)) = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
+        if before > 0 {
+            self.changed.add([self.device]);
+        }
+        before.min(piece)
+    }
+
+    /// Gives back what was taken and not moved.
+    pub(crate) fn give_back(&self, unused: u64) {
+        let size = self.size.load(Ordering::Relaxed);
+        let more = |left: u64| Some(left.saturating_add(unused).min(size));
+        let (Ok(before) | Err(before)) = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        if before != size {
+            self.changed.add([self.device]);
         }
     }
 }
 
 /// What the control plane said of a device.
-#[derive(Clone, Debug)]
-pub(crate) struct Known {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CachedDevice {
     pub(crate) user: Uuid,
+    #[serde(with = "time::serde::rfc3339")]
     pub(crate) valid_until: OffsetDateTime,
     /// Bytes of the period, if they are limited.
     pub(crate) limit: Option<u64>,
     pub(crate) rate_limit_mbps: Option<i32>,
     /// Regions that the device was let into.
     pub(crate) regions: Vec<String>,
-    seen: Option<Instant>,
 }
 
-impl Known {
-    pub(crate) fn new(
-        user: Uuid,
-        valid_until: OffsetDateTime,
-        limit: Option<u64>,
-        rate_limit_mbps: Option<i32>,
-        region: String,
-    ) -> Self {
-        Self { user, valid_until, limit, rate_limit_mbps, regions: vec![region], seen: None }
-    }
+/// A device as it is kept on disk.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct StoredDevice {
+    #[serde(flatten)]
+    device: CachedDevice,
+    #[serde(with = "time::serde::rfc3339")]
+    seen: OffsetDateTime,
+    allowance: u64,
+    left: u64,
+}
+
+struct Entry {
+    device: CachedDevice,
+    /// When it was validated; never, if it was forgotten since.
+    seen: Option<OffsetDateTime>,
+    allowance: Arc<OutageAllowance>,
 }
 
 /// The devices that were validated lately.
-pub(crate) struct Acquaintances {
+pub(crate) struct OfflineCache {
     config: Offline,
-    devices: Mutex<HashMap<Uuid, (Known, Arc<Budget>)>>,
+    clock: Arc<Clock>,
+    devices: Mutex<HashMap<Uuid, Entry>>,
+    changed: Arc<Changed>,
 }
 
-impl Acquaintances {
-    pub(crate) fn new(config: Offline) -> Self {
-        Self { config, devices: Mutex::default() }
+impl OfflineCache {
+    pub(crate) fn new(config: Offline, clock: Arc<Clock>) -> Self {
+        Self { config, clock, devices: Mutex::default(), changed: Arc::default() }
     }
 
-    fn devices(&self) -> MutexGuard<'_, HashMap<Uuid, (Known, Arc<Budget>)>> {
+    fn devices(&self) -> MutexGuard<'_, HashMap<Uuid, Entry>> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A device was validated; gives its budget.
-    pub(crate) fn met(&self, device: Uuid, mut known: Known, fail_open: u64) -> Arc<Budget> {
-        let now = Instant::now();
-        known.seen = Some(now);
+    /// A device was validated; gives its allowance.
+    pub(crate) fn met(&self, id: Uuid, mut device: CachedDevice, fail_open: u64) -> Arc<OutageAllowance> {
+        let seen = Some(self.clock.now());
         let mut devices = self.devices();
-        if devices.len() >= self.config.devices && !devices.contains_key(&device) {
+        if devices.len() >= self.config.devices && !devices.contains_key(&id) {
             let some = devices.iter().take(SAMPLE);
-            let oldest = some.min_by_key(|(_, (known, _))| known.seen).map(|(device, _)| *device);
-            oldest.map(|oldest| devices.remove(&oldest));
+            if let Some(oldest) = some.min_by_key(|(_, entry)| entry.seen).map(|(id, _)| *id) {
+                devices.remove(&oldest);
+                self.changed.add([oldest]);
+            }
         }
-        let budget = match devices.remove(&device) {
-            Some((before, budget)) => {
-                for region in before.regions {
-                    if !known.regions.contains(&region) {
-                        known.regions.push(region);
+        let allowance = match devices.remove(&id) {
+            Some(before) => {
+                for region in before.device.regions {
+                    if !device.regions.contains(&region) {
+                        device.regions.push(region);
                     }
                 }
-                known.regions.truncate(16);
-                budget
+                device.regions.truncate(REGIONS);
+                before.allowance
             }
-            None => Arc::default(),
+            None => self.allowance(id, 0, 0),
         };
-        budget.set(fail_open);
-        devices.insert(device, (known, Arc::clone(&budget)));
-        budget
+        allowance.set(fail_open);
+        devices.insert(id, Entry { device, seen, allowance: Arc::clone(&allowance) });
+        self.changed.add([id]);
+        allowance
     }
 
-    /// A device that may be served without asking, and its budget.
-    pub(crate) fn recall(&self, device: Uuid, region: &str) -> Option<(Known, Arc<Budget>)> {
+    fn allowance(&self, device: Uuid, size: u64, left: u64) -> Arc<OutageAllowance> {
+        let changed = Arc::clone(&self.changed);
+        Arc::new(OutageAllowance { device, size: size.into(), left: left.into(), changed })
+    }
+
+    /// A device that may be served without asking, and its allowance.
+    pub(crate) fn recall(&self, id: Uuid, region: &str) -> Option<(CachedDevice, Arc<OutageAllowance>)> {
+        let now = self.clock.now();
         let devices = self.devices();
-        let (known, budget) = devices.get(&device)?;
-        let fresh = known.seen.is_some_and(|seen| seen.elapsed() < self.config.max_age);
-        let paid = OffsetDateTime::now_utc() < known.valid_until;
-        let allowed = known.regions.iter().any(|allowed| allowed == region);
-        (fresh && paid && allowed).then(|| (known.clone(), Arc::clone(budget)))
+        let Entry { device, seen, allowance } = devices.get(&id)?;
+        let fresh = seen.is_some_and(|seen| now - seen < self.config.max_age);
+        let paid = now < device.valid_until;
+        let allowed = device.regions.iter().any(|allowed| allowed == region);
+        (fresh && paid && allowed).then(|| (device.clone(), Arc::clone(allowance)))
     }
 
-    /// A device may not be served any more without asking; its budget stays what it is.
-    pub(crate) fn forget(&self, device: Uuid) {
-        if let Some((known, _)) = self.devices().get_mut(&device) {
-            known.seen = None;
+    /// A device may not be served any more without asking; its allowance stays what it is.
+    pub(crate) fn forget(&self, id: Uuid) {
+        if let Some(entry) = self.devices().get_mut(&id) {
+            entry.seen = None;
+            self.changed.add([id]);
         }
     }
 
     /// None of these devices may be served any more without asking.
-    pub(crate) fn forget_those(&self, of: impl Fn(Uuid, &Known) -> bool) {
-        for (device, (known, _)) in self.devices().iter_mut() {
-            if of(*device, known) {
-                known.seen = None;
-            }
+    pub(crate) fn forget_those(&self, of: impl Fn(Uuid, &CachedDevice) -> bool) {
+        let mut devices = self.devices();
+        let those = devices.iter_mut().filter(|(id, entry)| entry.seen.is_some() && of(**id, &entry.device));
+        let forgotten: Vec<Uuid> = those
+            .map(|(id, entry)| {
+                entry.seen = None;
+                *id
+            })
+            .collect();
+        drop(devices);
+        self.changed.add(forgotten);
+    }
+
+    /// Where changes are noted that the disk does not have yet.
+    pub(super) fn changed(&self) -> &Changed {
+        &self.changed
+    }
+
+    /// What the disk is to have of the devices that have changed; nothing of those that are forgotten.
+    pub(super) fn take_changed(&self) -> Vec<(Uuid, Option<StoredDevice>)> {
+        let changed = std::mem::take(&mut *self.changed.devices());
+        let devices = self.devices();
+        let stored = |id: Uuid| {
+            let entry = devices.get(&id)?;
+            let (size, left) = (&entry.allowance.size, &entry.allowance.left);
+            Some(StoredDevice {
+                device: entry.device.clone(),
+                seen: entry.seen?,
+                allowance: size.load(Ordering::Relaxed),
+                left: left.load(Ordering::Relaxed),
+            })
+        };
+        changed.into_iter().map(|id| (id, stored(id))).collect()
+    }
+
+    /// Takes a device that an earlier process had kept.
+    pub(super) fn restore(&self, id: Uuid, stored: StoredDevice) {
+        let StoredDevice { device, seen, allowance, left } = stored;
+        let entry = Entry { device, seen: Some(seen), allowance: self.allowance(id, allowance, left) };
+        let mut devices = self.devices();
+        if devices.len() < self.config.devices {
+            devices.insert(id, entry);
+        } else {
+            self.changed.add([id]);
         }
     }
 }
@@ -143,43 +242,85 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::gateway::metrics::GatewayMetrics;
 
-    fn known(region: &str) -> Known {
-        let until = OffsetDateTime::now_utc() + Duration::from_secs(60);
-        Known::new(Uuid::now_v7(), until, None, None, region.into())
+    fn known(region: &str) -> CachedDevice {
+        CachedDevice {
+            user: Uuid::now_v7(),
+            valid_until: OffsetDateTime::now_utc() + Duration::from_secs(60),
+            limit: None,
+            rate_limit_mbps: None,
+            regions: vec![region.into()],
+        }
+    }
+
+    fn cache(max_age: Duration, devices: usize) -> OfflineCache {
+        let clock = Clock::new(Duration::from_secs(5), &GatewayMetrics::new());
+        OfflineCache::new(Offline { max_age, devices, flush_interval: Duration::from_secs(1) }, Arc::new(clock))
     }
 
     #[test]
-    fn a_budget_is_shared_and_runs_out() {
-        let budget = Budget::default();
-        assert_eq!(budget.take(), 0);
-        budget.set(1_000_000);
-        let taken: u64 = (0..20).map(|_| budget.take()).sum();
-        assert_eq!((taken, budget.take()), (1_000_000, 0));
-        budget.refill();
-        assert_eq!(budget.take(), 125_000);
+    fn an_allowance_is_shared_and_runs_out_and_what_was_not_moved_comes_back() {
+        let allowance = OutageAllowance::default();
+        assert_eq!(allowance.take(), 0);
+        allowance.set(1_000_000);
+        let taken: u64 = (0..20).map(|_| allowance.take()).sum();
+        assert_eq!((taken, allowance.take(), allowance.is_spent()), (1_000_000, 0, true));
+        allowance.give_back(1000);
+        assert_eq!(allowance.take(), 1000);
+        allowance.refill();
+        allowance.give_back(1000);
+        assert_eq!((allowance.left.load(Ordering::Relaxed), allowance.take()), (1_000_000, 125_000));
     }
 
     #[test]
     fn only_devices_met_lately_are_recalled() {
-        let config = Offline { max_age: Duration::from_secs(60), devices: 2 };
-        let acquaintances = Acquaintances::new(config);
+        let devices = cache(Duration::from_secs(60), 2);
         let [first, second, third] = [Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7()];
-        acquaintances.met(first, known("eu-1"), 10);
-        acquaintances.met(first, known("ru-1"), 10);
+        devices.met(first, known("eu-1"), 10);
+        devices.met(first, known("ru-1"), 10);
         for region in ["eu-1", "ru-1"] {
-            assert!(acquaintances.recall(first, region).is_some());
+            assert!(devices.recall(first, region).is_some());
         }
-        assert!(acquaintances.recall(first, "us-1").is_none() && acquaintances.recall(second, "eu-1").is_none());
-        acquaintances.met(second, known("eu-1"), 10);
-        acquaintances.met(third, known("eu-1"), 10);
-        assert!(acquaintances.recall(first, "eu-1").is_none(), "the oldest goes when there are too many");
-        let user = acquaintances.recall(third, "eu-1").unwrap().0.user;
-        acquaintances.forget(second);
-        acquaintances.forget_those(|_, known| known.user == user);
-        assert!(acquaintances.recall(second, "eu-1").is_none() && acquaintances.recall(third, "eu-1").is_none());
-        let strict = Acquaintances::new(Offline { max_age: Duration::ZERO, devices: 2 });
+        assert!(devices.recall(first, "us-1").is_none() && devices.recall(second, "eu-1").is_none());
+        devices.met(second, known("eu-1"), 10);
+        devices.met(third, known("eu-1"), 10);
+        assert!(devices.recall(first, "eu-1").is_none(), "the oldest goes when there are too many");
+        let user = devices.recall(third, "eu-1").unwrap().0.user;
+        devices.forget(second);
+        devices.forget_those(|_, known| known.user == user);
+        assert!(devices.recall(second, "eu-1").is_none() && devices.recall(third, "eu-1").is_none());
+        let strict = cache(Duration::ZERO, 2);
         strict.met(first, known("eu-1"), 10);
         assert!(strict.recall(first, "eu-1").is_none());
+    }
+
+    #[test]
+    fn the_disk_hears_of_every_change_and_a_restored_device_is_the_same() {
+        let devices = cache(Duration::from_secs(60), 10);
+        let [first, second] = [Uuid::now_v7(), Uuid::now_v7()];
+        let allowance = devices.met(first, known("eu-1"), 1_000_000);
+        devices.met(second, known("eu-1"), 10);
+        assert_eq!(devices.take_changed().len(), 2);
+        allowance.refill();
+        assert_eq!(devices.take_changed().len(), 0, "nothing has changed");
+        allowance.take();
+        devices.forget(second);
+        let mut changed = devices.take_changed();
+        changed.sort_by_key(|(id, _)| *id != first);
+        let [(_, Some(stored)), (gone, None)] = &mut changed[..] else { panic!("{changed:?}") };
+        assert_eq!((*gone, stored.left), (second, 875_000));
+        let text = serde_json::to_vec(&stored).unwrap();
+        let restored: StoredDevice = serde_json::from_slice(&text).unwrap();
+        let next = cache(Duration::from_secs(60), 1);
+        next.restore(first, restored);
+        let (device, allowance) = next.recall(first, "eu-1").unwrap();
+        assert_eq!((device, allowance.left.load(Ordering::Relaxed)), (known_as(&devices, first), 875_000));
+        allowance.refill();
+        assert_eq!(next.take_changed().len(), 1);
+    }
+
+    fn known_as(devices: &OfflineCache, id: Uuid) -> CachedDevice {
+        devices.recall(id, "eu-1").unwrap().0
     }
 }

@@ -21,9 +21,15 @@ impl Refusals {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn note(&self, device: Uuid, code: SessionCode, client_version: &str, support_id: &str) {
+    pub(super) fn note(
+        &self,
+        at: OffsetDateTime,
+        device: Uuid,
+        code: SessionCode,
+        client_version: &str,
+        support_id: &str,
+    ) {
         let client_version = (!client_version.is_empty()).then(|| client_version.chars().take(VERSION_MAX).collect());
-        let at = OffsetDateTime::now_utc();
         let support_id = support_id.to_owned();
         self.put(vec![RefusalNote { device_id: device, code, client_version, support_id, at }]);
     }

@@ -69,7 +69,7 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
     session.account.enforce();
     session.account.remind(session.account.valid_until());
     if shared.stops.load(Ordering::Acquire) != admitted.stops {
-        shared.acquaintances.forget(session.device);
+        shared.offline.forget(session.device);
         shared.usage.urgent().add(session.id);
     }
     shared.metrics.handshake.observe(at.elapsed().as_secs_f64());
@@ -85,7 +85,7 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
     drop(open);
     let cut = session.account.cut_code();
     if cut.is_some_and(SessionCode::is_final) {
-        shared.acquaintances.forget(session.device);
+        shared.offline.forget(session.device);
     }
     let code = cut.map_or("closed", SessionCode::as_str);
     tracing::info!(session = %session.id, code, "session over");

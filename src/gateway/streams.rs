@@ -13,7 +13,7 @@ use super::nodes::Exit;
 use super::{Shared, egress};
 use crate::api::AssignOutline;
 use crate::digest::fresh_number;
-use crate::frame::{SessionCode, StreamCode, Target};
+use crate::frame::{SessionCode, StreamCode, Target, Token};
 use crate::net::tunnel::{Patience, Relay, TunnelStream};
 use crate::shadowsocks::NodeStream;
 
@@ -122,6 +122,12 @@ impl Session {
         exit
     }
 
+    /// The device's token, unless it is out of date.
+    fn fresh_token(&self) -> Option<Token> {
+        let token = self.account.token();
+        self.shared.keys.check_at_once(token.expose()).is_ok().then(|| token.clone())
+    }
+
     async fn try_dial(&self, exit: &Exit, target: Target) -> Option<NodeStream> {
         let started = Instant::now();
         let relay = &self.shared.relay;
@@ -147,7 +153,7 @@ impl Session {
             return Some(current);
         }
         let request = AssignOutline {
-            access_token: None,
+            access_token: self.fresh_token(),
             region: self.region.clone(),
             user_id: self.user,
             device_id: self.device,

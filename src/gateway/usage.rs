@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::account::Account;
+use super::clock::Clock;
 use super::control::{ControlClient, ControlError};
 use super::journal::{Entry, Journal};
 use super::metrics::GatewayMetrics;
@@ -34,6 +34,8 @@ pub(crate) struct Usage {
     /// Sessions that the control plane does not know: their next report carries the token.
     vouched: Mutex<HashSet<Uuid>>,
     flushing: tokio::sync::Mutex<()>,
+    /// Why the journal cannot be written, if it cannot.
+    unwritable: Mutex<Option<String>>,
     /// An answer must not be followed by an older one's.
     reporting: tokio::sync::Mutex<()>,
     ended: Notify,
@@ -41,6 +43,7 @@ pub(crate) struct Usage {
     journal: Journal,
     config: config::Gateway,
     metrics: GatewayMetrics,
+    clock: Arc<Clock>,
 }
 
 /// Which open sessions a report lists.
@@ -48,6 +51,8 @@ pub(crate) struct Usage {
 enum Listed<'a> {
     None,
     Some(&'a [Uuid]),
+    /// Those with bytes that the control plane has not heard of.
+    Moved,
     All,
 }
 
@@ -77,6 +82,7 @@ impl Usage {
         journal: Journal,
         config: config::Gateway,
         metrics: GatewayMetrics,
+        clock: Arc<Clock>,
     ) -> Result<Self, String> {
         let (entries, tokens) = journal.leftovers().await?;
         let over: HashMap<_, _> = entries.into_iter().map(|entry| (entry.session, entry)).collect();
@@ -84,7 +90,7 @@ impl Usage {
         if !over.is_empty() {
             tracing::info!(sessions = over.len(), "adopted unreported usage");
         }
-        let (live, unkept, vouched, flushing, reporting, ended, urgent) = Default::default();
+        let (live, unkept, vouched, flushing, unwritable, reporting, ended, urgent) = Default::default();
         Ok(Self {
             live,
             over: Mutex::new(over),
@@ -92,12 +98,14 @@ impl Usage {
             tokens,
             vouched,
             flushing,
+            unwritable,
             reporting,
             ended,
             urgent,
             journal,
             config,
             metrics,
+            clock,
         })
     }
 
@@ -120,7 +128,8 @@ impl Usage {
             return;
         }
         self.metrics.sessions.dec();
-        lock(&self.over).insert(account.session(), account.entry(Some(OffsetDateTime::now_utc())));
+        account.give_back();
+        lock(&self.over).insert(account.session(), account.entry(Some(self.clock.now())));
         lock(&self.unkept).insert(account.session());
         self.ended.notify_one();
     }
@@ -135,7 +144,7 @@ impl Usage {
 
     /// A session that was asked for and never began, should the control plane have reserved a place for it.
     pub(crate) fn abandon(&self, session: Uuid, device: Uuid) {
-        let now = OffsetDateTime::now_utc();
+        let now = self.clock.now();
         let entry = Entry { session, device, up: 0, down: 0, started_at: now, ended_at: Some(now) };
         lock(&self.over).insert(session, entry);
         self.ended.notify_one();
@@ -210,7 +219,9 @@ impl Usage {
         loop {
             tokio::select! {
                 () = shutdown.draining() => return,
-                _ = flush.tick() => self.flush().await,
+                _ = flush.tick() => if !self.flush().await {
+                    self.ended.notify_one();
+                },
             }
         }
     }
@@ -225,8 +236,8 @@ impl Usage {
                     self.report(control, Listed::All, true).await;
                 }
                 () = self.ended.notified() => {
-                    self.flush().await;
-                    self.report(control, Listed::None, false).await;
+                    let listed = if self.flush().await { Listed::None } else { Listed::Moved };
+                    self.report(control, listed, false).await;
                 }
             }
         }
@@ -248,8 +259,13 @@ impl Usage {
         }
     }
 
-    /// One at a time: an older picture must not be written over a newer one.
-    async fn flush(&self) {
+    /// Why the journal cannot be written, if it cannot.
+    pub(crate) fn unwritable(&self) -> Option<String> {
+        lock(&self.unwritable).clone()
+    }
+
+    /// One at a time: an older picture must not be written over a newer one. Whether the journal can be written.
+    async fn flush(&self) -> bool {
         let _turn = self.flushing.lock().await;
         let changed: Vec<(Arc<Account>, Entry)> = lock(&self.live)
             .values()
@@ -262,20 +278,29 @@ impl Usage {
             let over = lock(&self.over);
             entries.extend(unkept.iter().filter_map(|session| over.get(session)).copied());
         }
-        if entries.is_empty() {
-            return;
+        if entries.is_empty() && self.unwritable().is_none() {
+            return true;
         }
         let first = |account: &&(Arc<Account>, Entry)| account.0.kept.load(Ordering::Relaxed) == u64::MAX;
         let unknown = changed.iter().filter(first).filter(|(account, _)| !account.is_known());
         let tokens = unknown.map(|(account, _)| (account.session(), account.token().clone())).collect();
-        match self.journal.keep(entries, tokens).await {
+        match self.journal.keep(entries, tokens, self.clock.now()).await {
             Ok(()) => {
                 for (account, entry) in changed {
                     account.kept.store(entry.up + entry.down, Ordering::Relaxed);
                 }
                 lock(&self.unkept).retain(|session| !unkept.contains(session));
+                if lock(&self.unwritable).take().is_some() {
+                    tracing::info!("usage is kept on disk again");
+                }
+                true
             }
-            Err(reason) => tracing::error!(reason, "usage cannot be kept on disk"),
+            Err(reason) => {
+                if lock(&self.unwritable).replace(reason.clone()).is_none() {
+                    tracing::error!(reason, "usage cannot be kept on disk: it is reported at once meanwhile");
+                }
+                false
+            }
         }
     }
 
@@ -284,7 +309,7 @@ impl Usage {
         let over = |over: &HashMap<Uuid, Entry>| over.values().copied().map(Subject::Over).collect::<Vec<_>>();
         let mut subjects = match listed {
             Listed::Some(_) => Vec::new(),
-            Listed::None | Listed::All => over(&lock(&self.over)),
+            Listed::None | Listed::Moved | Listed::All => over(&lock(&self.over)),
         };
         {
             let live = lock(&self.live);
@@ -292,6 +317,8 @@ impl Usage {
                 Listed::None => {}
                 Listed::Some(those) => subjects
                     .extend(those.iter().filter_map(|session| live.get(session)).map(Arc::clone).map(Subject::Live)),
+                Listed::Moved => subjects
+                    .extend(live.values().filter(|account| account.unsettled() > 0).map(Arc::clone).map(Subject::Live)),
                 Listed::All => subjects.extend(live.values().map(Arc::clone).map(Subject::Live)),
             }
         }
@@ -309,12 +336,12 @@ impl Usage {
                 Ok(answer) => self.settle(&lines, asked_at, &answer.sessions).await,
                 Err(error) => {
                     taken = false;
-                    tracing::warn!(%error, sessions = batch.len(), "usage not reported, kept");
+                    error.log("usage not reported, kept");
                     let lost = matches!(error, ControlError::Lost(_));
                     for line in &lines {
                         line.failed(lost);
                     }
-                    if matches!(error, ControlError::Unreachable(_) | ControlError::Lost(_)) {
+                    if error.is_outage() {
                         for subject in &subjects {
                             subject.open_up();
                         }

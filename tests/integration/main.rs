@@ -20,6 +20,7 @@
 )]
 
 mod accounting;
+mod away;
 mod billing;
 mod cluster;
 mod corpus;
@@ -54,6 +55,7 @@ mod raw;
 mod refusals;
 mod replicas;
 mod rest;
+mod restart;
 mod restore;
 mod revocation;
 mod schema;

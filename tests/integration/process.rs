@@ -47,7 +47,22 @@ impl Process {
     }
 
     pub(crate) async fn try_start(args: &[&str], env: &[(String, String)]) -> Result<Self, Ended> {
-        let mut child = command(args, env).spawn().unwrap();
+        Self::spawned(command(args, env)).await
+    }
+
+    /// Starts with a signal ignored, and waits for `ready`.
+    pub(crate) async fn start_ignoring(signal: &str, args: &[&str], env: &[(String, String)]) -> Self {
+        let known = command(args, env);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("trap '' {signal}; exec \"$0\" \"$@\"")]);
+        command.arg(known.as_std().get_program()).args(args).env_clear().envs(env.iter().cloned()).kill_on_drop(true);
+        command.env("PATH", std::env::var("PATH").unwrap_or_default());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawned(command).await.unwrap_or_else(|ended| panic!("{args:?} ended: {}", ended.stderr))
+    }
+
+    async fn spawned(mut command: Command) -> Result<Self, Ended> {
+        let mut child = command.spawn().unwrap();
         let mut stderr = child.stderr.take().unwrap();
         let log = tokio::spawn(async move {
             let mut text = String::new();

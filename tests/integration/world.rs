@@ -214,6 +214,8 @@ impl World {
             ("GATEWAY__REPORT_INTERVAL", "300ms"),
             ("GATEWAY__FLUSH_INTERVAL", "100ms"),
             ("GATEWAY__HEARTBEAT_INTERVAL", "500ms"),
+            ("GATEWAY__CONTROL_PATIENCE", "2s"),
+            ("OFFLINE__FLUSH_INTERVAL", "50ms"),
             ("GATEWAY__DRAIN_TIMEOUT", "20s"),
             ("GATEWAY__DRAIN_JITTER", "0s"),
             ("TUNNEL__PATH", PATH),

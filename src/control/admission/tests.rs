@@ -34,6 +34,7 @@ fn wish(user: Id) -> Wish {
             streams: 0,
             last_heartbeat_at: None,
             created_at: now,
+            clock_offset_ms: None,
         },
         exits: Arc::new([Region {
             id: Id::fresh(),

@@ -108,6 +108,7 @@ tables! {
         streams -> BigInt,
         last_heartbeat_at -> Nullable<SqlTime>,
         created_at -> SqlTime,
+        clock_offset_ms -> Nullable<BigInt>,
     }
     gateway_exit_regions (gateway_node_id, region_id) {
         gateway_node_id -> SqlUuid,

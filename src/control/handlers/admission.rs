@@ -70,9 +70,14 @@ pub(in crate::control) async fn validate_device(
     }
 }
 
-/// Decides on a wish, and remembers what comes of it.
+/// Decides on a wish, and remembers what comes of it; a session that is there already was asked for before.
 async fn admit(state: &State, conn: &mut DbConn, mut wish: Wish, exclude: &[Uuid]) -> Result<Admission, Refusal> {
-    let admission = decide(state, conn, &mut wish, exclude).await?;
+    let mut decided = decide(state, conn, &mut wish, exclude).await;
+    if wish.fresh && matches!(decided, Err(Refusal::SessionTaken)) {
+        wish.fresh = false;
+        decided = decide(state, conn, &mut wish, exclude).await;
+    }
+    let admission = decided?;
     if let Some((node, _)) = &admission.assigned {
         state.nodes.took(node.id);
     }

@@ -45,6 +45,7 @@ pub(in crate::control) async fn gateway_heartbeat(
     gateway.version = request.version.chars().take(VERSION_MAX).collect();
     gateway.sessions = request.sessions.max(0);
     gateway.streams = request.streams.max(0);
+    gateway.clock_offset_ms = request.clock_offset_ms;
     let now = Time::now();
     if let Err(outdated) = new_enough(&state, &gateway.version) {
         on!(&mut conn, health::gateway_outdated(gateway.id, &gateway.version))?;

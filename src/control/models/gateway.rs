@@ -32,6 +32,8 @@ pub struct Gateway {
     pub streams: i64,
     pub last_heartbeat_at: Option<Time>,
     pub created_at: Time,
+    /// How far its clock is ahead of the control plane's.
+    pub clock_offset_ms: Option<i64>,
 }
 
 /// What an administrator may change of a gateway.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::{Source, V1};
 use crate::frame::Encoding;
+use crate::gateway::breaker::Patience;
 use crate::mux::{Limits, Role};
 
 const MEGABYTE: u64 = 1_000_000;
@@ -10,8 +11,10 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
     let padding = source.section::<crate::config::Padding>().unwrap().scheme;
     let v1: V1 = source.section().unwrap();
     let limits = Arc::new(Limits::new(&source.section().unwrap(), &v1, padding));
-    let budget = Arc::new(Budget::default());
-    budget.set(fail_open);
+    let (allowance, metrics) = (Arc::new(OutageAllowance::default()), GatewayMetrics::new());
+    allowance.set(fail_open);
+    let second = Duration::from_secs(1);
+    let patience = Patience { doubt: second, retry_min: second, retry_max: second };
     let opening = Opening {
         session: Uuid::now_v7(),
         device: Uuid::now_v7(),
@@ -24,14 +27,16 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
         expiry_before: Duration::ZERO,
         lease,
         asked_at: Instant::now(),
-        budget,
+        allowance,
+        reach: Arc::new(Reach::new(patience, None)),
+        clock: Arc::new(Clock::new(second, &metrics)),
         pace: Arc::default(),
         quota_percent: vec![80, 95],
         urgent: Arc::default(),
         share: Arc::clone(&limits.memory),
         tunnel: Tunnel::new(Role::Gateway, Encoding::V2, limits),
     };
-    Account::new(opening, &GatewayMetrics::new())
+    Account::new(opening, &metrics)
 }
 
 fn lease(allowed: u64, seconds: u64) -> Lease {

@@ -21,6 +21,7 @@ pub(crate) async fn gateway_alive(
                 gateway_nodes::version.eq(&gateway.version),
                 gateway_nodes::sessions.eq(gateway.sessions),
                 gateway_nodes::streams.eq(gateway.streams),
+                gateway_nodes::clock_offset_ms.eq(gateway.clock_offset_ms),
             ))
             .execute(conn)
             .await?;

@@ -128,6 +128,7 @@ async fn insert(
         streams: 0,
         last_heartbeat_at: None,
         created_at: now,
+        clock_offset_ms: None,
     };
     let exits = exits(&mut conn, new.exit_regions.as_deref()).await?;
     on!(&mut conn, admin::create_gateway(&row, &exits))?;

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State as Shared};
@@ -26,11 +27,11 @@ pub(super) async fn device(
 ) -> Result<Json<Value>, ApiError> {
     let now = Time::now();
     let known = on!(&mut state.db.read().await?, refusals::circumstances(Id(id), &state.rules.calendar, now))?;
-    Ok(Json(view(known, now)))
+    Ok(Json(view(known, now, state.clock.warn_after)))
 }
 
-fn view(known: Circumstances, now: Time) -> Value {
-    let findings = known.findings(now);
+fn view(known: Circumstances, now: Time, clock_off: Duration) -> Value {
+    let findings = known.findings(now, clock_off);
     let sessions: Vec<Value> = known.sessions.iter().map(|row| session(&known, row)).collect();
     let refusals: Vec<Value> = known.refusals.iter().map(|row| refusal(&known, row)).collect();
     let gateways: Vec<Value> = known.gateways.iter().map(gateway).collect();
@@ -77,6 +78,7 @@ fn gateway(row: &Gateway) -> Value {
         "status": row.status,
         "last_heartbeat_at": row.last_heartbeat_at,
         "version": row.version,
+        "clock_offset_ms": row.clock_offset_ms,
     })
 }
 

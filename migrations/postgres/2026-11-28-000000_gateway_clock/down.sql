@@ -1,0 +1,1 @@
+ALTER TABLE gateway_nodes DROP COLUMN clock_offset_ms;

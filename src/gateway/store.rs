@@ -1,0 +1,215 @@
+//! Sealed entries on disk, by name: what a gateway needs to serve without the control plane (docs/04, "On disk").
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sql_types::{Binary, Text};
+
+use crate::digest::fresh_bytes;
+use crate::seal::Sealer;
+
+const DATABASE: &str = "state.db";
+const KEY: &str = "state.key";
+/// What SQLite keeps beside a database.
+const COMPANIONS: [&str; 2] = ["state.db-wal", "state.db-shm"];
+const SETUP: &str = "PRAGMA busy_timeout = 2000; PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; \
+    PRAGMA synchronous = NORMAL; \
+    CREATE TABLE IF NOT EXISTS entries (name TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;";
+const UPSERT: &str =
+    "INSERT INTO entries (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+
+/// Names and what they stand for.
+pub(super) type Entries = Vec<(String, Vec<u8>)>;
+/// What is to be written; no value removes the name.
+pub(super) type Changes = Vec<(String, Option<Vec<u8>>)>;
+
+/// The file of entries and its key; one process owns it.
+pub(super) struct Store {
+    conn: Arc<Mutex<SqliteConnection>>,
+    sealer: Arc<Sealer>,
+}
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Binary)]
+    value: Vec<u8>,
+}
+
+impl Store {
+    /// Opens `state.db` and its key in a folder, with what is in it. What cannot be read is replaced by an empty store; if
+    /// that cannot be made either, nothing is kept.
+    pub(super) fn open(folder: &Path) -> Result<(Self, Entries), String> {
+        match Self::read(folder) {
+            Ok(opened) => Ok(opened),
+            Err(reason) => {
+                tracing::warn!(reason, "what was kept for outages cannot be used: it starts afresh");
+                for name in [DATABASE, KEY].into_iter().chain(COMPANIONS) {
+                    remove(&folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
+                }
+                Self::read(folder).or_else(|_| Self::in_memory())
+            }
+        }
+    }
+
+    fn read(folder: &Path) -> Result<(Self, Entries), String> {
+        let sealer = Sealer::new(&key(&folder.join(KEY)).map_err(|error| format!("{KEY}: {error}"))?)
+            .map_err(|error| format!("{KEY}: {error}"))?;
+        let path = folder.join(DATABASE);
+        own(&path).map_err(|error| format!("{DATABASE}: {error}"))?;
+        let conn = SqliteConnection::establish(&path.to_string_lossy()).map_err(|error| error.to_string())?;
+        Self::with(conn, sealer)
+    }
+
+    fn in_memory() -> Result<(Self, Entries), String> {
+        let key: [u8; 32] = fresh_bytes()?;
+        let conn = SqliteConnection::establish(":memory:").map_err(|error| error.to_string())?;
+        Self::with(conn, Sealer::new(&key).map_err(|error| error.to_string())?)
+    }
+
+    fn with(mut conn: SqliteConnection, sealer: Sealer) -> Result<(Self, Entries), String> {
+        conn.batch_execute(SETUP).map_err(|error| error.to_string())?;
+        let rows: Vec<Row> =
+            diesel::sql_query("SELECT name, value FROM entries").load(&mut conn).map_err(|error| error.to_string())?;
+        let opened = rows.into_iter().map(|row| {
+            let value = sealer.open(row.name.as_bytes(), &row.value).map_err(|error| error.to_string())?;
+            Ok((row.name, value))
+        });
+        let entries = opened.collect::<Result<_, String>>()?;
+        Ok((Self { conn: Arc::new(Mutex::new(conn)), sealer: Arc::new(sealer) }, entries))
+    }
+
+    /// Removes everything.
+    pub(super) fn clear(&self) -> Result<(), String> {
+        let mut conn = self.conn.lock().unwrap_or_else(PoisonError::into_inner);
+        conn.batch_execute("DELETE FROM entries").map_err(|error| error.to_string())
+    }
+
+    /// Writes all of it, or nothing; gives it back if it could not be written.
+    pub(super) async fn write(&self, changes: Changes) -> Result<(), (Changes, String)> {
+        let (conn, sealer) = (Arc::clone(&self.conn), Arc::clone(&self.sealer));
+        let written = tokio::task::spawn_blocking(move || {
+            let mut conn = conn.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = atomically(&mut conn, |conn| put(conn, &sealer, &changes));
+            result.map_err(|error| (changes, error.to_string()))
+        });
+        written.await.unwrap_or_else(|error| Err((Vec::new(), error.to_string())))
+    }
+}
+
+/// All or nothing. A full disk rolls back by itself, which diesel's transactions take for a broken connection.
+pub(super) fn atomically<T>(
+    conn: &mut SqliteConnection,
+    work: impl FnOnce(&mut SqliteConnection) -> QueryResult<T>,
+) -> QueryResult<T> {
+    conn.batch_execute("BEGIN IMMEDIATE")?;
+    let done = work(conn).and_then(|value| conn.batch_execute("COMMIT").map(|()| value));
+    if done.is_err()
+        && let Err(error) = conn.batch_execute("ROLLBACK")
+    {
+        tracing::debug!(%error, "SQLite has rolled back");
+    }
+    done
+}
+
+fn put(conn: &mut SqliteConnection, sealer: &Sealer, changes: &Changes) -> QueryResult<()> {
+    for (name, value) in changes {
+        let query = match value {
+            Some(value) => {
+                let sealed = sealer
+                    .seal(name.as_bytes(), value)
+                    .map_err(|error| diesel::result::Error::SerializationError(error.into()))?;
+                diesel::sql_query(UPSERT).bind::<Text, _>(name).bind::<Binary, _>(sealed).execute(conn)
+            }
+            None => diesel::sql_query("DELETE FROM entries WHERE name = ?").bind::<Text, _>(name).execute(conn),
+        };
+        query?;
+    }
+    Ok(())
+}
+
+/// The key in a file; a fresh one if there is no file.
+fn key(path: &Path) -> io::Result<Vec<u8>> {
+    match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        read => return read,
+    }
+    let key: [u8; 32] = fresh_bytes().map_err(io::Error::other)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(&key)?;
+    file.sync_all()?;
+    Ok(key.to_vec())
+}
+
+/// Makes the file, for this user alone, before SQLite would for everybody.
+fn own(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn entries_are_kept_until_they_are_removed_and_never_in_clear() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, entries) = Store::open(folder.path()).unwrap();
+        assert_eq!(entries, []);
+        let entry = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+        store.write(vec![entry("nodes", "secret"), entry("device", "a")]).await.unwrap();
+        store.write(vec![entry("device", "b"), ("nodes".into(), None), entry("keys", "secret")]).await.unwrap();
+        drop(store);
+        let (store, mut entries) = Store::open(folder.path()).unwrap();
+        entries.sort();
+        assert_eq!(entries, [("device".to_owned(), b"b".to_vec()), ("keys".to_owned(), b"secret".to_vec())]);
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            assert!(!bytes.windows(6).any(|window| window == b"secret"));
+        }
+        drop(store);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_replaced() {
+        for damage in [DATABASE, KEY] {
+            let folder = tempfile::tempdir().unwrap();
+            let (store, _) = Store::open(folder.path()).unwrap();
+            store.write(vec![("device".into(), Some(vec![1]))]).await.unwrap();
+            drop(store);
+            for content in [vec![9; 32], vec![9; 5000], Vec::new()] {
+                std::fs::write(folder.path().join(damage), content).unwrap();
+                let (store, entries) = Store::open(folder.path()).unwrap();
+                assert_eq!(entries, [], "{damage}");
+                store.write(vec![("device".into(), Some(vec![1]))]).await.unwrap();
+                drop(store);
+                let (_, entries) = Store::open(folder.path()).unwrap();
+                assert_eq!(entries.len(), 1, "{damage}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(folder.path()).unwrap();
+        store.conn.lock().unwrap().batch_execute("PRAGMA max_page_count = 2").unwrap();
+        let changes = vec![("device".to_owned(), Some(vec![1; 100_000]))];
+        let (back, reason) = store.write(changes.clone()).await.unwrap_err();
+        assert!(back == changes && reason.contains("full"), "{reason}");
+        store.conn.lock().unwrap().batch_execute("PRAGMA max_page_count = 1000").unwrap();
+        store.write(back).await.unwrap();
+    }
+}
