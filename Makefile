@@ -1,6 +1,7 @@
 CARGO ?= cargo
 ARGS ?=
 FUZZ_SECONDS ?= 600
+DRILL_SECONDS ?= 600
 -include .env
 export
 
@@ -21,6 +22,7 @@ bench:
 	scripts/bench.sh $(ARGS)
 
 soak:
+	scripts/soak.sh $(DRILL_SECONDS)
 	scripts/autobahn.sh
 	scripts/fuzz.sh $(FUZZ_SECONDS)
 	HTTVPS_BENCH_STRICT=1 scripts/bench.sh flood rate line

@@ -14,6 +14,7 @@ find_tools() {
     command -v dig >/dev/null || missing+=(bind9-dnsutils)
     pgbouncer=$(command -v pgbouncer || ls /usr/sbin/pgbouncer 2>/dev/null || true)
     [ -n "$pgbouncer" ] || missing+=(pgbouncer)
+    command -v faketime >/dev/null || missing+=(faketime)
     [ -n "$python" ] || missing+=(python3-websockets)
 }
 

@@ -39,8 +39,13 @@ impl Node {
     async fn libev(method: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let key = NodeKey { host: "127.0.0.1".into(), port, method: method.into(), password: "correct horse".into() };
-        let port_text = port.to_string();
-        let args = ["-s", "127.0.0.1", "-p", &port_text, "-k", &key.password, "-m", method, "-t", "600", "-u"];
+        let child = Self::ss_server(&key).await;
+        Self { key, child: Some(child), shutdown: Shutdown::default() }
+    }
+
+    async fn ss_server(key: &NodeKey) -> Child {
+        let port = key.port.to_string();
+        let args = ["-s", &key.host, "-p", &port, "-k", &key.password, "-m", &key.method, "-t", "600", "-u"];
         let child = Command::new("ss-server")
             .args(args)
             .stdout(Stdio::null())
@@ -48,9 +53,20 @@ impl Node {
             .kill_on_drop(true)
             .spawn()
             .expect("ss-server of Debian's shadowsocks-libev");
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let address = SocketAddr::from(([127, 0, 0, 1], key.port));
         eventually(|| async move { TcpStream::connect(address).await.map_err(|error| error.to_string()) }).await;
-        Self { key, child: Some(child), shutdown: Shutdown::default() }
+        child
+    }
+
+    /// Starts Debian's server again at the same address.
+    pub(crate) async fn resume(&mut self) {
+        self.child = Some(Self::ss_server(&self.key).await);
+    }
+
+    /// Sends Debian's server a signal.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.as_ref().and_then(Child::id).expect("it runs").to_string();
+        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     async fn ours(method: &str) -> Self {

@@ -190,7 +190,11 @@ impl World {
     }
 
     pub(crate) async fn build(kind: Kind, software: &[Software], plan: Value, more: &[(&str, &str)]) -> Self {
-        let control = Control::start(kind).await;
+        Self::around(Control::start(kind).await, software, plan, more).await
+    }
+
+    /// Of a control plane that runs already.
+    pub(crate) async fn around(control: Control, software: &[Software], plan: Value, more: &[(&str, &str)]) -> Self {
         control.create("regions", json!({ "code": REGION })).await;
         let mut nodes = Vec::new();
         for software in software {

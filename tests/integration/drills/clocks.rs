@@ -1,0 +1,66 @@
+//! A gateway's, and a control plane's, clock that is wrong by a little and by much.
+
+use std::path::Path;
+
+use super::site::{Site, seconds};
+use crate::database::Kind;
+use crate::world::Env;
+
+const LIBRARY: &str = "faketime/libfaketime.so.1";
+/// A clock that goes back must not find itself before the subscription.
+const BEGUN_LONG_AGO: &str = "UPDATE subscriptions SET starts_at = starts_at - interval '10 days'";
+const SHIFTS: [&str; 4] = ["+90s", "-90s", "+1d", "-1d"];
+
+/// What makes a process's clock wrong, if Debian's faketime is there.
+fn shifted(by: &str) -> Option<Env> {
+    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+    let library = folders.map(|folder| Path::new(folder).join(LIBRARY)).into_iter().find(|path| path.exists())?;
+    let library = library.to_string_lossy().into_owned();
+    let pairs = [("LD_PRELOAD", library.as_str()), ("FAKETIME", by), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+    Some(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec())
+}
+
+async fn served(site: &Site, whose: &str, by: &str) {
+    let mark = site.mark().await;
+    let tally = site.crowd().await.leave().await;
+    assert_eq!(tally.failures, 0, "{whose} {by}: {tally:?}");
+    site.exact_since(mark).await;
+    println!("drill clocks: {whose} {by}: {} transfers, slowest {}", tally.transfers, seconds(tally.slowest));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateways_clock_is_wrong() {
+    let mut site = Site::build("gateway's clock", Kind::Postgres, &[]).await;
+    let right = site.world.gateway_env.clone();
+    for by in SHIFTS {
+        let Some(wrong) = shifted(by) else { return println!("drill clocks: left out, Debian's faketime is not here") };
+        site.world.gateway.take().unwrap().stop().await;
+        site.world.gateway_env = right.iter().cloned().chain(wrong).collect();
+        site.world.start_gateway().await;
+        served(&site, "gateway", by).await;
+    }
+    site.world.gateway.take().unwrap().stop().await;
+    site.world.gateway_env = right;
+    site.world.start_gateway().await;
+    served(&site, "gateway", "right again").await;
+    site.ends_clean("every session counted").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_planes_clock_is_wrong() {
+    let mut site = Site::build("control plane's clock", Kind::Postgres, &[]).await;
+    site.world.control.rewrite(BEGUN_LONG_AGO).await;
+    let right = site.world.control.env.clone();
+    for by in SHIFTS {
+        let Some(wrong) = shifted(by) else { return println!("drill clocks: left out, Debian's faketime is not here") };
+        site.world.control.kill().await;
+        site.world.control.env = right.iter().cloned().chain(wrong).collect();
+        site.world.control.resume().await;
+        served(&site, "control plane", by).await;
+    }
+    site.world.control.kill().await;
+    site.world.control.env = right;
+    site.world.control.resume().await;
+    served(&site, "control plane", "right again").await;
+    site.ends_clean("every session counted").await;
+}

@@ -1,0 +1,147 @@
+//! SIGKILL, and SIGSTOP, of each process in turn.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::scale;
+use super::site::{Site, seconds};
+use crate::cluster::Cluster;
+use crate::database::Kind;
+use crate::destination::{Destination, Manner};
+use crate::node::CHACHA;
+use crate::process::eventually;
+use crate::world::{Control, World};
+
+/// What a killed gateway may lose: two flushes of the tests' 100 ms at full speed.
+const LOST_AT_MOST: u64 = 500_000_000;
+/// What the documents promise for a node that comes back, threefold.
+const AT_MOST: Duration = Duration::from_secs(15);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_is_killed() {
+    let mut site = Site::build("gateway killed", Kind::Postgres, &[]).await;
+    let mut crowd = site.crowd().await;
+    site.world.gateway.take().unwrap().kill().await;
+    let killed = Instant::now();
+    site.world.start_gateway().await;
+    let back = killed.elapsed();
+    let served = crowd.served_since(killed).await;
+    assert_eq!(crowd.lost(), scale().idle, "tunnels end with their gateway");
+    let tally = crowd.leave().await;
+    assert_eq!(tally.cut_short, 0, "{tally:?}");
+    let mark = site.between(&tally, LOST_AT_MOST).await;
+    site.crowd().await.leave().await;
+    site.exact_since(mark).await;
+    site.ends_clean(&format!("ready after {}, all served after {}", seconds(back), seconds(served))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_control_plane_is_killed() {
+    let mut site = Site::build("control plane killed", Kind::Postgres, &[]).await;
+    let mut crowd = site.crowd().await;
+    site.world.control.kill().await;
+    let killed = Instant::now();
+    let served = crowd.served_since(killed).await;
+    tokio::time::sleep(scale().phase).await;
+    let newcomers = super::crowd::tunnels(&site.entrance(), 2).await;
+    site.world.control.resume().await;
+    crowd.served_since(Instant::now()).await;
+    assert_eq!(crowd.lost(), 0, "nobody is dropped");
+    drop(newcomers);
+    let tally = crowd.leave().await;
+    assert_eq!(tally.failures, 0, "{tally:?}");
+    site.exact().await;
+    site.ends_clean(&format!("served meanwhile within {}, slowest {}", seconds(served), seconds(tally.slowest))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_is_killed() {
+    let cluster = Cluster::start().await;
+    let control = Control::start_on(&cluster.url(), tempfile::tempdir().unwrap(), &[]).await;
+    let world = World::around(control, &[CHACHA], json!({}), &[]).await;
+    let source = Destination::start(Manner::Source).await;
+    let site = Site::of("database killed", Kind::Postgres, world, source).await;
+    let mut crowd = site.crowd().await;
+    cluster.crash();
+    let killed = Instant::now();
+    let served = crowd.served_since(killed).await;
+    tokio::time::sleep(scale().phase * 2).await;
+    cluster.resume();
+    let back = Instant::now();
+    let ready = format!("{}/readyz", site.world.control.process.as_ref().unwrap().line("ops-control"));
+    eventually(|| async {
+        let response = site.world.control.http.get(&ready).send().await.map_err(|error| error.to_string())?;
+        if response.status().is_success() { Ok(()) } else { Err(response.text().await.unwrap()) }
+    })
+    .await;
+    let used = back.elapsed();
+    crowd.served_since(Instant::now()).await;
+    assert_eq!(crowd.lost(), 0, "nobody is dropped");
+    let tally = crowd.leave().await;
+    assert_eq!(tally.failures, 0, "{tally:?}");
+    site.exact().await;
+    let (served, used, slowest) = (seconds(served), seconds(used), seconds(tally.slowest));
+    site.ends_clean(&format!("served meanwhile within {served}, slowest {slowest}; used {used} after it was back"))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_is_killed() {
+    let mut site = Site::build("node killed", Kind::Postgres, &[]).await;
+    let mut crowd = site.crowd().await;
+    site.world.nodes[0].kill().await;
+    tokio::time::sleep(scale().phase).await;
+    site.world.nodes[0].resume().await;
+    let back = Instant::now();
+    let served = crowd.served_since(back).await;
+    assert_eq!(crowd.lost(), 0, "tunnels outlive their node");
+    let tally = crowd.leave().await;
+    let newcomers = super::crowd::tunnels(&site.entrance(), 1).await;
+    let admitted = back.elapsed();
+    assert!(admitted < AT_MOST, "{admitted:?}");
+    drop(newcomers);
+    let mark = site.between(&tally, 0).await;
+    site.crowd().await.leave().await;
+    site.exact_since(mark).await;
+    let (served, admitted) = (seconds(served), seconds(admitted));
+    let said =
+        format!("all served {served}, newcomers let in {admitted} after it was back; {} cut short", tally.cut_short);
+    site.ends_clean(&said).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_control_plane_hangs() {
+    let site = Site::build("control plane hangs", Kind::Postgres, &[]).await;
+    let mut crowd = site.crowd().await;
+    let control = site.world.control.process.as_ref().unwrap();
+    control.signal("-STOP");
+    let stopped = Instant::now();
+    let served = crowd.served_since(stopped).await;
+    tokio::time::sleep(scale().phase * 2).await;
+    control.signal("-CONT");
+    crowd.served_since(Instant::now()).await;
+    assert_eq!(crowd.lost(), 0, "nobody is dropped");
+    let tally = crowd.leave().await;
+    assert_eq!(tally.failures, 0, "{tally:?}");
+    site.exact().await;
+    site.ends_clean(&format!("served meanwhile within {}, slowest {}", seconds(served), seconds(tally.slowest))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_hangs() {
+    let site = Site::build("node hangs", Kind::Postgres, &[]).await;
+    let mut crowd = site.crowd().await;
+    site.world.nodes[0].signal("-STOP");
+    tokio::time::sleep(scale().phase * 2).await;
+    site.world.nodes[0].signal("-CONT");
+    let back = Instant::now();
+    let served = crowd.served_since(back).await;
+    assert_eq!(crowd.lost(), 0, "tunnels outlive their node");
+    let tally = crowd.leave().await;
+    assert_eq!(tally.cut_short, 0, "{tally:?}");
+    let mark = site.between(&tally, 0).await;
+    site.crowd().await.leave().await;
+    site.exact_since(mark).await;
+    site.ends_clean(&format!("all served {} after it went on", seconds(served))).await;
+}

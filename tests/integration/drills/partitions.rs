@@ -1,0 +1,100 @@
+//! A node behind a line that drops every packet for a while; it stands in a network namespace.
+
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::scale;
+use super::site::{Site, seconds};
+use crate::database::Kind;
+use crate::destination::{Destination, Manner};
+use crate::process::eventually;
+use crate::world::{REGION, World, free_port};
+
+/// A namespace with a line to this one.
+struct Namespace {
+    name: String,
+    here: Ipv4Addr,
+    there: Ipv4Addr,
+}
+
+fn ip(args: &str) -> bool {
+    Command::new("ip").args(args.split(' ')).output().is_ok_and(|output| output.status.success())
+}
+
+impl Namespace {
+    /// None without the right to make one.
+    fn make() -> Option<Self> {
+        let number = (std::process::id() % 250) as u8;
+        let (here, there) = (Ipv4Addr::new(10, 213, number, 1), Ipv4Addr::new(10, 213, number, 2));
+        let name = format!("httvps{number}");
+        let (near, far) = (format!("{name}a"), format!("{name}b"));
+        let made = ip(&format!("netns add {name}"))
+            && ip(&format!("link add {near} type veth peer name {far}"))
+            && ip(&format!("link set {far} netns {name}"))
+            && ip(&format!("addr add {here}/30 dev {near}"))
+            && ip(&format!("link set {near} up"))
+            && ip(&format!("-n {name} addr add {there}/30 dev {far}"))
+            && ip(&format!("-n {name} link set {far} up"));
+        let namespace = Self { name, here, there };
+        made.then_some(namespace)
+    }
+
+    /// Nothing that is sent from there arrives any more, and nobody is told.
+    fn cut(&self) {
+        assert!(ip(&format!("-n {} route add blackhole {}", self.name, self.here)));
+    }
+
+    fn mend(&self) {
+        assert!(ip(&format!("-n {} route del blackhole {}", self.name, self.here)));
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        ip(&format!("link del {}a", self.name));
+        ip(&format!("netns del {}", self.name));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_line_to_a_node_drops_everything() {
+    let Some(namespace) = Namespace::make() else {
+        return println!("drill partition: left out, only root may make network namespaces (and needs iproute2)");
+    };
+    let (host, port) = (namespace.there.to_string(), free_port().to_string());
+    let method = "chacha20-ietf-poly1305";
+    let server = ["ss-server", "-s", &host, "-p", &port, "-k", "secret", "-m", method, "-t", "600", "-u"];
+    let _node = tokio::process::Command::new("ip")
+        .args(["netns", "exec", &namespace.name])
+        .args(server)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let address = (namespace.there, port.parse().unwrap());
+    eventually(|| async { tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string()) }).await;
+    let world = World::build(Kind::Postgres, &[], json!({}), &[]).await;
+    let node = json!({
+        "region": REGION, "internal_ip": host, "port": address.1, "method": method, "password": "secret",
+    });
+    world.control.create("nodes", node).await;
+    let source = Destination::start_at(Manner::Source, namespace.here).await;
+    let site = Site::of("partition", Kind::Postgres, world, source).await;
+    let mut crowd = site.crowd().await;
+    namespace.cut();
+    tokio::time::sleep(scale().phase * 2).await;
+    namespace.mend();
+    let mended = Instant::now();
+    let served = crowd.served_since(mended).await;
+    assert_eq!(crowd.lost(), 0, "tunnels outlive their node");
+    let tally = crowd.leave().await;
+    let mark = site.between(&tally, 0).await;
+    site.crowd().await.leave().await;
+    site.exact_since(mark).await;
+    let said = format!("all served {} after the line was mended; {} cut short", seconds(served), tally.cut_short);
+    site.ends_clean(&said).await;
+}

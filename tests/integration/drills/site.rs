@@ -1,0 +1,204 @@
+//! A deployment whose state before a drill is known, so that it can be compared afterwards.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::crowd::{Crowd, Tally};
+use super::scale;
+use crate::database::{self, Kind};
+use crate::destination::{Destination, Manner};
+use crate::node::CHACHA;
+use crate::proc;
+use crate::process::{Process, eventually};
+use crate::tunnels::Entrance;
+use crate::world::World;
+
+/// Connections that are kept to be used again, and the database's pool.
+const KEPT_DESCRIPTORS: usize = 16;
+const KEPT_KIB: u64 = 32 * 1024;
+
+pub(super) struct Site {
+    name: &'static str,
+    kind: Kind,
+    pub(super) world: World,
+    pub(super) source: Destination,
+    before: Option<Footprint>,
+}
+
+/// What a deployment holds while nobody is there.
+#[derive(Clone, Copy, Debug)]
+struct Footprint {
+    gateway: Held,
+    control: Held,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    descriptors: usize,
+    kib: u64,
+}
+
+/// What was billed, and what the destination gave and got, at a moment of rest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    billed: (u64, u64),
+    moved: (u64, u64),
+}
+
+impl Held {
+    fn of(process: &Process) -> Self {
+        let pid = process.pid();
+        Self { descriptors: proc::descriptors(pid), kib: proc::resident_kib(pid) }
+    }
+
+    fn is_back_at(self, before: Self) -> bool {
+        self.descriptors <= before.descriptors + KEPT_DESCRIPTORS && self.kib <= before.kib + before.kib / 4 + KEPT_KIB
+    }
+}
+
+impl Site {
+    /// Built, used by a few, and at rest.
+    pub(super) async fn build(name: &'static str, kind: Kind, more: &[(&str, &str)]) -> Self {
+        let world = World::build(kind, &[CHACHA], json!({}), more).await;
+        Self::of(name, kind, world, Destination::start(Manner::Source).await).await
+    }
+
+    pub(super) async fn of(name: &'static str, kind: Kind, world: World, source: Destination) -> Self {
+        for node in world.control.list("nodes").await {
+            let id = node["id"].as_str().unwrap();
+            world.control.update("nodes", id, json!({ "max_sessions": 100_000 })).await;
+        }
+        let mut site = Self { name, kind, world, source, before: None };
+        Crowd::gather(&site.entrance(), site.source.address, 16, 4).await.leave().await;
+        site.is_at_rest().await;
+        site.before = Some(site.footprint());
+        site
+    }
+
+    pub(super) fn entrance(&self) -> Entrance {
+        Entrance::of(&self.world, &self.world.subscriber)
+    }
+
+    pub(super) async fn crowd(&self) -> Crowd {
+        let scale = scale();
+        let crowd = Crowd::gather(&self.entrance(), self.source.address, scale.idle, scale.busy).await;
+        tokio::time::sleep(scale.phase).await;
+        crowd
+    }
+
+    fn footprint(&self) -> Footprint {
+        let control = self.world.control.process.as_ref().unwrap();
+        Footprint { gateway: Held::of(self.world.gateway()), control: Held::of(control) }
+    }
+
+    /// Bytes up and down that were billed to all sessions.
+    async fn billed(&self) -> (u64, u64) {
+        if self.kind == Kind::Sqlite {
+            return self.world.totals().await;
+        }
+        let database = database::connect(self.world.control.database()).await;
+        let sums = "(SELECT coalesce(sum(bytes_up), 0)::bigint, coalesce(sum(bytes_down), 0)::bigint FROM";
+        let row = |table: &str| format!("SELECT * FROM {sums} {table}) AS sums(up, down)");
+        let sessions = database.query_one(&row("sessions"), &[]).await.unwrap();
+        let periods = database.query_one(&row("usage_periods"), &[]).await.unwrap();
+        let sums = |row: &tokio_postgres::Row| (row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64);
+        assert_eq!(sums(&sessions), sums(&periods), "sessions and periods");
+        sums(&sessions)
+    }
+
+    /// Waits until no session, stream, row or reservation is left; nothing is billed any more then.
+    pub(super) async fn is_at_rest(&self) {
+        eventually(|| async {
+            for gauge in ["httvps_sessions", "httvps_streams", "httvps_usage_unreported_bytes", "httvps_waiting_bytes"]
+            {
+                match self.world.metric(gauge).await {
+                    0 => {}
+                    value => return Err(format!("{}: {gauge} is {value}", self.name)),
+                }
+            }
+            let live = self.live_rows().await;
+            if live == [0, 0, 0] { Ok(()) } else { Err(format!("{}: rows, places, leases: {live:?}", self.name)) }
+        })
+        .await;
+    }
+
+    /// Live sessions, places taken on nodes, and bytes that are lent.
+    async fn live_rows(&self) -> [i64; 3] {
+        if self.kind == Kind::Sqlite {
+            let live = self.world.control.list("sessions").await;
+            let live = live.iter().filter(|session| session["state"] == "active" || session["state"] == "reserved");
+            let places = self.world.control.list("nodes").await;
+            let places = places.iter().map(|node| node["active_sessions"].as_i64().unwrap()).sum();
+            return [live.count() as i64, places, 0];
+        }
+        let database = database::connect(self.world.control.database()).await;
+        let query = "SELECT (SELECT count(*) FROM sessions WHERE ended_at IS NULL), \
+                     (SELECT coalesce(sum(active_sessions), 0)::bigint FROM outline_nodes), \
+                     (SELECT coalesce(sum(lease_bytes), 0)::bigint FROM sessions)";
+        let row = database.query_one(query, &[]).await.unwrap();
+        [row.get(0), row.get(1), row.get(2)]
+    }
+
+    /// Where the counters stand; everybody has left.
+    pub(super) async fn mark(&self) -> Mark {
+        self.is_at_rest().await;
+        Mark { billed: self.billed().await, moved: (self.source.got(), self.source.gave()) }
+    }
+
+    /// What the destination got and gave is billed, to the byte.
+    pub(super) async fn exact(&self) {
+        self.is_at_rest().await;
+        assert_eq!(self.billed().await, (self.source.got(), self.source.gave()), "{}: billed and moved", self.name);
+    }
+
+    /// The same, of what moved since a mark.
+    pub(super) async fn exact_since(&self, mark: Mark) {
+        let now = self.mark().await;
+        let since = |now: (u64, u64), then: (u64, u64)| (now.0 - then.0, now.1 - then.1);
+        assert_eq!(since(now.billed, mark.billed), since(now.moved, mark.moved), "{}: billed and moved", self.name);
+    }
+
+    /// Streams were cut: no more is billed than the destination gave, and no less than clients got.
+    pub(super) async fn between(&self, tally: &Tally, lost: u64) -> Mark {
+        let mark = self.mark().await;
+        let ((up, down), (got, gave)) = (mark.billed, mark.moved);
+        assert!(down <= gave && tally.got <= down + lost, "{}: {down} billed, {gave} given, {tally:?}", self.name);
+        assert!(up + lost >= got, "{}: {up} billed, {got} arrived", self.name);
+        mark
+    }
+
+    /// Descriptors and memory are back where they were; says how the drill went.
+    pub(super) async fn ends_clean(self, said: &str) {
+        let before = self.before.unwrap();
+        let gone = tokio::time::Instant::now();
+        self.is_at_rest().await;
+        eventually(|| async {
+            let now = self.footprint();
+            if now.gateway.is_back_at(before.gateway) && now.control.is_back_at(before.control) {
+                Ok(())
+            } else {
+                Err(format!("{}: {now:?}, before {before:?}", self.name))
+            }
+        })
+        .await;
+        let (now, took) = (self.footprint(), gone.elapsed());
+        println!(
+            "drill {}: {said}; at rest after {:.1} s, gateway {} MiB (before: {}), control plane {} MiB ({})",
+            self.name,
+            took.as_secs_f64(),
+            now.gateway.kib / 1024,
+            before.gateway.kib / 1024,
+            now.control.kib / 1024,
+            before.control.kib / 1024,
+        );
+        if let Some(gateway) = self.world.gateway {
+            assert_eq!(gateway.stop().await.code, Some(0));
+        }
+    }
+}
+
+/// A time as the table of docs/04 has it.
+pub(super) fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
