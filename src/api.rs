@@ -272,6 +272,23 @@ pub struct NodeHeartbeat {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// More than this probe says so: the view counts at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settled: bool,
+    /// Whether the node passes the end of one direction on and keeps the other, if that was found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_close: Option<bool>,
+}
+
+/// Its answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NodeOpinion {
+    pub node_id: Uuid,
+    /// The pool's opinion.
+    pub health_status: String,
+    /// What counts of this gateway's view.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<bool>,
 }
 
 /// What happened, on the event stream (docs/02, "Events").

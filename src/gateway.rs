@@ -165,8 +165,8 @@ impl Gateway {
             servers => Resolver::new(&net, servers).map_err(|reason| source.unusable::<Egress>("resolvers", reason))?,
         };
         let max_age = offline.max_age;
+        let relay: config::Relay = source.section()?;
         let shared = Shared {
-            relay: source.section()?,
             lookups: egress::Lookups::new(egress.lookups, resolver),
             egress,
             notices: source.section()?,
@@ -176,7 +176,8 @@ impl Gateway {
             tls,
             control,
             keys: Keys::new(Arc::clone(&clock)),
-            nodes: Nodes::new(source.section::<Probe>()?, metrics.clone()),
+            nodes: Nodes::new(source.section::<Probe>()?, &relay, metrics.clone()),
+            relay,
             paces: Paces::default(),
             offline: OfflineCache::new(offline, Arc::clone(&clock)),
             persist,
@@ -350,7 +351,7 @@ impl Shared {
                 }
             }
         };
-        tokio::join!(beats, self.nodes.run(&self.control, shutdown));
+        tokio::join!(beats, self.nodes.run(&self.control, &self.clock, shutdown));
     }
 
     /// One at a time: an older answer must not overwrite a newer list.

@@ -10,4 +10,4 @@ pub use access_key::AccessKey;
 pub use datagrams::{NodeSocket, associate};
 pub use key::{KeyError, NodeKey};
 pub use server::Server;
-pub use stream::{NodeStream, connect};
+pub use stream::{NodeStream, connect, reach};

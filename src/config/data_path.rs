@@ -164,6 +164,12 @@ pub struct Relay {
     /// Longest time to reach a node.
     #[serde(with = "humantime_serde")]
     pub dial_timeout: Duration,
+    /// A new stream that brings nothing back for so long casts doubt on its node, which is probed at once.
+    #[serde(with = "humantime_serde")]
+    pub first_byte_timeout: Duration,
+    /// How long a stream's end waits for a look whether its node is still there; zero passes every end on.
+    #[serde(with = "humantime_serde")]
+    pub end_check: Duration,
     /// How long a target waits for the first bytes to travel with it.
     #[serde(with = "humantime_serde")]
     pub coalesce: Duration,
@@ -184,6 +190,9 @@ impl Section for Relay {
     const NAME: &'static str = "relay";
 
     fn validate(&self) -> Result<(), Invalid> {
+        if self.first_byte_timeout.is_zero() {
+            return Err(Invalid::new("first_byte_timeout", "must be longer than zero"));
+        }
         if self.udp_names == 0 {
             return Err(Invalid::new("udp_names", "must be at least 1"));
         }
@@ -259,9 +268,15 @@ pub struct Probe {
     pub timeout: Duration,
     /// `host:port` of an HTTP server asked through each node; empty only connects.
     pub target: String,
-    /// Time between probes of a node that could not be reached.
+    /// First pause before a node that is down is probed again; it doubles.
+    #[serde(with = "humantime_serde")]
+    pub retry_min: Duration,
+    /// Longest pause between probes of a node that is down or under rotation.
     #[serde(with = "humantime_serde")]
     pub retry_after: Duration,
+    /// How often it is found out whether a node keeps half closes; zero never does.
+    #[serde(with = "humantime_serde")]
+    pub half_close_interval: Duration,
 }
 
 impl Section for Probe {
@@ -271,8 +286,12 @@ impl Section for Probe {
         if !self.target.is_empty() && frame::Target::parse(&self.target).is_err() {
             return Err(Invalid::new("target", "must be host:port"));
         }
-        if self.interval.is_zero() {
-            return Err(Invalid::new("interval", "must be longer than zero"));
+        let spans = [("interval", self.interval), ("timeout", self.timeout), ("retry_min", self.retry_min)];
+        if let Some((key, _)) = spans.into_iter().find(|(_, span)| span.is_zero()) {
+            return Err(Invalid::new(key, "must be longer than zero"));
+        }
+        if self.retry_after < self.retry_min {
+            return Err(Invalid::new("retry_after", "must be at least probe.retry_min"));
         }
         Ok(())
     }

@@ -17,6 +17,8 @@ const AUDIENCE: &str = "httvps-client";
 pub(crate) struct Offer {
     /// By code.
     pub regions: Vec<Region>,
+    /// Regions all of whose nodes keep half closes.
+    pub half_closing: Vec<Id>,
     /// Gateways that take sessions, each with the region it stands in.
     pub gateways: Vec<(Id, Id)>,
     /// Gateways with the exit regions that are listed for them.
@@ -37,6 +39,9 @@ pub(crate) struct RegionView {
     pub udp: bool,
     pub ipv6: bool,
     pub resolvers: Vec<String>,
+    /// Whether every node keeps half closes; clients alone are told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub half_close: Option<bool>,
 }
 
 /// One way to a gateway as clients and administrators see it.
@@ -102,6 +107,7 @@ impl From<&Region> for RegionView {
             udp: region.udp,
             ipv6: region.ipv6,
             resolvers: items(&region.resolvers),
+            half_close: None,
         }
     }
 }
@@ -165,7 +171,11 @@ impl Offer {
             }
         }
         let reachable = self.regions.iter().filter(|region| ahead.contains_key(&region.id));
-        Catalog { regions: reachable.map(RegionView::from).collect(), gateways }
+        let view = |region: &Region| {
+            let half_close = Some(self.half_closing.contains(&region.id));
+            RegionView { half_close, ..RegionView::from(region) }
+        };
+        Catalog { regions: reachable.map(view).collect(), gateways }
     }
 
     /// Gateways with an endpoint, in the order of the user's ranks.

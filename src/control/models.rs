@@ -15,7 +15,7 @@ mod user;
 pub(super) use enrolment::{ActivationCode, RefreshFamily, RefusalRow};
 pub(super) use event::EventRow;
 pub(super) use gateway::{Gateway, GatewayChange};
-pub(super) use node::{Candidate, NodeChange, NodeView, OutlineNode};
+pub(super) use node::{Candidate, NodeChange, NodeReport, NodeVerdict, NodeView, OutlineNode};
 pub(super) use period::{Counters, Loan};
 pub(super) use plan::{Plan, PlanChange};
 pub(super) use region::{Endpoint, EndpointChange, Region, RegionChange};

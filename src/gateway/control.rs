@@ -17,7 +17,7 @@ use super::breaker::Patience;
 use super::reach::Reach;
 use crate::api::{
     AssignOutline, Assigned, EventAck, GatewayEnroll, GatewayEnrolled, GatewayHeartbeat, GatewayOrders, NodeHeartbeat,
-    Problem, UsageReport, UsageReports, UsageVerdicts, ValidateDevice, Validated,
+    NodeOpinion, Problem, UsageReport, UsageReports, UsageVerdicts, ValidateDevice, Validated,
 };
 use crate::config::{self, Secret};
 use crate::digest::fresh_fraction;
@@ -175,8 +175,8 @@ impl ControlClient {
     }
 
     /// Not repeated: two probes in a row mean more than one.
-    pub(crate) async fn node_seen(&self, request: &NodeHeartbeat) -> Result<(), ControlError> {
-        self.post::<serde_json::Value>("api/v1/outline/heartbeat", request, Manner::Once).await.map(|_| ())
+    pub(crate) async fn node_seen(&self, request: &NodeHeartbeat) -> Result<NodeOpinion, ControlError> {
+        self.post("api/v1/outline/heartbeat", request, Manner::Once).await
     }
 
     /// Opens the stream of events behind a place, or with a snapshot.

@@ -1,32 +1,45 @@
 //! The nodes a gateway may use, and which of them it cannot reach now (docs/05).
 
 mod exit;
+mod health;
 mod probe;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::metrics::GatewayMetrics;
 use crate::api::Node;
-use crate::config::Probe;
+use crate::config::{Probe, Relay};
 
 use exit::Entry;
 pub(crate) use exit::Exit;
+use health::Limits;
+use watch::NodeWatch;
+pub(crate) use watch::Watched;
 
 /// The nodes by id.
 pub(crate) struct Nodes {
     entries: Mutex<HashMap<Uuid, Entry>>,
     probe: Probe,
-    wake: Notify,
+    limits: Limits,
+    wake: Arc<Notify>,
     metrics: GatewayMetrics,
 }
 
 impl Nodes {
-    pub(crate) fn new(probe: Probe, metrics: GatewayMetrics) -> Self {
-        Self { entries: Mutex::default(), probe, wake: Notify::new(), metrics }
+    pub(crate) fn new(probe: Probe, relay: &Relay, metrics: GatewayMetrics) -> Self {
+        let limits = Limits {
+            first_byte: relay.first_byte_timeout,
+            interval: probe.interval,
+            retry_min: probe.retry_min,
+            retry_max: probe.retry_after,
+        };
+        Self { entries: Mutex::default(), probe, limits, wake: Arc::default(), metrics }
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<Uuid, Entry>> {
@@ -38,7 +51,7 @@ impl Nodes {
         let mut entries = self.entries();
         let mut kept = HashMap::with_capacity(nodes.len());
         for node in nodes {
-            match updated(entries.remove(&node.id), &node) {
+            match self.updated(entries.remove(&node.id), &node) {
                 Ok(entry) => {
                     kept.insert(node.id, entry);
                 }
@@ -49,26 +62,24 @@ impl Nodes {
             self.metrics.forget_node(*id);
         }
         *entries = kept;
-        self.wake.notify_one();
     }
 
     /// The exit of a node the control plane assigned.
     pub(crate) fn exit(&self, node: &Node) -> Result<Arc<Exit>, String> {
         let mut entries = self.entries();
-        let entry = updated(entries.remove(&node.id), node)?;
+        let entry = self.updated(entries.remove(&node.id), node)?;
         let exit = Arc::clone(entry.exit());
-        if entry.probed.is_none() {
-            self.wake.notify_one();
-        }
         entries.insert(node.id, entry);
         Ok(exit)
     }
 
-    /// Notes whether a node could be reached.
-    pub(crate) fn reached(&self, id: Uuid, reached: bool) {
-        if let Some(entry) = self.entries().get_mut(&id) {
-            entry.is_down = !reached;
-            self.metrics.node_healthy.with_label_values(&[&id.to_string()]).set(i64::from(reached));
+    fn updated(&self, entry: Option<Entry>, node: &Node) -> Result<Entry, String> {
+        match entry {
+            Some(mut entry) => entry.update(node).map(|()| entry),
+            None => {
+                self.wake.notify_one();
+                Entry::new(node, Arc::new(NodeWatch::new(self.limits, Arc::clone(&self.wake))))
+            }
         }
     }
 
@@ -77,17 +88,22 @@ impl Nodes {
         self.entries().get(&exit.id).map(|entry| Arc::clone(entry.exit()))
     }
 
-    /// Nodes that could not be reached lately.
+    /// Nodes that are down.
     pub(crate) fn down(&self) -> Vec<Uuid> {
-        self.entries().values().filter(|entry| entry.is_down).map(|entry| entry.exit().id).collect()
+        self.entries().values().filter(|entry| !entry.watch.is_up()).map(|entry| entry.exit().id).collect()
     }
 
-    /// Another node of the same region that is not known to be down, chosen by a random number.
+    /// How soon a node that is down may be back.
+    pub(crate) fn retry_after(&self) -> Duration {
+        self.probe.retry_after
+    }
+
+    /// Another node of the same region that is not down, chosen by a random number.
     pub(crate) fn other(&self, than: &Exit, random: u64) -> Option<Arc<Exit>> {
         self.pick(random, |exit| exit.region == than.region && exit.id != than.id)
     }
 
-    /// A node of a region that is not known to be down, chosen by a random number.
+    /// A node of a region that is not down, chosen by a random number.
     pub(crate) fn any(&self, region: &str, random: u64) -> Option<Arc<Exit>> {
         self.pick(random, |exit| exit.region == region)
     }
@@ -96,19 +112,12 @@ impl Nodes {
         let mut fitting: Vec<_> = self
             .entries()
             .values()
-            .filter(|entry| !entry.is_down)
+            .filter(|entry| entry.watch.is_up())
             .map(|entry| Arc::clone(entry.exit()))
             .filter(|exit| !exit.is_draining() && fits(exit))
             .collect();
         let count = fitting.len() as u64;
         let at = random.checked_rem(count).and_then(|at| usize::try_from(at).ok())?;
         Some(fitting.swap_remove(at))
-    }
-}
-
-fn updated(entry: Option<Entry>, node: &Node) -> Result<Entry, String> {
-    match entry {
-        Some(mut entry) => entry.update(node).map(|()| entry),
-        None => Entry::new(node),
     }
 }

@@ -9,13 +9,12 @@ use super::account::Account;
 use super::association::Association;
 use super::control::ControlError;
 use super::egress::Lookups;
-use super::nodes::Exit;
+use super::nodes::{Exit, Watched};
 use super::{Shared, egress};
 use crate::api::AssignOutline;
 use crate::digest::fresh_number;
 use crate::frame::{SessionCode, StreamCode, Target, Token};
 use crate::net::tunnel::{Patience, Relay, TunnelStream};
-use crate::shadowsocks::NodeStream;
 
 const NO_NODE: &str = SessionCode::NoNodeAvailable.as_str();
 
@@ -55,19 +54,22 @@ impl Session {
         &self,
         stream: &TunnelStream,
         target: Target,
-    ) -> Result<(NodeStream, Arc<Exit>), StreamCode> {
+    ) -> Result<(Watched, Arc<Exit>), StreamCode> {
         tokio::select! {
             dialled = self.dial(target) => dialled,
             () = stream.gone() => Err(StreamCode::Cancelled),
         }
     }
 
-    async fn relay(&self, stream: TunnelStream, node: NodeStream, exit: &Exit) -> Result<(), StreamCode> {
+    async fn relay(&self, stream: TunnelStream, node: Watched, exit: &Exit) -> Result<(), StreamCode> {
         let idle = self.shared.relay.idle_timeout;
         let patience = Patience { idle, half_open: idle, linger: self.shared.relay.linger };
+        let doomed = node.doomed();
         let over = async {
-            exit.retired().await;
-            StreamCode::NodeDown
+            tokio::select! {
+                () = exit.retired() => StreamCode::NodeDown,
+                () = doomed.cancelled() => StreamCode::NodeDown,
+            }
         };
         Relay::new(stream, node, &*self.account, patience).run_until(over).await
     }
@@ -83,6 +85,17 @@ impl Session {
         tokio::select! {
             ended = association.run() => ended,
             () = exit.retired() => Err(StreamCode::NodeDown),
+            () = self.has_left(&exit) => Err(StreamCode::NodeDown),
+        }
+    }
+
+    /// Resolves once the node is down and there is another one.
+    async fn has_left(&self, exit: &Exit) {
+        loop {
+            exit.went_down().await;
+            if self.shared.nodes.other(exit, 0).is_some() {
+                return;
+            }
         }
     }
 
@@ -91,7 +104,7 @@ impl Session {
     }
 
     /// Checks the destination and connects to the session's node; if it cannot be reached, moves the session to another one and tries once more.
-    async fn dial(&self, target: Target) -> Result<(NodeStream, Arc<Exit>), StreamCode> {
+    async fn dial(&self, target: Target) -> Result<(Watched, Arc<Exit>), StreamCode> {
         let target = egress::admit(target, &self.shared.egress, &self.lookups).await?;
         let exit = self.place().await;
         if let Some(stream) = self.try_dial(&exit, target.clone()).await {
@@ -102,24 +115,15 @@ impl Session {
         Ok((stream, exit))
     }
 
-    /// The session's node; another one if it is draining or withdrawn and there is another.
+    /// The session's node; another one if it is down, draining or withdrawn and there is another.
     async fn place(&self) -> Arc<Exit> {
         let held = self.exit();
         let exit = match self.shared.nodes.latest(&held) {
-            Some(exit) if !exit.is_draining() => return exit,
+            Some(exit) if exit.is_up() && !exit.is_draining() => return exit,
             Some(exit) => exit,
             None => held,
         };
-        let until = *self.stays_until.lock().unwrap_or_else(PoisonError::into_inner);
-        if until.is_some_and(|until| Instant::now() < until) {
-            return exit;
-        }
-        if let Some(other) = self.move_from(&exit).await {
-            return other;
-        }
-        let until = Instant::now() + self.shared.tunnel.retry_after;
-        *self.stays_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
-        exit
+        self.move_from(&exit).await.unwrap_or(exit)
     }
 
     /// The device's token, unless it is out of date.
@@ -128,10 +132,9 @@ impl Session {
         self.shared.keys.check_at_once(token.expose()).is_ok().then(|| token.clone())
     }
 
-    async fn try_dial(&self, exit: &Exit, target: Target) -> Option<NodeStream> {
+    async fn try_dial(&self, exit: &Exit, target: Target) -> Option<Watched> {
         let started = Instant::now();
-        let relay = &self.shared.relay;
-        match exit.dial(target, relay.dial_timeout, relay.coalesce).await {
+        match exit.open(target, &self.shared.relay).await? {
             Ok(stream) => {
                 let label = exit.id.to_string();
                 self.shared.metrics.node_dial.with_label_values(&[&label]).observe(started.elapsed().as_secs_f64());
@@ -139,19 +142,32 @@ impl Session {
             }
             Err(error) => {
                 tracing::warn!(session = %self.id, node = %exit.id, %error, "a node cannot be reached");
-                self.shared.nodes.reached(exit.id, false);
                 None
             }
         }
     }
 
-    /// Another node for the session's new streams; streams that wait for it at once ask once.
+    /// Another node for the session's new streams; streams that wait for it at once ask once. If there is none, nobody
+    /// asks again for a while.
     async fn move_from(&self, failed: &Exit) -> Option<Arc<Exit>> {
         let _turn = self.moving.lock().await;
         let current = self.exit();
-        if current.id != failed.id {
+        if current.id != failed.id && current.is_up() {
             return Some(current);
         }
+        let until = *self.stays_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if until.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        let other = self.assigned(failed).await;
+        if other.is_none() {
+            let pause = if failed.is_up() { self.shared.tunnel.retry_after } else { self.shared.nodes.retry_after() };
+            *self.stays_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause);
+        }
+        other
+    }
+
+    async fn assigned(&self, failed: &Exit) -> Option<Arc<Exit>> {
         let request = AssignOutline {
             access_token: self.fresh_token(),
             region: self.region.clone(),

@@ -51,11 +51,15 @@ enum First {
 
 /// Connects to a node and prepares a stream to a target, which waits `coalesce` for first bytes to travel with it.
 pub async fn connect(config: &ServerConfig, target: Target, coalesce: Duration) -> io::Result<NodeStream> {
-    let addr = config.addr();
-    let host = addr.host();
-    let socket = TcpStream::connect((host.trim_matches(['[', ']']), addr.port())).await?;
+    let socket = reach(config).await?;
     socket.set_nodelay(true)?;
     Ok(NodeStream::new(socket, config, target, coalesce))
+}
+
+/// Connects to a node and says nothing.
+pub async fn reach(config: &ServerConfig) -> io::Result<TcpStream> {
+    let addr = config.addr();
+    TcpStream::connect((addr.host().trim_matches(['[', ']']), addr.port())).await
 }
 
 impl<S> NodeStream<S> {

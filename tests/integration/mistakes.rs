@@ -54,7 +54,7 @@ async fn the_control_plane_names_what_it_lacks() {
             &env,
             3,
             "the schema lacks 2026-11-22-000000_initial, 2026-11-23-000000_subscriber, \
-             2026-11-27-000000_sessions_by_device; run `httvps migrate`",
+             2026-11-27-000000_sessions_by_device",
         )
         .await;
     }

@@ -216,7 +216,7 @@ async fn ss_server(node: &Node, password: &str) -> Child {
     child
 }
 
-async fn echoes(socket: &mut TcpStream) -> Result<(), String> {
+pub(crate) async fn echoes(socket: &mut TcpStream) -> Result<(), String> {
     let exchange = async {
         socket.write_all(b"ping").await?;
         let mut answer = [0; 4];
@@ -228,7 +228,7 @@ async fn echoes(socket: &mut TcpStream) -> Result<(), String> {
     }
 }
 
-async fn opened(client: &Process, echo: &Destination) -> Result<TcpStream, String> {
+pub(crate) async fn opened(client: &Process, echo: &Destination) -> Result<TcpStream, String> {
     let mut socket = socks::connect(client.line("socks"), echo.address).await.map_err(|error| error.to_string())?;
     echoes(&mut socket).await?;
     Ok(socket)

@@ -104,7 +104,7 @@ async fn opened(control: &Control, jws: &str) -> Value {
 }
 
 /// A device's configuration, asked of the control plane.
-async fn configuration(control: &Control, token: &str) -> (String, Value) {
+pub(crate) async fn configuration(control: &Control, token: &str) -> (String, Value) {
     let response = control.http.get(format!("{}{CONFIG}", control.url)).bearer_auth(token).send().await.unwrap();
     assert_eq!(response.status().as_u16(), 200);
     let jws = response.text().await.unwrap();

@@ -51,7 +51,9 @@ async fn twice_and_by_two_processes_at_once() {
         let env = env(&[("DATABASE__URL", &url)]);
         let (_, before, _) = run(&["migrate", "--status", "--json"], &env).await;
         let before: Value = serde_json::from_str(&before).unwrap();
-        assert_eq!((&before["current"], before["pending"].as_array().unwrap().len()), (&Value::Null, 4));
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres");
+        let all = std::fs::read_dir(folder).unwrap().count();
+        assert_eq!((&before["current"], before["pending"].as_array().unwrap().len()), (&Value::Null, all));
         let runs = [run(&["migrate"], &env), run(&["migrate"], &env), run(&["migrate"], &env)];
         let done = futures_util::future::join_all(runs).await;
         assert!(done.iter().all(|(code, ..)| *code == Some(0)), "{done:?}");

@@ -44,6 +44,7 @@ fn endpoint(number: u128, gateway: u128) -> Endpoint {
 
 fn offer(gateways: impl Iterator<Item = u128> + Clone) -> Offer {
     Offer {
+        half_closing: Vec::new(),
         regions: vec![region(1, "eu-1")],
         gateways: gateways.clone().map(|gateway| (id(gateway), id(1))).collect(),
         endpoints: gateways.map(|gateway| endpoint(1000 + gateway, gateway)).collect(),

@@ -86,6 +86,7 @@ tables! {
         weight -> Integer,
         state -> Text,
         health_status -> Text,
+        half_close -> Nullable<Bool>,
         last_heartbeat_at -> Nullable<SqlTime>,
         created_at -> SqlTime,
     }

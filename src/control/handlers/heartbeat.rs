@@ -3,16 +3,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
-use serde_json::{Value, json};
 
 use super::views::node_view;
-use crate::api::{GatewayHeartbeat, GatewayOrders, NodeHeartbeat};
+use crate::api::{GatewayHeartbeat, GatewayOrders, NodeHeartbeat, NodeOpinion};
 use crate::control::State;
 use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
 use crate::control::extract::{Body, FromGateway, Relayed};
-use crate::control::models::NodeView;
+use crate::control::models::{NodeReport, NodeView};
 use crate::frame::Version;
 
 const VERSION_MAX: usize = 64;
@@ -72,7 +71,7 @@ pub(in crate::control) async fn outline_heartbeat(
     Shared(state): Shared<Arc<State>>,
     FromGateway(known): FromGateway,
     Body(request): Body<NodeHeartbeat>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<NodeOpinion>, ApiError> {
     let now = Time::now();
     let view = NodeView {
         outline_node_id: Id(request.node_id),
@@ -81,14 +80,19 @@ pub(in crate::control) async fn outline_heartbeat(
         latency_ms: request.latency_ms,
         checked_at: now,
         settled: request.healthy,
-        streak: 1,
+        streak: if request.settled { state.pool.fail_after.max(state.pool.recover_after) } else { 1 },
         error: request.error.map(|reason| reason.chars().take(REASON_MAX).collect()),
     };
     let since = now.before(state.sessions.node_timeout);
-    let health = on!(&mut state.db.get().await?, health::node_seen(&known.gateway, view, &state.pool, since))?;
-    let (health, changed) = health.ok_or_else(ApiError::not_found)?;
-    if changed {
+    let report = NodeReport { view, half_close: request.half_close };
+    let verdict = on!(&mut state.db.get().await?, health::node_seen(&known.gateway, report, &state.pool, since))?;
+    let verdict = verdict.ok_or_else(ApiError::not_found)?;
+    if verdict.changed {
         state.nodes.forget();
     }
-    Ok(Json(json!({ "node_id": request.node_id, "health_status": health })))
+    Ok(Json(NodeOpinion {
+        node_id: request.node_id,
+        health_status: verdict.health_status,
+        settled: Some(verdict.settled),
+    }))
 }

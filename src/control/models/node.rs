@@ -28,6 +28,8 @@ pub struct OutlineNode {
     pub weight: i32,
     pub state: String,
     pub health_status: String,
+    /// Whether it keeps half closes, if a gateway has found out.
+    pub half_close: Option<bool>,
     pub last_heartbeat_at: Option<Time>,
     pub created_at: Time,
 }
@@ -78,4 +80,22 @@ pub struct NodeView {
     pub streak: i32,
     /// Why the last probe failed.
     pub error: Option<String>,
+}
+
+/// What a gateway reports of a node; a `streak` above one counts like so many probes.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeReport {
+    pub view: NodeView,
+    /// Whether the node keeps half closes, if that was found out.
+    pub half_close: Option<bool>,
+}
+
+/// What became of a report.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeVerdict {
+    /// The pool's opinion.
+    pub health_status: String,
+    pub changed: bool,
+    /// What counts of the gateway's view.
+    pub settled: bool,
 }

@@ -7,7 +7,9 @@ use ::shadowsocks::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::api::Node;
+use super::watch::{NodeWatch, Watched};
+use crate::api::{Node, NodeHeartbeat};
+use crate::config::Relay;
 use crate::frame::Target;
 use crate::shadowsocks::{NodeKey, NodeSocket, NodeStream, associate, connect};
 
@@ -15,16 +17,17 @@ use crate::shadowsocks::{NodeKey, NodeSocket, NodeStream, associate, connect};
 pub(crate) struct Exit {
     pub(crate) id: Uuid,
     pub(super) region: String,
-    config: ServerConfig,
+    config: Arc<ServerConfig>,
     key: NodeKey,
     generation: i32,
     draining: AtomicBool,
     retired: CancellationToken,
+    watch: Arc<NodeWatch>,
 }
 
 impl Exit {
     /// Derives the key of a node's password.
-    fn new(node: &Node, password: &str, generation: i32) -> Result<Self, String> {
+    fn new(node: &Node, password: &str, generation: i32, watch: &Arc<NodeWatch>) -> Result<Self, String> {
         let key = NodeKey {
             host: node.internal_ip.clone(),
             port: node.port,
@@ -34,20 +37,53 @@ impl Exit {
         Ok(Self {
             id: node.id,
             region: node.region.clone(),
-            config: key.server_config().map_err(|error| error.to_string())?,
+            config: Arc::new(key.server_config().map_err(|error| error.to_string())?),
             key,
             generation,
             draining: AtomicBool::new(node.draining),
             retired: CancellationToken::new(),
+            watch: Arc::clone(watch),
+        })
+    }
+
+    /// Connects and prepares a stream to a target; `None` if the node is down and another stream is trying it.
+    pub(crate) async fn open(&self, target: Target, relay: &Relay) -> Option<io::Result<Watched>> {
+        let vigil = self.watch.begin()?;
+        let doomed = vigil.doomed();
+        let dialled = tokio::select! {
+            dialled = self.dial(target, relay.dial_timeout, relay.coalesce) => dialled,
+            () = doomed.cancelled() => return Some(Err(io::ErrorKind::TimedOut.into())),
+        };
+        Some(match dialled {
+            Ok(stream) => Ok(Watched::new(stream, vigil, Arc::clone(&self.config), relay.end_check)),
+            Err(error) => {
+                vigil.failed(&error);
+                Err(error)
+            }
         })
     }
 
     /// Connects within a time and prepares a stream to a target, which waits `coalesce` for first bytes.
-    pub(crate) async fn dial(&self, target: Target, within: Duration, coalesce: Duration) -> io::Result<NodeStream> {
+    pub(super) async fn dial(&self, target: Target, within: Duration, coalesce: Duration) -> io::Result<NodeStream> {
         match tokio::time::timeout(within, connect(&self.config, target, coalesce)).await {
             Ok(connected) => connected,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
+    }
+
+    /// Whether new streams may go there.
+    pub(crate) fn is_up(&self) -> bool {
+        self.watch.is_up()
+    }
+
+    /// Resolves once the node is down.
+    pub(crate) async fn went_down(&self) {
+        self.watch.went_down().await;
+    }
+
+    /// Whether a wrong clock silences the node, as AEAD-2022 has it.
+    pub(super) fn is_timed(&self) -> bool {
+        self.config.method().is_aead_2022()
     }
 
     /// Opens a socket for datagrams through the node.
@@ -75,6 +111,17 @@ impl Exit {
     }
 }
 
+/// Whether a node keeps half closes, and when that was found out.
+pub(super) type HalfClose = Option<(bool, Instant)>;
+
+/// What is to be told of a node.
+#[derive(Default)]
+pub(super) struct Reports {
+    pub(super) latest: Option<NodeHeartbeat>,
+    /// Somebody is telling it.
+    pub(super) busy: bool,
+}
+
 /// A node with the password it has and, during a rotation, the one it had.
 pub(super) struct Entry {
     current: Arc<Exit>,
@@ -82,17 +129,20 @@ pub(super) struct Entry {
     /// Exits that are not dialled any more and may have streams.
     former: Vec<Weak<Exit>>,
     prefers_old: bool,
-    pub(super) is_down: bool,
-    pub(super) is_probing: bool,
-    pub(super) probed: Option<Instant>,
+    pub(super) watch: Arc<NodeWatch>,
+    pub(super) reports: Reports,
+    pub(super) half_close: HalfClose,
+    /// It closes streams to a destination that refuses: without a probe target, silence is a bad sign then.
+    pub(super) reacts: bool,
 }
 
 impl Entry {
     /// A node that was not probed; during a rotation it is taken to have the old password still.
-    pub(super) fn new(node: &Node) -> Result<Self, String> {
-        let (current, old) = exits(node, &[])?;
+    pub(super) fn new(node: &Node, watch: Arc<NodeWatch>) -> Result<Self, String> {
+        let (current, old) = exits(node, &[], &watch)?;
         let prefers_old = old.is_some();
-        Ok(Self { current, old, former: Vec::new(), prefers_old, is_down: false, is_probing: false, probed: None })
+        let (reports, former) = (Reports::default(), Vec::new());
+        Ok(Self { current, old, former, prefers_old, watch, reports, half_close: None, reacts: false })
     }
 
     /// Takes what the control plane says now, unless it is older than what is known.
@@ -102,9 +152,10 @@ impl Entry {
         }
         let dialled = Arc::clone(self.exit());
         let known = self.known();
-        let (current, old) = exits(node, &known)?;
+        let (current, old) = exits(node, &known, &self.watch)?;
         if !Arc::ptr_eq(&current, &self.current) || old.is_some() != self.old.is_some() {
-            self.probed = None;
+            (self.half_close, self.reacts) = (None, false);
+            self.watch.act(|health, now| health.probe_within(Duration::ZERO, now));
         }
         self.prefers_old = old.as_ref().is_some_and(|old| Arc::ptr_eq(old, &dialled));
         for exit in [Some(&current), old.as_ref()].into_iter().flatten() {
@@ -158,12 +209,12 @@ impl Entry {
 
 /// The exits of a node's passwords, the same as before where nothing has changed. An old password that does not fit the
 /// cipher is left out.
-fn exits(node: &Node, known: &[Arc<Exit>]) -> Result<(Arc<Exit>, Option<Arc<Exit>>), String> {
+fn exits(node: &Node, known: &[Arc<Exit>], watch: &Arc<NodeWatch>) -> Result<(Arc<Exit>, Option<Arc<Exit>>), String> {
     let of = |password: &str, generation: i32| {
         let same = known.iter().find(|exit| exit.same_as(node, password, generation));
         match same {
             Some(exit) => Ok(Arc::clone(exit)),
-            None => Exit::new(node, password, generation).map(Arc::new),
+            None => Exit::new(node, password, generation, watch).map(Arc::new),
         }
     };
     let current = of(&node.password, node.generation)?;
@@ -173,6 +224,7 @@ fn exits(node: &Node, known: &[Arc<Exit>]) -> Result<(Arc<Exit>, Option<Arc<Exit
 
 #[cfg(test)]
 mod tests {
+    use super::super::health::{Limits, Outcome};
     use super::*;
 
     fn node(generation: i32, oldest: i32, password: &str, old: Option<&str>) -> Node {
@@ -190,13 +242,22 @@ mod tests {
         }
     }
 
+    fn entry(node: &Node) -> Entry {
+        let second = Duration::from_secs(1);
+        let limits = Limits { first_byte: second, interval: second * 30, retry_min: second / 4, retry_max: second };
+        let entry = Entry::new(node, Arc::new(NodeWatch::new(limits, Arc::default()))).unwrap();
+        assert!(entry.watch.turn().0, "it is probed at once");
+        entry.watch.act(|health, now| health.probed(Outcome::Answered, now));
+        entry
+    }
+
     #[test]
     fn the_old_password_is_dialled_until_the_node_answers_to_the_new_one() {
-        let mut entry = Entry::new(&node(1, 1, "a", None)).unwrap();
+        let mut entry = entry(&node(1, 1, "a", None));
         let first = Arc::clone(entry.exit());
-        entry.probed = Some(Instant::now());
+        assert!(!entry.watch.turn().0);
         entry.update(&node(2, 1, "b", Some("a"))).unwrap();
-        assert!(Arc::ptr_eq(entry.exit(), &first) && entry.probed.is_none() && entry.is_rotating());
+        assert!(Arc::ptr_eq(entry.exit(), &first) && entry.watch.turn().0 && entry.is_rotating());
         entry.answered(false);
         assert_eq!(entry.exit().key.password, "b");
         entry.update(&node(1, 1, "a", None)).unwrap();
@@ -211,7 +272,7 @@ mod tests {
 
     #[test]
     fn every_older_generation_is_retired() {
-        let mut entry = Entry::new(&node(1, 1, "a", None)).unwrap();
+        let mut entry = entry(&node(1, 1, "a", None));
         let first = Arc::clone(entry.exit());
         entry.update(&node(2, 1, "b", Some("a"))).unwrap();
         entry.update(&node(3, 1, "c", Some("b"))).unwrap();
@@ -225,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_same_password_may_begin_a_generation() {
-        let mut entry = Entry::new(&node(1, 1, "a", None)).unwrap();
+        let mut entry = entry(&node(1, 1, "a", None));
         let first = Arc::clone(entry.exit());
         entry.update(&node(2, 2, "a", None)).unwrap();
         assert!(first.retired.is_cancelled() && !entry.exit().retired.is_cancelled());

@@ -4,7 +4,7 @@ use diesel_async::RunQueryDsl;
 use super::{Conn, admission, enrolment, lock_user};
 use crate::control::catalog::Offer;
 use crate::control::db::schema::{
-    devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, plan_regions, regions, users,
+    devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, outline_nodes, plan_regions, regions, users,
 };
 use crate::control::db::types::{Id, Time};
 use crate::control::models::{Device, Endpoint, Region};
@@ -46,7 +46,22 @@ pub(crate) async fn offer(conn: &mut Conn, user: Id, now: Time) -> QueryResult<O
     let endpoints: Vec<Endpoint> =
         gateway_endpoints::table.select(Endpoint::as_select()).order(gateway_endpoints::id).load(conn).await?;
     let regions: Vec<Region> = regions::table.select(Region::as_select()).order(regions::code).load(conn).await?;
-    Ok(Offer { regions, gateways, exits, endpoints, allowed })
+    let half_closing = half_closing(conn).await?;
+    Ok(Offer { regions, half_closing, gateways, exits, endpoints, allowed })
+}
+
+/// Regions that have nodes which may take sessions, all of which keep half closes.
+async fn half_closing(conn: &mut Conn) -> QueryResult<Vec<Id>> {
+    let found: Vec<(Id, Option<bool>)> = outline_nodes::table
+        .filter(outline_nodes::state.eq("active").and(outline_nodes::health_status.eq_any(["healthy", "unknown"])))
+        .select((outline_nodes::region_id, outline_nodes::half_close))
+        .distinct()
+        .load(conn)
+        .await?;
+    let keeps = |region: Id| found.iter().all(|(other, kept)| *other != region || *kept == Some(true));
+    let mut regions: Vec<Id> = found.iter().map(|(region, _)| *region).filter(|region| keeps(*region)).collect();
+    regions.dedup();
+    Ok(regions)
 }
 
 /// A user's devices, active ones first.

@@ -5,7 +5,7 @@ use super::{Conn, admission};
 use crate::config::Pool;
 use crate::control::db::schema::{gateway_exit_regions, gateway_nodes, node_health, outline_nodes, regions};
 use crate::control::db::types::{Id, Time};
-use crate::control::models::{Gateway, NodeView, OutlineNode};
+use crate::control::models::{Gateway, NodeReport, NodeVerdict, NodeView, OutlineNode};
 
 /// Notes that a gateway is alive; gives the nodes it may use with their regions' codes.
 pub(crate) async fn gateway_alive(
@@ -49,44 +49,50 @@ pub(crate) async fn gateway_outdated(conn: &mut Conn, gateway: Id, version: &str
 }
 
 /// Takes a gateway's probe of a node and forms the pool's opinion: unhealthy needs the settled views of half of the
-/// region's live gateways, healthy needs one good one. `None` if the gateway has no business with the node; else the
-/// node's health, and whether it has changed.
+/// region's live gateways, healthy needs one good one. `None` if the gateway has no business with the node.
 pub(crate) async fn node_seen(
     conn: &mut Conn,
     gateway: &Gateway,
-    view: NodeView,
+    report: NodeReport,
     pool: &Pool,
     since: Time,
-) -> QueryResult<Option<(String, bool)>> {
+) -> QueryResult<Option<NodeVerdict>> {
+    let NodeReport { view, half_close } = report;
     let exits: Vec<Id> = admission::exit_regions(conn, gateway).await?.into_iter().map(|region| region.id).collect();
     transaction!(conn, async |conn: &mut Conn| {
         let touched = outline_nodes::table
             .filter(outline_nodes::id.eq(view.outline_node_id))
             .filter(outline_nodes::region_id.eq_any(&exits));
-        let touched =
-            diesel::update(touched).set(outline_nodes::last_heartbeat_at.eq(view.checked_at)).execute(conn).await?;
+        let news = (
+            outline_nodes::last_heartbeat_at.eq(view.checked_at),
+            half_close.map(|kept| outline_nodes::half_close.eq(kept)),
+        );
+        let touched = diesel::update(touched).set(news).execute(conn).await?;
         if touched == 0 {
             return Ok(None);
         }
-        settle(conn, &view, pool, since).await?;
+        let settled = settle(conn, &view, pool, since).await?;
         let (region, health): (Id, String) = outline_nodes::table
             .find(view.outline_node_id)
             .select((outline_nodes::region_id, outline_nodes::health_status))
             .first(conn)
             .await?;
         let opinion = opinion(conn, view.outline_node_id, region, since).await?;
-        let Some(opinion) = opinion.filter(|opinion| *opinion != health) else { return Ok(Some((health, false))) };
+        let Some(opinion) = opinion.filter(|opinion| *opinion != health) else {
+            return Ok(Some(NodeVerdict { health_status: health, changed: false, settled }));
+        };
         diesel::update(outline_nodes::table.find(view.outline_node_id))
             .set(outline_nodes::health_status.eq(opinion))
             .execute(conn)
             .await?;
-        Ok(Some((opinion.to_owned(), true)))
+        Ok(Some(NodeVerdict { health_status: opinion.to_owned(), changed: true, settled }))
     })
     .await
 }
 
-/// Keeps a view; what counts of it turns after some probes in a row, and at once if there was none lately.
-async fn settle(conn: &mut Conn, view: &NodeView, pool: &Pool, since: Time) -> QueryResult<()> {
+/// Keeps a view; what counts of it turns after some probes in a row, and at once if there was none lately. Gives what
+/// counts.
+async fn settle(conn: &mut Conn, view: &NodeView, pool: &Pool, since: Time) -> QueryResult<bool> {
     let before: Option<NodeView> = node_health::table
         .find((view.outline_node_id, view.gateway_node_id))
         .select(NodeView::as_select())
@@ -97,6 +103,7 @@ async fn settle(conn: &mut Conn, view: &NodeView, pool: &Pool, since: Time) -> Q
     (view.settled, view.streak) = match before.filter(|before| before.checked_at >= since) {
         Some(before) => {
             let streak = if before.healthy == view.healthy { before.streak.saturating_add(1) } else { 1 };
+            let streak = streak.max(view.streak);
             let enough = if view.healthy { pool.recover_after } else { pool.fail_after };
             (if streak >= enough { view.healthy } else { before.settled }, streak)
         }
@@ -108,8 +115,8 @@ async fn settle(conn: &mut Conn, view: &NodeView, pool: &Pool, since: Time) -> Q
         .do_update()
         .set(&view)
         .execute(conn)
-        .await
-        .map(|_| ())
+        .await?;
+    Ok(view.settled)
 }
 
 /// What the gateways that saw a node lately hold of it; `None` if that decides nothing.

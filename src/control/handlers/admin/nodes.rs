@@ -166,6 +166,7 @@ fn fresh(
         weight: capacity.weight,
         state: "active".into(),
         health_status: "unknown".into(),
+        half_close: None,
         last_heartbeat_at: None,
         created_at: Time::now(),
     })

@@ -35,6 +35,7 @@ pub(in crate::control::handlers::admin) async fn health(
     let views: Vec<Seen> = views.into_iter().map(|(view, name)| Seen { name, view }).collect();
     Ok(Json(json!({
         "health_status": node.health_status,
+        "half_close": node.half_close,
         "region": region.code,
         "gateways": gateways.len(),
         "online": gateways.iter().filter(|status| status.as_str() == "online").count(),

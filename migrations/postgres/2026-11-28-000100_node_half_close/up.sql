@@ -1,0 +1,1 @@
+ALTER TABLE outline_nodes ADD COLUMN half_close BOOLEAN;

@@ -1,0 +1,251 @@
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use ::shadowsocks::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::health::{Health, Limits, StreamId};
+use crate::net::tunnel::ResetOnClose;
+use crate::shadowsocks::{NodeStream, reach};
+
+/// A node's health, and those who wait for it.
+pub(super) struct NodeWatch {
+    state: Mutex<State>,
+    wake: Arc<Notify>,
+    up: watch::Sender<bool>,
+    /// When the last look at the node after a stream's end began, and what it found.
+    looked: tokio::sync::Mutex<Option<(Instant, bool)>>,
+}
+
+struct State {
+    health: Health<CancellationToken>,
+    /// When the prober will look here by itself.
+    armed: Option<Instant>,
+}
+
+impl NodeWatch {
+    pub(super) fn new(limits: Limits, wake: Arc<Notify>) -> Self {
+        let health = Health::new(limits, Instant::now());
+        Self {
+            state: Mutex::new(State { health, armed: None }),
+            wake,
+            up: watch::Sender::new(true),
+            looked: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets something happen to the node, ends the streams that have to end, and wakes the prober if it would be late.
+    pub(super) fn act<T>(&self, action: impl FnOnce(&mut Health<CancellationToken>, Instant) -> T) -> T {
+        let mut state = self.state();
+        let result = action(&mut state.health, Instant::now());
+        for stream in state.health.take_ended() {
+            stream.cancel();
+        }
+        self.up.send_if_modified(|up| std::mem::replace(up, state.health.is_up()) != state.health.is_up());
+        let due = state.health.poll_timeout();
+        if due.is_some_and(|due| state.armed.is_none_or(|armed| due < armed)) {
+            state.armed = due;
+            self.wake.notify_one();
+        }
+        result
+    }
+
+    /// Whether a probe is to be made now, and when to look again.
+    pub(super) fn turn(&self) -> (bool, Option<Instant>) {
+        let is_due = self.act(|health, now| {
+            health.handle_timeout(now);
+            health.begin_probe(now)
+        });
+        let mut state = self.state();
+        state.armed = state.health.poll_timeout();
+        (is_due, state.armed)
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.state().health.is_up()
+    }
+
+    /// Resolves once the node is down, after a time in which it was up.
+    pub(super) async fn went_down(&self) {
+        let mut up = self.up.subscribe();
+        if up.wait_for(|up| *up).await.is_ok() && up.wait_for(|up| !*up).await.is_ok() {
+            return;
+        }
+        std::future::pending().await
+    }
+
+    /// Registers a stream that is about to be dialled; `None` if the node is down and another stream is trying it.
+    pub(super) fn begin(self: &Arc<Self>) -> Option<Vigil> {
+        let doomed = CancellationToken::new();
+        let id = self.act(|health, now| health.opened(doomed.clone(), now))?;
+        Some(Vigil { watch: Arc::clone(self), id, doomed })
+    }
+
+    /// Whether the node takes connections after a moment, unless that takes too long to say; those who ask at the same
+    /// time look together.
+    async fn is_there(&self, after: Instant, config: &ServerConfig, within: Duration) -> bool {
+        let mut looked = self.looked.lock().await;
+        if let Some((at, found)) = *looked
+            && at >= after
+        {
+            return found;
+        }
+        let at = Instant::now();
+        let reached = tokio::time::timeout(within, reach(config)).await;
+        let found = !matches!(reached, Ok(Err(error)) if is_gone(&error));
+        *looked = Some((at, found));
+        found
+    }
+}
+
+/// A stream as its node's health knows it.
+pub(crate) struct Vigil {
+    watch: Arc<NodeWatch>,
+    id: StreamId,
+    doomed: CancellationToken,
+}
+
+impl Vigil {
+    /// Resolves once the stream has to end because its node is down.
+    pub(crate) fn doomed(&self) -> CancellationToken {
+        self.doomed.clone()
+    }
+
+    /// The node could not be connected to, by no fault of this host.
+    pub(super) fn failed(&self, error: &io::Error) {
+        if !is_local(error) {
+            self.watch.act(Health::unreachable);
+        }
+    }
+}
+
+impl Drop for Vigil {
+    fn drop(&mut self) {
+        self.watch.act(|health, _| health.closed(self.id));
+    }
+}
+
+/// Whether a connection failed for want of something on this host: descriptors, ports, memory.
+fn is_local(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let local = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| local.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+/// Whether nothing listens at the node's address any more; what this host lacks says nothing of the node.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    [ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable].contains(&error.kind())
+}
+
+type Looking = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// A stream through a node that tells its node's health of its first bytes, and passes an end on only if the node is
+/// still there: a node that dies ends its streams as if their destinations had.
+pub(crate) struct Watched {
+    stream: NodeStream,
+    vigil: Vigil,
+    config: Arc<ServerConfig>,
+    /// How long an end waits; zero once that is over.
+    end_check: Duration,
+    end: Option<End>,
+    sent: bool,
+    heard: bool,
+}
+
+/// How the stream ended, if its node is still there.
+struct End {
+    ended: io::Result<()>,
+    looking: Looking,
+}
+
+impl Watched {
+    /// A stream whose end waits for a look at its node, at most so long.
+    pub(super) fn new(stream: NodeStream, vigil: Vigil, config: Arc<ServerConfig>, end_check: Duration) -> Self {
+        Self { stream, vigil, config, end_check, end: None, sent: false, heard: false }
+    }
+
+    /// Cancelled once the stream has to end because its node is down; it gives nothing more then.
+    pub(crate) fn doomed(&self) -> CancellationToken {
+        self.vigil.doomed()
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>, ended: io::Result<()>) -> Poll<io::Result<()>> {
+        if self.end_check.is_zero() {
+            return Poll::Ready(ended);
+        }
+        let (watch, config) = (Arc::clone(&self.vigil.watch), Arc::clone(&self.config));
+        let (at, within) = (Instant::now(), std::mem::take(&mut self.end_check));
+        let looking = Box::pin(async move { watch.is_there(at, &config, within).await });
+        self.end = Some(End { ended, looking });
+        self.poll_look(cx)
+    }
+
+    fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(end) = &mut self.end else { return Poll::Pending };
+        if self.vigil.doomed.is_cancelled() {
+            return Poll::Pending;
+        }
+        if ready!(end.looking.as_mut().poll(cx)) {
+            return Poll::Ready(self.end.take().map_or(Ok(()), |end| end.ended));
+        }
+        self.vigil.watch.act(Health::unreachable);
+        self.vigil.doomed.cancel();
+        Poll::Pending
+    }
+}
+
+impl ResetOnClose for Watched {
+    fn reset_on_close(&self, reset: bool) {
+        self.stream.reset_on_close(reset);
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.end.is_some() {
+            return this.poll_look(cx);
+        }
+        let before = buf.filled().len();
+        let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
+        if read.is_err() || buf.filled().len() == before {
+            return this.poll_end(cx, read);
+        }
+        if !this.heard {
+            this.heard = true;
+            this.vigil.watch.act(|health, now| health.heard(this.vigil.id, now));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
+        if !this.sent && !this.heard && written > 0 {
+            this.sent = true;
+            this.vigil.watch.act(|health, now| health.sent(this.vigil.id, now));
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
