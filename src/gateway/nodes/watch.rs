@@ -6,13 +6,16 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use ::shadowsocks::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::health::{Health, Limits, StreamId};
 use crate::net::tunnel::ResetOnClose;
 use crate::shadowsocks::{NodeStream, reach};
+
+/// How long a process may take to close all that it has.
+const DYING: Duration = Duration::from_millis(10);
 
 /// A node's health, and those who wait for it.
 pub(super) struct NodeWatch {
@@ -101,7 +104,7 @@ impl NodeWatch {
             return found;
         }
         let at = Instant::now();
-        let reached = tokio::time::timeout(within, reach(config)).await;
+        let reached = tokio::time::timeout(within, lasts(config)).await;
         let found = !matches!(reached, Ok(Err(error)) if is_gone(&error));
         *looked = Some((at, found));
         found
@@ -140,6 +143,15 @@ fn is_local(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let local = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
     error.raw_os_error().is_some_and(|code| local.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+/// Connects, and waits a little for a reset: a dying process closes what it listens on last.
+async fn lasts(config: &ServerConfig) -> io::Result<()> {
+    let mut socket = reach(config).await?;
+    match tokio::time::timeout(DYING, socket.read(&mut [0; 1])).await {
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
 }
 
 /// Whether nothing listens at the node's address any more; what this host lacks says nothing of the node.

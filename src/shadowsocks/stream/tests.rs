@@ -48,7 +48,9 @@ async fn read_of(method: &str, password: &str, len: impl Fn(usize) -> usize) -> 
     let mut answer = Vec::new();
     let salt = vec![9; config.method().salt_len()];
     let mut writer = EncryptedWriter::new(StreamType::Server, config.method(), config.key(), &salt);
-    std::future::poll_fn(|cx| writer.poll_write_encrypted(cx, &mut answer, b"half a file")).await.unwrap();
+    for chunk in ["half ", "a file"] {
+        std::future::poll_fn(|cx| writer.poll_write_encrypted(cx, &mut answer, chunk.as_bytes())).await.unwrap();
+    }
     answer.truncate(len(answer.len()));
     let (near, mut far) = duplex(4096);
     let mut stream = NodeStream::new(near, &config, target(), Duration::ZERO);
@@ -64,7 +66,10 @@ async fn an_end_inside_a_chunk_is_an_error_and_between_chunks_an_end() {
     let (method, password) = ("aes-256-gcm", "hush");
     let (read, ended) = read_of(method, password, |len| len).await;
     assert_eq!((read.as_slice(), ended.is_ok()), (&b"half a file"[..], true));
-    for cut in [1, 5, 20, 28] {
+    let chunk = 2 + 16 + "a file".len() + 16;
+    let (read, ended) = read_of(method, password, |len| len - chunk).await;
+    assert_eq!((read.as_slice(), ended.is_ok()), (&b"half "[..], true));
+    for cut in [1, 5, chunk - 18, chunk - 1, chunk + 1, chunk + 30] {
         let (_, ended) = read_of(method, password, |len| len - cut).await;
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{cut}");
     }
