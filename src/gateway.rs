@@ -176,7 +176,7 @@ impl Gateway {
             tls,
             control,
             keys: Keys::new(Arc::clone(&clock)),
-            nodes: Nodes::new(source.section::<Probe>()?, &relay, metrics.clone()),
+            nodes: Nodes::new(source.section::<Probe>()?, &relay, dialer.clone(), metrics.clone()),
             relay,
             paces: Paces::default(),
             offline: OfflineCache::new(offline, Arc::clone(&clock)),

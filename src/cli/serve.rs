@@ -39,6 +39,6 @@ pub(super) async fn gateway(source: &Source) -> Result<(), Failure> {
         say(format_args!("ca {}", path.display()));
     }
     say("ready");
-    gateway.serve(shutdown).await;
+    Box::pin(gateway.serve(shutdown)).await;
     Ok(())
 }

@@ -69,7 +69,7 @@ pub(super) async fn admit(
     };
     let granted = match ask(shared, request, asked_at).await {
         Answered::Memory(granted) => Ok(granted),
-        Answered::Control(Ok(answer)) if answer.ok => Granted::by_control(shared, device, &hello.region, answer)
+        Answered::Control(Ok(answer)) if answer.ok => Granted::by_control(shared, device, &hello.region, *answer)
             .inspect_err(|code| {
                 shared.usage.abandon(id, device);
                 note(*code);
@@ -156,7 +156,7 @@ async fn check(shared: &Shared, hello: &Hello, bearer: Option<Uuid>) -> Result<C
 
 /// Who said that a device may have a session.
 enum Answered {
-    Control(Result<Validated, ControlError>),
+    Control(Result<Box<Validated>, ControlError>),
     Memory(Granted),
 }
 
@@ -174,7 +174,7 @@ async fn ask(shared: &Arc<Shared>, request: ValidateDevice, asked_at: Instant) -
     };
     let granted = tokio::select! {
         biased;
-        answer = &mut call => return Answered::Control(answer),
+        answer = &mut call => return Answered::Control(answer.map(Box::new)),
         granted = memory => granted,
     };
     let shared = Arc::clone(shared);
@@ -282,10 +282,8 @@ impl Granted {
 /// What becomes of a device for which the control plane had no answer.
 fn from_memory(shared: &Shared, device: Uuid, region: &str, error: &ControlError) -> Result<Granted, SessionCode> {
     error.log("a device cannot be validated");
-    match unavailable(error) {
-        SessionCode::ControlUnavailable => Granted::by_memory(shared, device, region),
-        code => Err(code),
-    }
+    let code = unavailable(error);
+    if code == SessionCode::ControlUnavailable { Granted::by_memory(shared, device, region) } else { Err(code) }
 }
 
 fn unavailable(error: &ControlError) -> SessionCode {

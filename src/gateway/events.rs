@@ -98,13 +98,11 @@ fn lively(
     let patience = shared.gateway.events_timeout;
     futures_util::stream::unfold((shared, Box::pin(bytes)), move |(shared, mut bytes)| async move {
         let started = Instant::now();
-        let next = match timeout_at(started + patience / 3 * 2, bytes.next()).await {
-            Ok(next) => Ok(next),
-            Err(_) => {
-                shared.events_are_late();
-                timeout_at(started + patience, bytes.next()).await
-            }
-        };
+        let mut next = timeout_at(started + patience / 3 * 2, bytes.next()).await;
+        if next.is_err() {
+            shared.events_are_late();
+            next = timeout_at(started + patience, bytes.next()).await;
+        }
         let chunk = match next {
             Ok(chunk) => chunk?.map_err(io::Error::other),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::metrics::GatewayMetrics;
 use crate::api::Node;
 use crate::config::{Probe, Relay};
+use crate::net::dial::Dialer;
 
 use exit::Entry;
 pub(crate) use exit::Exit;
@@ -28,18 +29,19 @@ pub(crate) struct Nodes {
     probe: Probe,
     limits: Limits,
     wake: Arc<Notify>,
+    dialer: Dialer,
     metrics: GatewayMetrics,
 }
 
 impl Nodes {
-    pub(crate) fn new(probe: Probe, relay: &Relay, metrics: GatewayMetrics) -> Self {
+    pub(crate) fn new(probe: Probe, relay: &Relay, dialer: Dialer, metrics: GatewayMetrics) -> Self {
         let limits = Limits {
             first_byte: relay.first_byte_timeout,
             interval: probe.interval,
             retry_min: probe.retry_min,
             retry_max: probe.retry_after,
         };
-        Self { entries: Mutex::default(), probe, limits, wake: Arc::default(), metrics }
+        Self { entries: Mutex::default(), probe, limits, wake: Arc::default(), dialer, metrics }
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<Uuid, Entry>> {
@@ -74,13 +76,11 @@ impl Nodes {
     }
 
     fn updated(&self, entry: Option<Entry>, node: &Node) -> Result<Entry, String> {
-        match entry {
-            Some(mut entry) => entry.update(node).map(|()| entry),
-            None => {
-                self.wake.notify_one();
-                Entry::new(node, Arc::new(NodeWatch::new(self.limits, Arc::clone(&self.wake))))
-            }
+        if let Some(mut entry) = entry {
+            return entry.update(node).map(|()| entry);
         }
+        self.wake.notify_one();
+        Entry::new(node, Arc::new(NodeWatch::new(self.limits, Arc::clone(&self.wake), self.dialer.clone())))
     }
 
     /// The same node with the address and password that it answers to now, if it is still in the pool.

@@ -25,6 +25,14 @@ impl Dialer {
         Self { resolver, net }
     }
 
+    /// A dialler as the defaults have it.
+    #[cfg(test)]
+    pub(crate) fn of_defaults() -> Self {
+        let net: Net = crate::config::Source::with::<&str, &str>([]).unwrap().section().unwrap();
+        let resolver = Resolver::new(&net, &[]).unwrap();
+        Self::new(net, resolver)
+    }
+
     /// The options of its sockets.
     pub fn options(&self) -> &Net {
         &self.net
@@ -34,7 +42,10 @@ impl Dialer {
     pub async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
         let found = self.resolver.lookup(host).await?;
         let addresses: Vec<_> = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-        let (_, socket) = race(&addresses, self.net.connect_stagger, TcpStream::connect).await?;
+        let socket = match addresses[..] {
+            [address] => TcpStream::connect(address).await?,
+            _ => race(&addresses, self.net.connect_stagger, TcpStream::connect).await?.1,
+        };
         socket.set_nodelay(true)?;
         keep_alive(&SockRef::from(&socket), &self.net);
         Ok(socket)

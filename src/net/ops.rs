@@ -55,8 +55,8 @@ pub async fn serve<R: Readiness>(
         }
         match readiness.ready().await {
             Ok(()) => {
-                let lines: String = readiness.warnings().iter().map(|line| format!("warning: {line}\n")).collect();
-                (StatusCode::OK, format!("ready\n{lines}"))
+                let warnings = readiness.warnings().into_iter().map(|line| format!("warning: {line}\n"));
+                (StatusCode::OK, std::iter::once("ready\n".to_owned()).chain(warnings).collect())
             }
             Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
         }

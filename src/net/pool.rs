@@ -141,12 +141,16 @@ mod tests {
     fn what_was_not_needed_since_the_last_look_is_given_up() {
         let shelves = Shelves::new();
         let (shelf, kept) = (shelves.shelf(), |shelf: &Shelf<u8>| lock(&shelf.0).buffers.len());
-        (0..100).for_each(|buffer| shelf.give(buffer));
+        for buffer in 0..100 {
+            shelf.give(buffer);
+        }
         assert_eq!(kept(&shelf), KEPT);
         shelves.shrink();
         assert_eq!(kept(&shelf), KEPT, "they came since the last look");
         let taken: Vec<u8> = (0..10).filter_map(|_| shelf.take(|_| true)).collect();
-        taken.into_iter().for_each(|buffer| shelf.give(buffer));
+        for buffer in taken {
+            shelf.give(buffer);
+        }
         shelves.shrink();
         assert_eq!(kept(&shelf), 10, "as many as were in use at once");
         shelves.shrink();

@@ -55,15 +55,14 @@ impl AccessKey {
         let (body, query) = body.split_once('?').unwrap_or((body, ""));
         refuse_transports(query)?;
         let whole;
-        let (user, address) = match body.rsplit_once('@') {
-            Some((user, address)) => (user, address.strip_suffix('/').unwrap_or(address)),
-            None => {
-                whole = from_base64(body).or_else(|| from_base64(body.strip_suffix('/')?));
-                whole
-                    .as_deref()
-                    .and_then(|text| text.rsplit_once('@'))
-                    .ok_or_else(|| bad("there is no @ between password and address; is the key cut short?"))?
-            }
+        let (user, address) = if let Some((user, address)) = body.rsplit_once('@') {
+            (user, address.strip_suffix('/').unwrap_or(address))
+        } else {
+            whole = from_base64(body).or_else(|| from_base64(body.strip_suffix('/')?));
+            whole
+                .as_deref()
+                .and_then(|text| text.rsplit_once('@'))
+                .ok_or_else(|| bad("there is no @ between password and address; is the key cut short?"))?
         };
         let (method, password) = credentials(user)?;
         let (host, port) = endpoint(address)?;

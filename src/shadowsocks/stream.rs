@@ -17,6 +17,7 @@ use tokio::time::Sleep;
 use crate::digest::fresh_number;
 use crate::frame::Target;
 use crate::net::buffered::Buffered;
+use crate::net::dial::Dialer;
 use crate::net::tunnel::ResetOnClose;
 
 /// The first chunk carries the target, too, and must stay below Shadowsocks' limit of 16,383 bytes.
@@ -50,16 +51,20 @@ enum First {
 }
 
 /// Connects to a node and prepares a stream to a target, which waits `coalesce` for first bytes to travel with it.
-pub async fn connect(config: &ServerConfig, target: Target, coalesce: Duration) -> io::Result<NodeStream> {
-    let socket = reach(config).await?;
-    socket.set_nodelay(true)?;
+pub async fn connect(
+    dialer: &Dialer,
+    config: &ServerConfig,
+    target: Target,
+    coalesce: Duration,
+) -> io::Result<NodeStream> {
+    let socket = reach(dialer, config).await?;
     Ok(NodeStream::new(socket, config, target, coalesce))
 }
 
 /// Connects to a node and says nothing.
-pub async fn reach(config: &ServerConfig) -> io::Result<TcpStream> {
+pub async fn reach(dialer: &Dialer, config: &ServerConfig) -> io::Result<TcpStream> {
     let addr = config.addr();
-    TcpStream::connect((addr.host().trim_matches(['[', ']']), addr.port())).await
+    dialer.connect(addr.host().trim_matches(['[', ']']), addr.port()).await
 }
 
 impl<S> NodeStream<S> {

@@ -65,7 +65,8 @@ impl Exit {
 
     /// Connects within a time and prepares a stream to a target, which waits `coalesce` for first bytes.
     pub(super) async fn dial(&self, target: Target, within: Duration, coalesce: Duration) -> io::Result<NodeStream> {
-        match tokio::time::timeout(within, connect(&self.config, target, coalesce)).await {
+        let connecting = connect(&self.watch.dialer, &self.config, target, coalesce);
+        match tokio::time::timeout(within, connecting).await {
             Ok(connected) => connected,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
@@ -226,6 +227,7 @@ fn exits(node: &Node, known: &[Arc<Exit>], watch: &Arc<NodeWatch>) -> Result<(Ar
 mod tests {
     use super::super::health::{Limits, Outcome};
     use super::*;
+    use crate::net::dial::Dialer;
 
     fn node(generation: i32, oldest: i32, password: &str, old: Option<&str>) -> Node {
         Node {
@@ -245,7 +247,7 @@ mod tests {
     fn entry(node: &Node) -> Entry {
         let second = Duration::from_secs(1);
         let limits = Limits { first_byte: second, interval: second * 30, retry_min: second / 4, retry_max: second };
-        let entry = Entry::new(node, Arc::new(NodeWatch::new(limits, Arc::default()))).unwrap();
+        let entry = Entry::new(node, Arc::new(NodeWatch::new(limits, Arc::default(), Dialer::of_defaults()))).unwrap();
         assert!(entry.watch.turn().0, "it is probed at once");
         entry.watch.act(|health, now| health.probed(Outcome::Answered, now));
         entry

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout_at;
 use uuid::Uuid;
 
-use super::health::Outcome;
+use super::health::{Health, Outcome};
 use super::{Exit, Nodes};
 use crate::api::NodeHeartbeat;
 use crate::frame::Target;
@@ -152,7 +152,7 @@ impl Nodes {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&exit.id) else { return false };
         if !entry.is_current(exit) {
-            entry.watch.act(|health, now| health.forget_probe(now));
+            entry.watch.act(Health::forget_probe);
             return false;
         }
         if outcome == Outcome::Answered {
@@ -225,7 +225,6 @@ impl Nodes {
         };
         let reply = timeout_at(deadline, reply(stream, asks, false)).await.unwrap_or(Reply::Nothing);
         match reply {
-            Reply::Bytes => (Outcome::Answered, None),
             Reply::Closed if asks => (Outcome::Silent, Some(CLOSED.into())),
             Reply::Closed => {
                 if let Some(entry) = self.entries().get_mut(&exit.id) {
@@ -234,7 +233,7 @@ impl Nodes {
                 (Outcome::Answered, None)
             }
             Reply::Nothing if asks || reacts => (Outcome::Silent, Some(silence(exit, clock))),
-            Reply::Nothing => (Outcome::Answered, None),
+            Reply::Bytes | Reply::Nothing => (Outcome::Answered, None),
         }
     }
 
@@ -259,9 +258,9 @@ async fn reply(mut stream: NodeStream, asks: bool, ends: bool) -> Reply {
             stream.write_all(PROBE_REQUEST).await?;
         }
         if ends {
-            stream.shutdown().await?
+            stream.shutdown().await?;
         } else {
-            stream.flush().await?
+            stream.flush().await?;
         }
         stream.read(&mut [0; 64]).await
     };
@@ -304,10 +303,16 @@ mod tests {
     use crate::api::Node;
     use crate::config::Source;
     use crate::gateway::metrics::GatewayMetrics;
+    use crate::net::dial::Dialer;
 
     fn exit(method: &str) -> Arc<Exit> {
         let source = Source::with::<&str, &str>([]).unwrap();
-        let nodes = Nodes::new(source.section().unwrap(), &source.section().unwrap(), GatewayMetrics::new());
+        let nodes = Nodes::new(
+            source.section().unwrap(),
+            &source.section().unwrap(),
+            Dialer::of_defaults(),
+            GatewayMetrics::new(),
+        );
         let node = Node {
             id: Uuid::nil(),
             region: "eu-1".into(),

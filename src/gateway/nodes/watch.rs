@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::health::{Health, Limits, StreamId};
+use crate::net::dial::Dialer;
 use crate::net::tunnel::ResetOnClose;
 use crate::shadowsocks::{NodeStream, reach};
 
@@ -19,6 +20,7 @@ const DYING: Duration = Duration::from_millis(10);
 
 /// A node's health, and those who wait for it.
 pub(super) struct NodeWatch {
+    pub(super) dialer: Dialer,
     state: Mutex<State>,
     wake: Arc<Notify>,
     up: watch::Sender<bool>,
@@ -33,9 +35,10 @@ struct State {
 }
 
 impl NodeWatch {
-    pub(super) fn new(limits: Limits, wake: Arc<Notify>) -> Self {
+    pub(super) fn new(limits: Limits, wake: Arc<Notify>, dialer: Dialer) -> Self {
         let health = Health::new(limits, Instant::now());
         Self {
+            dialer,
             state: Mutex::new(State { health, armed: None }),
             wake,
             up: watch::Sender::new(true),
@@ -81,10 +84,9 @@ impl NodeWatch {
     /// Resolves once the node is down, after a time in which it was up.
     pub(super) async fn went_down(&self) {
         let mut up = self.up.subscribe();
-        if up.wait_for(|up| *up).await.is_ok() && up.wait_for(|up| !*up).await.is_ok() {
-            return;
+        if up.wait_for(|up| *up).await.is_err() || up.wait_for(|up| !*up).await.is_err() {
+            std::future::pending::<()>().await;
         }
-        std::future::pending().await
     }
 
     /// Registers a stream that is about to be dialled; `None` if the node is down and another stream is trying it.
@@ -104,7 +106,7 @@ impl NodeWatch {
             return found;
         }
         let at = Instant::now();
-        let reached = tokio::time::timeout(within, lasts(config)).await;
+        let reached = tokio::time::timeout(within, lasts(&self.dialer, config)).await;
         let found = !matches!(reached, Ok(Err(error)) if is_gone(&error));
         *looked = Some((at, found));
         found
@@ -146,8 +148,8 @@ fn is_local(error: &io::Error) -> bool {
 }
 
 /// Connects, and waits a little for a reset: a dying process closes what it listens on last.
-async fn lasts(config: &ServerConfig) -> io::Result<()> {
-    let mut socket = reach(config).await?;
+async fn lasts(dialer: &Dialer, config: &ServerConfig) -> io::Result<()> {
+    let mut socket = reach(dialer, config).await?;
     match tokio::time::timeout(DYING, socket.read(&mut [0; 1])).await {
         Ok(Err(error)) => Err(error),
         Ok(Ok(_)) | Err(_) => Ok(()),

@@ -33,7 +33,8 @@ async fn a_key_with_a_relays_key_reaches_the_user_behind_it() {
     let password = format!("{relay}:{user}");
     let by_fields = NodeKey { host: "127.0.0.1".into(), port, method: method.into(), password };
     for key in [by_url, by_fields] {
-        let mut stream = connect(&key.server_config().unwrap(), target(), Duration::ZERO).await.unwrap();
+        let mut stream =
+            connect(&Dialer::of_defaults(), &key.server_config().unwrap(), target(), Duration::ZERO).await.unwrap();
         stream.write_all(b"ping").await.unwrap();
         stream.flush().await.unwrap();
         let mut answer = [0; 4];

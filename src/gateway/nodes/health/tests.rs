@@ -19,7 +19,7 @@ impl Scene {
             first_byte: Duration::from_millis(FIRST_BYTE),
             interval: Duration::from_millis(INTERVAL),
             retry_min: Duration::from_millis(250),
-            retry_max: Duration::from_millis(1000),
+            retry_max: Duration::from_secs(1),
         };
         let mut scene = Self { begun, now: 0, health: Health::new(limits, begun) };
         scene.probe(Outcome::Answered, 0);
