@@ -50,13 +50,13 @@ impl Case {
     }
 
     async fn download(&self, proxy: &str, each: u64) -> io::Result<()> {
-        let zeros = Destination::start(Manner::Zeros).await;
+        let zeros = Destination::start(Manner::Zeros);
         try_join_all((0..self.streams).map(|_| fetch(proxy, zeros.address, each))).await?;
         Ok(())
     }
 
     async fn upload(&self, proxy: &str, each: u64) -> io::Result<()> {
-        let discard = Destination::start(Manner::Discard).await;
+        let discard = Destination::start(Manner::Discard);
         let sending = try_join_all((0..self.streams).map(|_| send(proxy, discard.address, each)));
         let arrived = async {
             while discard.got() < each * self.streams {

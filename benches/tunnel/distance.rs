@@ -25,7 +25,7 @@ pub(crate) async fn run(report: &mut Report) {
     let line = Line::to(world.gateway().line("gateway").strip_prefix("wss://").unwrap().parse().unwrap());
     let client = client(&world, &line).await;
     let proxy = client.line("socks");
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     let mut exchange = Exchange::open(proxy, echo.address).await.unwrap();
     exchange.times(2).await.unwrap();
     let idle = percentile(exchange.times(REQUESTS).await.unwrap(), 0.99) / 1000.0;

@@ -42,8 +42,8 @@ const KINDS: [(&str, Kind); 4] =
 pub(crate) async fn run(report: &mut Report) {
     let world = field::world(json!({}), &[]).await;
     let client = world.connect("v2").await;
-    let echo = Destination::start(Manner::Echo).await;
-    let discard = Destination::start(Manner::Discard).await;
+    let echo = Destination::start(Manner::Echo);
+    let discard = Destination::start(Manner::Discard);
     let door = Door::of(&world, Resumption::default());
     for (name, kind) in KINDS {
         let (door, target) = (door.clone(), Target::Ip(discard.address));

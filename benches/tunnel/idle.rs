@@ -21,7 +21,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(report: &mut Report) {
     let world = field::world(json!({}), &[]).await;
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     let ours = of_httvps(&Door::of(&world, Resumption::disabled()), &echo, world.gateway().pid()).await;
     report.add(FIGURE, HTTVPS, ours, "KiB", Goal::at_most(KIB));
     if let Some(binary) = peers::sing_box_binary() {

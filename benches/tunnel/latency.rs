@@ -54,7 +54,7 @@ impl Exchange {
 }
 
 async fn of(subject: &Subject) -> io::Result<(f64, f64)> {
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     let mut exchange = Exchange::open(&subject.socks, echo.address).await?;
     exchange.times(WARM_UP).await?;
     let samples = exchange.times(REQUESTS).await?;

@@ -25,7 +25,7 @@ pub(crate) async fn touch(proxy: &str, echo: &Destination) -> io::Result<TcpStre
 }
 
 pub(crate) async fn cost(subject: &Subject) -> io::Result<f64> {
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     let before = cpu_seconds(subject.pid);
     let opened = in_lanes(STREAMS, LANES, || async { touch(&subject.socks, &echo).await.map(drop) });
     let opened = timeout(PATIENCE, opened).await.map_err(io::Error::from)?;

@@ -23,7 +23,7 @@ async fn fetch(proxy: &str, source: &Destination, len: u64) {
 async fn control_plane_away(kind: Kind, encoding: &str) {
     let mut world = World::start(kind, CHACHA).await;
     let client = world.connect(encoding).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     fetch(client.line("socks"), &source, 100_000).await;
     world.control.kill().await;
     fetch(client.line("socks"), &source, 1_234_567).await;
@@ -48,7 +48,7 @@ async fn the_control_plane_was_away_v1_sqlite() {
 async fn a_session_that_ended_while_the_control_plane_was_away_is_reported_later() {
     let mut world = World::start(Kind::Sqlite, CHACHA).await;
     let client = world.connect("v2").await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     world.control.kill().await;
     fetch(client.line("socks"), &source, 55_555).await;
     assert_eq!(client.stop().await.code, Some(0));
@@ -77,11 +77,11 @@ async fn a_session_that_ended_while_the_control_plane_was_away_is_reported_later
 async fn gateway_killed(kind: Kind, encoding: &str) {
     let mut world = World::start(kind, CHACHA).await;
     let client = world.connect(encoding).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     fetch(client.line("socks"), &source, 2_000_000).await;
     let (up, down) = (source.got(), source.gave());
     world.settles_at(up, down).await;
-    let endless = Destination::start(Manner::Endless).await;
+    let endless = Destination::start(Manner::Endless);
     let mut streaming = socks::connect(client.line("socks"), endless.address).await.unwrap();
     streaming.write_all(b"x").await.unwrap();
     let mut buffer = vec![0; 65_536];
@@ -123,7 +123,7 @@ async fn what_was_flushed_survives_kill_9_without_any_report() {
     let rarely = [("GATEWAY__REPORT_INTERVAL", "1h")];
     let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &rarely).await;
     let client = world.connect("v2").await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     fetch(client.line("socks"), &source, 2_000_000).await;
     eventually(|| async {
         match world.metric("httvps_usage_unflushed_bytes").await {
@@ -144,7 +144,7 @@ async fn sigterm_lets_streams_finish_and_reports_the_rest() {
     for encoding in ["v1", "v2"] {
         let mut world = World::start(Kind::Sqlite, CHACHA).await;
         let client = world.connect(encoding).await;
-        let source = Destination::start(Manner::Source).await;
+        let source = Destination::start(Manner::Source);
         let len = 30_000_000u64;
         let mut socket = socks::connect(client.line("socks"), source.address).await.unwrap();
         socket.write_all(&len.to_be_bytes()).await.unwrap();
@@ -169,7 +169,7 @@ async fn a_silent_gateways_sessions_are_reaped_and_reopen() {
     world.control.env.push(("HTTVPS_SESSIONS__GATEWAY_TIMEOUT".into(), "3s".into()));
     world.control.resume().await;
     let client = world.connect("v2").await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     fetch(client.line("socks"), &source, 1000).await;
     world.settles_at(8, 1000).await;
     let reaches = async |world: &World, wanted: &str| {

@@ -79,7 +79,7 @@ pub(crate) async fn open_sessions(world: &World, wanted: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_plane_that_hangs_costs_a_known_device_no_more_than_its_patience() {
     let world = World::build(Kind::Sqlite, &[CHACHA], plan(), &[PATIENT, ("GATEWAY__CONTROL_TIMEOUT", "3s")]).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     let stranger = Subscriber::create(&world.control, plan()).await;
     become_known(&world, &source).await;
     let control = world.control.process.as_ref().unwrap();
@@ -123,7 +123,7 @@ async fn a_lease_that_ends_while_the_control_plane_hangs_is_bridged() {
     world.control.kill().await;
     world.control.env.extend(env(&[("LEASES__MAX", "1 MiB")]));
     world.control.resume().await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     let (mut raw, answer) = entered_at_last(&world).await;
     assert!(is_ok(&answer), "{answer:?}");
     fetch(&mut raw, 1, &source, 1000).await;
@@ -140,7 +140,7 @@ async fn a_lease_that_ends_while_the_control_plane_hangs_is_bridged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_comes_late_is_obeyed() {
     let world = World::build(Kind::Postgres, &[CHACHA], plan(), &[PATIENT]).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     become_known(&world, &source).await;
     let control = world.control.process.as_ref().unwrap();
     control.signal("-STOP");
@@ -165,7 +165,7 @@ async fn an_answer_that_comes_late_is_obeyed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_move_nothing_cost_nothing_of_the_outages_allowance() {
     let mut world = World::build(Kind::Sqlite, &[CHACHA], plan(), &[PATIENT]).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     become_known(&world, &source).await;
     world.control.kill().await;
     let mut open_ones = Vec::new();
@@ -193,7 +193,7 @@ async fn sessions_that_move_nothing_cost_nothing_of_the_outages_allowance() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_dies_while_the_control_plane_hangs_is_left_at_once() {
     let mut world = World::build(Kind::Sqlite, &[CHACHA, CHACHA], plan(), &[PATIENT]).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     let (mut raw, answer) = enter(&world, &world.subscriber).await;
     assert!(is_ok(&answer), "{answer:?}");
     fetch(&mut raw, 1, &source, 1000).await;
@@ -245,7 +245,7 @@ async fn forgetful_proxy(control: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_whose_connection_was_closed_under_it_is_repeated() {
     let mut world = World::build(Kind::Sqlite, &[CHACHA], plan(), &[]).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     let proxy = forgetful_proxy(world.control.url.strip_prefix("http://").unwrap()).await;
     world.gateway.take().unwrap().stop().await;
     world.gateway_env.extend(env(&[("GATEWAY__CONTROL_URL", &proxy)]));

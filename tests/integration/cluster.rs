@@ -36,7 +36,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) async fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let cluster = Self { folder: folder(), port: free_port() };
         let data = cluster.data();
         cluster.run("initdb", &["-D", &data, "-U", "httvps", "--auth=trust", "-E", "UTF8"]);

@@ -69,7 +69,7 @@ async fn on(cluster: &Cluster, more: &[(&str, &str)]) -> Control {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_primary_is_told_as_such_and_used_again_by_itself() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start();
     let control = on(&cluster, &[]).await;
     assert!(write(&control).await && ready(&control).await.0.is_success());
     cluster.sql(&["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"]).await;
@@ -85,7 +85,7 @@ async fn a_read_only_primary_is_told_as_such_and_used_again_by_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_in_flight_when_postgresql_dies_are_503_and_it_comes_back() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start();
     let control = on(&cluster, &[]).await;
     let running = watch::Sender::new(true);
     let control = std::sync::Arc::new(control);
@@ -117,7 +117,7 @@ async fn requests_in_flight_when_postgresql_dies_are_503_and_it_comes_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_promoted_and_found() {
-    let first = Cluster::start().await;
+    let first = Cluster::start();
     let second = Cluster::standby(&first);
     let hosts = format!("127.0.0.1:{},127.0.0.1:{}", first.port, second.port);
     let url = format!("postgres://httvps@{hosts}/postgres?sslmode=disable");

@@ -60,11 +60,11 @@ pub(crate) fn sum(bytes: &[u8], start: u64) -> u64 {
 }
 
 impl Destination {
-    pub(crate) async fn start(manner: Manner) -> Self {
-        Self::start_at(manner, Ipv4Addr::LOCALHOST).await
+    pub(crate) fn start(manner: Manner) -> Self {
+        Self::start_at(manner, Ipv4Addr::LOCALHOST)
     }
 
-    pub(crate) async fn start_at(manner: Manner, ip: Ipv4Addr) -> Self {
+    pub(crate) fn start_at(manner: Manner, ip: Ipv4Addr) -> Self {
         let listener = listener(manner, ip);
         let address = listener.local_addr().unwrap();
         let counters = Arc::new(Counters::default());

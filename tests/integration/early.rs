@@ -26,7 +26,7 @@ fn open(id: u32, echo: &Destination, payload: &'static [u8]) -> Frame {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_tunnels_first_byte_takes_three_round_trips() {
     let world = World::start(Kind::Sqlite, CHACHA).await;
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     let gateway = world.gateway().line("gateway").strip_prefix("wss://").unwrap().to_owned();
     let line = Line::to(gateway, DELAY).await;
     let mut socket = dial_to(&line.address.to_string(), &world.ca()).await;
@@ -43,7 +43,7 @@ async fn a_new_tunnels_first_byte_takes_three_round_trips() {
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_behind_hello_run_once_it_is_answered_and_never_if_it_is_refused() {
     let world = World::start(Kind::Sqlite, CHACHA).await;
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     let mut raw = Raw::open(&world, "httvps.v2").await;
     let mut frames = vec![Frame::Hello(Box::new(hello(&world)))];
     frames.extend((0..16).map(|at| open(at * 2 + 1, &echo, b"early")));
@@ -66,7 +66,7 @@ async fn streams_behind_hello_run_once_it_is_answered_and_never_if_it_is_refused
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_in_one_flight_behind_the_upgrade_request() {
     let world = World::start(Kind::Sqlite, CHACHA).await;
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     let mut socket = dial(&world).await;
     let mut flight = upgrade_request("httvps.v2").into_bytes();
     let body = encoded(&[Frame::Hello(Box::new(hello(&world))), open(1, &echo, b"eager")]);

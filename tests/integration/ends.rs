@@ -63,7 +63,7 @@ async fn pair(client: &Process, proxy: &str, listener: &TcpListener) -> (TcpStre
     (program, destination)
 }
 
-async fn reset(socket: TcpStream) {
+fn reset(socket: TcpStream) {
     socket.set_zero_linger().unwrap();
     drop(socket);
 }
@@ -78,13 +78,13 @@ async fn resets_and_ends_of_file_pass_as_what_they_are() {
             let (mut program, mut destination) = pair(&client, proxy, &listener).await;
             destination.write_all(&[1; SOME]).await.unwrap();
             program.read_exact(&mut [0; 1000]).await.unwrap();
-            reset(destination).await;
+            reset(destination);
             assert_eq!(end_of(&mut program).await, End::Reset, "{encoding} {proxy}: the destination resets");
 
             let (mut program, mut destination) = pair(&client, proxy, &listener).await;
             program.write_all(&[1; SOME]).await.unwrap();
             destination.read_exact(&mut [0; 1000]).await.unwrap();
-            reset(program).await;
+            reset(program);
             assert_eq!(end_of(&mut destination).await, End::Reset, "{encoding} {proxy}: the program resets");
 
             let (mut program, mut destination) = pair(&client, proxy, &listener).await;
@@ -196,7 +196,7 @@ async fn a_node_that_breaks_off_resets_the_program() {
         let between = cutting(node, 50_001, cut).await;
         let row = id(&world.control.list("nodes").await[0]);
         world.control.update("nodes", &row, json!({ "port": between.port() })).await;
-        let source = Destination::start(Manner::Source).await;
+        let source = Destination::start(Manner::Source);
         for encoding in ["v1", "v2"] {
             let client = world.connect(encoding).await;
             let mut program = enter(&client, "socks", source.address).await;

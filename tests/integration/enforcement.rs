@@ -32,7 +32,7 @@ async fn drain(mut socket: TcpStream) -> u64 {
 async fn cut(encoding: &str, code: &str, act: impl AsyncFnOnce(&World)) {
     let world = World::start(Kind::Postgres, CHACHA).await;
     let client = world.connect(encoding).await;
-    let endless = Destination::start(Manner::Endless).await;
+    let endless = Destination::start(Manner::Endless);
     let socket = streaming(&client, &endless).await;
     let reading = tokio::spawn(drain(socket));
     act(&world).await;
@@ -96,7 +96,7 @@ async fn the_traffic_limit() {
         let plan = json!({ "traffic_limit_gb": 0.02 });
         let world = World::build(Kind::Sqlite, &[CHACHA], plan, &[]).await;
         let client = world.connect(encoding).await;
-        let endless = Destination::start(Manner::Endless).await;
+        let endless = Destination::start(Manner::Endless);
         let reading = tokio::spawn(drain(streaming(&client, &endless).await));
         let ended = client.ended().await;
         assert_eq!(ended.code, Some(4), "{}", ended.stderr);
@@ -128,7 +128,7 @@ async fn a_killed_node_is_replaced_for_new_streams() {
     for encoding in ["v1", "v2"] {
         let mut world = World::build(Kind::Postgres, &[CHACHA, CHACHA], json!({}), &[]).await;
         let client = world.connect(encoding).await;
-        let greeter = Destination::start(Manner::Greeter).await;
+        let greeter = Destination::start(Manner::Greeter);
         let greet = async |client: &Process| {
             let mut socket = socks::connect(client.line("socks"), greeter.address).await?;
             let mut greeting = [0; 11];
@@ -163,7 +163,7 @@ async fn a_killed_node_is_replaced_for_new_streams() {
 async fn a_restarted_control_plane_and_gateway_are_outlived_by_the_client() {
     let mut world = World::start(Kind::Sqlite, CHACHA).await;
     let client = world.connect("v2").await;
-    let greeter = Destination::start(Manner::Greeter).await;
+    let greeter = Destination::start(Manner::Greeter);
     let greet = async || {
         let mut socket =
             socks::connect(client.line("socks"), greeter.address).await.map_err(|error| error.to_string())?;

@@ -343,7 +343,7 @@ async fn a_tunnel_outlives_its_access_token_but_not_its_device() {
     world.subscriber.device = device.to_string();
     world.subscriber.token = Issuer::new(&SEED).unwrap().issue(device, user, leeway_ends_soon - 2, 2).unwrap();
     let client = world.connect("v2").await;
-    let endless = Destination::start(Manner::Endless).await;
+    let endless = Destination::start(Manner::Endless);
     let mut old_stream = streaming(&client, &endless).await;
     let env = world.client_env("v2");
     eventually(|| async {

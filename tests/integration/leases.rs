@@ -122,7 +122,7 @@ async fn three_gateways_flat_out_do_not_exceed_a_limit_and_a_top_up_lets_the_use
     let branches = [Branch::start(&world, "second", &[]).await, Branch::start(&world, "third", &[]).await];
     let mut envs = vec![world.client_env("v2")];
     envs.extend(branches.iter().map(|branch| branch.client_env(&world)));
-    let endless = Destination::start(Manner::Endless).await;
+    let endless = Destination::start(Manner::Endless);
     let mut clients = Vec::new();
     for env in &envs {
         clients.push(Process::start(&["connect"], env).await);
@@ -165,7 +165,7 @@ async fn uploads_use_a_quota_up_and_do_not_exceed_it() {
     let (limit, streams) = (2_000_000, 8);
     for encoding in ["v1", "v2"] {
         let world = World::build(Kind::Sqlite, &[CHACHA], json!({ "traffic_limit_gb": 0.002 }), &[]).await;
-        let sink = Destination::start(Manner::Discard).await;
+        let sink = Destination::start(Manner::Discard);
         let client = world.connect(encoding).await;
         let mut sending = tokio::task::JoinSet::new();
         for _ in 0..streams {
@@ -241,7 +241,7 @@ async fn world_of_leases(kind: Kind) -> World {
 
 async fn control_plane_away(kind: Kind) {
     let mut world = world_of_leases(kind).await;
-    let (endless, source) = (Destination::start(Manner::Endless).await, Destination::start(Manner::Source).await);
+    let (endless, source) = (Destination::start(Manner::Endless), Destination::start(Manner::Source));
     let (mut raw, answer) = enter(&world, &world.subscriber).await;
     assert!(matches!(answer, Frame::HelloOk(_)), "{answer:?}");
     open(&mut raw, 1, &source, 1000u64.to_be_bytes().to_vec()).await;
@@ -275,7 +275,7 @@ async fn without_the_control_plane_a_session_ends_with_its_lease_and_the_budget_
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_session_keeps_the_budget_when_its_lease_is_over() {
     let mut world = world_of_leases(Kind::Sqlite).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     let (mut raw, answer) = enter(&world, &world.subscriber).await;
     assert!(matches!(answer, Frame::HelloOk(_)), "{answer:?}");
     world.control.kill().await;
@@ -289,7 +289,7 @@ async fn an_idle_session_keeps_the_budget_when_its_lease_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_known_device_may_begin_a_session_while_the_control_plane_is_away() {
     let mut world = world_of_leases(Kind::Sqlite).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     let stranger = Subscriber::create(&world.control, json!({ "traffic_limit_gb": 10 })).await;
     let (mut raw, answer) = enter(&world, &world.subscriber).await;
     assert!(matches!(answer, Frame::HelloOk(_)), "{answer:?}");

@@ -190,7 +190,7 @@ async fn streams_and_rates_of_a_session_are_bounded() {
         ("MUX__PINGS_PER_SECOND", "2"),
     ];
     let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     let open = |id| {
         let target = Some(Target::Ip(echo.address));
         Frame::Open { id: StreamId(id), target, payload: Bytes::from_static(b"x"), fin: false, udp: false }
@@ -220,7 +220,7 @@ async fn streams_and_rates_of_a_session_are_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_streams_waits_and_none_is_refused() {
     let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[("MUX__OPENS_PER_SECOND", "400")]).await;
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     for encoding in ["v2", "v1", "v1-plain"] {
         let client = world.connect(encoding).await;
         let mut burst = tokio::task::JoinSet::new();

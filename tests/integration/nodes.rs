@@ -158,19 +158,19 @@ async fn leaves_a_node_that_hangs(target: &str, echo: &Destination) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_leave_a_node_that_hangs() {
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     leaves_a_node_that_hangs(&echo.address.to_string(), &echo).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_leave_a_node_that_hangs_without_a_probe_target() {
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     leaves_a_node_that_hangs("", &echo).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_speaks_late_is_waited_for() {
-    let (echo, silent) = (Destination::start(Manner::Echo).await, Destination::start(Manner::Sink).await);
+    let (echo, silent) = (Destination::start(Manner::Echo), Destination::start(Manner::Sink));
     let world = probing(&[CHACHA], &echo.address.to_string()).await;
     let client = world.connect("v2").await;
     let mut late = socks::connect(client.line("socks"), silent.address).await.unwrap();
@@ -185,7 +185,7 @@ async fn a_destination_that_speaks_late_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_only_node_is_used_as_soon_as_it_is_back() {
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     let mut world = probing(&[CHACHA], &echo.address.to_string()).await;
     let node = id(&world.control.list("nodes").await[0]);
     let client = world.connect("v2").await;
@@ -207,7 +207,7 @@ async fn the_only_node_is_used_as_soon_as_it_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_dies_does_not_end_its_streams_as_if_their_destinations_had() {
-    let (echo, greeter) = (Destination::start(Manner::Echo).await, Destination::start(Manner::Greeter).await);
+    let (echo, greeter) = (Destination::start(Manner::Echo), Destination::start(Manner::Greeter));
     let mut world = probing(&[CHACHA], &echo.address.to_string()).await;
     let client = world.connect("v2").await;
     let down = "httvps_streams_refused_total{reason=\"NODE_DOWN\"}";
@@ -239,7 +239,7 @@ async fn a_node_that_dies_does_not_end_its_streams_as_if_their_destinations_had(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_lose_half_closes_are_known_as_such() {
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     let world = probing(&[CHACHA, AEAD_2022], &echo.address.to_string()).await;
     let gateway = id(&world.control.list("gateways").await[0]);
     world.control.create("endpoints", json!({ "gateway_id": gateway, "host": "localhost", "path": "/x" })).await;

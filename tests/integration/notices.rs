@@ -20,7 +20,7 @@ async fn next_notice(raw: &mut Raw) -> Notice {
 #[tokio::test(flavor = "multi_thread")]
 async fn quota_is_told_at_its_thresholds() {
     let world = World::build(Kind::Sqlite, &[CHACHA], json!({ "traffic_limit_gb": 0.0001 }), &[]).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     let mut raw = Raw::session(&world).await;
     let mut heard = Vec::new();
     for (id, len) in [(1, 85_000u64), (3, 11_000)] {
@@ -50,7 +50,7 @@ async fn the_end_of_the_subscription_and_of_the_gateway_are_told() {
     let soon = time::OffsetDateTime::now_utc() + time::Duration::hours(30);
     let valid_until = soon.format(&time::format_description::well_known::Rfc3339).unwrap();
     world.control.update("subscriptions", &world.subscriber.subscription, json!({ "valid_until": valid_until })).await;
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     let mut raw = Raw::session(&world).await;
     assert!(matches!(next_notice(&mut raw).await, Notice::Expiry { .. }));
     let target = Some(Target::Ip(echo.address));

@@ -41,7 +41,7 @@ async fn quota(world: &World) -> Value {
 
 /// Uses a fresh quota up with one stream of a session; gives what was counted beyond what was before.
 async fn use_up(world: &World, raw: &mut crate::raw::Raw, before: u64) -> u64 {
-    let endless = Destination::start(Manner::Endless).await;
+    let endless = Destination::start(Manner::Endless);
     open(raw, 5, &endless, b"x".to_vec()).await;
     let (got, code) = read(raw).await;
     assert_eq!(code, Some(SessionCode::LimitReached), "{got}");
@@ -53,7 +53,7 @@ async fn use_up(world: &World, raw: &mut crate::raw::Raw, before: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_period_lets_a_user_back_in_at_once() {
     let world = world_of_days().await;
-    let endless = Destination::start(Manner::Endless).await;
+    let endless = Destination::start(Manner::Endless);
     spend(vec![world.connect("v2").await], &endless).await;
     let before = counted(&world).await;
     let end = nearly_over(&world).await;
@@ -78,8 +78,8 @@ async fn a_new_period_lets_a_user_back_in_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_session_goes_on_into_a_new_period_with_a_fresh_quota() {
     let world = world_of_days().await;
-    let source = Destination::start(Manner::Source).await;
-    let echo = Destination::start(Manner::Echo).await;
+    let source = Destination::start(Manner::Source);
+    let echo = Destination::start(Manner::Echo);
     let (mut raw, answer) = enter(&world, &world.subscriber).await;
     assert!(matches!(answer, Frame::HelloOk(_)), "{answer:?}");
     let nearly = LIMIT - 100_000;

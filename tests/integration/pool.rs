@@ -254,7 +254,7 @@ async fn probe_says(world: &World, node: &str, healthy: bool, error: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_rotated_without_losing_a_stream() {
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     let (mut world, node) = probing(&echo).await;
     let client = world.connect("v2").await;
     let mut stream = opened(&client, &echo).await.unwrap();
@@ -276,7 +276,7 @@ async fn a_password_is_rotated_without_losing_a_stream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_that_ends_now_ends_its_streams() {
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     let (mut world, node) = probing(&echo).await;
     let client = world.connect("v2").await;
     let mut stream = opened(&client, &echo).await.unwrap();
@@ -294,7 +294,7 @@ async fn a_password_that_ends_now_ends_its_streams() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_leave_a_draining_node_with_their_next_stream() {
     let world = World::build(Kind::Sqlite, &[CHACHA, CHACHA], json!({}), &[]).await;
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     let client = world.connect("v2").await;
     let mut stream = opened(&client, &echo).await.unwrap();
     let place = async || world.control.list("sessions").await[0]["outline_node_id"].as_str().unwrap().to_owned();
@@ -331,7 +331,7 @@ async fn a_gateway_enrols_itself_and_needs_its_code_once() {
     let invited = world.control.create("gateways/invite", json!({ "name": "gw-2", "region": REGION })).await;
     assert!(invited["token"].is_null() && invited["enrol_until"].is_string(), "{invited}");
     set(&mut world.gateway_env, "GATEWAY__ENROL_TOKEN", invited["enrol_token"].as_str().unwrap());
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     for _ in 0..2 {
         world.start_gateway().await;
         let client = world.connect("v2").await;
@@ -441,7 +441,7 @@ async fn a_running_gateway_that_became_too_old_is_not_ready() {
     })
     .await;
     assert!(reason.contains("UPGRADE_REQUIRED"), "{reason}");
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     opened(&client, &echo).await.expect("open sessions go on");
     assert_eq!(client.stop().await.code, Some(0));
 }

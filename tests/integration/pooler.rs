@@ -1,4 +1,4 @@
-//! PgBouncer before PostgreSQL, in both of its modes.
+//! `PgBouncer` before PostgreSQL, in both of its modes.
 
 use std::path::PathBuf;
 use std::process::Child;

@@ -32,7 +32,7 @@ fn named(name: &str, port: u16) -> Vec<u8> {
 async fn credentials_are_taken_and_addresses_may_be_written_as_names() {
     let world = World::start(Kind::Sqlite, CHACHA).await;
     let client = world.connect("v2").await;
-    let greeter = Destination::start(Manner::Greeter).await;
+    let greeter = Destination::start(Manner::Greeter);
     let credentials = b"\x01\x03ann\x04hush";
     let connect = request(1, greeter.address);
     let port = greeter.address.port();

@@ -36,8 +36,8 @@ async fn run(script: &str, world: &World, ports: &[u16]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_owners_frames_suffice() {
     let world = World::start(Kind::Sqlite, CHACHA).await;
-    let echo = Destination::start(Manner::Echo).await;
-    let source = Destination::start(Manner::Source).await;
+    let echo = Destination::start(Manner::Echo);
+    let source = Destination::start(Manner::Source);
     run("v1_client.py", &world, &[echo.address.port(), source.address.port()]).await;
     world.settles_at(echo.got() + source.got(), echo.gave() + source.gave()).await;
 }
@@ -45,8 +45,8 @@ async fn the_owners_frames_suffice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_of_v2() {
     let world = World::start(Kind::Sqlite, CHACHA).await;
-    let echo = Destination::start(Manner::Echo).await;
-    let source = Destination::start(Manner::Source).await;
+    let echo = Destination::start(Manner::Echo);
+    let source = Destination::start(Manner::Source);
     let datagrams = datagrams::Echo::start().await;
     let ports = [echo.address.port(), source.address.port(), datagrams.address.port()];
     run("v2_client.py", &world, &ports).await;

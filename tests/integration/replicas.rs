@@ -66,7 +66,7 @@ async fn a_ban_at_one_replica_cuts_a_session_that_the_other_admitted() {
     followed_by(first, 2).await;
     followed_by(second, 2).await;
     let user = &pair.world.subscriber.user;
-    let endless = Destination::start(Manner::Endless).await;
+    let endless = Destination::start(Manner::Endless);
     for control in [first, second] {
         let clients = [pair.world.connect("v2").await, pair.client_of_the_branch().await];
         let mut reading = JoinSet::new();
@@ -114,7 +114,7 @@ async fn fifty_enrolments_at_once_over_both_replicas_keep_the_device_limit() {
 async fn a_quota_that_is_used_over_both_replicas_is_exact() {
     let limit = 50_000_000;
     let pair = Pair::start(json!({ "traffic_limit_gb": 0.05 }), &[]).await;
-    let endless = Destination::start(Manner::Endless).await;
+    let endless = Destination::start(Manner::Endless);
     let clients = vec![pair.world.connect("v2").await, pair.client_of_the_branch().await];
     let (delivered, _) = spend(clients, &endless).await;
     let total = counted(&pair.world).await;
@@ -138,7 +138,7 @@ async fn fetch(proxy: &str, source: &Destination, len: u64) {
 async fn a_replica_is_killed_and_its_gateway_serves_on_and_reports_everything_to_the_other() {
     let mut pair = Pair::start(json!({}), &[]).await;
     let (own, others) = (pair.world.connect("v2").await, pair.client_of_the_branch().await);
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     for client in [&own, &others] {
         fetch(client.line("socks"), &source, 100_000).await;
     }
@@ -297,8 +297,8 @@ async fn a_replica_is_killed_and_its_gateway_hears_what_it_missed_once_it_is_bac
     for control in [&pair.world.control, &pair.second] {
         followed_by(control, 2).await;
     }
-    let endless = Destination::start(Manner::Endless).await;
-    let source = Destination::start(Manner::Source).await;
+    let endless = Destination::start(Manner::Endless);
+    let source = Destination::start(Manner::Source);
     let own = pair.world.connect("v2").await;
     let guests = join_all([&banned, &killed, &kept].map(|guest| pair.guest_of_the_branch(guest))).await;
     let [missed, ended, staying]: [Process; 3] = guests.try_into().ok().unwrap();
@@ -361,8 +361,8 @@ async fn a_gateway_goes_on_behind_the_last_event_of_a_killed_replica_at_another(
     pair.branch.env.extend(env(&[("GATEWAY__CONTROL_URL", &balancer.url)]));
     pair.branch.resume(&pair.world).await;
     followed_by(&pair.second, 2).await;
-    let endless = Destination::start(Manner::Endless).await;
-    let source = Destination::start(Manner::Source).await;
+    let endless = Destination::start(Manner::Endless);
+    let source = Destination::start(Manner::Source);
     let (missed, staying) = (pair.guest_of_the_branch(&banned).await, pair.client_of_the_branch().await);
     let reading = tokio::spawn(drain(streaming(&missed, &endless).await));
     pair.second.kill().await;

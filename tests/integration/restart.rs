@@ -40,7 +40,7 @@ async fn restart(world: &mut World) -> Duration {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_starts_while_the_control_plane_is_away_serves_whom_it_knew() {
     let mut world = World::build(Kind::Sqlite, &[CHACHA], plan(), &[PATIENT]).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     let stranger = Subscriber::create(&world.control, plan()).await;
     let revoked = Subscriber::create(&world.control, plan()).await;
     become_known(&world, &source).await;
@@ -82,7 +82,7 @@ async fn a_gateway_that_starts_while_the_control_plane_is_away_serves_whom_it_kn
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_gateway_keeps_is_sealed_and_damage_costs_only_what_was_kept() {
     let mut world = World::build(Kind::Sqlite, &[CHACHA], plan(), &[PATIENT]).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     become_known(&world, &source).await;
     world.gateway.take().unwrap().stop().await;
     let password = world.nodes[0].key.password.clone();
@@ -113,7 +113,7 @@ async fn what_a_gateway_keeps_is_sealed_and_damage_costs_only_what_was_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_does_not_make_the_devices_that_are_not_there_strangers() {
     let mut world = World::build(Kind::Sqlite, &[CHACHA], plan(), &[PATIENT]).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     become_known(&world, &source).await;
     let revoked = Subscriber::create(&world.control, plan()).await;
     let (raw, answer) = enter(&world, &revoked).await;
@@ -163,7 +163,7 @@ fn limit(pid: &str, bytes: &str) {
 async fn a_journal_that_cannot_be_written_is_named_and_reports_go_at_once() {
     let more = [("GATEWAY__REPORT_INTERVAL", "1h"), PATIENT];
     let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     let pid = start_on_a_full_disk(&mut world).await;
     let (mut raw, answer) = enter(&world, &world.subscriber).await;
     assert!(is_ok(&answer), "{answer:?}");
@@ -215,7 +215,7 @@ async fn pass(State((http, control)): State<(reqwest::Client, String)>, request:
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_whose_clock_is_slow_says_so_and_goes_by_the_control_planes() {
     let mut world = World::build(Kind::Sqlite, &[CHACHA], plan(), &[PATIENT]).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     become_known(&world, &source).await;
     world.gateway.take().unwrap().stop().await;
     let url = ahead(world.control.url.clone()).await;

@@ -37,7 +37,7 @@ async fn restored(while_it_runs: bool) {
         followed_by(&world.control, 1).await;
         let mut sessions = [admitted(&world, &banned).await, admitted(&world, &lost).await];
         let mut kept = admitted(&world, &world.subscriber).await;
-        let echo = Destination::start(Manner::Echo).await;
+        let echo = Destination::start(Manner::Echo);
         open(&mut kept, 1, &echo, b"before".to_vec()).await;
         let id = StreamId(1);
         assert_eq!(kept.next_frame().await, Frame::Data { id, payload: Bytes::from("before"), fin: false });

@@ -70,7 +70,7 @@ async fn cut(kind: Kind, code: &str, act: impl AsyncFnOnce(&World) -> Value) {
     let world = World::build(kind, &[CHACHA], json!({}), &RARELY).await;
     followed_by(&world.control, 1).await;
     let client = world.connect("v2").await;
-    let endless = Destination::start(Manner::Endless).await;
+    let endless = Destination::start(Manner::Endless);
     let reading = tokio::spawn(drain(streaming(&client, &endless).await));
     let since = Instant::now();
     let answer = act(&world).await;
@@ -152,7 +152,7 @@ async fn a_plans_new_rate_holds_for_a_session_at_once() {
     let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &RARELY).await;
     followed_by(&world.control, 1).await;
     let client = world.connect("v2").await;
-    let endless = Destination::start(Manner::Endless).await;
+    let endless = Destination::start(Manner::Endless);
     let reading = tokio::spawn(drain(streaming(&client, &endless).await));
     let answer = world.control.update("plans", &world.subscriber.plan, json!({ "rate_limit_mbps": MEGABITS })).await;
     assert_acked(&answer, 1);
@@ -178,7 +178,7 @@ async fn a_drained_node_gets_no_new_streams_at_once_and_keeps_those_it_has() {
     let world = World::build(Kind::Postgres, &[CHACHA, CHACHA], json!({}), &RARELY).await;
     followed_by(&world.control, 1).await;
     let client = world.connect("v2").await;
-    let greeter = Destination::start(Manner::Greeter).await;
+    let greeter = Destination::start(Manner::Greeter);
     let greet = async || {
         let mut socket = socks::connect(client.line("socks"), greeter.address).await.unwrap();
         socket.read_exact(&mut [0; 11]).await.unwrap();
@@ -208,7 +208,7 @@ async fn a_stopped_gateway_is_not_waited_for_and_hears_of_it_later() {
     let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &RARELY).await;
     followed_by(&world.control, 1).await;
     let client = world.connect("v2").await;
-    let endless = Destination::start(Manner::Endless).await;
+    let endless = Destination::start(Manner::Endless);
     let reading = tokio::spawn(drain(streaming(&client, &endless).await));
     world.gateway().signal("-STOP");
     let answer = world.control.update("users", &world.subscriber.user, json!({ "status": "banned" })).await;
@@ -224,7 +224,7 @@ async fn what_a_gateway_missed_while_its_stream_was_cut_is_closed_by_a_snapshot(
         let mut world = World::build(kind, &[CHACHA], json!({}), &RARELY).await;
         followed_by(&world.control, 1).await;
         let client = world.connect("v2").await;
-        let endless = Destination::start(Manner::Endless).await;
+        let endless = Destination::start(Manner::Endless);
         let reading = tokio::spawn(drain(streaming(&client, &endless).await));
         world.gateway().signal("-STOP");
         world.control.kill().await;

@@ -52,10 +52,10 @@ async fn exact(kind: Kind, software: Software, encoding: &str) {
     let client: Process = world.connect(encoding).await;
     let proxy = client.line("socks").to_owned();
     let [source, echoing, greeter, sink] = [
-        Destination::start(Manner::Source).await,
-        Destination::start(Manner::Echo).await,
-        Destination::start(Manner::Greeter).await,
-        Destination::start(Manner::Sink).await,
+        Destination::start(Manner::Source),
+        Destination::start(Manner::Echo),
+        Destination::start(Manner::Greeter),
+        Destination::start(Manner::Sink),
     ];
     for len in SIZES {
         download(&proxy, source.address, len).await;
@@ -138,8 +138,8 @@ async fn v1_through_aead_2022_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_side_cancels_ends_on_the_other() {
     let world = World::start(Kind::Sqlite, CHACHA).await;
-    let endless = Destination::start(Manner::Endless).await;
-    let rude = Destination::start(Manner::Rude).await;
+    let endless = Destination::start(Manner::Endless);
+    let rude = Destination::start(Manner::Rude);
     for encoding in ["v1", "v2", "v1-plain"] {
         let client = world.connect(encoding).await;
         let proxy = client.line("socks");
@@ -172,7 +172,7 @@ async fn what_one_side_cancels_ends_on_the_other() {
 async fn http_connect_and_names_resolved_at_the_far_end() {
     let world = World::start(Kind::Sqlite, CHACHA).await;
     let client = world.connect("v2").await;
-    let greeter = Destination::start(Manner::Greeter).await;
+    let greeter = Destination::start(Manner::Greeter);
     let port = greeter.address.port();
     let mut socket = tokio::net::TcpStream::connect(client.line("http")).await.unwrap();
     let request = format!("CONNECT localhost:{port} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n");

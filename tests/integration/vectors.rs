@@ -159,7 +159,7 @@ fn filled(text: &str, world: &World, echo: &Destination) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn upgrades_are_answered_as_told() {
     let world = World::start(Kind::Sqlite, CHACHA).await;
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     for vector in items(&read("handshakes.json"), "upgrades") {
         let lines: Vec<&str> =
             vector["request"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
@@ -200,7 +200,7 @@ fn without_session(frame: Frame) -> Frame {
 #[tokio::test(flavor = "multi_thread")]
 async fn conversations_go_as_told() {
     let world = World::start(Kind::Sqlite, CHACHA).await;
-    let echo = Destination::start(Manner::Echo).await;
+    let echo = Destination::start(Manner::Echo);
     for vector in items(&read("handshakes.json"), "conversations") {
         let mut raw = Raw::open(&world, vector["protocol"].as_str().unwrap()).await;
         for step in vector["steps"].as_array().unwrap() {

@@ -57,10 +57,10 @@ async fn the_control_plane_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_is_killed() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start();
     let control = Control::start_on(&cluster.url(), tempfile::tempdir().unwrap(), &[]).await;
     let world = World::around(control, &[CHACHA], json!({}), &[]).await;
-    let source = Destination::start(Manner::Source).await;
+    let source = Destination::start(Manner::Source);
     let site = Site::of("database killed", Kind::Postgres, world, source).await;
     let mut crowd = site.crowd().await;
     cluster.crash();

@@ -82,7 +82,7 @@ async fn the_line_to_a_node_drops_everything() {
         "region": REGION, "internal_ip": host, "port": address.1, "method": method, "password": "secret",
     });
     world.control.create("nodes", node).await;
-    let source = Destination::start_at(Manner::Source, namespace.here).await;
+    let source = Destination::start_at(Manner::Source, namespace.here);
     let site = Site::of("partition", Kind::Postgres, world, source).await;
     let mut crowd = site.crowd().await;
     namespace.cut();

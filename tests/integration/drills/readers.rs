@@ -32,7 +32,7 @@ async fn stuff(session: InProcess, stalled: &Destination) {
 async fn memory_comes_back_from_slow_readers() {
     let site = Site::build("slow readers", Kind::Sqlite, &PATIENT).await;
     let pid = site.world.gateway().pid();
-    let stalled = Destination::start(Manner::Stalled).await;
+    let stalled = Destination::start(Manner::Stalled);
     let mut subscriber = site.world.subscriber.clone();
     let mut entered = Vec::new();
     for at in 0..scale().stalled {

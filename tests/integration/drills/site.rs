@@ -61,7 +61,7 @@ impl Site {
     /// Built, used by a few, and at rest.
     pub(super) async fn build(name: &'static str, kind: Kind, more: &[(&str, &str)]) -> Self {
         let world = World::build(kind, &[CHACHA], json!({}), more).await;
-        Self::of(name, kind, world, Destination::start(Manner::Source).await).await
+        Self::of(name, kind, world, Destination::start(Manner::Source)).await
     }
 
     pub(super) async fn of(name: &'static str, kind: Kind, world: World, source: Destination) -> Self {
@@ -102,7 +102,8 @@ impl Site {
         let row = |table: &str| format!("SELECT * FROM {sums} {table}) AS sums(up, down)");
         let sessions = database.query_one(&row("sessions"), &[]).await.unwrap();
         let periods = database.query_one(&row("usage_periods"), &[]).await.unwrap();
-        let sums = |row: &tokio_postgres::Row| (row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64);
+        let sums =
+            |row: &tokio_postgres::Row| (row.get::<_, i64>(0).cast_unsigned(), row.get::<_, i64>(1).cast_unsigned());
         assert_eq!(sums(&sessions), sums(&periods), "sessions and periods");
         sums(&sessions)
     }
@@ -130,7 +131,7 @@ impl Site {
             let live = live.iter().filter(|session| session["state"] == "active" || session["state"] == "reserved");
             let places = self.world.control.list("nodes").await;
             let places = places.iter().map(|node| node["active_sessions"].as_i64().unwrap()).sum();
-            return [live.count() as i64, places, 0];
+            return [i64::try_from(live.count()).unwrap(), places, 0];
         }
         let database = database::connect(self.world.control.database()).await;
         let query = "SELECT (SELECT count(*) FROM sessions WHERE ended_at IS NULL), \
