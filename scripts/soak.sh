@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the drills of tests/integration/drills/ at full size, one after the other: so many idle and busy tunnels, so many seconds
-# for the crowd, a tenth for each phase of the others.
+# for the crowd, a fortieth of them for each phase of the others.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-600}
