@@ -9,6 +9,8 @@ use crate::world::Env;
 const LIBRARY: &str = "faketime/libfaketime.so.1";
 /// A clock that goes back must not find itself before the subscription.
 const BEGUN_LONG_AGO: &str = "UPDATE subscriptions SET starts_at = starts_at - interval '10 days'";
+/// As after any start: nothing is called stale before gateways had time to report.
+const GRACE: &str = "5s";
 const SHIFTS: [&str; 4] = ["+90s", "-90s", "+1d", "-1d"];
 
 /// What makes a process's clock wrong, if Debian's faketime is there.
@@ -50,7 +52,8 @@ async fn a_gateways_clock_is_wrong() {
 async fn a_control_planes_clock_is_wrong() {
     let mut site = Site::build("control plane's clock", Kind::Postgres, &[]).await;
     site.world.control.rewrite(BEGUN_LONG_AGO).await;
-    let right = site.world.control.env.clone();
+    let mut right = site.world.control.env.clone();
+    right.push(("HTTVPS_SESSIONS__STARTUP_GRACE".into(), GRACE.into()));
     for by in SHIFTS {
         let Some(wrong) = shifted(by) else { return println!("drill clocks: left out, Debian's faketime is not here") };
         site.world.control.kill().await;
