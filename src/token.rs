@@ -73,14 +73,14 @@ impl Verifier {
         if expired { Err(TokenError::Expired) } else { Ok(claims) }
     }
 
-    /// The claims of a token that may vouch for a session: it is older than the session, and has not been expired for longer
-    /// than `max_age`. Moments are seconds since 1970.
+    /// The claims of a token that may vouch for a session: it was alive when the session began, and has not been expired for
+    /// longer than `max_age`. It vouches for no moment before it was made. Moments are seconds since 1970.
     pub fn vouch(&self, token: &str, started_at: i64, now: i64, max_age: Duration) -> Result<Claims, TokenError> {
         let claims = self.verify_any_age(token)?;
         let max_age = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
-        let is_older = claims.iat <= started_at.saturating_add(LEEWAY_SECONDS);
+        let was_alive = started_at <= claims.exp.saturating_add(LEEWAY_SECONDS);
         let is_young = now <= claims.exp.saturating_add(max_age);
-        if is_older && is_young { Ok(claims) } else { Err(TokenError::Expired) }
+        if was_alive && is_young { Ok(claims) } else { Err(TokenError::Expired) }
     }
 
     /// As [`Self::verify`], whatever the token's life.
@@ -206,7 +206,8 @@ mod tests {
         let token = issuer.issue(Uuid::now_v7(), Uuid::now_v7(), now, 100).unwrap();
         let vouches = |started, at| verifier.vouch(&token, started, at, hour).is_ok();
         assert!(vouches(now + 50, now + 100) && vouches(now - 60, now + 100 + 3600));
-        assert!(!vouches(now - 61, now + 100), "it began before the token was made");
+        assert!(vouches(now + 160, now + 200), "a minute of leeway");
+        assert!(!vouches(now + 161, now + 200), "the token was dead when it began");
         assert!(!vouches(now + 50, now + 101 + 3600), "the token has been expired for too long");
     }
 

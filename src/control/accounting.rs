@@ -194,8 +194,16 @@ impl Batch {
         }
     }
 
-    /// Whether a line can have carried so much.
+    /// Whether it reports nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Whether a line can have carried so much. A moment ahead of now, before a clock was put back, measures nothing.
     fn is_plausible(&self, bytes: u64, since: Time, slack: Duration) -> bool {
+        if since > self.now {
+            return true;
+        }
         let passed = u128::try_from((self.now.0 - since.0).whole_milliseconds()).unwrap_or(0) + slack.as_millis();
         u128::from(bytes) <= passed.saturating_mul(u128::from(self.rules.max_bytes_per_second)) / MILLIS
     }

@@ -39,10 +39,11 @@ impl Gateways {
             self.known().remove(hash);
             return Ok(None);
         };
+        let exits = on!(&mut conn, admission::exit_regions(&gateway))?.into();
+        drop(conn);
         if gateway.token_hash == hash && gateway.old_token_hash.is_some() {
             on!(&mut db.get().await?, admission::end_old_token(&gateway))?;
         }
-        let exits = on!(&mut conn, admission::exit_regions(&gateway))?.into();
         let found = Arc::new(Known { gateway, exits, at });
         let mut known = self.known();
         if known.len() >= MOST {

@@ -67,7 +67,7 @@ pub(super) async fn admit(
     let note = |code| {
         shared.refusals.note(shared.clock.now(), device, code, &hello.client_version, &support_id);
     };
-    let granted = match ask(shared, request, asked_at).await {
+    let granted = match ask(shared, request, asked_at, stops).await {
         Answered::Memory(granted) => Ok(granted),
         Answered::Control(Ok(answer)) if answer.ok => Granted::by_control(shared, device, &hello.region, *answer)
             .inspect_err(|code| {
@@ -161,7 +161,7 @@ enum Answered {
 }
 
 /// Asks the control plane. Once it is in doubt, a device that is known need not wait: the answer is obeyed when it comes.
-async fn ask(shared: &Arc<Shared>, request: ValidateDevice, asked_at: Instant) -> Answered {
+async fn ask(shared: &Arc<Shared>, request: ValidateDevice, asked_at: Instant, stops: u64) -> Answered {
     let (device, region, session) = (request.device_id, request.region.clone(), request.session_id);
     let asking = Arc::clone(shared);
     let mut call = Box::pin(async move { asking.control.validate(&request).await });
@@ -180,16 +180,20 @@ async fn ask(shared: &Arc<Shared>, request: ValidateDevice, asked_at: Instant) -
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         if let (Ok(answer), Some(session)) = (call.await, session) {
-            obey(&shared, session, device, region, &answer);
+            obey(&shared, session, (device, region), &answer, stops);
         }
     });
     Answered::Memory(granted)
 }
 
-/// Takes an answer that came after the session had begun: it is reported at once, or ends.
-fn obey(shared: &Shared, session: Uuid, device: Uuid, region: String, answer: &Validated) {
+/// Takes an answer that came after the session had begun: it is reported at once, or ends. Who was stopped since it was asked
+/// for is not remembered.
+fn obey(shared: &Shared, session: Uuid, (device, region): (Uuid, String), answer: &Validated, stops: u64) {
     if answer.ok {
         remember(shared, device, region, answer);
+        if shared.stops.load(Ordering::Acquire) != stops {
+            shared.offline.forget(device);
+        }
         shared.usage.urgent().add(session);
         return;
     }

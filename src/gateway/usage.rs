@@ -356,8 +356,14 @@ impl Usage {
     async fn settle(&self, batch: &[Line<'_>], asked_at: Instant, verdicts: &[Verdict]) {
         let verdicts: HashMap<Uuid, &Verdict> = verdicts.iter().map(|verdict| (verdict.session_id, verdict)).collect();
         let mut done = Vec::new();
-        for Line { entry, account, .. } in batch {
+        for line in batch {
+            let Line { entry, account, .. } = line;
             let Some(verdict) = verdicts.get(&entry.session) else { continue };
+            if verdict.code.as_deref() == Some(SessionCode::Internal.as_str()) {
+                tracing::warn!(session = %entry.session, "usage not taken, kept");
+                line.failed(false);
+                continue;
+            }
             if self.vouch(entry, verdict) {
                 if account.is_some() {
                     self.urgent.add(entry.session);

@@ -190,6 +190,25 @@ async fn sessions_that_move_nothing_cost_nothing_of_the_outages_allowance() {
     assert_eq!(world.totals().await, (14 * 8, 4_900_000 + 13_000));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_dies_while_the_control_plane_hangs_is_left_at_once() {
+    let mut world = World::build(Kind::Sqlite, &[CHACHA, CHACHA], plan(), &[PATIENT]).await;
+    let source = Destination::start(Manner::Source);
+    let (mut raw, answer) = enter(&world, &world.subscriber).await;
+    assert!(is_ok(&answer), "{answer:?}");
+    fetch(&mut raw, 1, &source, 1000).await;
+    let sessions = world.control.list("sessions").await;
+    let nodes = world.control.list("nodes").await;
+    let of_session = |node: &Value| node["id"] == sessions[0]["outline_node_id"];
+    let port = nodes.iter().find(|node| of_session(node)).unwrap()["ss_port"].as_u64().unwrap();
+    world.control.process.as_ref().unwrap().signal("-STOP");
+    let at = world.nodes.iter().position(|node| u64::from(node.key.port) == port).unwrap();
+    drop(world.nodes.remove(at));
+    let took = fetch(&mut raw, 3, &source, 1000).await;
+    assert!(took < STALL, "{took:?}");
+    world.control.process.as_ref().unwrap().signal("-CONT");
+}
+
 /// A proxy in front of the control plane that closes a kept connection when a second request comes on it, unanswered.
 async fn forgetful_proxy(control: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

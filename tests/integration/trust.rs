@@ -9,9 +9,12 @@ use uuid::Uuid;
 
 use crate::billing::{now, written};
 use crate::database::{BOTH, Kind, connect};
+use crate::destination::{Destination, Manner};
+use crate::node::CHACHA;
 use crate::process::eventually;
 use crate::rest::Api;
-use crate::world::{ADMIN_KEY, REGION, SEED, Subscriber, metric, register_gateway};
+use crate::tunnels::{Entrance, fetch};
+use crate::world::{ADMIN_KEY, REGION, SEED, Subscriber, World, metric, register_gateway};
 
 /// Another gateway's voice.
 async fn as_gateway(api: &Api, token: &str, path: &str, body: Value) -> (u16, Value) {
@@ -127,6 +130,44 @@ async fn one_bad_session_does_not_hold_up_the_others_of_its_batch() {
         let row = api.control.get("sessions", session).await;
         assert_eq!(row["bytes_down"], if session == bad { 0 } else { 4 });
     }
+    let (status, answer) = api.post("usage/report", json!({ "reports": [] })).await;
+    assert_eq!((status, &answer["sessions"]), (200, &json!([])), "{answer}");
+    let all = "CREATE TRIGGER refuse_all BEFORE UPDATE ON sessions FOR EACH ROW EXECUTE FUNCTION refuse()";
+    client.batch_execute(all).await.unwrap();
+    let reports: Vec<Value> = sessions.iter().map(|session| Api::report(&subscriber, session, 5, 6)).collect();
+    let (status, answer) = api.post("usage/report", json!({ "reports": reports })).await;
+    assert_eq!(status, 500, "what refuses everybody is nobody's verdict: {answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_that_the_database_refuses_is_kept_and_its_session_goes_on() {
+    let world = World::start(Kind::Postgres, CHACHA).await;
+    let source = Destination::start(Manner::Source);
+    let entrance = Entrance::of(&world, &world.subscriber);
+    let (refused, other) = (entrance.enter().await.unwrap(), entrance.enter().await.unwrap());
+    assert_eq!(fetch(&refused.tunnel, source.address, 1000).await, (1000, Ok(())));
+    world.settles_at(8, 1000).await;
+    let sessions = world.control.list("sessions").await;
+    let bad = sessions.iter().find(|session| session["bytes_down"] == 1000).unwrap()["id"].as_str().unwrap().to_owned();
+    let client = connect(world.control.database()).await;
+    let sql = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$ LANGUAGE plpgsql; \
+         CREATE TRIGGER refuse BEFORE UPDATE ON sessions FOR EACH ROW WHEN (NEW.id = '{bad}') EXECUTE FUNCTION refuse()"
+    );
+    client.batch_execute(&sql).await.unwrap();
+    assert_eq!(fetch(&refused.tunnel, source.address, 2000).await, (2000, Ok(())));
+    let ops = world.control.process.as_ref().unwrap().line("ops-control").to_owned();
+    let splits = async || metric(&world.control.http, &ops, "httvps_usage_split_total").await;
+    let before = splits().await;
+    eventually(async || if splits().await > before + 1 { Ok(()) } else { Err("no report was split".into()) }).await;
+    assert_eq!(fetch(&refused.tunnel, source.address, 3000).await, (3000, Ok(())), "the session goes on");
+    drop(refused);
+    let before = splits().await;
+    eventually(async || if splits().await > before + 1 { Ok(()) } else { Err("the last usage was forgotten".into()) })
+        .await;
+    client.batch_execute("DROP TRIGGER refuse ON sessions").await.unwrap();
+    world.settles_at(24, 6000).await;
+    drop(other);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -246,6 +246,12 @@ fn a_report_is_measured_since_the_last_one_too() {
     let verdict = |down| world.report(&[(old.clone(), World::item(&old, down, 0, false))], 0, 0).remove(0).0.verdict;
     assert_eq!((verdict(most), verdict(most + 1)), (Verdict::Continue, Verdict::Implausible));
     assert_eq!(verdict(0), Verdict::Continue, "an old report says nothing new");
+    let mut ahead = old.clone();
+    ahead.started_at = world.now.after(Duration::from_secs(3600));
+    ahead.last_report_at = Some(ahead.started_at);
+    let honest = World::item(&ahead, most * 100, 0, false);
+    let verdict = world.report(&[(ahead, honest)], 0, 0).remove(0).0.verdict;
+    assert_eq!(verdict, Verdict::Continue, "the clock was put back");
 }
 
 #[test]

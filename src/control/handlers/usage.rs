@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State as Shared;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::views::millis;
@@ -53,10 +54,15 @@ struct Taken {
     failed: Vec<Id>,
 }
 
-/// Takes a batch whole; if the database refuses that, in halves, until what it refuses stands alone.
+/// Takes a batch whole; if the database refuses that, in halves, until what it refuses stands alone. What refuses every item is
+/// no fault of theirs: the request fails, and the gateway keeps them.
 async fn take(state: &State, batch: Batch) -> Result<Taken, ApiError> {
     let mut taken = Taken::default();
+    if batch.is_empty() {
+        return Ok(taken);
+    }
     let mut waiting = vec![batch];
+    let mut refused = None;
     while let Some(batch) = waiting.pop() {
         let error = match on!(&mut state.db.get().await?, usage::report(&batch)) {
             Ok(outcomes) => {
@@ -74,10 +80,14 @@ async fn take(state: &State, batch: Batch) -> Result<Taken, ApiError> {
             Err(session) => {
                 tracing::error!(%session, %error, "usage cannot be taken");
                 taken.failed.push(session);
+                refused = Some(error);
             }
         }
     }
-    Ok(taken)
+    match refused {
+        Some(error) if taken.outcomes.is_empty() => Err(error.into()),
+        Some(_) | None => Ok(taken),
+    }
 }
 
 fn refused(session_id: Uuid, code: &str) -> VerdictView {
@@ -95,19 +105,21 @@ fn refused(session_id: Uuid, code: &str) -> VerdictView {
 
 /// `None` for counters above 2^63 - 1.
 fn item(state: &State, report: &UsageReport, now: Time) -> Option<Item> {
-    let (started_at, now) = (report.started_at.unix_timestamp(), now.0.unix_timestamp());
-    let vouched = report.access_token.as_ref().is_some_and(|token| {
-        let claims = state.verifier.vouch(token.expose(), started_at, now, state.sessions.vouch_max_age);
-        claims.is_ok_and(|claims| claims.sub == report.device_id)
+    let claims = report.access_token.as_ref().and_then(|token| {
+        let (began, now) = (report.started_at.unix_timestamp(), now.0.unix_timestamp());
+        state.verifier.vouch(token.expose(), began, now, state.sessions.vouch_max_age).ok()
     });
+    let claims = claims.filter(|claims| claims.sub == report.device_id);
+    let made_at = claims.as_ref().and_then(|claims| OffsetDateTime::from_unix_timestamp(claims.iat).ok());
+    let started_at = made_at.map_or(report.started_at, |made_at| report.started_at.max(made_at));
     Some(Item {
         session: Id(report.session_id),
         device: Id(report.device_id),
         bytes_up: i64::try_from(report.bytes_up).ok()?,
         bytes_down: i64::try_from(report.bytes_down).ok()?,
-        started_at: Time(report.started_at),
+        started_at: Time(started_at.min(now.0)),
         ended_at: report.ended_at.map(Time),
-        vouched,
+        vouched: claims.is_some(),
         allowed: report.allowed.map(|allowed| i64::try_from(allowed).unwrap_or(i64::MAX)),
         asks: report.asks,
         silent: report.silent_ms.is_some_and(|silent| silent >= millis(state.rules.silent_after)),

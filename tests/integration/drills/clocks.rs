@@ -50,9 +50,6 @@ async fn a_gateways_clock_is_wrong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_planes_clock_is_wrong() {
-    if std::env::var_os("HTTVPS_DRILL_IDLE").is_none() {
-        return println!("drill clocks: control plane's is for the soak");
-    }
     let mut site = Site::build("control plane's clock", Kind::Postgres, &[]).await;
     site.world.control.rewrite(BEGUN_LONG_AGO).await;
     let mut right = site.world.control.env.clone();
