@@ -203,7 +203,7 @@ async fn a_node_that_dies_while_the_control_plane_hangs_is_left_at_once() {
     let port = nodes.iter().find(|node| of_session(node)).unwrap()["ss_port"].as_u64().unwrap();
     world.control.process.as_ref().unwrap().signal("-STOP");
     let at = world.nodes.iter().position(|node| u64::from(node.key.port) == port).unwrap();
-    drop(world.nodes.remove(at));
+    world.nodes.remove(at).kill().await;
     let took = fetch(&mut raw, 3, &source, 1000).await;
     assert!(took < STALL, "{took:?}");
     world.control.process.as_ref().unwrap().signal("-CONT");
