@@ -78,7 +78,7 @@ impl Verifier {
     pub fn vouch(&self, token: &str, started_at: i64, now: i64, max_age: Duration) -> Result<Claims, TokenError> {
         let claims = self.verify_any_age(token)?;
         let max_age = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
-        let was_alive = started_at <= claims.exp.saturating_add(LEEWAY_SECONDS);
+        let was_alive = started_at.min(now) <= claims.exp.saturating_add(LEEWAY_SECONDS);
         let is_young = now <= claims.exp.saturating_add(max_age);
         if was_alive && is_young { Ok(claims) } else { Err(TokenError::Expired) }
     }

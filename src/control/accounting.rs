@@ -199,23 +199,22 @@ impl Batch {
         self.items.is_empty()
     }
 
-    /// Whether a line can have carried so much. A moment ahead of now, before a clock was put back, measures nothing.
+    /// Whether a line can have carried so much.
     fn is_plausible(&self, bytes: u64, since: Time, slack: Duration) -> bool {
-        if since > self.now {
-            return true;
-        }
         let passed = u128::try_from((self.now.0 - since.0).whole_milliseconds()).unwrap_or(0) + slack.as_millis();
         u128::from(bytes) <= passed.saturating_mul(u128::from(self.rules.max_bytes_per_second)) / MILLIS
     }
 
-    /// Whether a line can have carried what a report says, since the start and since the last report.
+    /// Whether a line can have carried what a report says, since the start and since the last report. Of a session that is known
+    /// a moment ahead of now, from before the clock was put back, measures nothing.
     fn believes(&self, item: &Item, session: &Session) -> bool {
         let told = sum(item.bytes_up.max(session.bytes_up), item.bytes_down.max(session.bytes_down));
         let is_new = session.expires_at == self.now && session.last_report_at.is_none();
         let slack = if is_new { CLOCK_SLACK } else { SLACK };
         let moved = told.saturating_sub(total(session));
-        self.is_plausible(moved, session.last_report_at.unwrap_or(session.started_at), slack)
-            && (moved == 0 || self.is_plausible(told, session.started_at, slack))
+        let fits = |bytes, since| !is_new && since > self.now || self.is_plausible(bytes, since, slack);
+        fits(moved, session.last_report_at.unwrap_or(session.started_at))
+            && (moved == 0 || fits(told, session.started_at))
     }
 
     /// Vouched-for sessions that are not known: session, device, start.

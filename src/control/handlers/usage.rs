@@ -117,7 +117,7 @@ fn item(state: &State, report: &UsageReport, now: Time) -> Option<Item> {
         device: Id(report.device_id),
         bytes_up: i64::try_from(report.bytes_up).ok()?,
         bytes_down: i64::try_from(report.bytes_down).ok()?,
-        started_at: Time(started_at.min(now.0)),
+        started_at: Time(started_at),
         ended_at: report.ended_at.map(Time),
         vouched: claims.is_some(),
         allowed: report.allowed.map(|allowed| i64::try_from(allowed).unwrap_or(i64::MAX)),
