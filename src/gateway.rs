@@ -405,7 +405,7 @@ impl Readiness for Shared {
 
     fn warnings(&self) -> Vec<String> {
         let away = self.control.reach().is_away().then(|| "the control plane does not answer".to_owned());
-        away.into_iter().chain(self.clock.complaint()).collect()
+        away.into_iter().chain(self.clock.complaint()).chain(self.persist.complaint()).collect()
     }
 
     fn refresh(&self) {

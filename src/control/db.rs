@@ -172,11 +172,21 @@ impl Db {
     }
 
     async fn writable(&self) -> Result<bool, DbError> {
-        let mut conn = match &self.0 {
-            Pools::Pg(_, own) => own.get().await?,
-            Pools::Lite(pools) => pools.write().await?,
-        };
-        Ok(on!(&mut conn, writable())?)
+        match &self.0 {
+            Pools::Pg(pool, own) => {
+                let mut conn = own.get().await?;
+                let is_short = pool.is_short();
+                let writable = on!(&mut conn, writable(is_short))?;
+                if is_short && writable {
+                    pool.has_room();
+                }
+                Ok(writable)
+            }
+            Pools::Lite(pools) => {
+                let mut conn = pools.write().await?;
+                Ok(on!(&mut conn, writable(false))?)
+            }
+        }
     }
 
     /// Connections in use and in all.

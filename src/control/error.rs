@@ -69,6 +69,11 @@ impl ApiError {
         Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "DATABASE_UNAVAILABLE") }
     }
 
+    /// It took longer than `control.request_timeout`.
+    pub(super) fn given_up() -> Self {
+        Self { retry_after: Some(1), ..Self::new(StatusCode::GATEWAY_TIMEOUT, "GATEWAY_TIMEOUT") }
+    }
+
     pub(super) fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL")

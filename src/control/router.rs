@@ -57,7 +57,7 @@ async fn observe(Shared(state): Shared<Arc<State>>, request: Request, next: Next
         Ok(Err(panic)) => ApiError::internal(panic).into_response(),
         Err(_) => {
             work.abort();
-            StatusCode::GATEWAY_TIMEOUT.into_response()
+            ApiError::given_up().into_response()
         }
     };
     if changes {

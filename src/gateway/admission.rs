@@ -132,14 +132,17 @@ async fn check(shared: &Shared, hello: &Hello, bearer: Option<Uuid>) -> Result<C
     }
     let invalid = (SessionCode::InvalidToken, None);
     let device: Uuid = hello.device_id.parse().map_err(|_| invalid)?;
-    let claims = match shared.keys.verify(hello.access_token.expose()).await {
+    let away = shared.control.reach().is_away();
+    let token = hello.access_token.expose();
+    let verified = if away { shared.keys.check_at_once(token) } else { shared.keys.verify(token).await };
+    let claims = match verified {
         Ok(claims) if claims.sub == device && bearer.is_none_or(|bearer| bearer == device) => claims,
-        Err(TokenError::UnknownKey) if shared.control.reach().is_away() => {
+        Err(TokenError::UnknownKey) if away || shared.control.reach().is_away() => {
             return Err((SessionCode::ControlUnavailable, None));
         }
         Ok(_) | Err(TokenError::Invalid | TokenError::UnknownKey) => return Err(invalid),
         Err(TokenError::Expired) => {
-            let genuine = shared.keys.owner(hello.access_token.expose());
+            let genuine = shared.keys.owner(token);
             return Err((SessionCode::TokenExpired, genuine.filter(|owner| *owner == device)));
         }
     };

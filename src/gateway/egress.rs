@@ -91,7 +91,7 @@ impl Lookups {
         let closed = |_| LookupError::Timeout;
         let _own = self.own.acquire().await.map_err(closed)?;
         let _all = self.all.acquire().await.map_err(closed)?;
-        self.resolver.lookup(&format!("{name}.")).await
+        self.resolver.lookup_v4_first(&format!("{name}.")).await
     }
 }
 
@@ -102,8 +102,8 @@ async fn resolve(name: &str, port: u16, rules: &Egress, lookups: &Lookups) -> Re
         LookupError::Timeout => StreamCode::Timeout,
         LookupError::NoName | LookupError::NoAddress | LookupError::Failed(_) => StreamCode::Unreachable,
     })?;
-    let allowed = found.into_iter().filter(|ip| rules.allow_private || is_public(*ip));
-    allowed.min_by_key(IpAddr::is_ipv6).map(|ip| (ip, port).into()).ok_or(StreamCode::Blocked)
+    let mut allowed = found.into_iter().filter(|ip| rules.allow_private || is_public(*ip));
+    allowed.next().map(|ip| (ip, port).into()).ok_or(StreamCode::Blocked)
 }
 
 #[cfg(test)]

@@ -69,6 +69,9 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
     session.account.enforce();
     session.account.remind(session.account.valid_until());
     if shared.stops.load(Ordering::Acquire) != admitted.stops {
+        if !session.account.is_known() && shared.offline.recall(session.device, &session.region).is_none() {
+            session.account.cut(SessionCode::ControlUnavailable);
+        }
         shared.offline.forget(session.device);
         shared.usage.urgent().add(session.id);
     }

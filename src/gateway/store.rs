@@ -42,46 +42,74 @@ struct Row {
     value: Vec<u8>,
 }
 
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    /// What is there will never be of use.
+    #[error("{0}")]
+    Damaged(String),
+    /// It may be sound, but this process cannot have it now.
+    #[error("{0}")]
+    Denied(String),
+}
+
+impl Unusable {
+    /// By what SQLite says (`SQLITE_NOTADB`, `SQLITE_CORRUPT`), which diesel gives as text.
+    fn of(error: &impl ToString) -> Self {
+        let text = format!("{DATABASE}: {}", error.to_string());
+        let damaged = ["not a database", "malformed"].iter().any(|sign| text.contains(sign));
+        if damaged { Self::Damaged(text) } else { Self::Denied(text) }
+    }
+}
+
 impl Store {
-    /// Opens `state.db` and its key in a folder, with what is in it. What cannot be read is replaced by an empty store; if
-    /// that cannot be made either, nothing is kept.
+    /// Opens `state.db` and its key in a folder, with what is in it. What is damaged is replaced by an empty store; where the
+    /// folder cannot be used, nothing is kept.
     pub(super) fn open(folder: &Path) -> Result<(Self, Entries), String> {
-        match Self::read(folder) {
-            Ok(opened) => Ok(opened),
-            Err(reason) => {
-                tracing::warn!(reason, "what was kept for outages cannot be used: it starts afresh");
+        let unusable = match Self::read(folder) {
+            Ok(opened) => return Ok(opened),
+            Err(unusable) => unusable,
+        };
+        let again = match &unusable {
+            Unusable::Damaged(reason) => {
+                tracing::warn!(reason, "what was kept for outages is damaged: it starts afresh");
                 for name in [DATABASE, KEY].into_iter().chain(COMPANIONS) {
                     remove(&folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
                 }
-                Self::read(folder).or_else(|_| Self::in_memory())
+                Self::read(folder)
             }
-        }
+            Unusable::Denied(_) => Err(unusable),
+        };
+        again.or_else(|unusable| {
+            tracing::error!(reason = %unusable, "what is needed in outages cannot be kept: nothing is until the next start");
+            Self::in_memory().map_err(|unusable| unusable.to_string())
+        })
     }
 
-    fn read(folder: &Path) -> Result<(Self, Entries), String> {
-        let sealer = Sealer::new(&key(&folder.join(KEY)).map_err(|error| format!("{KEY}: {error}"))?)
-            .map_err(|error| format!("{KEY}: {error}"))?;
+    fn read(folder: &Path) -> Result<(Self, Entries), Unusable> {
+        let key = key(&folder.join(KEY)).map_err(|error| Unusable::Denied(format!("{KEY}: {error}")))?;
         let path = folder.join(DATABASE);
-        own(&path).map_err(|error| format!("{DATABASE}: {error}"))?;
-        let conn = SqliteConnection::establish(&path.to_string_lossy()).map_err(|error| error.to_string())?;
-        Self::with(conn, sealer)
+        own(&path).map_err(|error| Unusable::Denied(format!("{DATABASE}: {error}")))?;
+        let conn = SqliteConnection::establish(&path.to_string_lossy());
+        Self::with(conn.map_err(|error| Unusable::of(&error))?, &key)
     }
 
-    fn in_memory() -> Result<(Self, Entries), String> {
-        let key: [u8; 32] = fresh_bytes()?;
-        let conn = SqliteConnection::establish(":memory:").map_err(|error| error.to_string())?;
-        Self::with(conn, Sealer::new(&key).map_err(|error| error.to_string())?)
+    fn in_memory() -> Result<(Self, Entries), Unusable> {
+        let key: [u8; 32] = fresh_bytes().map_err(Unusable::Denied)?;
+        let conn = SqliteConnection::establish(":memory:").map_err(|error| Unusable::of(&error))?;
+        Self::with(conn, &key)
     }
 
-    fn with(mut conn: SqliteConnection, sealer: Sealer) -> Result<(Self, Entries), String> {
-        conn.batch_execute(SETUP).map_err(|error| error.to_string())?;
+    fn with(mut conn: SqliteConnection, key: &[u8]) -> Result<(Self, Entries), Unusable> {
+        let sealer = Sealer::new(key).map_err(|error| Unusable::Damaged(format!("{KEY}: {error}")))?;
+        conn.batch_execute(SETUP).map_err(|error| Unusable::of(&error))?;
         let rows: Vec<Row> =
-            diesel::sql_query("SELECT name, value FROM entries").load(&mut conn).map_err(|error| error.to_string())?;
+            diesel::sql_query("SELECT name, value FROM entries").load(&mut conn).map_err(|error| Unusable::of(&error))?;
         let opened = rows.into_iter().map(|row| {
-            let value = sealer.open(row.name.as_bytes(), &row.value).map_err(|error| error.to_string())?;
-            Ok((row.name, value))
+            let value = sealer.open(row.name.as_bytes(), &row.value);
+            Ok((row.name, value.map_err(|error| Unusable::Damaged(format!("{DATABASE}: {error}")))?))
         });
-        let entries = opened.collect::<Result<_, String>>()?;
+        let entries = opened.collect::<Result<_, Unusable>>()?;
         Ok((Self { conn: Arc::new(Mutex::new(conn)), sealer: Arc::new(sealer) }, entries))
     }
 
@@ -199,6 +227,18 @@ mod tests {
                 assert_eq!(entries.len(), 1, "{damage}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_another_process_holds_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(folder.path()).unwrap();
+        store.write(vec![("device".into(), Some(vec![1]))]).await.unwrap();
+        let (other, entries) = Store::open(folder.path()).unwrap();
+        assert_eq!(entries, []);
+        other.write(vec![("device".into(), Some(vec![2]))]).await.unwrap();
+        drop((store, other));
+        assert_eq!(Store::open(folder.path()).unwrap().1, [("device".to_owned(), vec![1])]);
     }
 
     #[tokio::test]

@@ -76,7 +76,7 @@ impl Session {
 
     async fn associate(&self, stream: &TunnelStream) -> Result<(), StreamCode> {
         let exit = self.place().await;
-        let node = exit.associate().await.map_err(|error| {
+        let node = exit.associate(self.shared.relay.dial_timeout).await.map_err(|error| {
             tracing::warn!(session = %self.id, node = %exit.id, %error, "no socket towards a node");
             StreamCode::NodeDown
         })?;

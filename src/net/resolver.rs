@@ -79,6 +79,18 @@ impl Resolver {
 
     /// The addresses of a host, IPv6 first. A name that ends in a dot is not completed by the system's search list.
     pub async fn lookup(&self, host: &str) -> Answer {
+        self.ask(host, self.0.net.dns_delay).await
+    }
+
+    /// As [`Resolver::lookup`], but IPv4 first, and IPv6 alone only where it is certain that there is no IPv4 or nobody says.
+    pub async fn lookup_v4_first(&self, host: &str) -> Answer {
+        let mut found = self.ask(host, Duration::MAX).await?;
+        found.sort_by_key(IpAddr::is_ipv6);
+        Ok(found)
+    }
+
+    /// Asks for both families; once IPv6 is there, IPv4 has so much time.
+    async fn ask(&self, host: &str, v4_has: Duration) -> Answer {
         if let Ok(ip) = host.parse() {
             return Ok(vec![ip]);
         }
@@ -86,7 +98,7 @@ impl Resolver {
         let dns = self.current();
         let v6 = dns.ipv6_lookup(name.clone()).map(addresses);
         let v4 = dns.ipv4_lookup(name).map(addresses);
-        let mut found = Box::pin(both(v6, v4, self.0.net.dns_delay)).await?;
+        let mut found = Box::pin(both((v6, self.0.net.dns_delay), (v4, v4_has))).await?;
         found.sort_by_key(IpAddr::is_ipv4);
         Ok(found)
     }
@@ -163,20 +175,19 @@ fn addresses(answer: Result<Lookup, NetError>) -> Answer {
     }
 }
 
-/// What two families answer: once one has addresses, the other has only a moment more (RFC 8305, section 3).
+/// What two families answer, each with how long it has once the other has addresses (RFC 8305, section 3).
 async fn both(
-    one: impl Future<Output = Answer> + Send,
-    other: impl Future<Output = Answer> + Send,
-    delay: Duration,
+    (one, one_has): (impl Future<Output = Answer> + Send, Duration),
+    (other, other_has): (impl Future<Output = Answer> + Send, Duration),
 ) -> Answer {
     let (mut one, mut other) = (pin!(one), pin!(other));
-    let (first, rest): (Answer, Pin<&mut (dyn Future<Output = Answer> + Send)>) = tokio::select! {
-        first = &mut one => (first, other),
-        first = &mut other => (first, one),
+    let (first, rest, has): (Answer, Pin<&mut (dyn Future<Output = Answer> + Send)>, _) = tokio::select! {
+        first = &mut one => (first, other, other_has),
+        first = &mut other => (first, one, one_has),
     };
     match first {
         Ok(mut found) => {
-            if let Ok(Ok(more)) = tokio::time::timeout(delay, rest).await {
+            if let Ok(Ok(more)) = tokio::time::timeout(has, rest).await {
                 found.extend(more);
             }
             Ok(found)

@@ -4,16 +4,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use ::shadowsocks::ServerConfig;
-use ::shadowsocks::net::UdpSocket;
+use ::shadowsocks::net::{ConnectOpts, UdpSocket};
 use ::shadowsocks::relay::socks5::Address;
 use ::shadowsocks::relay::udprelay::options::UdpSocketControlData;
-use ::shadowsocks::relay::udprelay::proxy_socket::{ProxySocket, ProxySocketError};
+use ::shadowsocks::relay::udprelay::proxy_socket::{ProxySocket, ProxySocketError, UdpSocketType};
 use bytes::Bytes;
 use tokio::io::ReadBuf;
 
-use super::stream::context;
+use super::stream::{address, context};
 use crate::digest::fresh_number;
 use crate::frame::{Datagram, Target};
+use crate::net::dial::Dialer;
 
 const PACKET_MAX: usize = 65_536;
 
@@ -28,9 +29,13 @@ pub struct NodeSocket {
     packets: AtomicU64,
 }
 
-/// Opens a socket towards a node.
-pub async fn associate(config: &ServerConfig) -> io::Result<NodeSocket> {
-    let socket = ProxySocket::connect(context().clone(), config).await.map_err(io::Error::from)?;
+/// Opens a socket towards a node; of several addresses the one that takes connections.
+pub async fn associate(dialer: &Dialer, config: &ServerConfig) -> io::Result<NodeSocket> {
+    let (host, port) = address(config);
+    let found = dialer.ordered(&host, port).await?;
+    let node = found.first().ok_or(io::ErrorKind::NotFound)?;
+    let socket = UdpSocket::connect_with_opts(node, &ConnectOpts::default()).await?;
+    let socket = ProxySocket::from_socket(UdpSocketType::Client, context().clone(), config, socket);
     Ok(NodeSocket { socket, session: fresh_number(), packets: AtomicU64::new(0) })
 }
 

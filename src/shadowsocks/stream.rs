@@ -63,8 +63,14 @@ pub async fn connect(
 
 /// Connects to a node and says nothing.
 pub async fn reach(dialer: &Dialer, config: &ServerConfig) -> io::Result<TcpStream> {
+    let (host, port) = address(config);
+    dialer.connect(&host, port).await
+}
+
+/// A node's host without brackets, and its port.
+pub(super) fn address(config: &ServerConfig) -> (String, u16) {
     let addr = config.addr();
-    dialer.connect(addr.host().trim_matches(['[', ']']), addr.port()).await
+    (addr.host().trim_matches(['[', ']']).to_owned(), addr.port())
 }
 
 impl<S> NodeStream<S> {

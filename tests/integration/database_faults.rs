@@ -9,8 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::cluster::Cluster;
+use crate::cluster::{self, Cluster};
 use crate::database::{Kind, connect};
+use crate::disk::Disk;
 use crate::process::eventually;
 use crate::rest::Api;
 use crate::world::{ADMIN_KEY, Control, REGION, Subscriber, id, metric, register_gateway};
@@ -310,4 +311,21 @@ async fn sqlite_reads_while_another_process_writes_and_writes_wait_no_longer_tha
     drop(holder.stdin.take());
     holder.wait().await.unwrap();
     becomes(&control, true, "SQLite's lock is released").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_postgresql_is_told_and_over_once_there_is_room() {
+    let (cluster, folder) = (Cluster::start(), cluster::folder());
+    let Some(disk) = Disk::over(folder.path(), 32) else { return println!("left out, only root may mount") };
+    let tablespace = format!("CREATE TABLESPACE small LOCATION '{}'", folder.path().display());
+    cluster.sql(&[&tablespace, "CREATE DATABASE small TABLESPACE small"]).await;
+    let url = cluster.url().replace("/postgres?", "/small?");
+    let control = Control::start_on(&url, tempfile::tempdir().unwrap(), &[]).await;
+    becomes(&control, true, "on a small disk").await;
+    disk.fill();
+    becomes(&control, false, "a full disk is told").await;
+    assert!(ready(&control).await.1.contains("No space left"));
+    assert!(read(&control).await, "reads are answered");
+    disk.free();
+    becomes(&control, true, "room again").await;
 }

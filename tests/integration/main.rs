@@ -29,6 +29,7 @@ mod database_faults;
 mod datagrams;
 mod demo;
 mod destination;
+mod disk;
 mod drills;
 mod early;
 mod egress;

@@ -18,7 +18,8 @@ pub(super) type Tls = tokio_postgres_rustls::MakeRustlsConnect;
 pub(super) type Started = (tokio_postgres::Client, tokio_postgres::Connection<tokio_postgres::Socket, TlsStream>);
 type TlsStream = <Tls as tokio_postgres::tls::MakeTlsConnect<tokio_postgres::Socket>>::Stream;
 
-/// How PostgreSQL is reached: one or more hosts, of which the one that answered last is asked first.
+/// How PostgreSQL is reached: one or more hosts, of which the one that answered last is asked first. An attempt that is given
+/// up half-way leaves its host to the end of the next one.
 #[derive(Clone)]
 pub(super) struct Connector {
     hosts: Arc<[Config]>,
@@ -100,9 +101,13 @@ impl Connector {
     /// A connection that is set up.
     pub(super) async fn connect(&self) -> ConnectionResult<pg::Conn> {
         let (client, connection) = self.start().await.map_err(ConnectionError::BadConnection)?;
-        let mut conn = pg::Conn::try_from_client_and_connection(client, connection).await?;
-        conn.batch_execute(&self.setup).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
-        Ok(conn)
+        let setting_up = async {
+            let mut conn = pg::Conn::try_from_client_and_connection(client, connection).await?;
+            conn.batch_execute(&self.setup).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
+            Ok(conn)
+        };
+        let late = |_| ConnectionError::BadConnection(format!("not set up within {:?}", self.timeout));
+        tokio::time::timeout(self.timeout, setting_up).await.map_err(late)?
     }
 
     /// The driver's own connection, to the first host that will do.
@@ -112,6 +117,7 @@ impl Connector {
         let mut reasons = Vec::new();
         for at in (0..count).map(|step| (first + step) % count) {
             let Some(host) = self.hosts.get(at) else { continue };
+            self.last.store((at + 1) % count, Ordering::Relaxed);
             match tokio::time::timeout(self.timeout, host.connect(self.tls.clone())).await {
                 Ok(Ok(started)) => {
                     self.last.store(at, Ordering::Relaxed);
@@ -176,6 +182,10 @@ fn single(all: &Config, at: usize, timeout: Duration) -> Config {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
     use super::*;
     use crate::config::Source;
 
@@ -199,5 +209,30 @@ mod tests {
         assert_eq!(one.hosts[0].get_tcp_user_timeout(), Some(&Duration::from_secs(9)));
         let any = connector("postgres://u@a,b/db?sslmode=disable&target_session_attrs=any").unwrap();
         assert_eq!(any.hosts[1].get_target_session_attrs(), TargetSessionAttrs::Any);
+    }
+
+    #[tokio::test]
+    async fn callers_that_give_up_half_way_come_to_every_host() {
+        let (asked, mut heard) = mpsc::unbounded_channel();
+        let mut ports = Vec::new();
+        for host in 0..3 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            ports.push(listener.local_addr().unwrap().port());
+            let asked = asked.clone();
+            tokio::spawn(async move {
+                while let Ok((mut socket, _)) = listener.accept().await {
+                    asked.send(host).unwrap();
+                    tokio::spawn(async move { while socket.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {} });
+                }
+            });
+        }
+        let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let connector = connector(&format!("postgres://u@{}/db?sslmode=disable", hosts.join(","))).unwrap();
+        for host in [0, 1, 2, 0] {
+            tokio::select! {
+                started = connector.start() => panic!("{:?}", started.err()),
+                first = heard.recv() => assert_eq!(first, Some(host)),
+            }
+        }
     }
 }

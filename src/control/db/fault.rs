@@ -21,8 +21,10 @@ static RETRIED: AtomicU64 = AtomicU64::new(0);
 pub(crate) enum Fault {
     /// Another transaction was in the way (SQLSTATE 40001, 40P01): the same one may succeed now.
     Conflict,
-    /// The connection is of no more use: closed, given up, or its server takes no writes (08, 25006, 57P0x).
+    /// The connection is of no more use: closed, or its server takes no writes (08, 25006, 57P0x).
     Connection,
+    /// There was no answer in time: the statement is slow, or the connection is dead.
+    Unanswered,
     /// The server cannot do it now: full, overloaded, out of time (53, 57014, 58; SQLite's BUSY, FULL, IOERR).
     Busy,
     /// The statement will not do, now or later.
@@ -75,6 +77,7 @@ const BUSY: [&str; 34] = [
     "locking protocol",
     "unable to open database",
 ];
+const UNANSWERED: &str = "no answer in time";
 /// What the driver could not write for the server.
 const UNSENT: [&str; 2] = ["error serializing", "error encoding"];
 
@@ -94,6 +97,7 @@ impl Fault {
         match kind {
             DatabaseErrorKind::SerializationFailure => Self::Conflict,
             DatabaseErrorKind::UnableToSendCommand if says(&UNSENT) => Self::Statement,
+            DatabaseErrorKind::UnableToSendCommand if info.message() == UNANSWERED => Self::Unanswered,
             DatabaseErrorKind::ReadOnlyTransaction
             | DatabaseErrorKind::ClosedConnection
             | DatabaseErrorKind::UnableToSendCommand => Self::Connection,
@@ -142,7 +146,7 @@ impl Failure for Unbillable {
 
 /// The error of a statement that was not answered in time.
 pub(crate) fn unanswered() -> Error {
-    Error::DatabaseError(DatabaseErrorKind::UnableToSendCommand, Box::new("no answer in time".to_owned()))
+    Error::DatabaseError(DatabaseErrorKind::UnableToSendCommand, Box::new(UNANSWERED.to_owned()))
 }
 
 /// How long to wait before a transaction is begun again; `None` if its outcome stands.
@@ -200,7 +204,7 @@ mod tests {
         }
         assert_eq!(Fault::of(&Error::NotFound), Fault::Statement);
         assert_eq!(Fault::of(&Error::BrokenTransactionManager), Fault::Connection);
-        assert_eq!(Fault::of(&unanswered()), Fault::Connection);
+        assert_eq!(Fault::of(&unanswered()), Fault::Unanswered);
     }
 
     #[test]

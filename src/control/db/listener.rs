@@ -21,7 +21,9 @@ impl Listener {
     pub async fn run(&self, heard: impl Fn()) -> Result<(), String> {
         let failed = |error: diesel::result::Error| error.to_string();
         let mut conn = self.connector.connect().await.map_err(|error| error.to_string())?;
-        conn.batch_execute(&format!("LISTEN {}", pg::EVENTS)).await.map_err(failed)?;
+        let listening = format!("LISTEN {}", pg::EVENTS);
+        let asked = timeout(self.patience, conn.batch_execute(&listening)).await;
+        asked.map_err(|_| "LISTEN is not answered".to_owned())?.map_err(failed)?;
         heard();
         loop {
             {

@@ -1,10 +1,9 @@
 #![expect(clippy::duplicate_mod, reason = "the same queries, compiled for each database")]
 
-use diesel::{ExpressionMethods, QueryDsl, QueryResult, SqliteConnection};
+use diesel::{QueryResult, SqliteConnection};
 use diesel_async::RunQueryDsl;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
-use super::schema::installation;
 use super::types::Id;
 
 pub(crate) type Conn = SyncConnectionWrapper<SqliteConnection>;
@@ -65,10 +64,10 @@ pub(super) async fn identity(_: &mut Conn) -> QueryResult<String> {
     Ok(String::new())
 }
 
-/// Whether the file takes writes: one that changes nothing is tried.
-pub(crate) async fn writable(conn: &mut Conn) -> QueryResult<bool> {
-    let same = installation::last_seq.eq(installation::last_seq);
-    diesel::update(installation::table.find(1)).set(same).execute(conn).await.map(|rows| rows == 1)
+/// Whether the file takes writes: a small one is made.
+pub(crate) async fn writable(conn: &mut Conn, _: bool) -> QueryResult<bool> {
+    let sql = "INSERT OR REPLACE INTO write_probe (id, filler) VALUES (1, randomblob(16))";
+    diesel::sql_query(sql).execute(conn).await.map(|rows| rows == 1)
 }
 
 #[path = "queries/admin.rs"]

@@ -1,13 +1,15 @@
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use super::schema::{outline_nodes, sessions, users};
+use super::schema::{outline_nodes, sessions, users, write_probe};
 use super::types::Id;
 
 pub(crate) type Conn = AsyncPgConnection;
 
 /// The channel that announces events.
 pub(super) const EVENTS: &str = "httvps_events";
+/// What a server that was short of room must take, bytes.
+const PROBE_SIZE: usize = 1 << 20;
 
 /// Runs a transaction, again if others were in its way.
 macro_rules! transaction {
@@ -122,10 +124,23 @@ pub(super) async fn identity(conn: &mut Conn) -> QueryResult<String> {
     }
 }
 
-/// Whether the server takes writes.
-pub(crate) async fn writable(conn: &mut Conn) -> QueryResult<bool> {
+/// Whether the server takes writes. One that was short of room must take something that needs some; it is rolled back.
+pub(crate) async fn writable(conn: &mut Conn, is_short: bool) -> QueryResult<bool> {
     let sql = diesel::dsl::sql::<diesel::sql_types::Bool>("NOT current_setting('transaction_read_only')::boolean");
-    diesel::select(sql).get_result(conn).await
+    let writable: bool = diesel::select(sql).get_result(conn).await?;
+    if !writable || !is_short {
+        return Ok(writable);
+    }
+    let tried = transaction!(conn, async |conn: &mut Conn| {
+        let filler = write_probe::filler.eq(vec![0; PROBE_SIZE]);
+        diesel::insert_into(write_probe::table).values((write_probe::id.eq(1), filler)).execute(conn).await?;
+        Err::<(), _>(diesel::result::Error::RollbackTransaction)
+    })
+    .await;
+    match tried {
+        Ok(()) | Err(diesel::result::Error::RollbackTransaction) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 #[path = "queries/admin.rs"]

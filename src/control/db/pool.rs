@@ -1,7 +1,7 @@
 //! Pools of connections, and what is thrown away of them (docs/01, "When the database misbehaves").
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{Hook, HookError, Manager};
@@ -20,29 +20,48 @@ use crate::config::Database;
 /// Connections that only read a SQLite file.
 const READERS: usize = 4;
 
-/// Since when connections are trusted: those made before something went wrong with one of them are not used again.
+/// What has gone wrong with connections of a pool, for the others.
 #[derive(Debug)]
 pub(crate) struct Trust {
     begun: Instant,
-    since_ms: AtomicU64,
+    /// Connections made before this are not used again.
+    made_ms: AtomicU64,
+    /// Connections used before this are asked whether they are there before they are used again.
+    used_ms: AtomicU64,
+    /// The server could not do something for want of room, or of something else.
+    short: AtomicBool,
 }
 
 impl Trust {
     fn new() -> Self {
-        Self { begun: Instant::now(), since_ms: AtomicU64::new(0) }
+        Self { begun: Instant::now(), made_ms: 0.into(), used_ms: 0.into(), short: false.into() }
     }
 
     fn at(&self, moment: Instant) -> u64 {
         u64::try_from(moment.saturating_duration_since(self.begun).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// No connection made until now is used again.
-    fn end(&self) {
-        self.since_ms.fetch_max(self.at(Instant::now()).saturating_add(1), Ordering::Relaxed);
+    /// Takes what a query has come to; whether its connection is of no more use.
+    fn heard(&self, fault: Option<Fault>) -> bool {
+        let now = self.at(Instant::now()).saturating_add(1);
+        match fault {
+            Some(Fault::Connection) => self.made_ms.fetch_max(now, Ordering::Relaxed),
+            Some(Fault::Unanswered) => self.used_ms.fetch_max(now, Ordering::Relaxed),
+            Some(Fault::Busy) => {
+                self.short.store(true, Ordering::Relaxed);
+                return false;
+            }
+            Some(Fault::Conflict | Fault::Statement) | None => return false,
+        };
+        true
     }
 
     fn covers(&self, made: Instant) -> bool {
-        self.since_ms.load(Ordering::Relaxed) <= self.at(made)
+        self.made_ms.load(Ordering::Relaxed) <= self.at(made)
+    }
+
+    fn doubts(&self, used: Instant) -> bool {
+        self.used_ms.load(Ordering::Relaxed) > self.at(used)
     }
 }
 
@@ -92,12 +111,11 @@ impl DbConn {
     /// A query has ended.
     pub(crate) fn end<T, E: Failure>(&mut self, outcome: &Result<T, E>) {
         self.running = false;
-        if outcome.as_ref().err().and_then(Failure::fault) == Some(Fault::Connection) {
-            self.spoiled = true;
-            if let Some(trust) = &self.trust {
-                trust.end();
-            }
-        }
+        let fault = outcome.as_ref().err().and_then(Failure::fault);
+        self.spoiled |= match &self.trust {
+            Some(trust) => trust.heard(fault),
+            None => fault == Some(Fault::Connection),
+        };
     }
 }
 
@@ -133,13 +151,13 @@ impl PgPool {
                 if !known.covers(used.created) {
                     return Err(HookError::message("not trusted any more"));
                 }
-                if used.last_used() < check_after {
+                if used.last_used() < check_after && !known.doubts(used.recycled.unwrap_or(used.created)) {
                     return Ok(());
                 }
                 if let Ok(Ok(())) = tokio::time::timeout(patience, conn.batch_execute("SELECT 1")).await {
                     return Ok(());
                 }
-                known.end();
+                known.heard(Some(Fault::Connection));
                 Err(HookError::message("does not answer"))
             })
         });
@@ -155,6 +173,16 @@ impl PgPool {
             Ok(Err(error)) => Err(DbError::Unavailable(error.to_string())),
             Err(_) => Err(DbError::Unavailable(format!("none free or made within {:?}", self.acquire))),
         }
+    }
+
+    /// Whether the server could not do something for want of room, or of something else.
+    pub(crate) fn is_short(&self) -> bool {
+        self.trust.short.load(Ordering::Relaxed)
+    }
+
+    /// The server has room again.
+    pub(crate) fn has_room(&self) {
+        self.trust.short.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn usage(&self) -> (usize, usize) {

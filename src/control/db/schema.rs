@@ -212,6 +212,10 @@ tables! {
         epoch -> SqlUuid,
         last_seq -> BigInt,
     }
+    write_probe (id) {
+        id -> Integer,
+        filler -> Binary,
+    }
 }
 
 diesel::allow_tables_to_appear_in_same_query!(
@@ -235,4 +239,5 @@ diesel::allow_tables_to_appear_in_same_query!(
     refusals,
     events,
     installation,
+    write_probe,
 );

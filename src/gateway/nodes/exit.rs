@@ -87,9 +87,10 @@ impl Exit {
         self.config.method().is_aead_2022()
     }
 
-    /// Opens a socket for datagrams through the node.
-    pub(crate) async fn associate(&self) -> io::Result<NodeSocket> {
-        associate(&self.config).await
+    /// Opens a socket for datagrams through the node, within a time.
+    pub(crate) async fn associate(&self, within: Duration) -> io::Result<NodeSocket> {
+        let associating = associate(&self.watch.dialer, &self.config);
+        tokio::time::timeout(within, associating).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Whether new streams should go elsewhere, if there is an elsewhere.

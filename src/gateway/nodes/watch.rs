@@ -25,7 +25,7 @@ pub(super) struct NodeWatch {
     wake: Arc<Notify>,
     up: watch::Sender<bool>,
     /// When the last look at the node after a stream's end began, and what it found.
-    looked: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    looked: tokio::sync::Mutex<Option<(Instant, Found)>>,
 }
 
 struct State {
@@ -96,20 +96,44 @@ impl NodeWatch {
         Some(Vigil { watch: Arc::clone(self), id, doomed })
     }
 
-    /// Whether the node takes connections after a moment, unless that takes too long to say; those who ask at the same
-    /// time look together.
-    async fn is_there(&self, after: Instant, config: &ServerConfig, within: Duration) -> bool {
-        let mut looked = self.looked.lock().await;
-        if let Some((at, found)) = *looked
-            && at >= after
-        {
-            return found;
+    /// What is found of the node when it is connected to after a moment; what takes too long to say is no bad sign. Those
+    /// who ask at the same time look together.
+    async fn look(&self, after: Instant, config: &ServerConfig, within: Duration) -> Found {
+        let looking = async {
+            let mut looked = self.looked.lock().await;
+            if let Some((at, found)) = *looked
+                && at >= after
+            {
+                return found;
+            }
+            let at = Instant::now();
+            let found = Found::of(&lasts(&self.dialer, config).await);
+            *looked = Some((at, found));
+            found
+        };
+        tokio::time::timeout(within, looking).await.unwrap_or(Found::There)
+    }
+}
+
+/// What a look at a node has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    There,
+    /// It took the connection and reset it, as a process that dies or has too much to do.
+    Shaken,
+    /// Nothing listens at its address.
+    Gone,
+}
+
+impl Found {
+    /// What this host lacks says nothing of the node.
+    fn of(reached: &io::Result<()>) -> Self {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+        match reached.as_ref().map_err(io::Error::kind) {
+            Err(ConnectionReset) => Self::Shaken,
+            Err(ConnectionRefused | HostUnreachable | NetworkUnreachable) => Self::Gone,
+            Ok(()) | Err(_) => Self::There,
         }
-        let at = Instant::now();
-        let reached = tokio::time::timeout(within, lasts(&self.dialer, config)).await;
-        let found = !matches!(reached, Ok(Err(error)) if is_gone(&error));
-        *looked = Some((at, found));
-        found
     }
 }
 
@@ -156,13 +180,7 @@ async fn lasts(dialer: &Dialer, config: &ServerConfig) -> io::Result<()> {
     }
 }
 
-/// Whether nothing listens at the node's address any more; what this host lacks says nothing of the node.
-fn is_gone(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
-    [ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable].contains(&error.kind())
-}
-
-type Looking = Pin<Box<dyn Future<Output = bool> + Send>>;
+type Looking = Pin<Box<dyn Future<Output = Found> + Send>>;
 
 /// A stream through a node that tells its node's health of its first bytes, and passes an end on only if the node is
 /// still there: a node that dies ends its streams as if their destinations had.
@@ -200,7 +218,7 @@ impl Watched {
         }
         let (watch, config) = (Arc::clone(&self.vigil.watch), Arc::clone(&self.config));
         let (at, within) = (Instant::now(), std::mem::take(&mut self.end_check));
-        let looking = Box::pin(async move { watch.is_there(at, &config, within).await });
+        let looking = Box::pin(async move { watch.look(at, &config, within).await });
         self.end = Some(End { ended, looking });
         self.poll_look(cx)
     }
@@ -210,10 +228,11 @@ impl Watched {
         if self.vigil.doomed.is_cancelled() {
             return Poll::Pending;
         }
-        if ready!(end.looking.as_mut().poll(cx)) {
-            return Poll::Ready(self.end.take().map_or(Ok(()), |end| end.ended));
+        match ready!(end.looking.as_mut().poll(cx)) {
+            Found::There => return Poll::Ready(self.end.take().map_or(Ok(()), |end| end.ended)),
+            Found::Shaken => self.vigil.watch.act(|health, now| health.probe_within(Duration::ZERO, now)),
+            Found::Gone => self.vigil.watch.act(Health::unreachable),
         }
-        self.vigil.watch.act(Health::unreachable);
         self.vigil.doomed.cancel();
         Poll::Pending
     }

@@ -8,6 +8,7 @@ use super::*;
 use crate::config::Source;
 
 const DELAY: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_secs(3);
 
 fn v4(last: u8) -> IpAddr {
@@ -21,7 +22,7 @@ async fn after(millis: u64, answer: Answer) -> Answer {
 
 async fn asked(one: (u64, Answer), other: (u64, Answer)) -> (Answer, u128) {
     let begun = tokio::time::Instant::now();
-    let answer = both(after(one.0, one.1), after(other.0, other.1), DELAY).await;
+    let answer = both((after(one.0, one.1), DELAY), (after(other.0, other.1), LONG)).await;
     (answer, begun.elapsed().as_millis())
 }
 
@@ -30,8 +31,9 @@ async fn one_family_has_a_moment_once_the_other_has_answered() {
     let found = |last| Ok(vec![v4(last)]);
     let none = || Err(LookupError::NoAddress);
     assert_eq!(asked((10, found(1)), (40, found(2))).await, (Ok(vec![v4(1), v4(2)]), 40));
-    assert_eq!(asked((10, found(1)), (9_999, found(2))).await, (found(1), 60));
     assert_eq!(asked((9_999, found(1)), (10, found(2))).await, (found(2), 60));
+    assert_eq!(asked((10, found(1)), (1_000, found(2))).await, (Ok(vec![v4(1), v4(2)]), 1_000));
+    assert_eq!(asked((10, found(1)), (9_999, found(2))).await, (found(1), 2_010));
     assert_eq!(asked((10, none()), (400, found(2))).await, (found(2), 400));
     assert_eq!(asked((10, none()), (400, none())).await, (none(), 400));
     assert_eq!(asked((10, none()), (400, Err(LookupError::Timeout))).await, (Err(LookupError::Timeout), 400));
@@ -96,11 +98,11 @@ fn answer(question: &[u8], nth: usize) -> Option<Vec<u8>> {
     let (code, records) = match kind {
         _ if is("silent.test") => return None,
         AAAA if is("lost.test") => return None,
-        A if is("late.test") && nth < 2 => return None,
-        AAAA if is("both.test") => {
+        A if (is("late.test") || is("slow.test")) && nth < 2 => return None,
+        AAAA if is("both.test") || is("slow.test") => {
             (0, vec![(AAAA, "2001:db8::1".parse::<std::net::Ipv6Addr>().unwrap().octets().to_vec())])
         }
-        A if is("lost.test") || is("both.test") || is("late.test") || is("target.test") => (0, vec![ip(7)]),
+        A if ["lost.test", "both.test", "late.test", "slow.test", "target.test"].into_iter().any(is) => (0, vec![ip(7)]),
         A if is("two.test") => (0, vec![(A, vec![127, 0, 0, 2]), (A, vec![127, 0, 0, 3])]),
         A if is("rebound.test") => (0, vec![(A, vec![127, 0, 0, 1]), (A, vec![169, 254, 169, 254])]),
         A if is("mixed.test") => (0, vec![(A, vec![127, 0, 0, 1]), (A, vec![1, 1, 1, 1])]),
@@ -132,6 +134,13 @@ async fn a_question_without_an_answer_is_repeated_soon() {
     let resolver = server.resolver();
     let found = timeout(SOON, resolver.lookup("late.test.")).await.expect("soon");
     assert_eq!(found, Ok(vec![v4(7)]));
+}
+
+#[tokio::test]
+async fn a_lost_answer_for_ipv4_does_not_leave_ipv6_alone_where_ipv4_is_wanted() {
+    let server = Server::start().await;
+    let found = timeout(SOON, server.resolver().lookup_v4_first("slow.test.")).await.expect("soon").unwrap();
+    assert_eq!(found, [v4(7), "2001:db8::1".parse().unwrap()]);
 }
 
 #[tokio::test]

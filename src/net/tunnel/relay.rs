@@ -137,6 +137,9 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
             end = poll_fn(|cx| self.poll(cx)) => end,
             code = over => End::Failed(code),
         };
+        if let End::Failed(code) = end {
+            self.stream.reset(code);
+        }
         if self.unflushed > 0
             && let Ok(Ok(())) = tokio::time::timeout(self.patience.linger, self.socket.flush()).await
         {
@@ -148,10 +151,7 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
                 Ok(())
             }
             End::Reset => Ok(()),
-            End::Failed(code) => {
-                self.stream.reset(code);
-                Err(code)
-            }
+            End::Failed(code) => Err(code),
         }
     }
 

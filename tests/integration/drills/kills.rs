@@ -10,7 +10,6 @@ use crate::cluster::Cluster;
 use crate::database::Kind;
 use crate::destination::{Destination, Manner};
 use crate::node::CHACHA;
-use crate::process::eventually;
 use crate::world::{Control, World};
 
 /// What a killed gateway may lose: two flushes of the tests' 100 ms at full speed.
@@ -69,12 +68,7 @@ async fn the_database_is_killed() {
     tokio::time::sleep(scale().phase * 2).await;
     cluster.resume();
     let back = Instant::now();
-    let ready = format!("{}/readyz", site.world.control.process.as_ref().unwrap().line("ops-control"));
-    eventually(|| async {
-        let response = site.world.control.http.get(&ready).send().await.map_err(|error| error.to_string())?;
-        if response.status().is_success() { Ok(()) } else { Err(response.text().await.unwrap()) }
-    })
-    .await;
+    site.ready_is("control", true).await;
     let used = back.elapsed();
     crowd.served_since(Instant::now()).await;
     assert_eq!(crowd.lost(), 0, "nobody is dropped");
@@ -97,6 +91,7 @@ async fn the_node_is_killed() {
     let served = crowd.served_since(back).await;
     assert_eq!(crowd.lost(), 0, "tunnels outlive their node");
     let tally = crowd.leave().await;
+    assert_eq!(tally.cut_short, 0, "{tally:?}");
     let newcomers = super::crowd::tunnels(&site.entrance(), 1).await;
     let admitted = back.elapsed();
     assert!(admitted < AT_MOST, "{admitted:?}");
@@ -105,9 +100,7 @@ async fn the_node_is_killed() {
     site.crowd().await.leave().await;
     site.exact_since(mark).await;
     let (served, admitted) = (seconds(served), seconds(admitted));
-    let said =
-        format!("all served {served}, newcomers let in {admitted} after it was back; {} cut short", tally.cut_short);
-    site.ends_clean(&said).await;
+    site.ends_clean(&format!("all served {served}, newcomers let in {admitted} after it was back")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,6 +80,19 @@ impl Site {
         Entrance::of(&self.world, &self.world.subscriber)
     }
 
+    /// Waits until a role's `/readyz` says that it is ready, or not; gives what it says.
+    pub(super) async fn ready_is(&self, role: &str, wanted: bool) -> String {
+        let process = if role == "gateway" { self.world.gateway() } else { self.world.control.process.as_ref().unwrap() };
+        let url = format!("{}/readyz", process.line(&format!("ops-{role}")));
+        eventually(|| async {
+            let response = self.world.control.http.get(&url).send().await.map_err(|error| error.to_string())?;
+            let ready = response.status().is_success();
+            let text = response.text().await.map_err(|error| error.to_string())?;
+            if ready == wanted { Ok(text) } else { Err(format!("{role}, ready {ready}: {text}")) }
+        })
+        .await
+    }
+
     pub(super) async fn crowd(&self) -> Crowd {
         let scale = scale();
         let crowd = Crowd::gather(&self.entrance(), self.source.address, scale.idle, scale.busy).await;
