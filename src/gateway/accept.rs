@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -98,8 +98,7 @@ async fn agree(
         async move { Ok::<_, Infallible>(respond(request, from, &shared, &outcome).await) }
     });
     http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(shared.tunnel.handshake_timeout)
+        .header_read_timeout(None)
         .max_buf_size(usize::try_from(shared.tunnel.request_max.as_u64()).unwrap_or(usize::MAX))
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades()

@@ -207,7 +207,9 @@ impl Persist {
     /// What somebody should know: that outages are not prepared for.
     pub(super) fn complaint(&self) -> Option<String> {
         let failing = self.failing.load(Ordering::Relaxed);
-        failing.then(|| "state.db cannot be written: after a restart in an outage, revocations since are not known".to_owned())
+        failing.then(|| {
+            "state.db cannot be written: after a restart in an outage, revocations since are not known".to_owned()
+        })
     }
 
     /// What could not be written waits, unless there is something newer by now.

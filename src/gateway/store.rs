@@ -103,8 +103,9 @@ impl Store {
     fn with(mut conn: SqliteConnection, key: &[u8]) -> Result<(Self, Entries), Unusable> {
         let sealer = Sealer::new(key).map_err(|error| Unusable::Damaged(format!("{KEY}: {error}")))?;
         conn.batch_execute(SETUP).map_err(|error| Unusable::of(&error))?;
-        let rows: Vec<Row> =
-            diesel::sql_query("SELECT name, value FROM entries").load(&mut conn).map_err(|error| Unusable::of(&error))?;
+        let rows: Vec<Row> = diesel::sql_query("SELECT name, value FROM entries")
+            .load(&mut conn)
+            .map_err(|error| Unusable::of(&error))?;
         let opened = rows.into_iter().map(|row| {
             let value = sealer.open(row.name.as_bytes(), &row.value);
             Ok((row.name, value.map_err(|error| Unusable::Damaged(format!("{DATABASE}: {error}")))?))

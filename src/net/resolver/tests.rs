@@ -102,7 +102,9 @@ fn answer(question: &[u8], nth: usize) -> Option<Vec<u8>> {
         AAAA if is("both.test") || is("slow.test") => {
             (0, vec![(AAAA, "2001:db8::1".parse::<std::net::Ipv6Addr>().unwrap().octets().to_vec())])
         }
-        A if ["lost.test", "both.test", "late.test", "slow.test", "target.test"].into_iter().any(is) => (0, vec![ip(7)]),
+        A if ["lost.test", "both.test", "late.test", "slow.test", "target.test"].into_iter().any(is) => {
+            (0, vec![ip(7)])
+        }
         A if is("two.test") => (0, vec![(A, vec![127, 0, 0, 2]), (A, vec![127, 0, 0, 3])]),
         A if is("rebound.test") => (0, vec![(A, vec![127, 0, 0, 1]), (A, vec![169, 254, 169, 254])]),
         A if is("mixed.test") => (0, vec![(A, vec![127, 0, 0, 1]), (A, vec![1, 1, 1, 1])]),

@@ -82,7 +82,8 @@ impl Site {
 
     /// Waits until a role's `/readyz` says that it is ready, or not; gives what it says.
     pub(super) async fn ready_is(&self, role: &str, wanted: bool) -> String {
-        let process = if role == "gateway" { self.world.gateway() } else { self.world.control.process.as_ref().unwrap() };
+        let process =
+            if role == "gateway" { self.world.gateway() } else { self.world.control.process.as_ref().unwrap() };
         let url = format!("{}/readyz", process.line(&format!("ops-{role}")));
         eventually(|| async {
             let response = self.world.control.http.get(&url).send().await.map_err(|error| error.to_string())?;
