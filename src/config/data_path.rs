@@ -229,6 +229,9 @@ pub struct Egress {
     pub lookups: usize,
     /// Names of one session looked up at once.
     pub lookups_per_session: usize,
+    /// How long an address that gave nothing is tried after the name's others.
+    #[serde(with = "humantime_serde")]
+    pub avoid_for: Duration,
     /// How long the datagrams of an association use what a name was resolved to.
     #[serde(with = "humantime_serde")]
     pub name_ttl: Duration,

@@ -1,13 +1,18 @@
 //! Which destinations may be reached (docs/04, "Egress").
 
+mod avoided;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
 use crate::config::{Egress, Resolve};
 use crate::frame::{Host, StreamCode, Target};
 use crate::net::resolver::{LookupError, Resolver};
+pub(crate) use avoided::Attempt;
+use avoided::Avoided;
 
 /// Whether an address belongs to the public internet.
 pub(crate) fn is_public(ip: IpAddr) -> bool {
@@ -68,22 +73,29 @@ fn is_local(name: &str) -> bool {
     name.rsplit_once('.').is_none_or(|(_, last)| last.eq_ignore_ascii_case("localhost"))
 }
 
-/// A resolver, and how many names may be looked up at once.
+/// A resolver, how many names may be looked up at once, and which addresses are better not used.
 #[derive(Clone)]
 pub(crate) struct Lookups {
     resolver: Resolver,
+    avoided: Arc<Avoided>,
     all: Arc<Semaphore>,
     own: Arc<Semaphore>,
 }
 
 impl Lookups {
     pub(crate) fn new(all: usize, resolver: Resolver) -> Self {
-        Self { resolver, all: Arc::new(Semaphore::new(all)), own: Arc::new(Semaphore::new(all)) }
+        let semaphore = || Arc::new(Semaphore::new(all));
+        Self { resolver, avoided: Arc::default(), all: semaphore(), own: semaphore() }
     }
 
     /// A part of them.
     pub(crate) fn of_a_session(&self, own: usize) -> Self {
-        Self { resolver: self.resolver.clone(), all: Arc::clone(&self.all), own: Arc::new(Semaphore::new(own)) }
+        Self { own: Arc::new(Semaphore::new(own)), ..self.clone() }
+    }
+
+    /// An attempt at an address of a name.
+    pub(crate) fn attempt(&self, address: IpAddr, rules: &Egress) -> Attempt {
+        Attempt { avoided: Arc::clone(&self.avoided), address, avoid_for: rules.avoid_for }
     }
 
     /// A name is whole: no search list of the gateway's host is added to it.
@@ -95,15 +107,17 @@ impl Lookups {
     }
 }
 
-/// The first address that is allowed, IPv4 before IPv6.
+/// The first address that is allowed, IPv4 before IPv6, and in a family those that failed lately last.
 async fn resolve(name: &str, port: u16, rules: &Egress, lookups: &Lookups) -> Result<SocketAddr, StreamCode> {
     let lookup = tokio::time::timeout(rules.resolve_timeout, lookups.look_up(name));
     let found = lookup.await.unwrap_or(Err(LookupError::Timeout)).map_err(|error| match error {
         LookupError::Timeout => StreamCode::Timeout,
         LookupError::NoName | LookupError::NoAddress | LookupError::Failed(_) => StreamCode::Unreachable,
     })?;
-    let mut allowed = found.into_iter().filter(|ip| rules.allow_private || is_public(*ip));
-    allowed.next().map(|ip| (ip, port).into()).ok_or(StreamCode::Blocked)
+    let now = Instant::now();
+    let allowed = found.into_iter().filter(|ip| rules.allow_private || is_public(*ip));
+    let best = allowed.min_by_key(|ip| (ip.is_ipv6(), lookups.avoided.has(*ip, now)));
+    best.map(|ip| (ip, port).into()).ok_or(StreamCode::Blocked)
 }
 
 #[cfg(test)]
@@ -237,6 +251,21 @@ mod tests {
         for local in ["localhost", "LocalHost.", "a.localhost", "router"] {
             let refused = admit(Target::Name(local.into(), 443), &rules, &lookups()).await;
             assert_eq!(refused, Err(StreamCode::Blocked), "{local}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_gave_nothing_is_tried_after_its_siblings() {
+        let server = Server::start().await;
+        let lookups = Lookups::new(1, server.resolver());
+        let rules = Egress { allow_private: true, ..rules() };
+        let admitted = async || admit(Target::Name("two.test".into(), 443), &rules, &lookups).await.unwrap();
+        let [first, second] = ["127.0.0.2", "127.0.0.3"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        for (address, next) in [(first, second), (second, first)] {
+            assert_eq!(admitted().await, Target::Ip((address, 443).into()));
+            lookups.attempt(address, &rules).failed();
+            let expected = if address == first { next } else { first };
+            assert_eq!(admitted().await, Target::Ip((expected, 443).into()));
         }
     }
 

@@ -103,9 +103,23 @@ impl Session {
         Arc::clone(&self.exit.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Checks the destination and connects to the session's node; if it cannot be reached, moves the session to another one and tries once more.
+    /// Checks the destination and connects to the session's node; if it cannot be reached, moves the session to another one
+    /// and tries once more.
     async fn dial(&self, target: Target) -> Result<(Watched, Arc<Exit>), StreamCode> {
+        let is_name = matches!(target, Target::Name(..));
         let target = egress::admit(target, &self.shared.egress, &self.lookups).await?;
+        let attempt = match &target {
+            Target::Ip(address) if is_name => Some(self.lookups.attempt(address.ip(), &self.shared.egress)),
+            Target::Ip(_) | Target::Name(..) => None,
+        };
+        let (mut stream, exit) = self.dial_admitted(target).await?;
+        if let Some(attempt) = attempt {
+            stream.attempts(attempt);
+        }
+        Ok((stream, exit))
+    }
+
+    async fn dial_admitted(&self, target: Target) -> Result<(Watched, Arc<Exit>), StreamCode> {
         let exit = self.place().await;
         if let Some(stream) = self.try_dial(&exit, target.clone()).await {
             return Ok((stream, exit));

@@ -294,3 +294,19 @@ async fn events_are_not_kept_by_a_proxy() {
     let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
     assert_eq!((header("x-accel-buffering"), header("cache-control")), ("no".into(), "no-store".into()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_holds_events_back_is_named() {
+    let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[("GATEWAY__EVENTS_TIMEOUT", "600ms")]).await;
+    let ops = world.control.process.as_ref().unwrap().line("ops-control").to_owned();
+    let streams = "httvps_http_request_seconds_count{route=\"/api/v1/gateway/events\",status=\"200\"}";
+    eventually(|| async {
+        match metric(&world.control.http, &ops, streams).await {
+            0..3 => Err("it has not asked for the events again".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    let log = world.gateway.take().unwrap().stop().await.stderr;
+    assert_eq!(log.matches("events come late: a proxy").count(), 1, "{log}");
+}

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::health::{Health, Limits, StreamId};
+use crate::gateway::egress::Attempt;
 use crate::net::dial::Dialer;
 use crate::net::tunnel::ResetOnClose;
 use crate::shadowsocks::{NodeStream, reach};
@@ -193,6 +194,8 @@ pub(crate) struct Watched {
     end: Option<End>,
     sent: bool,
     heard: bool,
+    /// The destination's address, if there may be others.
+    attempt: Option<Attempt>,
 }
 
 /// How the stream ended, if its node is still there.
@@ -204,7 +207,12 @@ struct End {
 impl Watched {
     /// A stream whose end waits for a look at its node, at most so long.
     pub(super) fn new(stream: NodeStream, vigil: Vigil, config: Arc<ServerConfig>, end_check: Duration) -> Self {
-        Self { stream, vigil, config, end_check, end: None, sent: false, heard: false }
+        Self { stream, vigil, config, end_check, end: None, sent: false, heard: false, attempt: None }
+    }
+
+    /// Whom to tell if the destination gives nothing.
+    pub(crate) fn attempts(&mut self, attempt: Attempt) {
+        self.attempt = Some(attempt);
     }
 
     /// Cancelled once the stream has to end because its node is down; it gives nothing more then.
@@ -235,6 +243,18 @@ impl Watched {
         }
         self.vigil.doomed.cancel();
         Poll::Pending
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if self.sent
+            && !self.heard
+            && !self.vigil.doomed.is_cancelled()
+            && let Some(attempt) = &self.attempt
+        {
+            attempt.failed();
+        }
     }
 }
 

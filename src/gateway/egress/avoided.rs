@@ -1,0 +1,64 @@
+//! Addresses of destinations that gave nothing lately (docs/04, "Names and lines").
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// More are not remembered.
+const MAX: usize = 4096;
+
+/// Addresses, each until when its siblings are preferred.
+#[derive(Debug, Default)]
+pub(super) struct Avoided(Mutex<HashMap<IpAddr, Instant>>);
+
+impl Avoided {
+    pub(super) fn has(&self, address: IpAddr, now: Instant) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&address).is_some_and(|until| now < *until)
+    }
+
+    fn add(&self, address: IpAddr, now: Instant, until: Instant) {
+        let mut addresses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if addresses.len() >= MAX {
+            addresses.retain(|_, until| now < *until);
+        }
+        if addresses.len() < MAX {
+            addresses.insert(address, until);
+        }
+    }
+}
+
+/// A stream's attempt at an address that a name was resolved to.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(super) avoided: Arc<Avoided>,
+    pub(super) address: IpAddr,
+    pub(super) avoid_for: Duration,
+}
+
+impl Attempt {
+    /// Something was sent, and the stream is over without a byte.
+    pub(crate) fn failed(&self) {
+        let now = Instant::now();
+        self.avoided.add(self.address, now, now + self.avoid_for);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_avoided_for_a_time_and_not_without_bound() {
+        let (avoided, now, second) = (Avoided::default(), Instant::now(), Duration::from_secs(1));
+        let address = |number: usize| IpAddr::from(u32::try_from(number).unwrap().to_be_bytes());
+        for number in 0..MAX {
+            avoided.add(address(number), now, now + second);
+        }
+        assert!(avoided.has(address(0), now) && !avoided.has(address(0), now + second));
+        avoided.add(address(MAX), now, now + second);
+        assert!(!avoided.has(address(MAX), now), "it is full");
+        avoided.add(address(MAX), now + second, now + second * 2);
+        assert!(avoided.has(address(MAX), now + second), "what is over makes room");
+    }
+}
