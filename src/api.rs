@@ -247,6 +247,18 @@ pub struct GatewayHeartbeat {
     /// How far the gateway's clock is ahead of the control plane's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_offset_ms: Option<i64>,
+    /// Of the certificate that clients are shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Validity>,
+}
+
+/// From when to when a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validity {
+    #[serde(with = "time::serde::rfc3339")]
+    pub begins: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub ends: OffsetDateTime,
 }
 
 /// Its answer.

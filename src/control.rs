@@ -30,6 +30,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntGauge};
 use rustls::ServerConfig;
+use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
 use crate::config::{self, ConfigError, Database, Ops, Secret, Sessions, Source};
@@ -37,7 +38,7 @@ use crate::digest::sha256_hex;
 use crate::lifecycle::Shutdown;
 use crate::metrics::Metrics;
 use crate::net::ops::Readiness;
-use crate::net::tls::Identity;
+use crate::net::tls::Certificate;
 use crate::net::{http, listener, ops, tls};
 use crate::token::{Issuer, Verifier};
 
@@ -85,6 +86,8 @@ struct State {
     clock: config::Clock,
     rules: Rules,
     events: Hub,
+    /// None in clear text.
+    certificate: Option<Arc<Certificate>>,
     metrics: ControlMetrics,
 }
 
@@ -157,13 +160,15 @@ impl Control {
         let deriver = Deriver::new(&encryption_key);
         let sealer = Sealer::new(&encryption_key)
             .map_err(|reason| source.unusable::<config::Control>("encryption_key", reason))?;
-        let tls = if config.cert.is_empty() {
+        let metrics = ControlMetrics::new();
+        let certificate = if config.cert.is_empty() {
             None
         } else {
-            let identity = Identity::read(&config.cert, &config.key);
-            let made = identity.and_then(|identity| tls::server(&identity));
-            Some(made.map_err(|reason| source.unusable::<config::Control>("cert", reason))?)
+            let read = Certificate::read(&config.cert, &config.key, &net, &metrics.all);
+            Some(read.map_err(|reason| source.unusable::<config::Control>("cert", reason))?)
         };
+        let tls = certificate.as_ref().map(|certificate| tls::server(Arc::clone(certificate))).transpose();
+        let tls = tls.map_err(|reason| source.unusable::<config::Control>("cert", reason))?;
         db::check_pooler(&database).await.map_err(|bad| source.unusable::<Database>(bad.0, bad.1))?;
         let status = db::status(&database).await.map_err(|error| StartError::Database(error.to_string()))?;
         if !status.pending.is_empty() {
@@ -189,7 +194,6 @@ impl Control {
         };
         let limits = limits.within_open_files(database.pool_size.saturating_add(RESERVED_FILES));
         let verifier = Verifier::new(issuer.key_set());
-        let metrics = ControlMetrics::new();
         let events =
             Hub::open(&db, event_retention.clone()).await.map_err(|error| StartError::Database(error.to_string()))?;
         let state = State {
@@ -210,6 +214,7 @@ impl Control {
             clock: source.section()?,
             rules,
             events,
+            certificate,
             metrics,
         };
         Ok(Self { state: Arc::new(state), listener, tls, ops, limits, db_listener, event_retention })
@@ -253,7 +258,12 @@ impl Control {
             api.await;
             answered.drain();
         };
-        tokio::join!(sweeper, events, serving, seen, ops);
+        let watching = async {
+            if let Some(certificate) = &state.certificate {
+                certificate.watch(&shutdown).await;
+            }
+        };
+        tokio::join!(sweeper, events, serving, seen, ops, watching);
     }
 }
 
@@ -270,7 +280,17 @@ impl Readiness for State {
         self.db.ready().await
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.certificate
+            .as_ref()
+            .map(|certificate| certificate.complaints(OffsetDateTime::now_utc()))
+            .unwrap_or_default()
+    }
+
     fn refresh(&self) {
+        if let Some(certificate) = &self.certificate {
+            certificate.show(OffsetDateTime::now_utc());
+        }
         let (in_use, size) = self.db.usage();
         self.metrics.pool_in_use.set(i64::try_from(in_use).unwrap_or(i64::MAX));
         self.metrics.pool_size.set(i64::try_from(size).unwrap_or(i64::MAX));

@@ -39,15 +39,16 @@ use reqwest::StatusCode;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
-use crate::api::{GatewayHeartbeat, GatewayOrders, Node};
+use crate::api::{GatewayHeartbeat, GatewayOrders, Node, Validity};
 use crate::config::{self, ConfigError, Egress, Mux, Notices, Ops, Probe, Source, Tls, V1, read_file};
 use crate::frame::{Encoding, SessionCode, binary};
 use crate::lifecycle::Shutdown;
+use crate::metrics::Metrics;
 use crate::mux::Limits;
 use crate::net::dial::Dialer;
 use crate::net::ops::Readiness;
 use crate::net::resolver::Resolver;
-use crate::net::tls::Identity;
+use crate::net::tls::{Certificate, Identity};
 use crate::net::{listener, ops, tls};
 
 use clock::Clock;
@@ -80,6 +81,7 @@ struct Shared {
     shares: Shares,
     v1_message_max: usize,
     tls: Arc<ServerConfig>,
+    certificate: Arc<Certificate>,
     control: ControlClient,
     clock: Arc<Clock>,
     keys: Keys,
@@ -131,12 +133,13 @@ impl Gateway {
             "" => None,
             path => Some(read_file(path).map_err(|reason| bad("control_ca", reason))?),
         };
-        let (tls, certificate) = identity(source)?;
         let net: config::Net = source.section()?;
         let resolver =
             Resolver::new(&net, &[]).map_err(|reason| source.unusable::<config::Net>("dns_timeout", reason))?;
         let dialer = Dialer::new(net.clone(), resolver.clone());
         let metrics = GatewayMetrics::new();
+        let (certificate, made_certificate) = certificate(source, &metrics.all)?;
+        let tls = tls::server(Arc::clone(&certificate)).map_err(|reason| source.unusable::<Tls>("cert", reason))?;
         let clock = Arc::new(Clock::new(source.section::<config::Clock>()?.warn_after, &metrics));
         let journal = Journal::open(Path::new(&gateway.state_dir)).map_err(|reason| bad("state_dir", reason))?;
         gateway.token =
@@ -174,6 +177,7 @@ impl Gateway {
             limits,
             v1_message_max: usize::try_from(v1.message_max.as_u64()).unwrap_or(usize::MAX),
             tls,
+            certificate,
             control,
             keys: Keys::new(Arc::clone(&clock)),
             nodes: Nodes::new(source.section::<Probe>()?, &relay, dialer.clone(), metrics.clone()),
@@ -197,7 +201,7 @@ impl Gateway {
             beating: tokio::sync::Mutex::default(),
         };
         let place = shared.restore(&kept, max_age);
-        Ok(Self { shared: Arc::new(shared), listener, ops, certificate, place })
+        Ok(Self { shared: Arc::new(shared), listener, ops, certificate: made_certificate, place })
     }
 
     /// Where clients connect.
@@ -246,24 +250,25 @@ impl Gateway {
             shared.persist.run(&shared.offline, &background),
             shared.nodes_and_heartbeat(&background),
             shared.relieve_memory(&background),
+            shared.certificate.watch(&background),
             events::run(&shared, self.place, &background),
         );
     }
 }
 
-/// The TLS configuration, and the certificate if it was made here.
-fn identity(source: &Source) -> Result<(Arc<ServerConfig>, Option<Vec<u8>>), ConfigError> {
+/// The certificate, and its PEM if it was made here.
+fn certificate(source: &Source, metrics: &Metrics) -> Result<(Arc<Certificate>, Option<Vec<u8>>), ConfigError> {
     let config: Tls = source.section()?;
+    let net: config::Net = source.section()?;
     let bad = |reason: String| source.unusable::<Tls>("cert", reason);
     if !config.self_signed && config.cert.is_empty() {
         return Err(bad("must be set, or tls.self_signed for development".into()));
     }
     if config.self_signed {
         let identity = Identity::self_signed().map_err(bad)?;
-        return Ok((tls::server(&identity).map_err(bad)?, Some(identity.cert)));
+        return Ok((Certificate::of(&identity, &net, metrics).map_err(bad)?, Some(identity.cert)));
     }
-    let identity = Identity::read(&config.cert, &config.key).map_err(bad)?;
-    Ok((tls::server(&identity).map_err(bad)?, None))
+    Ok((Certificate::read(&config.cert, &config.key, &net, metrics).map_err(bad)?, None))
 }
 
 impl Shared {
@@ -357,6 +362,7 @@ impl Shared {
     /// One at a time: an older answer must not overwrite a newer list.
     async fn heartbeat(&self) -> bool {
         let _turn = self.beating.lock().await;
+        let (begins, ends) = self.certificate.validity();
         let request = GatewayHeartbeat {
             gateway_id: None,
             sessions: i64::try_from(self.usage.live_count()).unwrap_or(i64::MAX),
@@ -364,6 +370,7 @@ impl Shared {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             refusals: self.refusals.take(),
             clock_offset_ms: self.clock.offset(),
+            certificate: Some(Validity { begins, ends }),
         };
         let asked_at = Instant::now();
         match self.control.heartbeat(&request).await {
@@ -405,11 +412,13 @@ impl Readiness for Shared {
 
     fn warnings(&self) -> Vec<String> {
         let away = self.control.reach().is_away().then(|| "the control plane does not answer".to_owned());
-        away.into_iter().chain(self.clock.complaint()).chain(self.persist.complaint()).collect()
+        let others = self.clock.complaint().into_iter().chain(self.persist.complaint());
+        away.into_iter().chain(others).chain(self.certificate.complaints(self.clock.now())).collect()
     }
 
     fn refresh(&self) {
         self.clock.show();
+        self.certificate.show(self.clock.now());
         self.metrics.unflushed.set(i64::try_from(self.usage.unflushed()).unwrap_or(i64::MAX));
         self.metrics.waiting.set(i64::try_from(self.limits.memory.held()).unwrap_or(i64::MAX));
         self.metrics.unreported.set(i64::try_from(self.usage.unreported()).unwrap_or(i64::MAX));

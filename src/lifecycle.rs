@@ -60,12 +60,12 @@ impl Shutdown {
         self.tasks.wait().await;
     }
 
-    /// As [`Self::on_signals`]; SIGHUP, which ends a process by default, changes nothing.
+    /// As [`Self::on_signals`]; SIGHUP, which ends a process by default, does nothing here.
     pub fn on_signals_of_a_role(&self) -> std::io::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                tracing::info!("SIGHUP: nothing is read again while running");
+                tracing::info!("SIGHUP: certificates are read again, and nothing else");
             }
         });
         self.on_signals()

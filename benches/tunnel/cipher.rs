@@ -5,7 +5,7 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::task::{Context, Poll, Waker};
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use httvps::net::tls::{self, Identity};
+use httvps::net::tls::Identity;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
 use rustls::pki_types::pem::PemObject;
@@ -17,6 +17,7 @@ use shadowsocks::crypto::CipherKind;
 use shadowsocks::relay::tcprelay::crypto_io::{DecryptedReader, EncryptedWriter, StreamType};
 use tokio::io::{AsyncWrite, ReadBuf};
 
+use crate::handshake::server;
 use crate::measure::thread_cpu_seconds;
 
 const METHOD: CipherKind = CipherKind::CHACHA20_POLY1305;
@@ -100,7 +101,7 @@ pub(crate) fn shadowsocks_decrypt(bytes: u64) -> f64 {
 
 fn pair() -> (ClientConnection, ServerConnection) {
     let identity = Identity::self_signed().unwrap();
-    let mut server = ServerConnection::new(tls::server(&identity).unwrap()).unwrap();
+    let mut server = ServerConnection::new(server(&identity)).unwrap();
     let suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
     let provider = CryptoProvider { cipher_suites: suites, ..default_provider() };
     let mut roots = RootCertStore::empty();

@@ -2,11 +2,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 
-use httvps::net::tls::{self, Identity};
+use httvps::config::Source;
+use httvps::metrics::Metrics;
+use httvps::net::tls::{self, Certificate, Identity};
 use httvps::token::{Issuer, Verifier};
-use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
 use time::OffsetDateTime;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -23,10 +25,16 @@ const HANDSHAKES: usize = 1_000;
 const TOKENS: usize = 10_000;
 const TOKEN_SECONDS: i64 = 3_600;
 
+/// A server with a certificate, as the defaults have it.
+pub(crate) fn server(identity: &Identity) -> Arc<ServerConfig> {
+    let net = Source::with::<&str, &str>([]).unwrap().section().unwrap();
+    tls::server(Certificate::of(identity, &net, &Metrics::new("bench")).unwrap()).unwrap()
+}
+
 /// Milliseconds that accepting a connection and a full handshake cost a server that does nothing else.
 fn cost() -> f64 {
     let identity = Identity::self_signed().unwrap();
-    let acceptor = TlsAcceptor::from(tls::server(&identity).unwrap());
+    let acceptor = TlsAcceptor::from(server(&identity));
     let mut config = (*tls::client(Some(&identity.cert)).unwrap()).clone();
     config.resumption = Resumption::disabled();
     Builder::new_current_thread().enable_all().build().unwrap().block_on(async move {

@@ -17,7 +17,7 @@ pub(super) async fn control(source: &Source) -> Result<(), Failure> {
         say(format_args!("ops-control http://{address}"));
     }
     say("ready");
-    control.serve(shutdown).await;
+    Box::pin(control.serve(shutdown)).await;
     Ok(())
 }
 

@@ -229,7 +229,10 @@ pub struct Egress {
     pub lookups: usize,
     /// Names of one session looked up at once.
     pub lookups_per_session: usize,
-    /// How long an address that gave nothing is tried after the name's others.
+    /// So long after the first bytes were sent, a stream that ends without any says something of its destination's address.
+    #[serde(with = "humantime_serde")]
+    pub avoid_after: Duration,
+    /// How long an address that gave nothing is tried after the name's others, by the same session.
     #[serde(with = "humantime_serde")]
     pub avoid_for: Duration,
     /// How long the datagrams of an association use what a name was resolved to.

@@ -38,6 +38,12 @@ pub struct Net {
     /// The longest time that it is kept that there are none.
     #[serde(with = "humantime_serde")]
     pub dns_negative_ttl_max: Duration,
+    /// How often the files of a certificate are looked at; zero for never.
+    #[serde(with = "humantime_serde")]
+    pub certificate_check: Duration,
+    /// How long before it expires a certificate is warned of.
+    #[serde(with = "humantime_serde")]
+    pub certificate_warn_before: Duration,
 }
 
 impl Section for Net {

@@ -175,9 +175,9 @@ impl Db {
         match &self.0 {
             Pools::Pg(pool, own) => {
                 let mut conn = own.get().await?;
-                let is_short = pool.is_short();
-                let writable = on!(&mut conn, writable(is_short))?;
-                if is_short && writable {
+                let is_full = pool.is_full();
+                let writable = on!(&mut conn, writable(is_full))?;
+                if is_full && writable {
                     pool.has_room();
                 }
                 Ok(writable)

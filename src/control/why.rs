@@ -93,6 +93,7 @@ impl Circumstances {
         self.of_pool(&mut found);
         self.of_live_sessions(&mut found, now);
         self.of_clocks(&mut found, clock_off);
+        self.of_certificates(&mut found, now);
         self.of_refusals(&mut found);
         if found.is_empty() {
             add(&mut found, "OK", "nothing speaks against traffic");
@@ -232,6 +233,24 @@ impl Circumstances {
                     "the clock of gateway {name} is {seconds} s {direction} the control plane's: synchronize both by NTP"
                 );
                 add(found, "CLOCK_OFFSET", text);
+            }
+        }
+    }
+
+    /// Gateways that no client accepts.
+    fn of_certificates(&self, found: &mut Findings, now: Time) {
+        for gateway in &self.gateways {
+            let (Some(begins), Some(ends)) = (gateway.certificate_begins, gateway.certificate_ends) else { continue };
+            let name = &gateway.name;
+            if ends < now {
+                let text = format!("the certificate of gateway {name} has expired {}: renew it", moment(ends));
+                add(found, "CERTIFICATE_EXPIRED", text);
+            } else if now < begins {
+                let text = format!(
+                    "the certificate of gateway {name} is valid only from {}: replace it, or look at its clock",
+                    moment(begins)
+                );
+                add(found, "CERTIFICATE_NOT_YET_VALID", text);
             }
         }
     }

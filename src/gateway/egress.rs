@@ -90,12 +90,13 @@ impl Lookups {
 
     /// A part of them.
     pub(crate) fn of_a_session(&self, own: usize) -> Self {
-        Self { own: Arc::new(Semaphore::new(own)), ..self.clone() }
+        Self { own: Arc::new(Semaphore::new(own)), avoided: Arc::default(), ..self.clone() }
     }
 
     /// An attempt at an address of a name.
     pub(crate) fn attempt(&self, address: IpAddr, rules: &Egress) -> Attempt {
-        Attempt { avoided: Arc::clone(&self.avoided), address, avoid_for: rules.avoid_for }
+        let (avoid_after, avoid_for) = (rules.avoid_after, rules.avoid_for);
+        Attempt { avoided: Arc::clone(&self.avoided), address, avoid_after, avoid_for }
     }
 
     /// A name is whole: no search list of the gateway's host is added to it.
@@ -122,6 +123,8 @@ async fn resolve(name: &str, port: u16, rules: &Egress, lookups: &Lookups) -> Re
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::Source;
     use crate::net::resolver::tests::Server;
@@ -255,6 +258,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_name_that_nobody_gives_an_ipv4_address_of_is_reached_by_ipv6() {
+        let server = Server::start().await;
+        let rules = Egress { allow_private: true, ..rules() };
+        let admitted = admit(Target::Name("mute.test".into(), 443), &rules, &Lookups::new(1, server.resolver())).await;
+        assert_eq!(admitted, Ok(Target::Ip("[2001:db8::1]:443".parse().unwrap())));
+    }
+
+    #[tokio::test]
     async fn an_address_that_gave_nothing_is_tried_after_its_siblings() {
         let server = Server::start().await;
         let lookups = Lookups::new(1, server.resolver());
@@ -263,7 +274,7 @@ mod tests {
         let [first, second] = ["127.0.0.2", "127.0.0.3"].map(|ip| ip.parse::<IpAddr>().unwrap());
         for (address, next) in [(first, second), (second, first)] {
             assert_eq!(admitted().await, Target::Ip((address, 443).into()));
-            lookups.attempt(address, &rules).failed();
+            lookups.attempt(address, &rules).failed(Duration::ZERO, true);
             let expected = if address == first { next } else { first };
             assert_eq!(admitted().await, Target::Ip((expected, 443).into()));
         }
@@ -279,7 +290,7 @@ mod tests {
         assert_eq!(admit(name("mixed.test"), &rules(), &lookups).await, public);
         assert_eq!(admit(name("none.test"), &rules(), &lookups).await, Err(StreamCode::Unreachable));
         assert_eq!(admit(name("empty.test"), &rules(), &lookups).await, Err(StreamCode::Unreachable));
-        let hasty = Egress { resolve_timeout: std::time::Duration::from_millis(20), ..rules() };
+        let hasty = Egress { resolve_timeout: Duration::from_millis(20), ..rules() };
         assert_eq!(admit(name("silent.test"), &hasty, &lookups).await, Err(StreamCode::Timeout));
     }
 }

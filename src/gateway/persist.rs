@@ -206,10 +206,9 @@ impl Persist {
 
     /// What somebody should know: that outages are not prepared for.
     pub(super) fn complaint(&self) -> Option<String> {
-        let failing = self.failing.load(Ordering::Relaxed);
-        failing.then(|| {
-            "state.db cannot be written: after a restart in an outage, revocations since are not known".to_owned()
-        })
+        let failing = self.failing.load(Ordering::Relaxed).then_some("it cannot be written");
+        let reason = self.store.unkept.as_deref().or(failing)?;
+        Some(format!("state.db is of no use, so revocations are forgotten by a restart in an outage: {reason}"))
     }
 
     /// What could not be written waits, unless there is something newer by now.

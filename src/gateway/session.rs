@@ -69,10 +69,11 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
     session.account.enforce();
     session.account.remind(session.account.valid_until());
     if shared.stops.load(Ordering::Acquire) != admitted.stops {
-        if !session.account.is_known() && shared.offline.recall(session.device, &session.region).is_none() {
+        if session.account.is_known() {
+            shared.offline.forget(session.device);
+        } else if shared.offline.recall(session.device, &session.region).is_none() {
             session.account.cut(SessionCode::ControlUnavailable);
         }
-        shared.offline.forget(session.device);
         shared.usage.urgent().add(session.id);
     }
     shared.metrics.handshake.observe(at.elapsed().as_secs_f64());

@@ -82,9 +82,9 @@ impl Resolver {
         self.ask(host, self.0.net.dns_delay).await
     }
 
-    /// As [`Resolver::lookup`], but IPv4 first, and IPv6 alone only where it is certain that there is no IPv4 or nobody says.
+    /// As [`Resolver::lookup`], but IPv4 first, and IPv6 alone only where there is no IPv4 or nobody says so in `net.dns_timeout`.
     pub async fn lookup_v4_first(&self, host: &str) -> Answer {
-        let mut found = self.ask(host, Duration::MAX).await?;
+        let mut found = self.ask(host, self.0.net.dns_timeout).await?;
         found.sort_by_key(IpAddr::is_ipv6);
         Ok(found)
     }

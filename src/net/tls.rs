@@ -1,14 +1,18 @@
 //! TLS configurations of both sides, rustls with aws-lc-rs.
 
+mod certificate;
+
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 use crate::config::read_file;
+use crate::digest::sha256_hex;
+pub use certificate::Certificate;
 
 /// A server's certificate chain and key in PEM.
 pub struct Identity {
@@ -22,6 +26,11 @@ impl Identity {
     /// Reads both from files.
     pub fn read(cert: &str, key: &str) -> Result<Self, String> {
         Ok(Self { cert: read_file(cert)?, key: read_file(key)? })
+    }
+
+    /// Of chain and key together.
+    fn digest(&self) -> String {
+        sha256_hex(&[self.cert.as_slice(), &self.key].concat())
     }
 
     /// A fresh self-signed certificate for localhost and the loopback addresses.
@@ -40,16 +49,14 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// A server that speaks HTTP/1.1.
-pub fn server(identity: &Identity) -> Result<Arc<ServerConfig>, String> {
-    let chain = certificates(&identity.cert)?;
-    let key = PrivateKeyDer::from_pem_slice(&identity.key).map_err(|error| format!("no private key: {error}"))?;
+/// A server that speaks HTTP/1.1. A client that comes back resumes with a ticket, under keys that rotate.
+pub fn server(certificate: Arc<Certificate>) -> Result<Arc<ServerConfig>, String> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| error.to_string())?;
+        .with_cert_resolver(certificate);
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))

@@ -220,7 +220,7 @@ async fn a_statement_without_an_answer_is_given_up_and_its_connection_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_victim_of_a_deadlock_is_tried_again() {
-    let api = Api::start(Kind::Postgres, &[10], &[]).await;
+    let api = Api::start(Kind::Postgres, &[10], &[("DATABASE__POOL_SIZE", "1")]).await;
     let subscriber = Subscriber::create(&api.control, json!({})).await;
     let session = api.begin(&subscriber).await;
     let name = api.control.database().rsplit_once('/').unwrap().1.to_owned();

@@ -2,10 +2,12 @@
 
 use serde_json::json;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 
 use crate::database::Kind;
+use crate::destination::{Destination, Manner};
 use crate::node::{AEAD_2022, CHACHA};
+use crate::pool::echoes;
 use crate::process::eventually;
 use crate::socks;
 use crate::world::World;
@@ -68,4 +70,43 @@ async fn loopback_in_every_spelling() {
     }
     let accepted = tokio::time::timeout(std::time::Duration::from_millis(100), everywhere.accept()).await;
     assert!(accepted.is_err(), "nobody connected");
+}
+
+/// A name server on loopback for which every name has these IPv4 addresses, in this order, and no other.
+async fn name_server(addresses: &'static [[u8; 4]]) -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let mut packet = [0; 512];
+        loop {
+            let (_, from) = socket.recv_from(&mut packet).await.unwrap();
+            let end = 12 + packet[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+            let found = if packet[end - 3] == 1 { addresses } else { &[] };
+            let mut answer = packet[..end].to_vec();
+            answer[2..12].copy_from_slice(&[0x84, 0, 0, 1, 0, u8::try_from(found.len()).unwrap(), 0, 0, 0, 0]);
+            for ip in found {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+                answer.extend(ip);
+            }
+            socket.send_to(&answer, from).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_address_of_a_name_is_used_after_one_that_refused() {
+    let echo = Destination::start(Manner::Echo);
+    let servers = format!("[\"{}\"]", name_server(&[[127, 0, 0, 9], [127, 0, 0, 1]]).await);
+    for software in [CHACHA, AEAD_2022] {
+        let world = World::build(Kind::Sqlite, &[software], json!({}), &[("EGRESS__RESOLVERS", &servers)]).await;
+        let client = world.connect("v2").await;
+        let visit = async || {
+            let mut socket = socks::connect_name(client.line("socks"), "two.test", echo.address.port()).await.unwrap();
+            echoes(&mut socket).await
+        };
+        visit().await.unwrap_err();
+        visit().await.unwrap();
+        assert_eq!(client.stop().await.code, Some(0));
+    }
 }

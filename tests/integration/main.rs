@@ -22,6 +22,7 @@
 mod accounting;
 mod away;
 mod billing;
+mod certificates;
 mod cluster;
 mod corpus;
 mod database;

@@ -134,7 +134,7 @@ async fn a_restart_does_not_make_the_devices_that_are_not_there_strangers() {
     assert!(is_refused(&answer, SessionCode::ControlUnavailable), "{answer:?}");
 }
 
-async fn readiness(world: &World) -> (u16, String) {
+pub(crate) async fn readiness(world: &World) -> (u16, String) {
     let ready = format!("{}/readyz", world.gateway().line("ops-gateway"));
     let response = world.control.http.get(&ready).send().await.unwrap();
     (response.status().as_u16(), response.text().await.unwrap())

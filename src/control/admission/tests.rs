@@ -35,6 +35,8 @@ fn wish(user: Id) -> Wish {
             last_heartbeat_at: None,
             created_at: now,
             clock_offset_ms: None,
+            certificate_begins: None,
+            certificate_ends: None,
         },
         exits: Arc::new([Region {
             id: Id::fresh(),

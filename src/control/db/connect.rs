@@ -18,8 +18,8 @@ pub(super) type Tls = tokio_postgres_rustls::MakeRustlsConnect;
 pub(super) type Started = (tokio_postgres::Client, tokio_postgres::Connection<tokio_postgres::Socket, TlsStream>);
 type TlsStream = <Tls as tokio_postgres::tls::MakeTlsConnect<tokio_postgres::Socket>>::Stream;
 
-/// How PostgreSQL is reached: one or more hosts, of which the one that answered last is asked first. An attempt that is given
-/// up half-way leaves its host to the end of the next one.
+/// How PostgreSQL is reached: one or more hosts, of which the one that answered last is asked first. A host at which a
+/// caller gave up half-way is asked last.
 #[derive(Clone)]
 pub(super) struct Connector {
     hosts: Arc<[Config]>,
@@ -106,7 +106,10 @@ impl Connector {
             conn.batch_execute(&self.setup).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
             Ok(conn)
         };
-        let late = |_| ConnectionError::BadConnection(format!("not set up within {:?}", self.timeout));
+        let late = |_| {
+            self.last.fetch_add(1, Ordering::Relaxed);
+            ConnectionError::BadConnection(format!("not set up within {:?}", self.timeout))
+        };
         tokio::time::timeout(self.timeout, setting_up).await.map_err(late)?
     }
 
@@ -117,8 +120,10 @@ impl Connector {
         let mut reasons = Vec::new();
         for at in (0..count).map(|step| (first + step) % count) {
             let Some(host) = self.hosts.get(at) else { continue };
-            self.last.store((at + 1) % count, Ordering::Relaxed);
-            match tokio::time::timeout(self.timeout, host.connect(self.tls.clone())).await {
+            let mut attempt = Attempt { first: &self.last, next: (at + 1) % count, is_over: false };
+            let connected = tokio::time::timeout(self.timeout, host.connect(self.tls.clone())).await;
+            attempt.is_over = true;
+            match connected {
                 Ok(Ok(started)) => {
                     self.last.store(at, Ordering::Relaxed);
                     return Ok(started);
@@ -128,6 +133,21 @@ impl Connector {
             }
         }
         Err(reasons.join("; "))
+    }
+}
+
+/// An attempt at a host; dropped before it is over, it leaves the next one to be asked first.
+struct Attempt<'a> {
+    first: &'a AtomicUsize,
+    next: usize,
+    is_over: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.first.store(self.next, Ordering::Relaxed);
+        }
     }
 }
 
@@ -232,6 +252,26 @@ mod tests {
             tokio::select! {
                 started = connector.start() => panic!("{:?}", started.err()),
                 first = heard.recv() => assert_eq!(first, Some(host)),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn callers_at_the_same_time_are_not_sent_to_a_silent_host() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let held_back = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let [first, second] = [&silent, &held_back].map(|listener| listener.local_addr().unwrap().port());
+        let connector =
+            connector(&format!("postgres://u@127.0.0.1:{first},127.0.0.1:{second}/db?sslmode=disable")).unwrap();
+        connector.last.store(1, Ordering::Relaxed);
+        let callers = futures_util::future::join_all([connector.start(), connector.start()]);
+        let mut callers = std::pin::pin!(callers);
+        let mut held = Vec::new();
+        while held.len() < 2 {
+            tokio::select! {
+                _ = &mut callers => panic!("nobody answers"),
+                asked = held_back.accept() => held.push(asked.unwrap()),
+                _ = silent.accept() => panic!("the silent host was asked"),
             }
         }
     }

@@ -25,7 +25,9 @@ pub(crate) enum Fault {
     Connection,
     /// There was no answer in time: the statement is slow, or the connection is dead.
     Unanswered,
-    /// The server cannot do it now: full, overloaded, out of time (53, 57014, 58; SQLite's BUSY, FULL, IOERR).
+    /// The server's disk takes no more (53100, 58030; SQLite's FULL, IOERR).
+    Full,
+    /// The server cannot do it now: overloaded, out of time (53, 57014, 58; SQLite's BUSY).
     Busy,
     /// The statement will not do, now or later.
     Statement,
@@ -41,15 +43,20 @@ const LOST: [&str; 6] = [
     "server login",
     "pgbouncer",
 ];
-const BUSY: [&str; 34] = [
-    "canceling statement",
+const FULL: [&str; 8] = [
     "No space left on device",
-    "could not access",
-    "could not close",
     "could not create file",
     "could not extend",
     "could not flush",
     "could not fsync",
+    "could not write",
+    "database or disk is full",
+    "disk I/O error",
+];
+const BUSY: [&str; 26] = [
+    "canceling statement",
+    "could not access",
+    "could not close",
     "could not map",
     "could not obtain lock",
     "could not open file",
@@ -60,7 +67,6 @@ const BUSY: [&str; 34] = [
     "could not seek",
     "could not stat",
     "could not truncate",
-    "could not write",
     "no more connections allowed",
     "out of memory",
     "out of shared memory",
@@ -72,8 +78,6 @@ const BUSY: [&str; 34] = [
     "attempt to write a readonly database",
     "database disk image is malformed",
     "is locked",
-    "database or disk is full",
-    "disk I/O error",
     "locking protocol",
     "unable to open database",
 ];
@@ -103,6 +107,7 @@ impl Fault {
             | DatabaseErrorKind::UnableToSendCommand => Self::Connection,
             DatabaseErrorKind::Unknown if says(&CONFLICTS) => Self::Conflict,
             DatabaseErrorKind::Unknown if says(&LOST) => Self::Connection,
+            DatabaseErrorKind::Unknown if says(&FULL) => Self::Full,
             DatabaseErrorKind::Unknown if says(&BUSY) => Self::Busy,
             _ => Self::Statement,
         }
@@ -189,12 +194,12 @@ mod tests {
             (Unknown, "terminating connection due to administrator command", Fault::Connection),
             (Unknown, "the database system is not yet accepting connections", Fault::Connection),
             (Unknown, "canceling statement due to statement timeout", Fault::Busy),
-            (Unknown, "could not extend file \"base/5/16384\": No space left on device", Fault::Busy),
+            (Unknown, "could not extend file \"base/5/16384\": No space left on device", Fault::Full),
             (Unknown, "sorry, too many clients already", Fault::Busy),
             (Unknown, "out of memory", Fault::Busy),
             (Unknown, "database is locked", Fault::Busy),
-            (Unknown, "database or disk is full", Fault::Busy),
-            (Unknown, "disk I/O error", Fault::Busy),
+            (Unknown, "database or disk is full", Fault::Full),
+            (Unknown, "disk I/O error", Fault::Full),
             (Unknown, "attempt to write a readonly database", Fault::Busy),
             (Unknown, "bigint out of range", Fault::Statement),
             (Unknown, "invalid byte sequence for encoding \"UTF8\": 0x00", Fault::Statement),

@@ -1,15 +1,16 @@
 use diesel::prelude::*;
+use diesel::result::Error;
+use diesel::sql_types::Binary;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::schema::{outline_nodes, sessions, users, write_probe};
 use super::types::Id;
+use crate::digest::fresh_bytes;
 
 pub(crate) type Conn = AsyncPgConnection;
 
 /// The channel that announces events.
 pub(super) const EVENTS: &str = "httvps_events";
-/// What a server that was short of room must take, bytes.
-const PROBE_SIZE: usize = 1 << 20;
 
 /// Runs a transaction, again if others were in its way.
 macro_rules! transaction {
@@ -116,7 +117,7 @@ pub(super) async fn identity(conn: &mut Conn) -> QueryResult<String> {
         (SELECT timeline_id FROM pg_control_checkpoint())::text AS identity";
     match diesel::sql_query(sql).get_result::<Identity>(conn).await {
         Ok(row) => Ok(row.identity),
-        Err(diesel::result::Error::DatabaseError(_, refused)) => {
+        Err(Error::DatabaseError(_, refused)) => {
             tracing::debug!(reason = refused.message(), "the server does not tell its identity");
             Ok(String::new())
         }
@@ -124,21 +125,23 @@ pub(super) async fn identity(conn: &mut Conn) -> QueryResult<String> {
     }
 }
 
-/// Whether the server takes writes. One that was short of room must take something that needs some; it is rolled back.
-pub(crate) async fn writable(conn: &mut Conn, is_short: bool) -> QueryResult<bool> {
+/// Whether the server takes writes. One whose disk was full must take something that needs room; it is rolled back.
+pub(crate) async fn writable(conn: &mut Conn, was_full: bool) -> QueryResult<bool> {
     let sql = diesel::dsl::sql::<diesel::sql_types::Bool>("NOT current_setting('transaction_read_only')::boolean");
     let writable: bool = diesel::select(sql).get_result(conn).await?;
-    if !writable || !is_short {
+    if !writable || !was_full {
         return Ok(writable);
     }
     let tried = transaction!(conn, async |conn: &mut Conn| {
-        let filler = write_probe::filler.eq(vec![0; PROBE_SIZE]);
-        diesel::insert_into(write_probe::table).values((write_probe::id.eq(1), filler)).execute(conn).await?;
-        Err::<(), _>(diesel::result::Error::RollbackTransaction)
+        let fresh = i32::from_ne_bytes(fresh_bytes().map_err(|error| Error::SerializationError(error.into()))?);
+        let filler = diesel::dsl::sql::<Binary>("convert_to(repeat('x', 1048576), 'UTF8')");
+        let row = (write_probe::id.eq(fresh), write_probe::filler.eq(filler));
+        diesel::insert_into(write_probe::table).values(row).execute(conn).await?;
+        Err::<(), _>(Error::RollbackTransaction)
     })
     .await;
     match tried {
-        Ok(()) | Err(diesel::result::Error::RollbackTransaction) => Ok(true),
+        Ok(()) | Err(Error::RollbackTransaction) => Ok(true),
         Err(error) => Err(error),
     }
 }

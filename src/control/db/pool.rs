@@ -28,13 +28,13 @@ pub(crate) struct Trust {
     made_ms: AtomicU64,
     /// Connections used before this are asked whether they are there before they are used again.
     used_ms: AtomicU64,
-    /// The server could not do something for want of room, or of something else.
-    short: AtomicBool,
+    /// The server's disk took no more.
+    full: AtomicBool,
 }
 
 impl Trust {
     fn new() -> Self {
-        Self { begun: Instant::now(), made_ms: 0.into(), used_ms: 0.into(), short: false.into() }
+        Self { begun: Instant::now(), made_ms: 0.into(), used_ms: 0.into(), full: false.into() }
     }
 
     fn at(&self, moment: Instant) -> u64 {
@@ -47,11 +47,11 @@ impl Trust {
         match fault {
             Some(Fault::Connection) => self.made_ms.fetch_max(now, Ordering::Relaxed),
             Some(Fault::Unanswered) => self.used_ms.fetch_max(now, Ordering::Relaxed),
-            Some(Fault::Busy) => {
-                self.short.store(true, Ordering::Relaxed);
+            Some(Fault::Full) => {
+                self.full.store(true, Ordering::Relaxed);
                 return false;
             }
-            Some(Fault::Conflict | Fault::Statement) | None => return false,
+            Some(Fault::Busy | Fault::Conflict | Fault::Statement) | None => return false,
         };
         true
     }
@@ -175,14 +175,14 @@ impl PgPool {
         }
     }
 
-    /// Whether the server could not do something for want of room, or of something else.
-    pub(crate) fn is_short(&self) -> bool {
-        self.trust.short.load(Ordering::Relaxed)
+    /// Whether the server's disk took no more when it was last asked for room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.trust.full.load(Ordering::Relaxed)
     }
 
     /// The server has room again.
     pub(crate) fn has_room(&self) {
-        self.trust.short.store(false, Ordering::Relaxed);
+        self.trust.full.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn usage(&self) -> (usize, usize) {

@@ -110,6 +110,8 @@ tables! {
         last_heartbeat_at -> Nullable<SqlTime>,
         created_at -> SqlTime,
         clock_offset_ms -> Nullable<BigInt>,
+        certificate_begins -> Nullable<SqlTime>,
+        certificate_ends -> Nullable<SqlTime>,
     }
     gateway_exit_regions (gateway_node_id, region_id) {
         gateway_node_id -> SqlUuid,

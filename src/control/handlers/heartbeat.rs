@@ -45,6 +45,8 @@ pub(in crate::control) async fn gateway_heartbeat(
     gateway.sessions = request.sessions.max(0);
     gateway.streams = request.streams.max(0);
     gateway.clock_offset_ms = request.clock_offset_ms;
+    gateway.certificate_begins = request.certificate.map(|valid| Time(valid.begins));
+    gateway.certificate_ends = request.certificate.map(|valid| Time(valid.ends));
     let now = Time::now();
     if let Err(outdated) = new_enough(&state, &gateway.version) {
         on!(&mut conn, health::gateway_outdated(gateway.id, &gateway.version))?;

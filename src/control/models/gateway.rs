@@ -34,6 +34,9 @@ pub struct Gateway {
     pub created_at: Time,
     /// How far its clock is ahead of the control plane's.
     pub clock_offset_ms: Option<i64>,
+    /// From when to when its certificate is valid.
+    pub certificate_begins: Option<Time>,
+    pub certificate_ends: Option<Time>,
 }
 
 /// What an administrator may change of a gateway.

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// More are not remembered.
-const MAX: usize = 4096;
+const MAX: usize = 256;
 
-/// Addresses, each until when its siblings are preferred.
+/// A session's addresses, each until when its siblings are preferred.
 #[derive(Debug, Default)]
 pub(super) struct Avoided(Mutex<HashMap<IpAddr, Instant>>);
 
@@ -33,12 +33,16 @@ impl Avoided {
 pub(crate) struct Attempt {
     pub(super) avoided: Arc<Avoided>,
     pub(super) address: IpAddr,
+    pub(super) avoid_after: Duration,
     pub(super) avoid_for: Duration,
 }
 
 impl Attempt {
-    /// Something was sent, and the stream is over without a byte.
-    pub(crate) fn failed(&self) {
+    /// The stream is over without a byte, so long after something was sent; by the destination's will, or not.
+    pub(crate) fn failed(&self, waited: Duration, was_ended: bool) {
+        if !was_ended && waited < self.avoid_after {
+            return;
+        }
         let now = Instant::now();
         self.avoided.add(self.address, now, now + self.avoid_for);
     }
@@ -60,5 +64,17 @@ mod tests {
         assert!(!avoided.has(address(MAX), now), "it is full");
         avoided.add(address(MAX), now + second, now + second * 2);
         assert!(avoided.has(address(MAX), now + second), "what is over makes room");
+    }
+
+    #[test]
+    fn a_stream_that_was_given_up_at_once_says_nothing_of_its_destination() {
+        let (avoid_after, avoid_for) = (Duration::from_secs(1), Duration::from_secs(60));
+        let avoided = Arc::new(Avoided::default());
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let attempt = Attempt { avoided: Arc::clone(&avoided), address, avoid_after, avoid_for };
+        attempt.failed(avoid_after / 2, false);
+        assert!(!avoided.has(address, Instant::now()));
+        attempt.failed(avoid_after, false);
+        assert!(avoided.has(address, Instant::now()));
     }
 }

@@ -192,9 +192,11 @@ pub(crate) struct Watched {
     /// How long an end waits; zero once that is over.
     end_check: Duration,
     end: Option<End>,
-    sent: bool,
+    /// When first bytes were sent, unless an answer was there before.
+    sent: Option<Instant>,
     heard: bool,
-    /// The destination's address, if there may be others.
+    ended: bool,
+    /// Whom to tell if the destination gives nothing.
     attempt: Option<Attempt>,
 }
 
@@ -207,7 +209,7 @@ struct End {
 impl Watched {
     /// A stream whose end waits for a look at its node, at most so long.
     pub(super) fn new(stream: NodeStream, vigil: Vigil, config: Arc<ServerConfig>, end_check: Duration) -> Self {
-        Self { stream, vigil, config, end_check, end: None, sent: false, heard: false, attempt: None }
+        Self { stream, vigil, config, end_check, end: None, sent: None, heard: false, ended: false, attempt: None }
     }
 
     /// Whom to tell if the destination gives nothing.
@@ -248,12 +250,11 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        if self.sent
+        if let (Some(sent), Some(attempt)) = (self.sent, &self.attempt)
             && !self.heard
             && !self.vigil.doomed.is_cancelled()
-            && let Some(attempt) = &self.attempt
         {
-            attempt.failed();
+            attempt.failed(sent.elapsed(), self.ended);
         }
     }
 }
@@ -273,6 +274,7 @@ impl AsyncRead for Watched {
         let before = buf.filled().len();
         let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
         if read.is_err() || buf.filled().len() == before {
+            this.ended = true;
             return this.poll_end(cx, read);
         }
         if !this.heard {
@@ -287,8 +289,8 @@ impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
-        if !this.sent && !this.heard && written > 0 {
-            this.sent = true;
+        if this.sent.is_none() && !this.heard && written > 0 {
+            this.sent = Some(Instant::now());
             this.vigil.watch.act(|health, now| health.sent(this.vigil.id, now));
         }
         Poll::Ready(Ok(written))

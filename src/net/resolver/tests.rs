@@ -99,7 +99,8 @@ fn answer(question: &[u8], nth: usize) -> Option<Vec<u8>> {
         _ if is("silent.test") => return None,
         AAAA if is("lost.test") => return None,
         A if (is("late.test") || is("slow.test")) && nth < 2 => return None,
-        AAAA if is("both.test") || is("slow.test") => {
+        A if is("mute.test") => return None,
+        AAAA if ["both.test", "slow.test", "mute.test"].into_iter().any(is) => {
             (0, vec![(AAAA, "2001:db8::1".parse::<std::net::Ipv6Addr>().unwrap().octets().to_vec())])
         }
         A if ["lost.test", "both.test", "late.test", "slow.test", "target.test"].into_iter().any(is) => {

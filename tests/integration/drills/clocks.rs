@@ -26,18 +26,22 @@ fn shifted(by: &str) -> Option<Env> {
 }
 
 /// By how many seconds the gateway takes its own clock to be ahead.
-async fn offset(site: &Site) -> i64 {
+async fn offset(site: &Site) -> Option<i64> {
     let ops = site.world.gateway().line("ops-gateway");
     let text = site.world.control.http.get(format!("{ops}/metrics")).send().await.unwrap().text().await.unwrap();
     let value = text.lines().find_map(|line| line.strip_prefix("httvps_clock_offset_seconds{peer=\"control\"} "));
-    value.and_then(|value| value.split('.').next()?.parse().ok()).unwrap_or_default()
+    value?.parse().ok().map(|seconds: f64| seconds.round() as i64)
 }
 
 /// The crowd is served although a clock is wrong by so much; the gateway knows it, as so many seconds of its own.
 async fn served(site: &Site, whose: &str, by: &str, ahead: i64) {
     eventually(|| async {
         let found = offset(site).await;
-        if found.abs_diff(ahead) <= ABOUT { Ok(()) } else { Err(format!("{found} s instead of {ahead}")) }
+        if found.is_some_and(|found| found.abs_diff(ahead) <= ABOUT) {
+            Ok(())
+        } else {
+            Err(format!("{found:?}, not {ahead}"))
+        }
     })
     .await;
     let mark = site.mark().await;

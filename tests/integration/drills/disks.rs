@@ -2,12 +2,27 @@
 
 use std::time::Instant;
 
+use serde_json::json;
+
 use super::scale;
 use super::site::{Site, seconds};
 use crate::database::Kind;
 use crate::disk::Disk;
+use crate::process::eventually;
+use crate::world::ADMIN_KEY;
 
 const MIB: u32 = 16;
+
+/// Writes until something is refused: a file that has free pages takes more for a while.
+async fn grows_no_more(site: &Site) {
+    let url = format!("{}/api/v1/admin/plans", site.world.control.url);
+    eventually(|| async {
+        let plan = json!({ "name": uuid::Uuid::now_v7().to_string().repeat(2) });
+        let answer = site.world.control.http.post(&url).bearer_auth(ADMIN_KEY).json(&plan).send().await.unwrap();
+        if answer.status() == 503 { Ok(()) } else { Err(format!("still {}", answer.status())) }
+    })
+    .await;
+}
 
 /// Fills a disk under load and frees it again; nobody is to notice.
 async fn filled(site: Site, disk: Disk, role: &str) {
@@ -15,6 +30,9 @@ async fn filled(site: Site, disk: Disk, role: &str) {
     disk.fill();
     let full = Instant::now();
     let served = crowd.served_since(full).await;
+    if role == "control" {
+        grows_no_more(&site).await;
+    }
     let reason = site.ready_is(role, false).await;
     assert!(reason.contains("full") || reason.contains("No space"), "{reason}");
     tokio::time::sleep(scale().phase * 2).await;

@@ -1,6 +1,6 @@
 //! A node behind a line that drops every packet for a while; it stands in a network namespace.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -45,6 +45,14 @@ impl Namespace {
     /// Nothing that is sent from there arrives any more, and nobody is told.
     fn cut(&self) {
         assert!(ip(&format!("-n {} route add blackhole {}", self.name, self.here)));
+    }
+
+    /// Whether the node has connections to an address, or asks for some.
+    fn has_connections(&self, address: SocketAddr) -> bool {
+        let filter = format!("netns exec {} ss -Htn state connected dst {address}", self.name);
+        let listed = Command::new("ip").args(filter.split(' ')).output().unwrap();
+        assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+        !listed.stdout.is_empty()
     }
 
     fn mend(&self) {
@@ -92,6 +100,10 @@ async fn the_line_to_a_node_drops_everything() {
     let served = crowd.served_since(mended).await;
     assert_eq!(crowd.lost(), 0, "tunnels outlive their node");
     let tally = crowd.leave().await;
+    eventually(|| async {
+        if namespace.has_connections(site.source.address) { Err("the node still asks".to_owned()) } else { Ok(()) }
+    })
+    .await;
     let mark = site.between(&tally, 0).await;
     site.crowd().await.leave().await;
     site.exact_since(mark).await;

@@ -22,6 +22,8 @@ pub(crate) async fn gateway_alive(
                 gateway_nodes::sessions.eq(gateway.sessions),
                 gateway_nodes::streams.eq(gateway.streams),
                 gateway_nodes::clock_offset_ms.eq(gateway.clock_offset_ms),
+                gateway_nodes::certificate_begins.eq(gateway.certificate_begins),
+                gateway_nodes::certificate_ends.eq(gateway.certificate_ends),
             ))
             .execute(conn)
             .await?;

@@ -129,6 +129,8 @@ async fn insert(
         last_heartbeat_at: None,
         created_at: now,
         clock_offset_ms: None,
+        certificate_begins: None,
+        certificate_ends: None,
     };
     let exits = exits(&mut conn, new.exit_regions.as_deref()).await?;
     on!(&mut conn, admin::create_gateway(&row, &exits))?;

@@ -79,6 +79,8 @@ fn gateway(row: &Gateway) -> Value {
         "last_heartbeat_at": row.last_heartbeat_at,
         "version": row.version,
         "clock_offset_ms": row.clock_offset_ms,
+        "certificate_begins": row.certificate_begins,
+        "certificate_ends": row.certificate_ends,
     })
 }
 

@@ -1,0 +1,2 @@
+ALTER TABLE gateway_nodes ADD COLUMN certificate_begins TIMESTAMPTZ;
+ALTER TABLE gateway_nodes ADD COLUMN certificate_ends TIMESTAMPTZ;

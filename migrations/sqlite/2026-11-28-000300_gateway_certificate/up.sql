@@ -1,0 +1,2 @@
+ALTER TABLE gateway_nodes ADD COLUMN certificate_begins INTEGER;
+ALTER TABLE gateway_nodes ADD COLUMN certificate_ends INTEGER;
