@@ -197,6 +197,8 @@ pub struct Portal {
     pub enabled: bool,
     /// Requests a minute of one address (IPv6: /64).
     pub requests_per_minute: u32,
+    /// Requests a minute of one device with a genuine token.
+    pub device_requests_per_minute: u32,
     /// Largest request body.
     pub body_max: ByteSize,
 }
@@ -207,6 +209,9 @@ impl Section for Portal {
     fn validate(&self) -> Result<(), Invalid> {
         if self.requests_per_minute == 0 {
             return Err(Invalid::new("requests_per_minute", "must be at least 1"));
+        }
+        if self.device_requests_per_minute == 0 {
+            return Err(Invalid::new("device_requests_per_minute", "must be at least 1"));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What a gateway relays for clients besides tunnels (docs/04, "Portal").
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,13 +21,16 @@ use crate::config;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SWEEP_AFTER: Duration = Duration::from_secs(1);
-const MOST_ADDRESSES: usize = 65_536;
+/// Callers that a table knows.
+const MOST_CALLERS: usize = 65_536;
 
 /// The settings of the portal and who has used it.
 pub(super) struct Portal {
     enabled: bool,
     body_max: usize,
-    rates: Rates,
+    /// Of devices with a genuine token, whatever address they share with others.
+    devices: Rates<Uuid>,
+    addresses: Rates<IpAddr>,
 }
 
 impl Portal {
@@ -34,7 +38,8 @@ impl Portal {
         Self {
             enabled: config.enabled,
             body_max: usize::try_from(config.body_max.as_u64()).unwrap_or(usize::MAX),
-            rates: Rates::new(config.requests_per_minute),
+            devices: Rates::new(config.device_requests_per_minute),
+            addresses: Rates::new(config.requests_per_minute),
         }
     }
 }
@@ -55,8 +60,9 @@ enum Proof {
 }
 
 impl Errand {
-    fn of(method: &Method, path: &str) -> Option<Self> {
-        let path = path.strip_prefix('/')?;
+    /// The errand of a request below the tunnel's path.
+    fn of(method: &Method, path: &str, tunnel: &str) -> Option<Self> {
+        let path = path.strip_prefix(tunnel)?.strip_prefix('/')?;
         let (path, proof) = match (method, path) {
             (&Method::POST, "api/v1/auth/enroll") => (path.to_owned(), Proof::Code),
             (&Method::POST, "api/v1/auth/refresh") => (path.to_owned(), Proof::RefreshToken),
@@ -82,9 +88,14 @@ pub(super) async fn answer(request: Request<Incoming>, from: IpAddr, shared: &Sh
     if !portal.enabled {
         return None;
     }
-    let errand = Errand::of(&head.method, head.uri.path())?;
-    let headers = credentials(errand.proof, &head.headers, &body, shared)?;
-    if !portal.rates.take(from, Instant::now()) {
+    let errand = Errand::of(&head.method, head.uri.path(), &shared.tunnel.path)?;
+    let (headers, device) = credentials(errand.proof, &head.headers, &body, shared)?;
+    let now = Instant::now();
+    let may = match device {
+        Some(device) => portal.devices.take(device, now),
+        None => portal.addresses.take(counted(from), now),
+    };
+    if !may {
         shared.metrics.refuse("portal_rate");
         return None;
     }
@@ -113,9 +124,10 @@ async fn collect(body: Incoming, max: usize) -> Option<Bytes> {
     Some(collected.to_bytes())
 }
 
-/// The headers that travel on, if the request may leave the gateway.
-fn credentials(proof: Proof, headers: &HeaderMap, body: &[u8], shared: &Shared) -> Option<HeaderMap> {
+/// The headers that travel on, if the request may leave the gateway, and the device that it proves to be of.
+fn credentials(proof: Proof, headers: &HeaderMap, body: &[u8], shared: &Shared) -> Option<(HeaderMap, Option<Uuid>)> {
     let mut kept = HeaderMap::new();
+    let mut device = None;
     match proof {
         Proof::Code => {
             serde_json::from_slice::<Enroll>(body).ok()?;
@@ -125,14 +137,14 @@ fn credentials(proof: Proof, headers: &HeaderMap, body: &[u8], shared: &Shared) 
         }
         Proof::AccessToken => {
             let value = headers.get(AUTHORIZATION)?;
-            shared.keys.check_at_once(bearer(value)?).ok()?;
+            device = Some(shared.keys.check_at_once(bearer(value)?).ok()?.sub);
             kept.insert(AUTHORIZATION, value.clone());
             if let Some(known) = headers.get(IF_NONE_MATCH) {
                 kept.insert(IF_NONE_MATCH, known.clone());
             }
         }
     }
-    Some(kept)
+    Some((kept, device))
 }
 
 /// Success, and refusals that only a genuine code or token can have.
@@ -151,42 +163,41 @@ fn passed_on(relayed: Relayed) -> Option<Response<Full<Bytes>>> {
     Some(response)
 }
 
-/// Requests of each address; a whole minute's may come at once.
-struct Rates {
+/// Requests of each caller; a whole minute's may come at once.
+struct Rates<C> {
     /// What one request costs.
     each: Duration,
-    table: Mutex<Table>,
+    table: Mutex<Table<C>>,
 }
 
-#[derive(Default)]
-struct Table {
-    /// When an address will have paid for its requests.
-    paid_at: HashMap<IpAddr, Instant>,
+struct Table<C> {
+    /// When a caller will have paid for its requests.
+    paid_at: HashMap<C, Instant>,
     swept_at: Option<Instant>,
 }
 
-impl Rates {
+impl<C: Copy + Eq + Hash> Rates<C> {
     fn new(per_minute: u32) -> Self {
-        Self { each: MINUTE / per_minute.max(1), table: Mutex::default() }
+        let table = Table { paid_at: HashMap::new(), swept_at: None };
+        Self { each: MINUTE / per_minute.max(1), table: Mutex::new(table) }
     }
 
-    /// Whether an address may have another request.
-    fn take(&self, ip: IpAddr, now: Instant) -> bool {
-        let address = counted(ip);
+    /// Whether a caller may have another request.
+    fn take(&self, caller: C, now: Instant) -> bool {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let paid_at = table.paid_at.get(&address).copied().unwrap_or(now).max(now) + self.each;
-        if paid_at > now + MINUTE || !table.has_room(address, now) {
+        let paid_at = table.paid_at.get(&caller).copied().unwrap_or(now).max(now) + self.each;
+        if paid_at > now + MINUTE || !table.has_room(&caller, now) {
             return false;
         }
-        table.paid_at.insert(address, paid_at);
+        table.paid_at.insert(caller, paid_at);
         true
     }
 }
 
-impl Table {
-    /// Whether an address is known or may become so; those that have paid are forgotten first.
-    fn has_room(&mut self, address: IpAddr, now: Instant) -> bool {
-        if self.paid_at.len() < MOST_ADDRESSES || self.paid_at.contains_key(&address) {
+impl<C: Eq + Hash> Table<C> {
+    /// Whether a caller is known or may become so; those that have paid are forgotten first.
+    fn has_room(&mut self, caller: &C, now: Instant) -> bool {
+        if self.paid_at.len() < MOST_CALLERS || self.paid_at.contains_key(caller) {
             return true;
         }
         if self.swept_at.is_some_and(|at| now.saturating_duration_since(at) < SWEEP_AFTER) {
@@ -194,7 +205,7 @@ impl Table {
         }
         self.swept_at = Some(now);
         self.paid_at.retain(|_, paid_at| *paid_at > now);
-        self.paid_at.len() < MOST_ADDRESSES
+        self.paid_at.len() < MOST_CALLERS
     }
 }
 
@@ -206,7 +217,11 @@ mod tests {
 
     #[test]
     fn only_these_requests_are_errands() {
-        let of = |method: Method, path: &str| Errand::of(&method, path).map(|errand| (errand.path, errand.proof));
+        let of = |method: Method, path: &str| {
+            assert_eq!(Errand::of(&method, path, "/secret"), None, "{path} stands elsewhere");
+            assert_eq!(Errand::of(&method, &format!("/secrets{path}"), "/secret"), None);
+            Errand::of(&method, &format!("/secret{path}"), "/secret").map(|errand| (errand.path, errand.proof))
+        };
         let config = Some(("api/v1/client/config".to_owned(), Proof::AccessToken));
         assert_eq!(of(Method::GET, "/api/v1/client/config"), config);
         let keys = Some((".well-known/jwks.json".to_owned(), Proof::AccessToken));
@@ -233,7 +248,7 @@ mod tests {
     fn rates_are_of_an_address_and_come_back() {
         let rates = Rates::new(20);
         let now = Instant::now();
-        let take = |ip: &str, at: Instant| rates.take(ip.parse().unwrap(), at);
+        let take = |ip: &str, at: Instant| rates.take(counted(ip.parse().unwrap()), at);
         assert_eq!((0..30).filter(|_| take("192.0.2.1", now)).count(), 20);
         assert!(!take("::ffff:192.0.2.1", now) && take("192.0.2.2", now));
         assert!(!take("192.0.2.1", now + Duration::from_millis(2900)));
@@ -248,11 +263,11 @@ mod tests {
         let rates = Rates::new(60);
         let now = Instant::now();
         let ip = |number: usize| IpAddr::from(Ipv4Addr::from(u32::try_from(number).unwrap()));
-        assert!((0..MOST_ADDRESSES).all(|number| rates.take(ip(number), now)));
-        assert!(!rates.take(ip(MOST_ADDRESSES), now));
+        assert!((0..MOST_CALLERS).all(|number| rates.take(ip(number), now)));
+        assert!(!rates.take(ip(MOST_CALLERS), now));
         assert!(rates.take(ip(1), now), "one that is known");
         let later = now + Duration::from_millis(1500);
-        assert!(rates.take(ip(MOST_ADDRESSES), later));
+        assert!(rates.take(ip(MOST_CALLERS), later));
         assert_eq!(rates.table.lock().unwrap().paid_at.len(), 2, "the one that still owes, and the new one");
     }
 }

@@ -13,7 +13,7 @@ use crate::leases::{enter, open, read, settles};
 use crate::node::CHACHA;
 use crate::process::eventually;
 use crate::raw::{self, Raw};
-use crate::world::{Subscriber, World, env};
+use crate::world::{PATH, Subscriber, World, env};
 
 /// What an outage may cost, and three times that for a busy machine.
 const STALL: Duration = Duration::from_millis(3 * 250);
@@ -103,7 +103,7 @@ async fn a_control_plane_that_hangs_costs_a_known_device_no_more_than_its_patien
     let mut socket = raw::dial(&world).await;
     let started = Instant::now();
     let request = format!(
-        "GET /api/v1/client/account HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+        "GET {PATH}/api/v1/client/account HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
         stranger.token
     );
     assert!(raw::request(&mut socket, &request).await.starts_with("HTTP/1.1 404 "));

@@ -25,7 +25,7 @@ pub(crate) enum Manner {
     Zeros,
     /// Reads to the end and says nothing.
     Discard,
-    /// Takes what its small buffer holds and no more.
+    /// Says a byte, and takes what its small buffer holds and no more.
     Stalled,
     /// Says something, reads a little, and resets the connection.
     Rude,
@@ -161,7 +161,10 @@ async fn serve(mut socket: TcpStream, manner: Manner, counters: Arc<Counters>) -
             take(&mut socket, &mut buffer, &counters).await?;
             socket.set_zero_linger()
         }
-        Manner::Stalled => std::future::pending().await,
+        Manner::Stalled => {
+            give(&mut socket, b"x", &counters).await?;
+            std::future::pending().await
+        }
         Manner::Endless => loop {
             give(&mut socket, &buffer[..16_384], &counters).await?;
         },

@@ -21,7 +21,7 @@ const KEYS: &str = "/.well-known/jwks.json";
 const ACCOUNT: &str = "/api/v1/client/account";
 const ENROLL: &str = "/api/v1/auth/enroll";
 const REFRESH: &str = "/api/v1/auth/refresh";
-const MANY: (&str, &str) = ("PORTAL__REQUESTS_PER_MINUTE", "1000");
+const MANY: (&str, &str) = ("PORTAL__DEVICE_REQUESTS_PER_MINUTE", "1000");
 
 /// A gateway's answer, without its date.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,7 +68,12 @@ fn bearer(token: &str) -> String {
 }
 
 async fn ask(world: &World, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-    exchange(&mut dial(world).await, &request(method, path, headers, body)).await
+    exchange(&mut dial(world).await, &request(method, &below(path), headers, body)).await
+}
+
+/// Where the portal has a path.
+fn below(path: &str) -> String {
+    format!("{PATH}{path}")
 }
 
 async fn post(world: &World, path: &str, body: &Value) -> Answer {
@@ -228,18 +233,40 @@ async fn a_stranger_cannot_tell_the_portal_from_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_answers_outside_the_path() {
+    let world = world(&[MANY]).await;
+    let token = bearer(&world.subscriber.token);
+    let mut socket = dial(&world).await;
+    let nobody = exchange(&mut socket, &request("GET", "/elsewhere", &token, "")).await;
+    for path in [CONFIG, ACCOUNT, KEYS] {
+        assert_eq!(get(&world, path, &world.subscriber.token).await.status(), 200, "{path}");
+        for elsewhere in
+            [path.to_owned(), format!("{PATH}x{path}"), format!("/x{PATH}{path}"), format!("{PATH}/{path}")]
+        {
+            assert_eq!(exchange(&mut socket, &request("GET", &elsewhere, &token, "")).await, nobody, "{elsewhere}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_rate_a_client_is_a_stranger() {
-    let world = world(&[("PORTAL__REQUESTS_PER_MINUTE", "2")]).await;
+    let limits = [("PORTAL__DEVICE_REQUESTS_PER_MINUTE", "2"), ("PORTAL__REQUESTS_PER_MINUTE", "1")];
+    let world = world(&limits).await;
+    let wrong = json!({ "code": "0000-0000-0000-0000-0000-0000-00", "device_uuid": "x", "platform": "x" });
+    for _ in 0..3 {
+        assert_eq!(post(&world, ENROLL, &wrong).await.status(), 404, "somebody behind the same address sends junk");
+    }
+    assert_eq!(world.metric("httvps_refused_total{reason=\"portal_rate\"}").await, 2);
     let token = &world.subscriber.token;
     for _ in 0..5 {
         assert_eq!(get(&world, CONFIG, "x.y.z").await.status(), 404, "what does not leave the gateway costs nothing");
     }
     let mut socket = dial(&world).await;
     for _ in 0..2 {
-        assert_eq!(exchange(&mut socket, &request("GET", ACCOUNT, &bearer(token), "")).await.status(), 200);
+        assert_eq!(exchange(&mut socket, &request("GET", &below(ACCOUNT), &bearer(token), "")).await.status(), 200);
     }
     assert_eq!(get(&world, ACCOUNT, token).await, get(&world, "/elsewhere", token).await);
-    assert_eq!(world.metric("httvps_refused_total{reason=\"portal_rate\"}").await, 1);
+    assert_eq!(world.metric("httvps_refused_total{reason=\"portal_rate\"}").await, 3);
     Raw::session(&world).await;
 }
 
@@ -255,7 +282,7 @@ async fn a_portal_can_be_closed() {
 async fn connections_without_a_tunnel_end_in_time() {
     let world = world(&[("TUNNEL__HANDSHAKE_TIMEOUT", "1s")]).await;
     let mut socket = dial(&world).await;
-    let answer = exchange(&mut socket, &request("GET", CONFIG, &bearer(&world.subscriber.token), "")).await;
+    let answer = exchange(&mut socket, &request("GET", &below(CONFIG), &bearer(&world.subscriber.token), "")).await;
     assert_eq!(answer.status(), 200);
     let end = tokio::time::timeout(crate::process::PATIENCE, socket.read(&mut [0; 1])).await.expect("it is closed");
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");

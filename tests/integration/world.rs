@@ -124,8 +124,15 @@ impl Control {
         self.admin(Method::GET, &format!("{resource}/{id}"), Value::Null).await
     }
 
+    /// All of them, page by page.
     pub(crate) async fn list(&self, resource: &str) -> Vec<Value> {
-        self.admin(Method::GET, resource, Value::Null).await["items"].as_array().unwrap().clone()
+        let (mut all, mut page) = (Vec::new(), resource.to_owned());
+        loop {
+            let answer = self.admin(Method::GET, &page, Value::Null).await;
+            all.extend(answer["items"].as_array().unwrap().iter().cloned());
+            let Some(next) = answer["next"].as_str() else { return all };
+            page = format!("{resource}{}limit=1000&after={next}", if resource.contains('?') { '&' } else { '?' });
+        }
     }
 }
 
