@@ -188,6 +188,8 @@ pub struct Tunnel {
     pub max_pre_hello: usize,
     /// Connections of one address (IPv6: /64) that have not said hello.
     pub max_pre_hello_per_address: usize,
+    /// Those of one IPv6 /48 that have not said hello.
+    pub max_pre_hello_per_network: usize,
     /// From accept to the upgrade's answer.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
@@ -221,8 +223,12 @@ impl Section for Tunnel {
         if !self.path.is_empty() && !is_tunnel_path(&self.path) {
             return Err(Invalid::new("path", TUNNEL_PATH));
         }
-        if self.max_connections == 0 || self.max_pre_hello == 0 || self.max_pre_hello_per_address == 0 {
+        if self.max_connections == 0 || self.max_pre_hello == 0 {
             return Err(Invalid::new("max_connections", "limits must be at least 1"));
+        }
+        if self.max_pre_hello_per_address == 0 || self.max_pre_hello_per_network < self.max_pre_hello_per_address {
+            let reason = "must be at least 1, and max_pre_hello_per_network no less";
+            return Err(Invalid::new("max_pre_hello_per_address", reason));
         }
         if self.request_max.as_u64() < 8192 || self.hello_max.as_u64() < 1024 {
             return Err(Invalid::new("request_max", "must be at least 8 KiB, and hello_max 1 KiB"));

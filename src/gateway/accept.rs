@@ -29,7 +29,7 @@ type Socket = TlsStream<Buffered<TcpStream>>;
 
 /// Accepts until draining; `sessions` counts what was accepted.
 pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: &Shutdown, sessions: &Shutdown) {
-    let greeting = Arc::new(Greeting::default());
+    let greeting = Greeting::new(&shared.tunnel);
     let connections = Arc::new(Semaphore::new(shared.tunnel.max_connections));
     loop {
         let (socket, peer) = tokio::select! {
@@ -40,8 +40,7 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: &S
             shared.metrics.refuse("connections");
             continue;
         };
-        let limits = &shared.tunnel;
-        let Some(place) = greeting.enter(peer.ip(), limits.max_pre_hello, limits.max_pre_hello_per_address) else {
+        let Some(place) = greeting.enter(peer.ip()) else {
             shared.metrics.refuse("pre_hello");
             continue;
         };
@@ -68,6 +67,10 @@ async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, ses
     let agreeing = Box::pin(agree(&shared, socket, arrival.from, &outcome));
     let upgraded = tokio::select! {
         upgraded = tokio::time::timeout(limit, agreeing) => upgraded,
+        () = arrival.place.crowded_out() => {
+            shared.metrics.refuse("crowded_out");
+            return;
+        }
         () = sessions.draining() => return,
     };
     match upgraded {

@@ -1,59 +1,96 @@
-//! How many connections may be under way to a session, in all and for one address.
+//! How many connections may be under way to a session: in all, for an address, and for a network (docs/04, "The accept path").
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Counts connections that have not been admitted.
-#[derive(Default)]
+use crate::config::Tunnel;
+use crate::net::seats::{Busy, Seat, Seats};
+
+/// Counts connections that have not been admitted; when there are too many, the one that has been silent longest makes room.
 pub(super) struct Greeting {
-    waiting: Mutex<(usize, HashMap<IpAddr, usize>)>,
+    seats: Arc<Seats>,
+    /// By address and by network.
+    counts: [Mutex<HashMap<IpAddr, usize>>; 2],
+    most: [usize; 2],
 }
 
 /// A place among them, given back when dropped.
 pub(super) struct Place {
+    seat: Arc<Seat>,
+    _counted: [Counted; 2],
+    spoken: Option<Busy>,
+}
+
+struct Counted {
     greeting: Arc<Greeting>,
+    which: usize,
     address: IpAddr,
 }
 
 /// IPv6 hosts have a /64 of addresses; it counts as one.
 pub(super) fn counted(ip: IpAddr) -> IpAddr {
+    prefix(ip, 4)
+}
+
+/// So many groups of 16 bits of an IPv6 address; all of an IPv4 address.
+fn prefix(ip: IpAddr, groups: usize) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+            let mut segments = ip.segments();
+            segments.iter_mut().skip(groups).for_each(|segment| *segment = 0);
+            IpAddr::from(segments)
         }
         v4 @ IpAddr::V4(_) => v4,
     }
 }
 
 impl Greeting {
-    pub(super) fn enter(self: &Arc<Self>, ip: IpAddr, total: usize, each: usize) -> Option<Place> {
-        let address = counted(ip);
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, by_address) = &mut *waiting;
-        if *all >= total {
-            return None;
-        }
-        let own = by_address.entry(address).or_default();
-        if *own >= each {
+    pub(super) fn new(limits: &Tunnel) -> Arc<Self> {
+        Arc::new(Self {
+            seats: Seats::new(limits.max_pre_hello),
+            counts: Default::default(),
+            most: [limits.max_pre_hello_per_address, limits.max_pre_hello_per_network],
+        })
+    }
+
+    /// A place for a new connection; `None` if its address or network has too many, or if nobody is silent.
+    pub(super) fn enter(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
+        let counted = [self.count(0, counted(ip))?, self.count(1, prefix(ip, 3))?];
+        Some(Place { seat: self.seats.take()?, _counted: counted, spoken: None })
+    }
+
+    fn count(self: &Arc<Self>, which: usize, address: IpAddr) -> Option<Counted> {
+        let mut counts = self.counts.get(which)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = counts.entry(address).or_default();
+        if *own >= *self.most.get(which)? {
             return None;
         }
         *own += 1;
-        *all += 1;
-        Some(Place { greeting: Arc::clone(self), address })
+        Some(Counted { greeting: Arc::clone(self), which, address })
     }
 }
 
-impl Drop for Place {
+impl Place {
+    /// The client has said `hello`: it makes room for nobody any more.
+    pub(super) fn spoke(&mut self) {
+        self.spoken = Some(self.seat.busy());
+    }
+
+    /// Resolves once the connection has to make room.
+    pub(super) async fn crowded_out(&self) {
+        self.seat.leaving().await;
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        let mut waiting = self.greeting.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, by_address) = &mut *waiting;
-        *all = all.saturating_sub(1);
-        if let Some(own) = by_address.get_mut(&self.address) {
+        let Some(counts) = self.greeting.counts.get(self.which) else { return };
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = counts.get_mut(&self.address) {
             *own -= 1;
             if *own == 0 {
-                by_address.remove(&self.address);
+                counts.remove(&self.address);
             }
         }
     }
@@ -61,20 +98,54 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+    use crate::config::Source;
+
+    fn greeting(total: usize, each: usize, network: usize) -> Arc<Greeting> {
+        let defaults = Source::with([("HTTVPS_TUNNEL__PATH", "/x")]).unwrap().section().unwrap();
+        let limits = Tunnel {
+            max_pre_hello: total,
+            max_pre_hello_per_address: each,
+            max_pre_hello_per_network: network,
+            ..defaults
+        };
+        Greeting::new(&limits)
+    }
+
+    fn is_out(place: &Place) -> bool {
+        place.crowded_out().now_or_never().is_some()
+    }
 
     #[test]
-    fn places_are_counted_by_address_and_in_all() {
-        let greeting = Arc::new(Greeting::default());
-        let enter = |ip: &str| greeting.enter(ip.parse().unwrap(), 3, 2);
+    fn places_are_counted_by_address_and_network() {
+        let greeting = greeting(100, 2, 3);
+        let enter = |ip: &str| greeting.enter(ip.parse().unwrap());
         let first = enter("192.0.2.1").unwrap();
         let _second = enter("::ffff:192.0.2.1").unwrap();
         assert!(enter("192.0.2.1").is_none(), "two an address");
-        let _third = enter("2001:db8::1").unwrap();
-        assert!(enter("2001:db8:1::1").is_none(), "three in all");
-        drop(first);
-        let _fourth = enter("2001:db8::2").unwrap();
+        let places = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|ip| enter(ip).unwrap());
         assert!(enter("2001:db8::3").is_none(), "a /64 is one address");
-        assert_eq!(greeting.waiting.lock().unwrap().1.len(), 2);
+        assert!(enter("2001:db8:0:2::1").is_none(), "three a /48");
+        assert!(enter("2001:db8:1::1").is_some());
+        drop((first, places));
+        assert!(enter("192.0.2.1").is_some() && enter("2001:db8:0:2::1").is_some());
+        assert_eq!(greeting.counts[1].lock().unwrap().len(), 1, "what is given back leaves nothing");
+    }
+
+    #[test]
+    fn the_longest_silent_makes_room_and_who_has_spoken_does_not() {
+        let greeting = greeting(2, 10, 10);
+        let enter = || greeting.enter("192.0.2.1".parse().unwrap());
+        let (mut first, second) = (enter().unwrap(), enter().unwrap());
+        first.spoke();
+        let mut third = enter().unwrap();
+        assert!(!is_out(&first) && is_out(&second) && !is_out(&third));
+        drop(second);
+        third.spoke();
+        assert!(enter().is_none(), "nobody is silent");
+        drop(first);
+        assert!(enter().is_some());
     }
 }

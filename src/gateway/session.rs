@@ -32,6 +32,11 @@ pub(super) struct Greeted {
 pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: Shutdown) -> Option<Place> {
     let hello = tokio::select! {
         hello = tokio::time::timeout(shared.tunnel.hello_timeout, tunnel.next_event()) => hello,
+        () = greeted.place.crowded_out() => {
+            shared.metrics.refuse("crowded_out");
+            tunnel.close(None, "");
+            return Some(greeted.place);
+        }
         () = shutdown.draining() => {
             tunnel.close(Some(SessionCode::GoingAway), "");
             return Some(greeted.place);
@@ -46,7 +51,8 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
             return Some(greeted.place);
         }
     };
-    let Greeted { place, at, bearer, encoding } = greeted;
+    let Greeted { mut place, at, bearer, encoding } = greeted;
+    place.spoke();
     let admitted = match admission::admit(&shared, &tunnel, &hello, bearer).await {
         Ok(admitted) => admitted,
         Err(Refused { code, support_id }) => {

@@ -13,7 +13,7 @@ use httvps::frame::{Frame, SessionCode, StreamCode, StreamId, Target};
 use crate::database::Kind;
 use crate::destination::{Destination, Manner};
 use crate::node::{AEAD_2022, CHACHA};
-use crate::process::eventually;
+use crate::process::{PATIENCE, eventually};
 use crate::raw::{self, Raw, UPGRADE, dial};
 use crate::world::{PATH, REGION, World};
 
@@ -158,10 +158,24 @@ async fn refused_beyond(world: &World, held: usize, reason: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_counted_in_all() {
-    for (key, reason) in [("TUNNEL__MAX_PRE_HELLO", "pre_hello"), ("TUNNEL__MAX_CONNECTIONS", "connections")] {
-        let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[(key, "2")]).await;
-        refused_beyond(&world, 2, reason).await;
-    }
+    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[("TUNNEL__MAX_CONNECTIONS", "2")]).await;
+    refused_beyond(&world, 2, "connections").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_make_room_for_those_that_come() {
+    let limits = [("TUNNEL__MAX_PRE_HELLO", "3"), ("TUNNEL__HANDSHAKE_TIMEOUT", "1h"), ("TUNNEL__HELLO_TIMEOUT", "1h")];
+    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &limits).await;
+    let address = world.gateway().line("gateway").strip_prefix("wss://").unwrap().to_owned();
+    let (mut silent, mut mute) = (TcpStream::connect(&address).await.unwrap(), upgraded(&world).await);
+    let flood: Vec<_> = futures_util::future::join_all((0..50).map(|_| TcpStream::connect(&address))).await;
+    let client = world.connect("v2").await;
+    let end = tokio::time::timeout(PATIENCE, silent.read(&mut [0; 1])).await.expect("the oldest is closed");
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    assert_eq!(close_code(&mut mute).await, Some(1000), "a tunnel without hello, too");
+    let crowded_out = world.metric("httvps_refused_total{reason=\"crowded_out\"}").await;
+    assert!(crowded_out >= 50, "{crowded_out} of 52 and the client");
+    assert_eq!((client.stop().await.code, flood.len()), (Some(0), 50));
 }
 
 #[tokio::test(flavor = "multi_thread")]
