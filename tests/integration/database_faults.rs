@@ -240,10 +240,11 @@ async fn the_victim_of_a_deadlock_is_tried_again() {
     last["ended_at"] = json!("2026-11-01T00:01:00Z");
     let crossed = async {
         eventually(|| async {
-            let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()";
+            let sql = "SELECT count(*) FROM pg_stat_activity AS waiting WHERE datname = current_database() \
+                AND wait_event_type = 'Lock' AND EXISTS (SELECT FROM pg_locks WHERE pg_locks.pid = waiting.pid \
+                AND relation = 'sessions'::regclass AND mode = 'RowShareLock' AND granted)";
             let waiting: i64 = watcher.query_one(sql, &[]).await.unwrap().get(0);
-            if waiting > 0 { Ok(()) } else { Err("nobody waits".into()) }
+            if waiting > 0 { Ok(()) } else { Err("nobody who has locked a session waits".into()) }
         })
         .await;
         other.batch_execute("SELECT id FROM sessions FOR UPDATE; COMMIT").await.unwrap();
