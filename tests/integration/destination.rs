@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -19,6 +20,8 @@ pub(crate) enum Manner {
     Sink,
     /// Speaks first, then echoes.
     Greeter,
+    /// Echoes from afar, a twentieth of a second later.
+    Distant,
     /// Sends bytes until the connection ends.
     Endless,
     /// Reads 8 bytes of length, sends as many zeros, ends; cheap enough for benchmarks.
@@ -30,6 +33,9 @@ pub(crate) enum Manner {
     /// Says something, reads a little, and resets the connection.
     Rude,
 }
+
+/// What a line to a distant place and back takes.
+const DISTANCE: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
 pub(crate) struct Counters {
@@ -161,6 +167,15 @@ async fn serve(mut socket: TcpStream, manner: Manner, counters: Arc<Counters>) -
             take(&mut socket, &mut buffer, &counters).await?;
             socket.set_zero_linger()
         }
+        Manner::Distant => loop {
+            match take(&mut socket, &mut buffer, &counters).await? {
+                0 => return socket.shutdown().await,
+                read => {
+                    tokio::time::sleep(DISTANCE).await;
+                    give(&mut socket, &buffer[..read], &counters).await?;
+                }
+            }
+        },
         Manner::Stalled => {
             give(&mut socket, b"x", &counters).await?;
             std::future::pending().await

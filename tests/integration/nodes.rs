@@ -240,7 +240,7 @@ async fn a_node_that_dies_does_not_end_its_streams_as_if_their_destinations_had(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_lose_half_closes_are_known_as_such() {
-    let echo = Destination::start(Manner::Echo);
+    let echo = Destination::start(Manner::Distant);
     let world = probing(&[CHACHA, AEAD_2022], &echo.address.to_string()).await;
     let gateway = id(&world.control.list("gateways").await[0]);
     world.control.create("endpoints", json!({ "gateway_id": gateway, "host": "localhost", "path": "/x" })).await;
