@@ -1,2 +1,2 @@
-ALTER TABLE gateway_nodes ADD COLUMN certificate_begins INTEGER;
-ALTER TABLE gateway_nodes ADD COLUMN certificate_ends INTEGER;
+ALTER TABLE gateway_nodes ADD COLUMN certificate_begins BIGINT;
+ALTER TABLE gateway_nodes ADD COLUMN certificate_ends BIGINT;

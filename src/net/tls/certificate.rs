@@ -123,6 +123,9 @@ impl Certificate {
 
     /// Looks at the files every `net.certificate_check`, and at SIGHUP, until drained.
     pub async fn watch(self: &Arc<Self>, shutdown: &Shutdown) {
+        if self.files.is_none() {
+            return;
+        }
         let mut hangup = signal(SignalKind::hangup()).ok();
         loop {
             let asked = tokio::select! {
