@@ -166,7 +166,11 @@ impl Session {
                 return Ok(());
             }
         };
+        let half = self.has_half_close();
         let Some(stream) = self.streams.get_mut(&key) else { return Ok(()) };
+        if stream.incoming.ended && !half {
+            return Ok(());
+        }
         if stream.incoming.finished {
             self.reset(key, StreamCode::StreamProtocol);
             return Ok(());

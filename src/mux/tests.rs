@@ -458,6 +458,21 @@ fn v1_ids_are_free_after_close_and_the_target_may_span_payloads() {
 }
 
 #[test]
+fn v1_what_a_client_writes_behind_the_gateways_end_does_not_cut_the_answer() {
+    let mut pair = Pair::open(Encoding::V1);
+    let (client, gateway) = pair.stream();
+    send_all(&mut pair.gateway, gateway, &[7; 3000]);
+    pair.gateway.finish(gateway);
+    pair.gateway.forget(gateway);
+    send_all(&mut pair.client, client, b"still talking");
+    pair.carry_up().unwrap();
+    pair.exchange();
+    let (got, end) = receive_all(&mut pair.client, client, pair.now);
+    assert_eq!((got.len(), end), (3000, Received::Finished));
+    assert_eq!(pair.gateway.stream_count(), 0);
+}
+
+#[test]
 fn v1_stops_reading_when_full_and_closes_a_stalled_stream() {
     let mut pair = Pair::open(Encoding::V1);
     let (ours, theirs) = pair.stream();
