@@ -15,6 +15,8 @@ find_tools() {
     pgbouncer=$(command -v pgbouncer || ls /usr/sbin/pgbouncer 2>/dev/null || true)
     [ -n "$pgbouncer" ] || missing+=(pgbouncer)
     command -v faketime >/dev/null || missing+=(faketime)
+    nginx=$(command -v nginx || ls /usr/sbin/nginx 2>/dev/null || true)
+    [ -n "$nginx" ] || missing+=(nginx-light)
     [ -n "$python" ] || missing+=(python3-websockets)
 }
 
@@ -59,5 +61,6 @@ done
 export HTTVPS_TEST_POSTGRES="postgres://httvps@127.0.0.1:$port"
 export HTTVPS_TEST_POSTGRES_BIN="$bin"
 export HTTVPS_TEST_PGBOUNCER="$pgbouncer"
+export HTTVPS_TEST_NGINX="$nginx"
 export HTTVPS_TEST_PYTHON="$python"
 "$@"

@@ -2,6 +2,7 @@
 
 mod control;
 mod data_path;
+mod decoy;
 mod env;
 mod error;
 mod gateway;
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 
 pub use control::{Admin, Control, Database, Sessions};
 pub use data_path::{Egress, Mux, Notices, Padding, Probe, Relay, Resolve, V1};
+pub use decoy::{Decoy, host_and_port};
 pub use error::ConfigError;
 pub use gateway::{Client, Clock, Gateway, TUNNEL_PATH, Tls, Tunnel, is_tunnel_path};
 pub use net::Net;

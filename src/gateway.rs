@@ -7,6 +7,7 @@ mod association;
 mod breaker;
 mod clock;
 mod control;
+mod edge;
 pub(crate) mod egress;
 mod enrol;
 mod events;
@@ -53,6 +54,7 @@ use crate::net::{listener, ops, tls};
 
 use clock::Clock;
 use control::{ControlClient, ControlError};
+use edge::Site;
 use journal::Journal;
 use keys::Keys;
 use memory::Shares;
@@ -91,6 +93,7 @@ struct Shared {
     persist: Persist,
     refusals: Refusals,
     portal: Portal,
+    site: Site,
     usage: Usage,
     metrics: GatewayMetrics,
     met_control: AtomicBool,
@@ -167,6 +170,8 @@ impl Gateway {
             [] => resolver,
             servers => Resolver::new(&net, servers).map_err(|reason| source.unusable::<Egress>("resolvers", reason))?,
         };
+        let site = Site::new(&source.section()?, &dialer)
+            .map_err(|(key, reason)| source.unusable::<config::Decoy>(key, reason))?;
         let max_age = offline.max_age;
         let relay: config::Relay = source.section()?;
         let shared = Shared {
@@ -188,6 +193,7 @@ impl Gateway {
             clock,
             refusals: Refusals::default(),
             portal: Portal::new(&source.section()?),
+            site,
             usage,
             metrics,
             gateway,

@@ -7,6 +7,7 @@ pub mod http;
 pub mod listener;
 pub mod ops;
 pub mod pool;
+pub mod prefixed;
 pub mod resolver;
 pub mod seats;
 pub mod tls;

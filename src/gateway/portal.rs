@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
+use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
+use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use uuid::Uuid;
 
@@ -79,15 +80,18 @@ impl Errand {
     }
 }
 
-/// The control plane's answer to a client, or nothing if a stranger's is due. Every body is read before, whatever the
-/// path, so that none can be told from another by when it is answered.
-pub(super) async fn answer(request: Request<Incoming>, from: IpAddr, shared: &Shared) -> Option<Response<Full<Bytes>>> {
+/// Whether a request is one that the control plane may answer.
+pub(super) fn may<B>(request: &Request<B>, shared: &Shared) -> bool {
     let portal = &shared.portal;
-    let (head, body) = request.into_parts();
-    let body = collect(body, portal.body_max).await?;
-    if !portal.enabled {
-        return None;
-    }
+    let Some(errand) = Errand::of(request.method(), request.uri().path(), &shared.tunnel.path) else { return false };
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let proves = || errand.proof != Proof::AccessToken || device(request.headers(), shared).is_some();
+    portal.enabled && length.is_none_or(|length| length <= portal.body_max) && proves()
+}
+
+/// The control plane's answer to a client; none if the site's is due.
+pub(super) async fn answer(head: &Parts, body: Bytes, from: IpAddr, shared: &Shared) -> Option<Response<Full<Bytes>>> {
+    let portal = &shared.portal;
     let errand = Errand::of(&head.method, head.uri.path(), &shared.tunnel.path)?;
     let (headers, device) = credentials(errand.proof, &head.headers, &body, shared)?;
     let now = Instant::now();
@@ -99,7 +103,7 @@ pub(super) async fn answer(request: Request<Incoming>, from: IpAddr, shared: &Sh
         shared.metrics.refuse("portal_rate");
         return None;
     }
-    match shared.control.relay(head.method, &errand.path, headers, body).await {
+    match shared.control.relay(head.method.clone(), &errand.path, headers, body).await {
         Ok(relayed) => passed_on(relayed),
         Err(error) => {
             shared.metrics.refuse("portal_unavailable");
@@ -116,7 +120,8 @@ pub(super) fn bearer(value: &HeaderValue) -> Option<&str> {
 }
 
 /// A body that is not too large.
-async fn collect(body: Incoming, max: usize) -> Option<Bytes> {
+pub(super) async fn collect(body: Incoming, shared: &Shared) -> Option<Bytes> {
+    let max = shared.portal.body_max;
     if usize::try_from(body.size_hint().lower()).ok()? > max {
         return None;
     }
@@ -124,10 +129,15 @@ async fn collect(body: Incoming, max: usize) -> Option<Bytes> {
     Some(collected.to_bytes())
 }
 
+/// The device of the access token that a request carries.
+fn device(headers: &HeaderMap, shared: &Shared) -> Option<Uuid> {
+    Some(shared.keys.check_at_once(bearer(headers.get(AUTHORIZATION)?)?).ok()?.sub)
+}
+
 /// The headers that travel on, if the request may leave the gateway, and the device that it proves to be of.
 fn credentials(proof: Proof, headers: &HeaderMap, body: &[u8], shared: &Shared) -> Option<(HeaderMap, Option<Uuid>)> {
     let mut kept = HeaderMap::new();
-    let mut device = None;
+    let mut known = None;
     match proof {
         Proof::Code => {
             serde_json::from_slice::<Enroll>(body).ok()?;
@@ -136,15 +146,15 @@ fn credentials(proof: Proof, headers: &HeaderMap, body: &[u8], shared: &Shared) 
             serde_json::from_slice::<Refresh>(body).ok()?;
         }
         Proof::AccessToken => {
-            let value = headers.get(AUTHORIZATION)?;
-            device = Some(shared.keys.check_at_once(bearer(value)?).ok()?.sub);
-            kept.insert(AUTHORIZATION, value.clone());
-            if let Some(known) = headers.get(IF_NONE_MATCH) {
-                kept.insert(IF_NONE_MATCH, known.clone());
+            known = Some(device(headers, shared)?);
+            for name in [AUTHORIZATION, IF_NONE_MATCH] {
+                if let Some(value) = headers.get(&name) {
+                    kept.insert(name, value.clone());
+                }
             }
         }
     }
-    Some((kept, device))
+    Some((kept, known))
 }
 
 /// Success, and refusals that only a genuine code or token can have.

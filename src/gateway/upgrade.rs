@@ -1,18 +1,22 @@
-//! The request that becomes a tunnel, is relayed, or gets what a stranger gets (docs/03, "Transport").
+//! The request that becomes a tunnel, is relayed, or gets the site's answer (docs/03, "Transport").
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use bytes::Bytes;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use uuid::Uuid;
 
 use super::Shared;
+use super::edge::Body;
 use super::portal;
 use crate::frame::Encoding;
 
@@ -30,51 +34,57 @@ pub(super) struct Agreement {
 
 /// What the requests of a connection have led to.
 #[derive(Default)]
-pub(super) struct Outcome {
-    tunnel: Mutex<Option<(UpgradeFut, Agreement)>>,
-    served: AtomicBool,
-}
+pub(super) struct Outcome(Mutex<Option<(UpgradeFut, Agreement)>>);
 
 impl Outcome {
     /// The upgrade that was agreed on, once.
     pub(super) fn take_tunnel(&self) -> Option<(UpgradeFut, Agreement)> {
-        self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Whether any request was answered by the control plane.
-    pub(super) fn was_served(&self) -> bool {
-        self.served.load(Ordering::Relaxed)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// Agrees to a tunnel, passes on what the control plane answers, or answers as if there were neither.
+/// Agrees to a tunnel, passes on what the control plane answers, or has the site answer.
 pub(super) async fn respond(
     mut request: Request<Incoming>,
     from: IpAddr,
     shared: &Shared,
     outcome: &Outcome,
-) -> Response<Full<Bytes>> {
+) -> Response<Body> {
     if let Some((response, agreed)) = accept(&mut request, shared) {
-        *outcome.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(agreed);
+        *outcome.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(agreed);
         return response;
     }
-    let Some(response) = Box::pin(portal::answer(request, from, shared)).await else { return stranger() };
-    outcome.served.store(true, Ordering::Relaxed);
-    response
+    if !portal::may(&request, shared) {
+        return shared.site.answer(request).await;
+    }
+    let (head, body) = request.into_parts();
+    let Some(body) = portal::collect(body, shared).await else {
+        return shared.site.error(StatusCode::PAYLOAD_TOO_LARGE);
+    };
+    let Some(response) = Box::pin(portal::answer(&head, body.clone(), from, shared)).await else {
+        return shared.site.answer(Request::from_parts(head, Full::new(body))).await;
+    };
+    response.map(|body| body.map_err(|never| match never {}).boxed_unsync())
 }
 
-/// What everybody gets who is no client.
-fn stranger() -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    response
+fn accept(request: &mut Request<Incoming>, shared: &Shared) -> Option<(Response<Body>, (UpgradeFut, Agreement))> {
+    let (agreement, echo) = agreement(request, shared)?;
+    let (response, upgrade) = upgrade(&mut *request).ok()?;
+    let mut response = response.map(|body| body.map_err(|never| match never {}).boxed_unsync());
+    if let Some(name) = echo {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+    }
+    Some((response, (upgrade, agreement)))
 }
 
-type Accepted = (Response<Full<Bytes>>, (UpgradeFut, Agreement));
+/// Whether a request becomes a tunnel.
+pub(super) fn may<B>(request: &Request<B>, shared: &Shared) -> bool {
+    agreement(request, shared).is_some()
+}
 
-fn accept(request: &mut Request<Incoming>, shared: &Shared) -> Option<Accepted> {
-    let asks = request.method() == Method::GET && request.uri().path() == shared.tunnel.path;
-    if !asks || !is_upgrade_request(request) {
+/// What a WebSocket client and the gateway agree on, and the subprotocol to echo.
+fn agreement<B>(request: &Request<B>, shared: &Shared) -> Option<(Agreement, Option<&'static str>)> {
+    if request.uri().path() != shared.tunnel.path || !is_handshake(request) {
         return None;
     }
     let (encoding, echo) = encoding_of(request)?;
@@ -83,12 +93,21 @@ fn accept(request: &mut Request<Incoming>, shared: &Shared) -> Option<Accepted> 
         None if shared.tunnel.require_bearer => return None,
         None => None,
     };
-    let (response, upgrade) = upgrade(&mut *request).ok()?;
-    let mut response = response.map(|_| Full::default());
-    if let Some(name) = echo {
-        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
-    }
-    Some((response, (upgrade, Agreement { encoding, bearer })))
+    Some((Agreement { encoding, bearer }, echo))
+}
+
+/// RFC 6455, section 4.2.1, to the letter.
+fn is_handshake<B>(request: &Request<B>) -> bool {
+    let only = |name: HeaderName| {
+        let mut values = request.headers().get_all(name).into_iter();
+        values.next().filter(|_| values.next().is_none())
+    };
+    let is_key = |key: &HeaderValue| BASE64_STANDARD.decode(key).is_ok_and(|key| key.len() == 16);
+    request.method() == Method::GET
+        && is_upgrade_request(request)
+        && only(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13")
+        && only(SEC_WEBSOCKET_KEY).is_some_and(is_key)
+        && ![CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| request.headers().contains_key(name))
 }
 
 fn offered<B>(request: &Request<B>) -> impl Iterator<Item = &str> {

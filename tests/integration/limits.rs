@@ -14,7 +14,7 @@ use crate::database::Kind;
 use crate::destination::{Destination, Manner};
 use crate::node::{AEAD_2022, CHACHA};
 use crate::process::{PATIENCE, eventually};
-use crate::raw::{self, Raw, UPGRADE, dial};
+use crate::raw::{self, Raw, UPGRADE, dial, upgrade_request};
 use crate::world::{PATH, REGION, World};
 
 async fn ask(socket: &mut TlsStream<TcpStream>, path: &str, headers: &str) -> String {
@@ -112,10 +112,11 @@ async fn deadlines_are_absolute_and_places_are_counted() {
     let mut slow = dial(&world).await;
     let started = Instant::now();
     let mut dripped = 0;
-    while slow.write_all(b"G").await.is_ok()
-        && slow.flush().await.is_ok()
-        && started.elapsed() < Duration::from_secs(20)
-    {
+    for byte in upgrade_request("httvps.v2").as_bytes().iter().cycle() {
+        let sent = slow.write_all(&[*byte]).await.is_ok() && slow.flush().await.is_ok();
+        if !sent || started.elapsed() > Duration::from_secs(20) {
+            break;
+        }
         dripped += 1;
         if tokio::time::timeout(Duration::from_millis(100), slow.read_u8()).await.is_ok() {
             break;

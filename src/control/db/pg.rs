@@ -132,18 +132,19 @@ pub(crate) async fn writable(conn: &mut Conn, was_full: bool) -> QueryResult<boo
     if !writable || !was_full {
         return Ok(writable);
     }
-    let tried = transaction!(conn, async |conn: &mut Conn| {
-        let fresh = i32::from_ne_bytes(fresh_bytes().map_err(|error| Error::SerializationError(error.into()))?);
-        let filler = diesel::dsl::sql::<Binary>("convert_to(repeat('x', 1048576), 'UTF8')");
-        let row = (write_probe::id.eq(fresh), write_probe::filler.eq(filler));
-        diesel::insert_into(write_probe::table).values(row).execute(conn).await?;
-        Err::<(), _>(Error::RollbackTransaction)
-    })
-    .await;
+    let tried = transaction!(conn, write_and_roll_back).await;
     match tried {
         Ok(()) | Err(Error::RollbackTransaction) => Ok(true),
         Err(error) => Err(error),
     }
+}
+
+async fn write_and_roll_back(conn: &mut Conn) -> QueryResult<()> {
+    let fresh = i32::from_ne_bytes(fresh_bytes().map_err(|error| Error::SerializationError(error.into()))?);
+    let filler = diesel::dsl::sql::<Binary>("convert_to(repeat('x', 1048576), 'UTF8')");
+    let row = (write_probe::id.eq(fresh), write_probe::filler.eq(filler));
+    diesel::insert_into(write_probe::table).values(row).execute(conn).await?;
+    Err(Error::RollbackTransaction)
 }
 
 #[path = "queries/admin.rs"]
