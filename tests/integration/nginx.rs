@@ -9,26 +9,30 @@ use tokio::process::{Child, Command};
 use crate::process::eventually;
 use crate::world::free_port;
 
-/// A running nginx with a site: clear text and TLS on ports of their own.
+/// A running nginx with a site: HTTP/1.1 and HTTP/2 in clear text and over TLS, each on a port of its own.
 pub(crate) struct Nginx {
     _child: Child,
     folder: tempfile::TempDir,
     pub(crate) clear: u16,
     pub(crate) tls: u16,
+    pub(crate) clear2: u16,
+    pub(crate) tls2: u16,
 }
 
 impl Nginx {
     /// Serves a small site; `directives` go into its server, next to listeners in clear text and with a certificate.
     pub(crate) async fn site(cert: &str, key: &str, directives: &str) -> Self {
-        let (clear, tls) = (free_port(), free_port());
+        let [clear, tls, clear2, tls2] = [(); 4].map(|()| free_port());
         let http = format!(
-            "server {{\n listen 127.0.0.1:{clear};\n listen 127.0.0.1:{tls} ssl;\n ssl_certificate {cert};\n \
-             ssl_certificate_key {key};\n root site;\n {directives}\n}}\n"
+            "server {{\n listen 127.0.0.1:{clear};\n listen 127.0.0.1:{tls} ssl;\n listen 127.0.0.1:{clear2} http2;\n \
+             listen 127.0.0.1:{tls2} ssl http2;\n ssl_certificate {cert};\n ssl_certificate_key {key};\n root site;\n \
+             {directives}\n}}\n"
         );
-        Self::start(&http, clear, tls).await
+        let (child, folder) = Self::start(&http, clear).await;
+        Self { _child: child, folder, clear, tls, clear2, tls2 }
     }
 
-    async fn start(http: &str, clear: u16, tls: u16) -> Self {
+    async fn start(http: &str, port: u16) -> (Child, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         std::fs::create_dir(root.join("site")).unwrap();
@@ -51,13 +55,13 @@ impl Nginx {
             .spawn()
             .unwrap();
         eventually(|| async {
-            match TcpStream::connect(("127.0.0.1", clear)).await {
+            match TcpStream::connect(("127.0.0.1", port)).await {
                 Ok(_) => Ok(()),
                 Err(error) => Err(format!("{error}: {}", std::fs::read_to_string(Self::log(root)).unwrap_or_default())),
             }
         })
         .await;
-        Self { _child: child, folder, clear, tls }
+        (child, folder)
     }
 
     fn log(root: &Path) -> String {
