@@ -1,59 +1,41 @@
 //! From a TCP connection to a tunnel: limits, TLS, the HTTP upgrade.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::Shared;
-use super::places::{Greeting, Place};
+use super::arrival::{Arrival, Listener, Peer};
 use super::session::{self, Greeted};
-use super::upgrade::{Agreement, Outcome, respond};
+use super::upgrade::{Agreement, Outcome, respond, stranger};
 use crate::lifecycle::Shutdown;
 use crate::mux::Role;
 use crate::net::buffered::Buffered;
 use crate::net::listener;
+use crate::net::socket::Socket;
 use crate::net::tunnel::{Driver, Transport, Tunnel};
 use crate::net::websocket::Side;
 
-type Socket = TlsStream<Buffered<TcpStream>>;
-
 /// Accepts until draining; `sessions` counts what was accepted.
-pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: &Shutdown, sessions: &Shutdown) {
-    let greeting = Greeting::new(&shared.tunnel);
-    let connections = Arc::new(Semaphore::new(shared.tunnel.max_connections));
+pub(super) async fn run(listener: Listener, shared: Arc<Shared>, shutdown: &Shutdown, sessions: &Shutdown) {
     loop {
-        let (socket, peer) = tokio::select! {
+        let (socket, from) = tokio::select! {
             () = shutdown.draining() => return,
-            accepted = listener::accept(&listener) => accepted,
+            accepted = listener::accept(&listener.socket) => accepted,
         };
-        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            shared.metrics.refuse("connections");
-            continue;
-        };
-        let Some(place) = greeting.enter(peer.ip()) else {
-            shared.metrics.refuse("pre_hello");
-            continue;
-        };
-        let arrival = Arrival { at: Instant::now(), from: peer.ip(), place, permit };
-        sessions.spawn(handshake(Arc::clone(&shared), socket, arrival, sessions.clone()));
+        match shared.arrivals.admit(listener.beginning, from) {
+            Ok(arrival) => sessions.spawn(handshake(Arc::clone(&shared), socket, arrival, sessions.clone())),
+            Err(reason) => shared.metrics.refuse(reason),
+        }
     }
-}
-
-struct Arrival {
-    at: Instant,
-    from: IpAddr,
-    place: Place,
-    permit: OwnedSemaphorePermit,
 }
 
 /// TLS and HTTP within one deadline; the session goes on in a task of its own, which keeps idle tunnels small.
@@ -64,7 +46,19 @@ async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, ses
         tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
     }
     let outcome = Arc::new(Outcome::default());
-    let agreeing = Box::pin(agree(&shared, socket, arrival.from, &outcome));
+    let identified = tokio::select! {
+        identified = shared.arrivals.identify(&socket, &arrival) => identified,
+        () = arrival.place.crowded_out() => Err("crowded_out"),
+        () = sessions.draining() => return,
+    };
+    let peer = match identified {
+        Ok(peer) => peer,
+        Err(reason) => {
+            shared.metrics.refuse(reason);
+            return;
+        }
+    };
+    let agreeing = Box::pin(agree(&shared, socket, &arrival, &peer, &outcome));
     let upgraded = tokio::select! {
         upgraded = tokio::time::timeout(limit, agreeing) => upgraded,
         () = arrival.place.crowded_out() => {
@@ -91,14 +85,26 @@ async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, ses
 async fn agree(
     shared: &Arc<Shared>,
     socket: TcpStream,
-    from: IpAddr,
+    arrival: &Arrival,
+    peer: &Peer,
     outcome: &Arc<Outcome>,
 ) -> Result<Option<(Socket, Bytes, Agreement)>, String> {
-    let acceptor = TlsAcceptor::from(Arc::clone(&shared.tls));
-    let socket = acceptor.accept(Buffered::reading(socket)).await.map_err(|error| error.to_string())?;
-    let service = service_fn(|request| {
+    let socket = if arrival.beginning.is_clear {
+        Socket::Clear(socket)
+    } else {
+        let acceptor = TlsAcceptor::from(Arc::clone(&shared.tls));
+        Socket::Tls(acceptor.accept(Buffered::reading(socket)).await.map_err(|error| error.to_string())?)
+    };
+    let service = service_fn(|request: Request<Incoming>| {
         let (shared, outcome) = (Arc::clone(shared), Arc::clone(outcome));
-        async move { Ok::<_, Infallible>(respond(request, from, &shared, &outcome).await) }
+        let client = shared.arrivals.client(arrival, peer, request.headers());
+        async move {
+            let Some(client) = client else {
+                shared.metrics.refuse("pre_hello");
+                return Ok(stranger());
+            };
+            Ok::<_, Infallible>(respond(request, client, &shared, &outcome).await)
+        }
     });
     http1::Builder::new()
         .header_read_timeout(None)

@@ -64,7 +64,7 @@ pub(super) async fn respond(
 }
 
 /// What everybody gets who is no client.
-fn stranger() -> Response<Full<Bytes>> {
+pub(super) fn stranger() -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::NOT_FOUND;
     response
