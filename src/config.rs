@@ -1,5 +1,7 @@
 //! Configuration: `config/default.toml` < the file of `--config` < `HTTVPS_<SECTION>__<KEY>` (docs/01).
 
+mod addresses;
+mod behind;
 mod control;
 mod data_path;
 mod decoy;
@@ -18,9 +20,11 @@ use figment::providers::{Format, Toml};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use addresses::{Addresses, Networks};
+pub use behind::Behind;
 pub use control::{Admin, Control, Database, Sessions};
 pub use data_path::{Egress, Mux, Notices, Padding, Probe, Relay, Resolve, V1};
-pub use decoy::{Decoy, host_and_port};
+pub use decoy::{Decoy, ProxyProtocol, host_and_port};
 pub use error::ConfigError;
 pub use gateway::{Client, Clock, Gateway, TUNNEL_PATH, Tls, Tunnel, is_tunnel_path};
 pub use net::Net;
@@ -204,6 +208,7 @@ impl Source {
             pool: Pool,
             sessions: Sessions,
             gateway: Gateway,
+            behind: Behind,
             clock: Clock,
             offline: Offline,
             portal: Portal,
@@ -234,6 +239,7 @@ impl Source {
             pool: self.section()?,
             sessions: self.section()?,
             gateway: self.section()?,
+            behind: self.section()?,
             clock: self.section()?,
             offline: self.section()?,
             portal: self.section()?,

@@ -121,7 +121,8 @@ async fn serve(
     let base = base
         .overridden([("HTTVPS_GATEWAY__CONTROL_URL", control_url), ("HTTVPS_GATEWAY__TOKEN", &made.gateway_token)])?;
     let gateway = Gateway::bind(&base).await?;
-    let gateway_url = format!("wss://{}{path}", gateway.address()?);
+    let (_, gateway_url) = gateway.urls()?.into_iter().next().unwrap_or_default();
+    let gateway_url = format!("{gateway_url}{path}");
     let ops_gateway = gateway.ops_address();
     let ca = folder.file("ca.pem");
     std::fs::write(&ca, gateway.certificate().unwrap_or_default())?;

@@ -3,6 +3,7 @@
 mod accept;
 mod account;
 mod admission;
+mod arrival;
 mod association;
 mod breaker;
 mod clock;
@@ -50,8 +51,9 @@ use crate::net::dial::Dialer;
 use crate::net::ops::Readiness;
 use crate::net::resolver::Resolver;
 use crate::net::tls::{Certificate, Identity};
-use crate::net::{listener, ops, tls};
+use crate::net::{ops, tls};
 
+use arrival::{Arrivals, Listener};
 use clock::Clock;
 use control::{ControlClient, ControlError};
 use edge::Site;
@@ -73,6 +75,7 @@ const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
 
 /// What the gateway's parts share.
 struct Shared {
+    arrivals: Arrivals,
     gateway: config::Gateway,
     tunnel: config::Tunnel,
     relay: config::Relay,
@@ -112,7 +115,7 @@ struct Shared {
 /// A gateway that is bound and has not begun to serve.
 pub struct Gateway {
     shared: Arc<Shared>,
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     ops: Option<TcpListener>,
     certificate: Option<Vec<u8>>,
     /// The last event that an earlier process had acted on.
@@ -157,7 +160,7 @@ impl Gateway {
         let usage = Usage::open(journal, gateway.clone(), metrics.clone(), Arc::clone(&clock))
             .await
             .map_err(|reason| bad("state_dir", reason))?;
-        let listener = listener::bind(&gateway.listen, &net).await.map_err(|reason| bad("listen", reason))?;
+        let listeners = Listener::bind_all(source, &net).await?;
         let ops: Ops = source.section()?;
         let ops = ops::bind(&ops.gateway_listen, &net)
             .await
@@ -175,6 +178,7 @@ impl Gateway {
         let max_age = offline.max_age;
         let relay: config::Relay = source.section()?;
         let shared = Shared {
+            arrivals: Arrivals::new(&tunnel, source.section()?),
             lookups: egress::Lookups::new(egress.lookups, resolver),
             egress,
             notices: source.section()?,
@@ -207,12 +211,16 @@ impl Gateway {
             beating: tokio::sync::Mutex::default(),
         };
         let place = shared.restore(&kept, max_age);
-        Ok(Self { shared: Arc::new(shared), listener, ops, certificate: made_certificate, place })
+        Ok(Self { shared: Arc::new(shared), listeners, ops, certificate: made_certificate, place })
     }
 
-    /// Where clients connect.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// Where clients and proxies connect: what each listener is called, and its URL; at least one.
+    pub fn urls(&self) -> std::io::Result<Vec<(&'static str, String)>> {
+        let url = |listener: &Listener| {
+            let (name, scheme) = listener.name();
+            Ok((name, format!("{scheme}://{}", listener.socket.local_addr()?)))
+        };
+        self.listeners.iter().map(url).collect()
     }
 
     /// Where the operations listener is, if there is one.
@@ -231,7 +239,9 @@ impl Gateway {
         let sessions = shutdown.child();
         let background = Shutdown::default();
         let front = async {
-            accept::run(self.listener, Arc::clone(&shared), &shutdown, &sessions).await;
+            let accepting =
+                self.listeners.into_iter().map(|one| accept::run(one, Arc::clone(&shared), &shutdown, &sessions));
+            futures_util::future::join_all(accepting).await;
             sessions.finished().await;
             background.drain();
         };

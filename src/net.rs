@@ -2,14 +2,17 @@
 
 pub mod buffered;
 pub mod dial;
+pub mod forwarded;
 pub mod host;
 pub mod http;
 pub mod listener;
 pub mod ops;
 pub mod pool;
 pub mod prefixed;
+pub mod proxy_protocol;
 pub mod resolver;
 pub mod seats;
+pub mod socket;
 pub mod tls;
 pub mod tunnel;
 pub mod websocket;

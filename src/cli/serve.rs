@@ -28,7 +28,9 @@ pub(super) async fn gateway(source: &Source) -> Result<(), Failure> {
         bound = Gateway::bind(source) => bound?,
         () = shutdown.draining() => return Ok(()),
     };
-    say(format_args!("gateway wss://{}", gateway.address()?));
+    for (name, url) in gateway.urls()? {
+        say(format_args!("{name} {url}"));
+    }
     if let Some(address) = gateway.ops_address() {
         say(format_args!("ops-gateway http://{address}"));
     }

@@ -12,6 +12,8 @@ pub struct Decoy {
     pub upstream: String,
     /// `host:port` where what is not TLS at all goes; empty answers like a common server.
     pub plain: String,
+    /// Whether the upstream is told of clients' addresses.
+    pub proxy_protocol: ProxyProtocol,
     /// Folder of the site if there is no such server; empty for none.
     pub files: String,
     /// What the site's own pages call the server.
@@ -25,6 +27,15 @@ pub struct Decoy {
     /// Longest time for a request's head, and between requests, where the site is served from here.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
+}
+
+/// The PROXY protocol towards an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    Off,
+    V1,
+    V2,
 }
 
 impl Section for Decoy {

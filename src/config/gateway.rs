@@ -4,15 +4,15 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Secret, Section};
+use super::{Addresses, Invalid, Secret, Section};
 use crate::frame::{Features, Version};
 
 /// `[gateway]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
-    /// Address of the clients' listener.
-    pub listen: String,
+    /// Addresses of the clients' listeners, with TLS.
+    pub listen: Addresses,
     /// Base URL of the control plane.
     pub control_url: String,
     /// Whether `http://` may leave the machine.

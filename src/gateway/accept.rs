@@ -2,23 +2,23 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::Shared;
+use super::arrival::{Arrival, Listener, Peer};
 use super::edge::{self, First};
-use super::places::{Greeting, Place};
 use super::session::{self, Greeted};
 use super::upgrade::{Agreement, Outcome, respond};
 use crate::lifecycle::Shutdown;
@@ -26,41 +26,26 @@ use crate::mux::Role;
 use crate::net::buffered::Buffered;
 use crate::net::listener;
 use crate::net::prefixed::Prefixed;
+use crate::net::proxy_protocol::Named;
+use crate::net::socket::Socket;
 use crate::net::tunnel::{Driver, Transport, Tunnel};
 use crate::net::websocket::Side;
 
 /// The first byte of TLS: a record of the handshake (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
-type Socket = TlsStream<Buffered<TcpStream>>;
-
 /// Accepts until draining; `sessions` counts what was accepted.
-pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: &Shutdown, sessions: &Shutdown) {
-    let greeting = Greeting::new(&shared.tunnel);
-    let connections = Arc::new(Semaphore::new(shared.tunnel.max_connections));
+pub(super) async fn run(listener: Listener, shared: Arc<Shared>, shutdown: &Shutdown, sessions: &Shutdown) {
     loop {
-        let (socket, peer) = tokio::select! {
+        let (socket, from) = tokio::select! {
             () = shutdown.draining() => return,
-            accepted = listener::accept(&listener) => accepted,
+            accepted = listener::accept(&listener.socket) => accepted,
         };
-        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            shared.metrics.refuse("connections");
-            continue;
-        };
-        let Some(place) = greeting.enter(peer.ip()) else {
-            shared.metrics.refuse("pre_hello");
-            continue;
-        };
-        let arrival = Arrival { at: Instant::now(), from: peer.ip(), place, permit };
-        sessions.spawn(handshake(Arc::clone(&shared), socket, arrival, sessions.clone()));
+        match shared.arrivals.admit(listener.beginning, from) {
+            Ok(arrival) => sessions.spawn(handshake(Arc::clone(&shared), socket, arrival, sessions.clone())),
+            Err(reason) => shared.metrics.refuse(reason),
+        }
     }
-}
-
-struct Arrival {
-    at: Instant,
-    from: IpAddr,
-    place: Place,
-    permit: OwnedSemaphorePermit,
 }
 
 /// A tunnel that was agreed on; these bytes of it were read.
@@ -75,10 +60,7 @@ async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, ses
     let receiving = Box::pin(receive(&shared, socket, &arrival));
     let received = tokio::select! {
         received = receiving => received,
-        () = arrival.place.crowded_out() => {
-            shared.metrics.refuse("crowded_out");
-            return;
-        }
+        () = arrival.place.crowded_out() => Err("crowded_out"),
         () = sessions.draining() => return,
     };
     match received {
@@ -87,48 +69,94 @@ async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, ses
             sessions.spawn(tunnel(shared, socket, read, agreement, arrival, lifetime));
         }
         Ok(None) => {}
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => shared.metrics.refuse("handshake_timeout"),
-        Err(error) => {
-            shared.metrics.refuse("handshake");
-            tracing::debug!(%error, "handshake failed");
-        }
+        Err(reason) => shared.metrics.refuse(reason),
     }
 }
 
-/// TLS and the first request within one deadline; then the connection is a client's or the site's. Gives the tunnel that
-/// it becomes.
-async fn receive(shared: &Arc<Shared>, socket: TcpStream, arrival: &Arrival) -> io::Result<Option<Agreed>> {
+/// Who it is, TLS, and the first request, within one deadline; then the connection is a client's or the site's. Gives the
+/// tunnel that it becomes, or why it was refused.
+async fn receive(shared: &Arc<Shared>, socket: TcpStream, arrival: &Arrival) -> Result<Option<Agreed>, &'static str> {
+    let peer = shared.arrivals.identify(&socket, arrival).await?;
+    let received = welcome(shared, socket, arrival, &peer).await;
+    received.map_err(|error| {
+        tracing::debug!(%error, "handshake failed");
+        if error.kind() == io::ErrorKind::TimedOut { "handshake_timeout" } else { "handshake" }
+    })
+}
+
+async fn welcome(
+    shared: &Arc<Shared>,
+    socket: TcpStream,
+    arrival: &Arrival,
+    peer: &Peer,
+) -> io::Result<Option<Agreed>> {
     let due = arrival.at + shared.tunnel.handshake_timeout;
-    let mut first = [0];
-    timeout_at(due.into(), socket.peek(&mut first)).await??;
-    if first[0] != TLS_HANDSHAKE {
-        shared.metrics.refuse("not_a_tunnel");
-        shared.site.serve_plain(socket).await;
-        return Ok(None);
+    let ends = Named { client: peer.address, local: peer.local.map_or_else(|| socket.local_addr(), Ok)? };
+    let Some(socket) = encrypted(shared, socket, arrival, ends, due).await? else { return Ok(None) };
+    if peer.forwards {
+        return agree(shared, Prefixed::new(Bytes::new(), socket), arrival, peer, ends).await;
     }
-    let acceptor = TlsAcceptor::from(Arc::clone(&shared.tls));
-    let mut socket = timeout_at(due.into(), acceptor.accept(Buffered::reading(socket))).await??;
-    match edge::first(&mut socket, shared, due).await? {
+    let mut socket = socket;
+    match edge::first(&mut socket, shared, ends, due).await? {
         First::Ours(read) => {
-            timeout_at(due.into(), agree(shared, Prefixed::new(read.freeze(), socket), arrival.from)).await?
+            let socket = Prefixed::new(read.freeze(), socket);
+            timeout_at(due.into(), agree(shared, socket, arrival, peer, ends)).await?
         }
         First::Strangers(handover) => {
             shared.metrics.refuse("not_a_tunnel");
-            shared.site.serve(socket, handover).await;
+            shared.site.serve(socket, handover, ends).await;
             Ok(None)
         }
     }
 }
 
-/// Answers a client's requests until one becomes a tunnel.
-async fn agree(shared: &Arc<Shared>, socket: Prefixed<Socket>, from: IpAddr) -> io::Result<Option<Agreed>> {
+/// The connection behind TLS, unless it comes in clear text where that is spoken; where it is not, clear text is the site's.
+async fn encrypted(
+    shared: &Shared,
+    socket: TcpStream,
+    arrival: &Arrival,
+    ends: Named,
+    due: Instant,
+) -> io::Result<Option<Socket>> {
+    if arrival.beginning.is_clear {
+        return Ok(Some(Socket::Clear(socket)));
+    }
+    let mut first = [0];
+    timeout_at(due.into(), socket.peek(&mut first)).await??;
+    if first[0] != TLS_HANDSHAKE {
+        shared.metrics.refuse("not_a_tunnel");
+        shared.site.serve_plain(socket, ends).await;
+        return Ok(None);
+    }
+    let acceptor = TlsAcceptor::from(Arc::clone(&shared.tls));
+    let socket = timeout_at(due.into(), acceptor.accept(Buffered::reading(socket))).await??;
+    Ok(Some(Socket::Tls(socket)))
+}
+
+/// Answers requests until one becomes a tunnel. Those of a proxy may be of several clients and of strangers.
+async fn agree(
+    shared: &Arc<Shared>,
+    socket: Prefixed<Socket>,
+    arrival: &Arrival,
+    peer: &Peer,
+    ends: Named,
+) -> io::Result<Option<Agreed>> {
     let outcome = Arc::new(Outcome::default());
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         let (shared, outcome) = (Arc::clone(shared), Arc::clone(&outcome));
-        async move { Ok::<_, Infallible>(respond(request, from, &shared, &outcome).await) }
+        let client = shared.arrivals.client(arrival, peer, request.headers());
+        async move {
+            let Some(client) = client else {
+                shared.metrics.refuse("pre_hello");
+                return Ok(shared.site.answer(request, ends).await);
+            };
+            let client = SocketAddr::new(client, ends.client.port());
+            Ok::<_, Infallible>(respond(request, Named { client, ..ends }, &shared, &outcome).await)
+        }
     });
     http1::Builder::new()
-        .header_read_timeout(None)
+        .timer(TokioTimer::new())
+        .header_read_timeout(peer.forwards.then_some(shared.tunnel.handshake_timeout))
         .title_case_headers(true)
         .preserve_header_case(true)
         .max_buf_size(usize::try_from(shared.tunnel.request_max.as_u64()).unwrap_or(usize::MAX))

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 
 use super::Shared;
+use crate::net::proxy_protocol::Named;
 use judge::{Judge, Owner};
 pub(super) use site::{Body, Site};
 
@@ -49,7 +50,7 @@ impl Handover {
 
 /// Reads until it is certain whose a connection is. One that takes its time is announced to the upstream, if there is one:
 /// it gets what was read but what only a client knows, and whatever it does first decides. Otherwise the time is `due`.
-pub(super) async fn first<S>(socket: &mut S, shared: &Shared, due: Instant) -> io::Result<First>
+pub(super) async fn first<S>(socket: &mut S, shared: &Shared, ends: Named, due: Instant) -> io::Result<First>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -59,7 +60,7 @@ where
     if let Ok(decided) = decided {
         return Ok(First::of(decided?, read, None));
     }
-    let Some(mut line) = shared.site.announce().await else {
+    let Some(mut line) = shared.site.announce(ends).await else {
         let decided = timeout_at(due.into(), decide(socket, &mut judge, &mut read)).await;
         return Ok(First::of(decided??, read, None));
     };

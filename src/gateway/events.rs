@@ -25,6 +25,9 @@ use crate::lifecycle::Shutdown;
 const RETRY: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_millis(50);
 
+/// What the control plane sends when it has sent nothing for a third of `gateway.events_timeout`.
+const SIGN_OF_LIFE: &[u8] = b":\n\n";
+
 /// The last event that was acted on.
 pub(super) type Place = Option<(String, i64)>;
 
@@ -90,7 +93,7 @@ async fn follow(shared: &Arc<Shared>, place: &mut Place) -> Result<(), String> {
     tokio::try_join!(reading, work(shared, &desk, place)).map(|_| ())
 }
 
-/// A stream of bytes that fails when none come for a time; that they are late is said once.
+/// A stream of bytes that fails when none come for a time; that they are late, or come in bursts, is said once.
 fn lively(
     shared: Arc<Shared>,
     bytes: impl Stream<Item = reqwest::Result<Bytes>> + Send + 'static,
@@ -107,8 +110,18 @@ fn lively(
             Ok(chunk) => chunk?.map_err(io::Error::other),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         };
+        if chunk.as_ref().is_ok_and(|chunk| was_held(chunk, started.elapsed(), patience)) {
+            shared.events_are_late();
+        }
         Some((chunk, (shared, bytes)))
     })
+}
+
+/// Whether bytes that came so long after others show that something holds the stream back: a sign of life follows silence.
+fn was_held(chunk: &[u8], after: Duration, patience: Duration) -> bool {
+    let both = [SIGN_OF_LIFE, SIGN_OF_LIFE].concat();
+    let at_once = after < patience / 30 && chunk.starts_with(SIGN_OF_LIFE);
+    at_once || chunk.windows(both.len()).any(|part| part == both)
 }
 
 /// Stops sessions at once and leaves the rest on the desk.
@@ -233,5 +246,18 @@ async fn work(shared: &Arc<Shared>, desk: &Desk, place: &mut Place) -> Result<()
         if closed {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sign_of_life_right_behind_something_was_held() {
+        let held = |chunk: &[u8], ms| was_held(chunk, Duration::from_millis(ms), Duration::from_secs(30));
+        assert!(!held(b":\n\n", 10_000) && held(b":\n\n", 5));
+        assert!(held(b"data: {}\n\n:\n\n:\n\n", 10_000));
+        assert!(!held(b"data: {}\n\n", 5) && !held(b"data: {}\n\n:\n\n", 10_000));
     }
 }

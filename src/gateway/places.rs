@@ -4,22 +4,31 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::Tunnel;
+use crate::config::{Behind, Tunnel};
 use crate::net::seats::{Busy, Seat, Seats};
+
+/// Of addresses, of networks, and of proxies.
+const TABLES: usize = 3;
 
 /// Counts connections that have not been admitted; when there are too many, the one that has been silent longest makes room.
 pub(super) struct Greeting {
     seats: Arc<Seats>,
-    /// By address and by network.
-    counts: [Mutex<HashMap<IpAddr, usize>>; 2],
-    most: [usize; 2],
+    counts: [Mutex<HashMap<IpAddr, usize>>; TABLES],
+    most: [usize; TABLES],
 }
 
 /// A place among them, given back when dropped.
 pub(super) struct Place {
     seat: Arc<Seat>,
-    _counted: [Counted; 2],
+    greeting: Arc<Greeting>,
+    holder: Mutex<Holder>,
     spoken: Option<Busy>,
+}
+
+/// Whom a place is counted for.
+enum Holder {
+    Client { ip: IpAddr, _counted: [Counted; 2] },
+    Proxy { _counted: Counted },
 }
 
 struct Counted {
@@ -46,18 +55,33 @@ fn prefix(ip: IpAddr, groups: usize) -> IpAddr {
 }
 
 impl Greeting {
-    pub(super) fn new(limits: &Tunnel) -> Arc<Self> {
+    pub(super) fn new(limits: &Tunnel, behind: &Behind) -> Arc<Self> {
         Arc::new(Self {
             seats: Seats::new(limits.max_pre_hello),
             counts: Default::default(),
-            most: [limits.max_pre_hello_per_address, limits.max_pre_hello_per_network],
+            most: [limits.max_pre_hello_per_address, limits.max_pre_hello_per_network, behind.max_unnamed],
         })
     }
 
     /// A place for a new connection; `None` if its address or network has too many, or if nobody is silent.
     pub(super) fn enter(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
-        let counted = [self.count(0, counted(ip))?, self.count(1, prefix(ip, 3))?];
-        Some(Place { seat: self.seats.take()?, _counted: counted, spoken: None })
+        self.place(self.client(ip)?)
+    }
+
+    /// A place for a connection of a trusted proxy, which has not named its client; `None` if the proxy has too many of them, or
+    /// if nobody is silent.
+    pub(super) fn enter_unnamed(self: &Arc<Self>, proxy: IpAddr) -> Option<Place> {
+        self.place(Holder::Proxy { _counted: self.count(2, proxy.to_canonical())? })
+    }
+
+    fn place(self: &Arc<Self>, holder: Holder) -> Option<Place> {
+        let (seat, greeting) = (self.seats.take()?, Arc::clone(self));
+        Some(Place { seat, greeting, holder: Mutex::new(holder), spoken: None })
+    }
+
+    fn client(self: &Arc<Self>, ip: IpAddr) -> Option<Holder> {
+        let ip = ip.to_canonical();
+        Some(Holder::Client { ip, _counted: [self.count(0, counted(ip))?, self.count(1, prefix(ip, 3))?] })
     }
 
     fn count(self: &Arc<Self>, which: usize, address: IpAddr) -> Option<Counted> {
@@ -72,6 +96,18 @@ impl Greeting {
 }
 
 impl Place {
+    /// Counts the place for the client whose connection or request it is; whether the client may have it. If not, it stays
+    /// counted as it was.
+    pub(super) fn name(&self, client: IpAddr) -> bool {
+        let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*holder, Holder::Client { ip, .. } if ip == client.to_canonical()) {
+            return true;
+        }
+        let Some(named) = self.greeting.client(client) else { return false };
+        *holder = named;
+        true
+    }
+
     /// The client has said `hello`: it makes room for nobody any more.
     pub(super) fn spoke(&mut self) {
         self.spoken = Some(self.seat.busy());
@@ -111,7 +147,8 @@ mod tests {
             max_pre_hello_per_network: network,
             ..defaults
         };
-        Greeting::new(&limits)
+        let behind = Behind { max_unnamed: 2, ..Source::with([("", ""); 0]).unwrap().section().unwrap() };
+        Greeting::new(&limits, &behind)
     }
 
     fn is_out(place: &Place) -> bool {
@@ -132,6 +169,24 @@ mod tests {
         drop((first, places));
         assert!(enter("192.0.2.1").is_some() && enter("2001:db8:0:2::1").is_some());
         assert_eq!(greeting.counts[1].lock().unwrap().len(), 1, "what is given back leaves nothing");
+    }
+
+    #[test]
+    fn a_proxys_places_become_its_clients() {
+        let greeting = greeting(100, 1, 1);
+        let ip = |text: &str| text.parse().unwrap();
+        let unnamed = || greeting.enter_unnamed(ip("::ffff:10.0.0.1"));
+        let (first, second) = (unnamed().unwrap(), unnamed().unwrap());
+        assert!(unnamed().is_none(), "two of a proxy");
+        assert!(greeting.enter_unnamed(ip("10.0.0.2")).is_some());
+        assert!(first.name(ip("192.0.2.1")) && first.name(ip("::ffff:192.0.2.1")));
+        assert!(!second.name(ip("192.0.2.1")) && greeting.enter(ip("192.0.2.1")).is_none(), "one an address");
+        let third = unnamed().unwrap();
+        assert!(unnamed().is_none(), "the second is still unnamed");
+        assert!(second.name(ip("192.0.2.2")) && !third.name(ip("192.0.2.2")));
+        assert!(first.name(ip("192.0.2.3")) && third.name(ip("192.0.2.1")), "another request, of another client");
+        drop((first, second, third));
+        assert!(greeting.counts.iter().all(|counts| counts.lock().unwrap().is_empty()));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The request that becomes a tunnel, is relayed, or gets the site's answer (docs/03, "Transport").
 
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine;
@@ -19,6 +18,7 @@ use super::Shared;
 use super::edge::Body;
 use super::portal;
 use crate::frame::Encoding;
+use crate::net::proxy_protocol::Named;
 
 const V1: &str = Encoding::V1.subprotocol();
 const V2: &str = Encoding::V2.subprotocol();
@@ -46,7 +46,7 @@ impl Outcome {
 /// Agrees to a tunnel, passes on what the control plane answers, or has the site answer.
 pub(super) async fn respond(
     mut request: Request<Incoming>,
-    from: IpAddr,
+    ends: Named,
     shared: &Shared,
     outcome: &Outcome,
 ) -> Response<Body> {
@@ -55,14 +55,14 @@ pub(super) async fn respond(
         return response;
     }
     if !portal::may(&request, shared) {
-        return shared.site.answer(request).await;
+        return shared.site.answer(request, ends).await;
     }
     let (head, body) = request.into_parts();
     let Some(body) = portal::collect(body, shared).await else {
         return shared.site.error(StatusCode::PAYLOAD_TOO_LARGE);
     };
-    let Some(response) = Box::pin(portal::answer(&head, body.clone(), from, shared)).await else {
-        return shared.site.answer(Request::from_parts(head, Full::new(body))).await;
+    let Some(response) = Box::pin(portal::answer(&head, body.clone(), ends.client.ip(), shared)).await else {
+        return shared.site.answer(Request::from_parts(head, Full::new(body)), ends).await;
     };
     response.map(|body| body.map_err(|never| match never {}).boxed_unsync())
 }

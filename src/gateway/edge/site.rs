@@ -16,6 +16,7 @@ use super::upstream::{Upstream, relay};
 use crate::config::Decoy;
 use crate::net::dial::Dialer;
 use crate::net::prefixed::Prefixed;
+use crate::net::proxy_protocol::Named;
 
 /// What an answer carries.
 pub(in crate::gateway) type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
@@ -40,7 +41,7 @@ impl Site {
                  decoy.files"
             );
         }
-        let upstream = |address: &str| Upstream::new(address, config.connect_timeout, dialer);
+        let upstream = |address: &str| Upstream::new(address, config, dialer);
         Ok(Self {
             upstream: upstream(&config.upstream),
             plain: upstream(&config.plain),
@@ -55,18 +56,18 @@ impl Site {
     }
 
     /// A line to the upstream for a connection that may become its; none without an upstream that answers.
-    pub(super) async fn announce(&self) -> Option<TcpStream> {
-        self.upstream.as_ref()?.connect().await.ok()
+    pub(super) async fn announce(&self, ends: Named) -> Option<TcpStream> {
+        self.upstream.as_ref()?.announce(ends).await.ok()
     }
 
     /// Serves a connection that is the site's to its end.
-    pub(in crate::gateway) async fn serve<S>(&self, socket: S, mut handover: Handover)
+    pub(in crate::gateway) async fn serve<S>(&self, socket: S, mut handover: Handover, ends: Named)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let line = match (handover.line.take(), &self.upstream) {
             (Some(known), _) => Some(Ok(known)),
-            (None, Some(upstream)) => Some(upstream.connect().await.map(|line| (line, 0))),
+            (None, Some(upstream)) => Some(upstream.announce(ends).await.map(|line| (line, 0))),
             (None, None) => None,
         };
         match line {
@@ -84,9 +85,9 @@ impl Site {
     }
 
     /// Serves a connection that does not even begin TLS.
-    pub(in crate::gateway) async fn serve_plain(&self, socket: TcpStream) {
+    pub(in crate::gateway) async fn serve_plain(&self, socket: TcpStream, ends: Named) {
         match &self.plain {
-            Some(plain) => match plain.connect().await {
+            Some(plain) => match plain.announce(ends).await {
                 Ok(line) => {
                     if let Err(error) = relay(socket, Handover::of(bytes::BytesMut::new()), line, 0).await {
                         tracing::debug!(%error, "a stranger's connection ended");
@@ -99,12 +100,12 @@ impl Site {
     }
 
     /// The site's answer to a request that came among ours.
-    pub(in crate::gateway) async fn answer<B>(&self, request: Request<B>) -> Response<Body>
+    pub(in crate::gateway) async fn answer<B>(&self, request: Request<B>, ends: Named) -> Response<Body>
     where
         B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
         let Some(upstream) = &self.upstream else { return self.pages.answer(request).await };
-        match upstream.ask(request.map(|body| body.map_err(Into::into).boxed_unsync())).await {
+        match upstream.ask(request.map(|body| body.map_err(Into::into).boxed_unsync()), ends).await {
             Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
             Err(error) => {
                 tracing::warn!(%error, "the site's upstream is not to be reached");

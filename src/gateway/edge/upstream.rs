@@ -11,8 +11,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Body, Handover};
-use crate::config::host_and_port;
+use crate::config::{Decoy, ProxyProtocol, host_and_port};
 use crate::net::dial::Dialer;
+use crate::net::proxy_protocol::{Named, Version};
 
 /// Bytes of a site that are moved at once.
 const PIECE: usize = 16 * 1024;
@@ -22,24 +23,35 @@ pub(super) struct Upstream {
     host: String,
     port: u16,
     limit: Duration,
+    header: Option<Version>,
     dialer: Dialer,
 }
 
 impl Upstream {
     /// The server at `host:port`; none if that is empty.
-    pub(super) fn new(address: &str, limit: Duration, dialer: &Dialer) -> Option<Self> {
+    pub(super) fn new(address: &str, config: &Decoy, dialer: &Dialer) -> Option<Self> {
         let (host, port) = host_and_port(address)?;
-        Some(Self { host: host.to_owned(), port, limit, dialer: dialer.clone() })
+        let header = match config.proxy_protocol {
+            ProxyProtocol::Off => None,
+            ProxyProtocol::V1 => Some(Version::V1),
+            ProxyProtocol::V2 => Some(Version::V2),
+        };
+        Some(Self { host: host.to_owned(), port, limit: config.connect_timeout, header, dialer: dialer.clone() })
     }
 
-    pub(super) async fn connect(&self) -> io::Result<TcpStream> {
+    /// A line to the server for somebody's connection.
+    pub(super) async fn announce(&self, ends: Named) -> io::Result<TcpStream> {
         let connected = timeout(self.limit, self.dialer.connect(&self.host, self.port)).await;
-        connected.unwrap_or_else(|elapsed| Err(elapsed.into()))
+        let mut line = connected.unwrap_or_else(|elapsed| Err(elapsed.into()))?;
+        if let Some(version) = self.header {
+            line.write_all(&ends.header(version).map_err(io::Error::other)?).await?;
+        }
+        Ok(line)
     }
 
     /// Asks the server on behalf of a client whose connection is not its own.
-    pub(super) async fn ask(&self, request: Request<Body>) -> io::Result<Response<Incoming>> {
-        let line = self.connect().await?;
+    pub(super) async fn ask(&self, request: Request<Body>, ends: Named) -> io::Result<Response<Incoming>> {
+        let line = self.announce(ends).await?;
         let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
             .preserve_header_case(true)
             .handshake(TokioIo::new(line))

@@ -1,0 +1,177 @@
+//! Whose a connection is: listeners for balancers and proxies, PROXY headers, forwarded headers (docs/04, "Behind others").
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use hyper::HeaderMap;
+use hyper::header::HeaderName;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::places::{Greeting, Place};
+use crate::config::{self, Behind, ConfigError, Net, Section, Source, Tunnel};
+use crate::net::forwarded;
+use crate::net::listener;
+use crate::net::proxy_protocol::{self, HeaderError, Named};
+
+/// How a listener's connections begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Beginning {
+    /// With a PROXY header, if they are trusted.
+    has_header: bool,
+    /// In clear text, without TLS.
+    pub(super) is_clear: bool,
+}
+
+/// Where connections come in.
+pub(super) struct Listener {
+    pub(super) socket: TcpListener,
+    pub(super) beginning: Beginning,
+}
+
+impl Listener {
+    /// Binds all that are configured.
+    pub(super) async fn bind_all(source: &Source, net: &Net) -> Result<Vec<Self>, ConfigError> {
+        let gateway: config::Gateway = source.section()?;
+        let behind: Behind = source.section()?;
+        let all = [
+            (config::Gateway::NAME, "listen", &gateway.listen, false, false),
+            (Behind::NAME, "proxy_listen", &behind.proxy_listen, true, false),
+            (Behind::NAME, "clear_listen", &behind.clear_listen, false, true),
+            (Behind::NAME, "proxy_clear_listen", &behind.proxy_clear_listen, true, true),
+        ];
+        let mut listeners = Vec::new();
+        for (section, key, addresses, has_header, is_clear) in all {
+            let sockets = listener::bind_all(addresses, net).await.map_err(|reason| match section {
+                Behind::NAME => source.unusable::<Behind>(key, reason),
+                _ => source.unusable::<config::Gateway>(key, reason),
+            })?;
+            let beginning = Beginning { has_header, is_clear };
+            listeners.extend(sockets.into_iter().map(|socket| Self { socket, beginning }));
+        }
+        if listeners.is_empty() {
+            return Err(source.unusable::<config::Gateway>("listen", "must be set, or a listener of [behind]"));
+        }
+        Ok(listeners)
+    }
+
+    /// What the listener is called, and the scheme of URLs that lead to it.
+    pub(super) fn name(&self) -> (&'static str, &'static str) {
+        match (self.beginning.has_header, self.beginning.is_clear) {
+            (false, false) => ("gateway", "wss"),
+            (true, false) => ("gateway-proxy", "wss"),
+            (false, true) => ("gateway-clear", "ws"),
+            (true, true) => ("gateway-proxy-clear", "ws"),
+        }
+    }
+}
+
+/// What is known of a connection when it is accepted.
+pub(super) struct Arrival {
+    pub(super) at: Instant,
+    pub(super) beginning: Beginning,
+    /// The other end of the socket.
+    from: SocketAddr,
+    is_trusted: bool,
+    pub(super) place: Place,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// Who is at the other end, once the PROXY header was read if there is one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    /// The client, or a trusted proxy that names its clients in their requests.
+    pub(super) address: SocketAddr,
+    /// The end that it connected to, if that is not the socket's.
+    pub(super) local: Option<SocketAddr>,
+    /// Whether it is a trusted proxy, whose forwarded headers are believed.
+    pub(super) forwards: bool,
+}
+
+/// Who may come in, and who they are.
+pub(super) struct Arrivals {
+    behind: Behind,
+    header: Option<HeaderName>,
+    greeting: Arc<Greeting>,
+    connections: Arc<Semaphore>,
+    /// It was said that a trusted proxy sends no PROXY header, or names nobody.
+    complained: [AtomicBool; 2],
+}
+
+impl Arrivals {
+    pub(super) fn new(limits: &Tunnel, behind: Behind) -> Self {
+        Self {
+            header: HeaderName::from_bytes(behind.header.as_bytes()).ok(),
+            greeting: Greeting::new(limits, &behind),
+            connections: Arc::new(Semaphore::new(limits.max_connections)),
+            complained: Default::default(),
+            behind,
+        }
+    }
+
+    /// Lets a connection in, or says why not.
+    pub(super) fn admit(&self, beginning: Beginning, from: SocketAddr) -> Result<Arrival, &'static str> {
+        let is_trusted = self.behind.trusted.contains(from.ip());
+        if beginning.is_clear && !is_trusted {
+            return Err("untrusted");
+        }
+        let permit = Arc::clone(&self.connections).try_acquire_owned().map_err(|_| "connections")?;
+        let place = if is_trusted { self.greeting.enter_unnamed(from.ip()) } else { self.greeting.enter(from.ip()) };
+        let place = place.ok_or("pre_hello")?;
+        Ok(Arrival { at: Instant::now(), beginning, from, is_trusted, place, permit })
+    }
+
+    /// Reads the PROXY header if one is due, and counts the place for the client that it names. Fails with why the
+    /// connection is refused.
+    pub(super) async fn identify(&self, socket: &TcpStream, arrival: &Arrival) -> Result<Peer, &'static str> {
+        let itself = Peer { address: arrival.from, local: None, forwards: arrival.is_trusted };
+        if !arrival.is_trusted || !arrival.beginning.has_header {
+            return Ok(itself);
+        }
+        let read = tokio::time::timeout(self.behind.proxy_timeout, proxy_protocol::read(socket)).await;
+        let Named { client, local } = match read {
+            Ok(Ok(Some(named))) => named,
+            Ok(Ok(None)) => return Ok(itself),
+            Ok(Err(HeaderError::Nothing)) => return Err("handshake"),
+            Ok(Err(error)) => {
+                self.complain(
+                    0,
+                    || tracing::warn!(proxy = %arrival.from.ip(), %error, "a trusted proxy sent no PROXY header"),
+                );
+                return Err("proxy_header");
+            }
+            Err(_) => return Err("proxy_timeout"),
+        };
+        let forwards = self.behind.trusted.contains(client.ip());
+        if !forwards && !arrival.place.name(client.ip()) {
+            return Err("pre_hello");
+        }
+        Ok(Peer { address: client, local: Some(local), forwards })
+    }
+
+    /// Whose a request is, its place counted for them; `None` if they have too many.
+    pub(super) fn client(&self, arrival: &Arrival, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
+        let ip = peer.address.ip();
+        if !peer.forwards {
+            return Some(ip);
+        }
+        let named = self.header.as_ref().and_then(|header| forwarded::client(headers, header, &self.behind.trusted));
+        let Some(named) = named else {
+            let header = &self.behind.header;
+            self.complain(
+                1,
+                || tracing::info!(proxy = %ip, header, "a trusted proxy sent a request that names no client"),
+            );
+            return Some(ip);
+        };
+        arrival.place.name(named).then_some(named)
+    }
+
+    fn complain(&self, which: usize, say: impl FnOnce()) {
+        if self.complained.get(which).is_some_and(|said| !said.swap(true, Ordering::Relaxed)) {
+            say();
+        }
+    }
+}
