@@ -38,7 +38,7 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
             return Some(greeted.place);
         }
         () = shutdown.draining() => {
-            tunnel.close(Some(SessionCode::GoingAway), "");
+            tunnel.close(None, "");
             return Some(greeted.place);
         }
     };

@@ -13,11 +13,24 @@ const REFUSAL: usize = 16;
 
 impl Session {
     /// Takes one whole message of the peer's.
-    pub fn handle_message(&mut self, mut message: Bytes, now: Instant) -> Result<(), SessionError> {
+    pub fn handle_message(&mut self, message: Bytes, now: Instant) -> Result<(), SessionError> {
         self.heard(now);
-        if self.phase == Phase::Deciding {
-            self.early = self.early.saturating_add(message.len());
+        let len = message.len();
+        let before_hello = self.is_unheard();
+        self.handle_frames(message, now)?;
+        if before_hello || self.phase == Phase::Deciding {
+            self.early = self.early.saturating_add(len);
         }
+        if before_hello && self.greeted {
+            self.early = 0;
+        }
+        if self.is_unheard() && self.early > self.limits.early_bytes {
+            return Err(SessionError::Unexpected("so much before `hello`"));
+        }
+        Ok(())
+    }
+
+    fn handle_frames(&mut self, mut message: Bytes, now: Instant) -> Result<(), SessionError> {
         match self.encoding {
             Encoding::V1 => {
                 let unanswered = self.phase == Phase::Greeting && self.role == Role::Client;
@@ -53,6 +66,7 @@ impl Session {
         match frame {
             Frame::Hello(hello) if self.role == Role::Gateway && self.phase == Phase::Greeting => {
                 self.phase = Phase::Deciding;
+                self.greeted = true;
                 if self.encoding == Encoding::V1 {
                     self.features = hello.features;
                 }
@@ -84,7 +98,9 @@ impl Session {
                 if !self.pings.take(now) {
                     return Err(SessionError::Flood("ping"));
                 }
-                self.control.push_back(Frame::Pong(bytes));
+                if !self.is_unheard() {
+                    self.control.push_back(Frame::Pong(bytes));
+                }
             }
             Frame::Pong(bytes) => {
                 self.charge_tiny(0, now);

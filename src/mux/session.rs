@@ -31,6 +31,7 @@ pub struct Session {
     /// The process's budget, then the account's part of it.
     pub(super) memory: Arc<MemoryBudget>,
     pub(super) phase: Phase,
+    /// `hello` was said, or heard.
     pub(super) greeted: bool,
     pub(super) draining: bool,
     pub(super) streams: HashMap<StreamKey, Stream>,
@@ -141,7 +142,7 @@ impl Session {
         }
     }
 
-    /// Ends the session with an error for the peer, or quietly without one. Streams are cancelled.
+    /// Ends the session with an error for a peer that has said `hello`, or quietly without one. Streams are cancelled.
     pub fn close(&mut self, code: Option<SessionCode>, message: &str, retry_after: Option<Duration>) {
         if self.phase == Phase::Closed {
             return;
@@ -150,6 +151,7 @@ impl Session {
         self.control.retain(|frame| matches!(frame, Frame::HelloOk(_)));
         if let Some(code) = code
             && self.role == Role::Gateway
+            && self.greeted
         {
             let retry_after_ms = retry_after.map(|wait| u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
             self.control.push_back(Frame::Error { code, message: message.to_owned(), retry_after_ms });
@@ -360,6 +362,11 @@ impl Session {
     /// Whether `hello` was answered with consent and the session has not ended.
     pub fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// Whether this is a gateway that has not heard `hello`: it says nothing, not even why it closes.
+    pub fn is_unheard(&self) -> bool {
+        self.role == Role::Gateway && !self.greeted
     }
 
     /// Whether the session has ended; what it still has to say may be transmitted.
