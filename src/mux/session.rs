@@ -6,7 +6,7 @@ use super::budget::Budget;
 use super::pad::Random;
 use super::stream::Stream;
 use super::timers::Rtt;
-use super::{Event, Limits, MemoryBudget, Phase, Role, SessionError, StreamKey};
+use super::{Event, Limits, MemoryBudget, Pacer, Phase, Role, StreamKey};
 use crate::frame::{
     Encoding, Feature, Features, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId, Target,
 };
@@ -54,6 +54,9 @@ pub struct Session {
     pub(super) resets: Budget,
     pub(super) pings: Budget,
     pub(super) tiny: Budget,
+    /// Of frames that move nothing.
+    pub(super) idle: Budget,
+    pub(super) pacer: Option<Arc<dyn Pacer>>,
     pub(super) paused_until: Option<Instant>,
     pub(super) early: usize,
     pub(super) padding: VecDeque<(u16, u16)>,
@@ -94,6 +97,8 @@ impl Session {
             resets: Budget::new(limits.resets_per_second, now),
             pings: Budget::new(limits.pings_per_second, now),
             tiny: Budget::new(limits.tiny_frames_per_second, now),
+            idle: Budget::new(limits.idle_frames_per_second, now),
+            pacer: None,
             paused_until: None,
             early: 0,
             padding: if role == Role::Gateway {
@@ -133,6 +138,11 @@ impl Session {
     pub fn charge(&mut self, account: Arc<MemoryBudget>) {
         account.adopt(self.limits.window_pool.saturating_sub(self.pool_left), self.buffered);
         self.memory = account;
+    }
+
+    /// Lets what the peer sends without moving anything take the time that it would take if it did.
+    pub fn pace(&mut self, pacer: Arc<dyn Pacer>) {
+        self.pacer = Some(pacer);
     }
 
     /// Tells the peer's user something, if the peer understands it.
@@ -341,11 +351,6 @@ impl Session {
     /// Whether [`Session::poll_transmit`] has something.
     pub fn wants_transmit(&self) -> bool {
         !self.control.is_empty() || self.transport_ping || self.closing.is_some() || !self.ready.is_empty()
-    }
-
-    /// A ping of the transport's own arrived.
-    pub fn charge_ping(&mut self, now: Instant) -> Result<(), SessionError> {
-        if self.pings.take(now) { Ok(()) } else { Err(SessionError::Flood("ping")) }
     }
 
     /// Streams whose destination has not taken what waited for it within a time, and how many bytes wait now.

@@ -336,6 +336,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Err(Ok(missing)) => self.missing = missing,
                 Err(Err(violation)) => return Err(violation.into()),
             }
+            let fragments = self.reader.take_small();
+            if fragments > 0 {
+                self.tunnel.state().session.charge_fragments(fragments, Instant::now())?;
+            }
             if self.pong.is_some() || self.tunnel.state().session.is_paused() {
                 return Ok(true);
             }
@@ -372,7 +376,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Ok(());
             }
             (Incoming::Pong, _) => {
-                self.tunnel.state().session.pong(now);
+                self.tunnel.state().session.pong(now)?;
                 return Ok(());
             }
             (Incoming::Close(_), _) => return Err(Ended::ByPeer),
