@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::frame::lenient::or_default;
 use crate::frame::{SessionCode, Token};
 
 /// `POST /api/v1/auth/validate-device`
@@ -378,7 +379,7 @@ pub struct Enroll {
     pub device_uuid: String,
     pub platform: String,
     /// What the user calls the device.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_version: Option<String>,

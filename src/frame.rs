@@ -8,6 +8,7 @@ mod features;
 mod hello;
 mod host;
 pub mod json;
+pub(crate) mod lenient;
 mod notice;
 mod padding;
 mod target;
@@ -108,8 +109,6 @@ pub enum DecodeError {
     Base64,
     #[error("text is not UTF-8")]
     Utf8,
-    #[error("unknown code {0}")]
-    UnknownCode(u16),
     #[error("stream id 0 where a stream is needed, or the other way round")]
     StreamId,
     #[error(transparent)]

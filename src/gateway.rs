@@ -22,6 +22,7 @@ mod pace;
 mod persist;
 mod places;
 mod portal;
+mod rates;
 mod reach;
 mod refusals;
 mod session;
@@ -40,6 +41,7 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
+use uuid::Uuid;
 
 use crate::api::{GatewayHeartbeat, GatewayOrders, Node, Validity};
 use crate::config::{self, ConfigError, Egress, Mux, Notices, Ops, Probe, Source, Tls, V1, read_file};
@@ -66,6 +68,7 @@ use offline::OfflineCache;
 use pace::Paces;
 use persist::{Kept, Name, Orders, Persist};
 use portal::Portal;
+use rates::Rates;
 use refusals::Refusals;
 use usage::Usage;
 
@@ -97,6 +100,8 @@ struct Shared {
     refusals: Refusals,
     portal: Portal,
     site: Site,
+    /// Hellos of each device.
+    hellos: Rates<Uuid>,
     usage: Usage,
     metrics: GatewayMetrics,
     met_control: AtomicBool,
@@ -198,6 +203,7 @@ impl Gateway {
             refusals: Refusals::default(),
             portal: Portal::new(&source.section()?),
             site,
+            hellos: Rates::new(tunnel.hellos_per_minute),
             usage,
             metrics,
             gateway,

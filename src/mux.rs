@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod budget;
+mod charge;
 mod datagrams;
 mod memory;
 mod opening;
@@ -22,6 +23,7 @@ use bytes::{Bytes, BytesMut};
 use crate::config::{Mux, V1};
 use crate::frame::{DecodeError, Hello, HelloOk, Notice, Padding, SessionCode, StreamCode, StreamId, Target};
 
+pub use charge::Pacer;
 pub use memory::MemoryBudget;
 pub use session::Session;
 
@@ -93,6 +95,8 @@ pub struct Limits {
     pub pings_per_second: u32,
     /// Frames of under 64 bytes of payload a second; beyond it the session is read more slowly.
     pub tiny_frames_per_second: u32,
+    /// Frames a second that move nothing; more end the session.
+    pub idle_frames_per_second: u32,
     /// A ping is sent after so long without a byte from the peer.
     pub ping_after: Duration,
     /// The session ends after so long without a byte from the peer.
@@ -123,6 +127,7 @@ impl Limits {
             resets_per_second: mux.resets_per_second,
             pings_per_second: mux.pings_per_second,
             tiny_frames_per_second: mux.tiny_frames_per_second,
+            idle_frames_per_second: mux.idle_frames_per_second,
             ping_after: mux.ping_after,
             dead_after: mux.dead_after,
             keepalive_max: mux.keepalive_max,

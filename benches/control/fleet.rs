@@ -65,6 +65,7 @@ fn environment(site: &Site, gateway: &Gateway, folder: &TempDir) -> Env {
         ("GATEWAY__TOKEN", &gateway.token),
         ("GATEWAY__STATE_DIR", &path(folder, &gateway.id)),
         ("TUNNEL__PATH", PATH),
+        ("TUNNEL__HELLOS_PER_MINUTE", "1000000"),
         ("TLS__CERT", &path(folder, "cert.pem")),
         ("TLS__KEY", &path(folder, "key.pem")),
         ("PROBE__TARGET", ""),

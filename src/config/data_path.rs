@@ -43,6 +43,8 @@ pub struct Mux {
     pub pings_per_second: u32,
     /// Frames of under 64 bytes a second.
     pub tiny_frames_per_second: u32,
+    /// Frames that move nothing a second.
+    pub idle_frames_per_second: u32,
     /// Idle time before a ping.
     #[serde(with = "humantime_serde")]
     pub ping_after: Duration,
@@ -67,8 +69,9 @@ impl Section for Mux {
         if self.send_queue.as_u64() == 0 || self.quantum.as_u64() == 0 {
             return Err(Invalid::new("send_queue", "send_queue and quantum must be larger than zero"));
         }
-        let rates = [self.opens_per_second, self.resets_per_second, self.pings_per_second, self.tiny_frames_per_second];
-        if rates.contains(&0) {
+        let frames = [self.tiny_frames_per_second, self.idle_frames_per_second];
+        let rates = [self.opens_per_second, self.resets_per_second, self.pings_per_second];
+        if rates.contains(&0) || frames.contains(&0) {
             return Err(Invalid::new("opens_per_second", "rates must be at least 1"));
         }
         if self.dead_after <= self.ping_after.mul_f64(1.2) {

@@ -209,6 +209,8 @@ pub struct Tunnel {
     pub fragments_max: usize,
     /// Whether the upgrade request has to carry the device's token.
     pub require_bearer: bool,
+    /// Hellos of one device a minute.
+    pub hellos_per_minute: u32,
     /// The oldest client that is served, such as "1.2"; empty for any.
     pub min_client_version: String,
     /// What refused clients are told to wait.
@@ -233,8 +235,8 @@ impl Section for Tunnel {
         if self.request_max.as_u64() < 8192 || self.hello_max.as_u64() < 1024 {
             return Err(Invalid::new("request_max", "must be at least 8 KiB, and hello_max 1 KiB"));
         }
-        if self.fragments_max == 0 {
-            return Err(Invalid::new("fragments_max", "must be at least 1"));
+        if self.fragments_max == 0 || self.hellos_per_minute == 0 {
+            return Err(Invalid::new("fragments_max", "fragments_max and hellos_per_minute must be at least 1"));
         }
         if !self.min_client_version.is_empty() && Version::parse(&self.min_client_version).is_none() {
             return Err(Invalid::new("min_client_version", "must be numbers with dots, such as 1.2.0"));

@@ -33,7 +33,8 @@ const FIRST_IGNORABLE: u8 = 0x80;
 const FIN: u8 = 0x01;
 const UDP: u8 = 0x02;
 
-/// Takes the next frame off `bytes`; `None` when `bytes` is empty. A frame of an unknown ignorable type is padding.
+/// Takes the next frame off `bytes`; `None` when `bytes` is empty. A frame of an unknown ignorable type is padding, an
+/// unknown code `INTERNAL` or `CANCELLED`.
 pub fn decode(bytes: &mut Bytes) -> Result<Option<Frame>, DecodeError> {
     if bytes.is_empty() {
         return Ok(None);
@@ -67,14 +68,14 @@ fn decode_payload(kind: u8, flags: u8, id: StreamId, mut payload: Bytes) -> Resu
         ERROR => {
             let code = payload.try_get_u16().map_err(|_| wrong_length)?;
             let message = std::str::from_utf8(&payload).map_err(|_| DecodeError::Utf8)?.to_owned();
-            let code = SessionCode::from_number(code).ok_or(DecodeError::UnknownCode(code))?;
+            let code = SessionCode::from_number(code).unwrap_or(SessionCode::Internal);
             Frame::Error { code, message, retry_after_ms: None }
         }
         PING => Frame::Ping(payload.as_ref().try_into().map_err(|_| wrong_length)?),
         PONG => Frame::Pong(payload.as_ref().try_into().map_err(|_| wrong_length)?),
         GOAWAY if payload.len() == 10 => {
             let (last, reconnect_in_ms, code) = (payload.get_u32(), payload.get_u32(), payload.get_u16());
-            let code = SessionCode::from_number(code).ok_or(DecodeError::UnknownCode(code))?;
+            let code = SessionCode::from_number(code).unwrap_or(SessionCode::Internal);
             Frame::GoAway { last: StreamId(last), reconnect_in_ms, code }
         }
         PADDING => padding(&payload),
@@ -88,8 +89,8 @@ fn decode_payload(kind: u8, flags: u8, id: StreamId, mut payload: Bytes) -> Resu
         DATA => Frame::Data { id, payload, fin: flags & FIN != 0 },
         WINDOW if payload.len() == 16 => Frame::Window { id, consumed: payload.get_u64(), limit: payload.get_u64() },
         RESET if payload.len() == 2 => {
-            let code = payload.get_u16();
-            Frame::Reset { id, code: StreamCode::from_number(code).ok_or(DecodeError::UnknownCode(code))? }
+            let code = StreamCode::from_number(payload.get_u16()).unwrap_or(StreamCode::Cancelled);
+            Frame::Reset { id, code }
         }
         GOAWAY | WINDOW | RESET => return Err(wrong_length),
         other => return Err(DecodeError::UnknownType(other)),

@@ -2,6 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::lenient::{integer, or_default};
 use super::{Features, Padding};
 
 /// A device's access token; never printed.
@@ -38,16 +39,16 @@ pub struct Hello {
     /// Code of the exit region.
     pub region: String,
     /// Version of the client app, for statistics and the operator's minimum.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub client_version: String,
     /// Platform of the client app, for statistics.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub platform: String,
     /// What the client knows beyond the owner's messages.
-    #[serde(default, skip_serializing_if = "Features::is_empty")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Features::is_empty")]
     pub features: Features,
     /// Seconds of idleness before a ping that the client asks for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer", skip_serializing_if = "Option::is_none")]
     pub keepalive: Option<u32>,
 }
 

@@ -6,6 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::lenient::integer;
 use super::{DecodeError, Feature, Features, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId, Target};
 
 const UDP: &str = "udp";
@@ -14,6 +15,7 @@ const UDP: &str = "udp";
 struct Message<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
+    #[serde(default, deserialize_with = "integer")]
     stream_id: Option<u32>,
     #[serde(borrow)]
     payload: Option<Cow<'a, str>>,
@@ -31,8 +33,11 @@ struct More<'a> {
     #[serde(borrow)]
     network: Option<Cow<'a, str>>,
     half: Option<bool>,
+    #[serde(default, deserialize_with = "integer")]
     consumed: Option<u64>,
+    #[serde(default, deserialize_with = "integer")]
     limit: Option<u64>,
+    #[serde(default, deserialize_with = "integer")]
     retry_after_ms: Option<u32>,
 }
 

@@ -20,7 +20,7 @@ use super::reach::Reach;
 use super::urgent::Urgent;
 use crate::api::{Lease, Verdict};
 use crate::frame::{Notice, SessionCode, Token};
-use crate::mux::MemoryBudget;
+use crate::mux::{MemoryBudget, Pacer};
 use crate::net::tunnel::{Meter, Tunnel};
 
 /// What a piece is when no rate limits it.
@@ -150,6 +150,16 @@ impl Account {
 
     pub(crate) fn share(&self) -> &Arc<MemoryBudget> {
         &self.opening.share
+    }
+
+    /// Bytes came that move nothing; gives when more may.
+    pub(crate) fn unbilled(&self, bytes: usize) -> Option<Instant> {
+        self.opening.pace.up(bytes)
+    }
+
+    /// Slows down what is not billed.
+    pub(crate) fn pacer(&self) -> Arc<dyn Pacer> {
+        Arc::clone(&self.opening.pace) as Arc<dyn Pacer>
     }
 
     pub(crate) fn tunnel(&self) -> &Tunnel {

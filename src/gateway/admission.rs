@@ -142,10 +142,12 @@ async fn check(shared: &Shared, hello: &Hello, bearer: Option<Uuid>) -> Result<C
         }
         Ok(_) | Err(TokenError::Invalid | TokenError::UnknownKey) => return Err(invalid),
         Err(TokenError::Expired) => {
-            let genuine = shared.keys.owner(token);
-            return Err((SessionCode::TokenExpired, genuine.filter(|owner| *owner == device)));
+            let genuine = shared.keys.owner(token).filter(|owner| *owner == device);
+            genuine.map_or(Ok(()), |device| may_ask(shared, device))?;
+            return Err((SessionCode::TokenExpired, genuine));
         }
     };
+    may_ask(shared, device)?;
     if shared.shares.of(claims.uid).is_full() {
         return Err((SessionCode::Overloaded, Some(device)));
     }
@@ -155,6 +157,11 @@ async fn check(shared: &Shared, hello: &Hello, bearer: Option<Uuid>) -> Result<C
         return Err((SessionCode::UpgradeRequired, Some(device)));
     }
     Ok(claims)
+}
+
+/// A device that asks too often is told so, and nobody else hears of it.
+fn may_ask(shared: &Shared, device: Uuid) -> Result<(), (SessionCode, Option<Uuid>)> {
+    if shared.hellos.take(device, std::time::Instant::now()) { Ok(()) } else { Err((SessionCode::Overloaded, None)) }
 }
 
 /// Who said that a device may have a session.

@@ -102,6 +102,7 @@ impl Association<'_> {
                     Err(error) => {
                         tracing::debug!(%error, "a malformed datagram record");
                         self.shared.metrics.drop_datagram("malformed");
+                        pause(self.account.unbilled(frame.len())).await;
                         break;
                     }
                 };
@@ -116,6 +117,7 @@ impl Association<'_> {
                     }
                     (Target::Name(..), _) if looking.len() >= self.shared.relay.udp_names => {
                         self.shared.metrics.drop_datagram("names");
+                        pause(self.account.unbilled(datagram.payload.len())).await;
                     }
                     (Target::Name(..), _) => looking.push(Box::pin(async move {
                         let found = egress::admit(datagram.peer.clone(), &self.shared.egress, self.lookups).await;
@@ -130,20 +132,19 @@ impl Association<'_> {
     }
 
     async fn send(&self, target: Result<Target, StreamCode>, payload: &[u8]) {
-        let target = match target {
-            Ok(target) => target,
-            Err(code) => return self.shared.metrics.drop_datagram(code.as_str()),
+        let dropped = match target {
+            Err(code) => code.as_str(),
+            Ok(_) if self.account.hold().is_some() => "lease",
+            Ok(target) => match self.node.send(&target, payload).await {
+                Ok(()) => return pause(self.account.sent(payload.len())).await,
+                Err(error) => {
+                    tracing::debug!(%error, "a datagram was not sent");
+                    "not_sent"
+                }
+            },
         };
-        if self.account.hold().is_some() {
-            return self.shared.metrics.drop_datagram("lease");
-        }
-        match self.node.send(&target, payload).await {
-            Ok(()) => pause(self.account.sent(payload.len())).await,
-            Err(error) => {
-                tracing::debug!(%error, "a datagram was not sent");
-                self.shared.metrics.drop_datagram("not_sent");
-            }
-        }
+        self.shared.metrics.drop_datagram(dropped);
+        pause(self.account.unbilled(payload.len())).await;
     }
 
     /// Ends only with the socket's failure; a refusal by the node's host is not one.

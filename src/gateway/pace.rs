@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::mux::Pacer;
+
 const BYTES_OF_A_MEGABIT: u64 = 125_000;
 /// A device that was idle may send for so long at once.
 const BURST: Duration = Duration::from_millis(50);
@@ -87,6 +89,12 @@ impl Pace {
         }
         let turn = rate.saturating_mul(nanos(TURN)) / nanos(Duration::from_secs(1));
         usize::try_from(turn.max(LEAST_PIECE)).unwrap_or(usize::MAX)
+    }
+}
+
+impl Pacer for Pace {
+    fn idle(&self, bytes: usize) -> Option<std::time::Instant> {
+        self.up(bytes).map(Instant::into_std)
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
             return Some(greeted.place);
         }
         () = shutdown.draining() => {
-            tunnel.close(Some(SessionCode::GoingAway), "");
+            tunnel.close(None, "");
             return Some(greeted.place);
         }
     };
@@ -71,6 +71,7 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
     let session = Arc::new(admitted.session);
     let open = shared.usage.begin(&session.account);
     tunnel.charge(Arc::clone(session.account.share()));
+    tunnel.pace(session.account.pacer());
     tunnel.accept(admission::consent(&shared, &tunnel, &hello, session.id, encoding));
     session.account.enforce();
     session.account.remind(session.account.valid_until());

@@ -50,6 +50,7 @@ impl Session {
         }
         self.hold(held);
         self.unhold(dropped);
+        self.charge_bytes(usize::try_from(dropped).unwrap_or(usize::MAX));
         self.events.push_back(Event::Wake(key));
         if fin {
             self.free_id(key);

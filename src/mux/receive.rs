@@ -7,17 +7,30 @@ use super::stream::Stream;
 use super::{Event, Phase, Received, Role, Session, SessionError, StreamKey};
 use crate::frame::{Encoding, Frame, HelloLimits, StreamCode, StreamId, Target, binary, json};
 
-const TINY: usize = 64;
-/// Small frames that a refused OPEN counts for.
-const REFUSAL: usize = 16;
+/// Payload bytes of GOAWAY and WINDOW.
+const GOAWAY_LEN: usize = 10;
+const WINDOW_LEN: usize = 16;
 
 impl Session {
     /// Takes one whole message of the peer's.
-    pub fn handle_message(&mut self, mut message: Bytes, now: Instant) -> Result<(), SessionError> {
+    pub fn handle_message(&mut self, message: Bytes, now: Instant) -> Result<(), SessionError> {
         self.heard(now);
-        if self.phase == Phase::Deciding {
-            self.early = self.early.saturating_add(message.len());
+        let len = message.len();
+        let before_hello = self.is_unheard();
+        self.handle_frames(message, now)?;
+        if before_hello || self.phase == Phase::Deciding {
+            self.early = self.early.saturating_add(len);
         }
+        if before_hello && self.greeted {
+            self.early = 0;
+        }
+        if self.is_unheard() && self.early > self.limits.early_bytes {
+            return Err(SessionError::Unexpected("so much before `hello`"));
+        }
+        Ok(())
+    }
+
+    fn handle_frames(&mut self, mut message: Bytes, now: Instant) -> Result<(), SessionError> {
         match self.encoding {
             Encoding::V1 => {
                 let unanswered = self.phase == Phase::Greeting && self.role == Role::Client;
@@ -27,7 +40,7 @@ impl Session {
             }
             Encoding::V2 => {
                 if message.is_empty() {
-                    self.charge_tiny(0, now);
+                    self.charge_idle(0, now)?;
                 }
                 while let Some(frame) = binary::decode(&mut message)? {
                     self.handle_frame(frame, now)?;
@@ -53,6 +66,7 @@ impl Session {
         match frame {
             Frame::Hello(hello) if self.role == Role::Gateway && self.phase == Phase::Greeting => {
                 self.phase = Phase::Deciding;
+                self.greeted = true;
                 if self.encoding == Encoding::V1 {
                     self.features = hello.features;
                 }
@@ -74,9 +88,9 @@ impl Session {
             Frame::Error { code, retry_after_ms, .. } => {
                 self.ended(code, retry_after_ms.map(|wait| Duration::from_millis(wait.into())));
             }
-            Frame::GoAway { .. } if self.role == Role::Gateway => self.charge_tiny(0, now),
+            Frame::GoAway { .. } if self.role == Role::Gateway => self.charge_idle(GOAWAY_LEN, now)?,
             Frame::GoAway { last, reconnect_in_ms, .. } => {
-                self.charge_tiny(0, now);
+                self.charge_idle(GOAWAY_LEN, now)?;
                 let reconnect_in = Duration::from_millis(reconnect_in_ms.into());
                 self.events.push_back(Event::GoingAway { last, reconnect_in });
             }
@@ -84,19 +98,22 @@ impl Session {
                 if !self.pings.take(now) {
                     return Err(SessionError::Flood("ping"));
                 }
-                self.control.push_back(Frame::Pong(bytes));
+                if !self.is_unheard() {
+                    self.control.push_back(Frame::Pong(bytes));
+                }
             }
             Frame::Pong(bytes) => {
-                self.charge_tiny(0, now);
+                self.charge_idle(bytes.len(), now)?;
                 self.measured(bytes, now);
             }
             Frame::StreamError { id, code, .. } if self.role == Role::Client => {
-                self.charge_tiny(0, now);
+                self.charge_idle(0, now)?;
                 self.handle_reset(id, code)?;
             }
-            Frame::Padding(_) | Frame::StreamError { .. } => self.charge_tiny(0, now),
+            Frame::Padding(len) => self.charge_idle(len.into(), now)?,
+            Frame::StreamError { .. } => self.charge_idle(0, now)?,
             Frame::Notice(notice) => {
-                self.charge_tiny(0, now);
+                self.charge_idle(0, now)?;
                 if self.role == Role::Client {
                     self.events.push_back(Event::Notice(notice));
                 }
@@ -105,7 +122,7 @@ impl Session {
                 let key = self.handle_open(id, udp, now)?;
                 match key {
                     Some(key) => self.begin(key, target, now),
-                    None => self.charge_refusal(now),
+                    None => self.charge_refusal(payload.len(), now),
                 }
                 if key.is_some() && (fin || !payload.is_empty()) {
                     self.handle_data(id, payload, fin, now)?;
@@ -113,7 +130,7 @@ impl Session {
             }
             Frame::Data { id, payload, fin } => self.handle_data(id, payload, fin, now)?,
             Frame::Window { id, limit, .. } => {
-                self.charge_tiny(0, now);
+                self.charge_idle(WINDOW_LEN, now)?;
                 self.handle_window(id, limit);
             }
             Frame::Reset { id, code } => {
@@ -149,8 +166,12 @@ impl Session {
     }
 
     fn handle_data(&mut self, id: StreamId, payload: Bytes, fin: bool, now: Instant) -> Result<(), SessionError> {
-        self.charge_tiny(payload.len(), now);
-        let Some(key) = self.key_of(id)? else { return Ok(()) };
+        let Some(key) = self.key_of(id)? else { return self.charge_idle(payload.len(), now) };
+        if payload.is_empty() && !fin {
+            self.charge_idle(0, now)?;
+        } else {
+            self.charge_tiny(payload.len(), now);
+        }
         if self.streams.get(&key).is_some_and(|stream| stream.udp) {
             self.handle_datagrams(key, &payload, fin);
             return Ok(());
@@ -168,8 +189,8 @@ impl Session {
         };
         let half = self.has_half_close();
         let Some(stream) = self.streams.get_mut(&key) else { return Ok(()) };
-        if stream.incoming.ended && !half {
-            return Ok(());
+        if stream.reset.is_some() || stream.incoming.ended && !half {
+            return self.charge_idle(payload.len(), now);
         }
         if stream.incoming.finished {
             self.reset(key, StreamCode::StreamProtocol);
@@ -184,7 +205,7 @@ impl Session {
             incoming.finished |= fin;
             self.free_id(key);
             self.release(key);
-            return Ok(());
+            return self.charge_idle(payload.len(), now);
         }
         incoming.received = received;
         if incoming.granted_at.is_none() {
@@ -383,19 +404,6 @@ impl Session {
                 let key = StreamKey(id.0);
                 Ok(self.streams.contains_key(&key).then_some(key))
             }
-        }
-    }
-
-    /// A refusal costs more than a small frame: it has to be answered.
-    fn charge_refusal(&mut self, now: Instant) {
-        for _ in 0..REFUSAL {
-            self.charge_tiny(0, now);
-        }
-    }
-
-    pub(super) fn charge_tiny(&mut self, len: usize, now: Instant) {
-        if len < TINY && !self.tiny.spend(now) {
-            self.paused_until = self.tiny.next();
         }
     }
 }

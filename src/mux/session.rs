@@ -6,7 +6,7 @@ use super::budget::Budget;
 use super::pad::Random;
 use super::stream::Stream;
 use super::timers::Rtt;
-use super::{Event, Limits, MemoryBudget, Phase, Role, SessionError, StreamKey};
+use super::{Event, Limits, MemoryBudget, Pacer, Phase, Role, StreamKey};
 use crate::frame::{
     Encoding, Feature, Features, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId, Target,
 };
@@ -31,6 +31,7 @@ pub struct Session {
     /// The process's budget, then the account's part of it.
     pub(super) memory: Arc<MemoryBudget>,
     pub(super) phase: Phase,
+    /// `hello` was said, or heard.
     pub(super) greeted: bool,
     pub(super) draining: bool,
     pub(super) streams: HashMap<StreamKey, Stream>,
@@ -53,6 +54,9 @@ pub struct Session {
     pub(super) resets: Budget,
     pub(super) pings: Budget,
     pub(super) tiny: Budget,
+    /// Of frames that move nothing.
+    pub(super) idle: Budget,
+    pub(super) pacer: Option<Arc<dyn Pacer>>,
     pub(super) paused_until: Option<Instant>,
     pub(super) early: usize,
     pub(super) padding: VecDeque<(u16, u16)>,
@@ -93,6 +97,8 @@ impl Session {
             resets: Budget::new(limits.resets_per_second, now),
             pings: Budget::new(limits.pings_per_second, now),
             tiny: Budget::new(limits.tiny_frames_per_second, now),
+            idle: Budget::new(limits.idle_frames_per_second, now),
+            pacer: None,
             paused_until: None,
             early: 0,
             padding: if role == Role::Gateway {
@@ -134,6 +140,11 @@ impl Session {
         self.memory = account;
     }
 
+    /// Lets what the peer sends without moving anything take the time that it would take if it did.
+    pub fn pace(&mut self, pacer: Arc<dyn Pacer>) {
+        self.pacer = Some(pacer);
+    }
+
     /// Tells the peer's user something, if the peer understands it.
     pub fn notice(&mut self, notice: Notice) {
         if self.phase == Phase::Open && self.features.has(Feature::Notice) {
@@ -141,7 +152,7 @@ impl Session {
         }
     }
 
-    /// Ends the session with an error for the peer, or quietly without one. Streams are cancelled.
+    /// Ends the session with an error for a peer that has said `hello`, or quietly without one. Streams are cancelled.
     pub fn close(&mut self, code: Option<SessionCode>, message: &str, retry_after: Option<Duration>) {
         if self.phase == Phase::Closed {
             return;
@@ -150,6 +161,7 @@ impl Session {
         self.control.retain(|frame| matches!(frame, Frame::HelloOk(_)));
         if let Some(code) = code
             && self.role == Role::Gateway
+            && self.greeted
         {
             let retry_after_ms = retry_after.map(|wait| u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
             self.control.push_back(Frame::Error { code, message: message.to_owned(), retry_after_ms });
@@ -341,11 +353,6 @@ impl Session {
         !self.control.is_empty() || self.transport_ping || self.closing.is_some() || !self.ready.is_empty()
     }
 
-    /// A ping of the transport's own arrived.
-    pub fn charge_ping(&mut self, now: Instant) -> Result<(), SessionError> {
-        if self.pings.take(now) { Ok(()) } else { Err(SessionError::Flood("ping")) }
-    }
-
     /// Streams whose destination has not taken what waited for it within a time, and how many bytes wait now.
     pub fn stalled(&self, after: Duration, now: Instant) -> impl Iterator<Item = (StreamKey, u64)> {
         let stalled = self.streams.iter().filter(move |(_, stream)| stream.is_stalled(after, now));
@@ -360,6 +367,11 @@ impl Session {
     /// Whether `hello` was answered with consent and the session has not ended.
     pub fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// Whether this is a gateway that has not heard `hello`: it says nothing, not even why it closes.
+    pub fn is_unheard(&self) -> bool {
+        self.role == Role::Gateway && !self.greeted
     }
 
     /// Whether the session has ended; what it still has to say may be transmitted.

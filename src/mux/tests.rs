@@ -1,8 +1,10 @@
+mod charges;
 mod datagrams;
 mod exactness;
 mod features;
 mod line;
 mod memory;
+mod states;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +33,7 @@ pub(crate) fn limits() -> Limits {
         resets_per_second: 10,
         pings_per_second: 5,
         tiny_frames_per_second: 100,
+        idle_frames_per_second: 1_000_000,
         ping_after: Duration::from_secs(20),
         dead_after: Duration::from_secs(45),
         keepalive_max: Duration::from_secs(300),

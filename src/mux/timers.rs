@@ -85,9 +85,7 @@ impl Session {
         }
     }
 
-    /// The transport's own pong arrived.
-    pub fn pong(&mut self, now: Instant) {
-        self.charge_tiny(0, now);
+    pub(super) fn transport_pong(&mut self, now: Instant) {
         if self.encoding == Encoding::V1
             && let Some((_, sent)) = self.rtt.sent.take()
         {

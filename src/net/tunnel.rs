@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::digest::fresh_number;
 use crate::frame::{Encoding, Hello, HelloOk, Notice, Padding, SessionCode, StreamCode, Target};
-use crate::mux::{Event, Limits, MemoryBudget, OpenError, Role, Session, StreamKey};
+use crate::mux::{Event, Limits, MemoryBudget, OpenError, Pacer, Role, Session, StreamKey};
 
 pub use driver::{Driver, Ended, Transport};
 pub use relay::{Meter, Patience, Relay, ResetOnClose};
@@ -96,6 +96,11 @@ impl Tunnel {
     /// Counts what the session holds for an account, too.
     pub fn charge(&self, account: Arc<MemoryBudget>) {
         self.state().session.charge(account);
+    }
+
+    /// Paces what the peer sends without moving anything.
+    pub fn pace(&self, pacer: Arc<dyn Pacer>) {
+        self.state().session.pace(pacer);
     }
 
     /// Streams whose destination has not taken what waited for it within a time, and how many bytes wait now.

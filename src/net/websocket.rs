@@ -6,6 +6,8 @@ use fastwebsockets::{Frame, OpCode, Payload, unmask};
 use crate::mux::TRANSPORT_ROOM;
 
 const CONTROL_MAX: usize = 125;
+/// Fragments below this are small.
+const SMALL: usize = 64;
 
 /// Which end of the connection this is; a client masks what it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,7 @@ pub struct Reader {
     fragments_max: usize,
     partial: Option<(OpCode, BytesMut)>,
     fragments: usize,
+    small: usize,
 }
 
 struct Header {
@@ -76,12 +79,17 @@ struct Header {
 impl Reader {
     /// Reads what the other side sends, messages of at most `max` bytes in at most `fragments_max` frames.
     pub fn new(side: Side, max: usize, fragments_max: usize) -> Self {
-        Self { side, max, fragments_max, partial: None, fragments: 0 }
+        Self { side, max, fragments_max, partial: None, fragments: 0, small: 0 }
     }
 
     /// Reads messages of at most `max` bytes from now on.
     pub fn allow(&mut self, max: usize) {
         self.max = max;
+    }
+
+    /// How many fragments that did not end their message were small, since this was asked last.
+    pub fn take_small(&mut self) -> usize {
+        std::mem::take(&mut self.small)
     }
 
     /// Takes the next message off `buf`; `Err(Ok(n))` when at least `n` bytes more are needed.
@@ -154,6 +162,7 @@ impl Reader {
             OpCode::Close => close_code(&payload).map(|code| Some(Incoming::Close(code))),
             OpCode::Text | OpCode::Binary if header.fin => message(header.opcode, payload).map(Some),
             OpCode::Text | OpCode::Binary => {
+                self.note_fragment(payload.len());
                 self.partial = Some((header.opcode, payload));
                 self.fragments = 1;
                 Ok(None)
@@ -168,9 +177,16 @@ impl Reader {
                 if header.fin {
                     return message(opcode, held).map(Some);
                 }
+                self.note_fragment(payload.len());
                 self.partial = Some((opcode, held));
                 Ok(None)
             }
+        }
+    }
+
+    fn note_fragment(&mut self, len: usize) {
+        if len < SMALL {
+            self.small += 1;
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The limits of docs/03 hold against a client that does not keep to them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -9,6 +11,7 @@ use tokio_rustls::client::TlsStream;
 
 use bytes::Bytes;
 use httvps::frame::{Frame, SessionCode, StreamCode, StreamId, Target};
+use httvps::net::websocket::Incoming;
 
 use crate::database::Kind;
 use crate::destination::{Destination, Manner};
@@ -68,27 +71,38 @@ async fn what_is_not_a_tunnel_is_not_found() {
     assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
 }
 
+fn v1_hello(world: &World) -> serde_json::Value {
+    json!({
+        "type": "hello", "device_id": world.subscriber.device, "access_token": world.subscriber.token, "region": REGION,
+    })
+}
+
+/// Bytes that are no hello, and the code that they are answered with behind one.
+fn violations() -> Vec<(Vec<u8>, u16)> {
+    vec![
+        (vec![0x81, 1, b'x'], 1002),
+        (vec![0x89, 0xfe, 0, 126], 1002),
+        (vec![0x81, 0xff, 0, 0, 0, 0, 0xff, 0, 0, 0, 0, 0, 0, 0], 1009),
+        (vec![0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 1009),
+        (frame(0x81, b"\xff\xfe"), 1007),
+        (frame(0x81, b"{\"type\":\"nonsense\"}"), 4001),
+        (frame(0x81, b"{\"type\":\"hello\",\"device_id\":1}"), 4001),
+        (frame(0x82, b"binary in v1"), 4001),
+        (frame(0x81, b"{\"type\":\"stream_open\",\"stream_id\":0}"), 4001),
+        (vec![0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8], 1000),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn violations_are_answered_with_their_close_code() {
     let world = World::start(Kind::Sqlite, CHACHA).await;
-    let hello = json!({
-        "type": "hello", "device_id": world.subscriber.device, "access_token": world.subscriber.token, "region": REGION,
-    });
-    let cases: Vec<(Vec<u8>, Option<u16>)> = vec![
-        (vec![0x81, 1, b'x'], Some(1002)),
-        (vec![0x89, 0xfe, 0, 126], Some(1002)),
-        (vec![0x81, 0xff, 0, 0, 0, 0, 0xff, 0, 0, 0, 0, 0, 0, 0], Some(1009)),
-        (frame(0x81, b"\xff\xfe"), Some(1007)),
-        (frame(0x81, b"{\"type\":\"nonsense\"}"), Some(4001)),
-        (frame(0x81, b"{\"type\":\"stream_open\",\"stream_id\":1}"), Some(4001)),
-        (frame(0x82, b"binary in v1"), Some(4001)),
-        ([frame(0x81, hello.to_string().as_bytes()), frame(0x81, hello.to_string().as_bytes())].concat(), Some(4001)),
-        (vec![0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8], Some(1000)),
-    ];
+    let hello = frame(0x81, v1_hello(&world).to_string().as_bytes());
+    let mut cases = violations();
+    cases.push((hello.clone(), 4001));
     for (bytes, code) in cases {
         let mut socket = upgraded(&world).await;
-        socket.write_all(&bytes).await.unwrap();
-        assert_eq!(close_code(&mut socket).await, code, "{}", String::from_utf8_lossy(&bytes));
+        socket.write_all(&[hello.clone(), bytes.clone()].concat()).await.unwrap();
+        assert_eq!(close_code(&mut socket).await, Some(code), "{}", String::from_utf8_lossy(&bytes));
     }
     eventually(|| async {
         match world.metric("httvps_sessions").await {
@@ -97,6 +111,54 @@ async fn violations_are_answered_with_their_close_code() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_no_hello_meets_silence_until_the_deadline() {
+    let timeout = Duration::from_secs(3);
+    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[("TUNNEL__HELLO_TIMEOUT", "3s")]).await;
+    let mut cases: Vec<Vec<u8>> = violations().into_iter().map(|(bytes, _)| bytes).collect();
+    cases.push(vec![]);
+    cases.push(frame(0x89, b"a ping"));
+    cases.push(frame(0x8a, b"a pong"));
+    cases.push(frame(0x81, b"{\"type\":\"stream_open\",\"stream_id\":1}"));
+    cases.push(frame(0x89, b"p").repeat(100));
+    cases.push(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec());
+    let waits = cases.iter().map(|bytes| async {
+        let mut socket = upgraded(&world).await;
+        let started = Instant::now();
+        socket.write_all(bytes).await.unwrap();
+        let mut got = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut got)).await.expect("it ends");
+        let name = String::from_utf8_lossy(bytes);
+        assert!(read.is_ok() && got.is_empty(), "{name}: {read:?} {got:02x?}");
+        assert!(started.elapsed() + Duration::from_millis(200) >= timeout, "{name}: {:?}", started.elapsed());
+        assert!(started.elapsed() < 3 * timeout, "{name}: {:?}", started.elapsed());
+    });
+    futures_util::future::join_all(waits).await;
+    let timed_out = world.metric("httvps_refused_total{reason=\"hello_timeout\"}").await;
+    assert_eq!(usize::try_from(timed_out).unwrap(), cases.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn little_is_read_of_a_client_that_broke_the_rules() {
+    let more = [("TUNNEL__HELLO_TIMEOUT", "1h"), ("TUNNEL__CLOSE_TIMEOUT", "1h")];
+    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
+    for hello in [false, true] {
+        let mut socket = if hello { Raw::session(&world).await.socket } else { upgraded(&world).await };
+        let sent = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&sent);
+        let writing = async move {
+            socket.write_all(&[0x81, 1, b'x']).await.unwrap();
+            while socket.write_all(&[0; 16 * 1024]).await.is_ok() {
+                counted.fetch_add(16 * 1024, Ordering::Relaxed);
+            }
+        };
+        let cut = tokio::time::timeout(Duration::from_secs(3), writing).await;
+        assert_eq!(cut.is_ok(), hello, "without hello it is left standing until the deadline");
+        let sent = sent.load(Ordering::Relaxed);
+        assert!(sent < 16 << 20, "{sent} bytes went beyond what sockets hold");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,7 +187,7 @@ async fn deadlines_are_absolute_and_places_are_counted() {
     assert!(dripped > 2 && started.elapsed() < Duration::from_secs(20), "a byte now and then does not help");
     let mut silent = upgraded(&world).await;
     silent.write_all(&[0x81]).await.unwrap();
-    assert_eq!(close_code(&mut silent).await, Some(1000));
+    assert_eq!(close_code(&mut silent).await, None);
     assert_eq!((refused("handshake_timeout").await, refused("hello_timeout").await), (1, 1));
     let address = world.gateway().line("gateway").strip_prefix("wss://").unwrap().to_owned();
     let mut held = Vec::new();
@@ -173,7 +235,7 @@ async fn silent_connections_make_room_for_those_that_come() {
     let client = world.connect("v2").await;
     let end = tokio::time::timeout(PATIENCE, silent.read(&mut [0; 1])).await.expect("the oldest is closed");
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
-    assert_eq!(close_code(&mut mute).await, Some(1000), "a tunnel without hello, too");
+    assert_eq!(close_code(&mut mute).await, None, "a tunnel without hello, too");
     let crowded_out = world.metric("httvps_refused_total{reason=\"crowded_out\"}").await;
     assert!(crowded_out >= 50, "{crowded_out} of 52 and the client");
     assert_eq!((client.stop().await.code, flood.len()), (Some(0), 50));
@@ -186,9 +248,11 @@ async fn messages_and_their_fragments_are_bounded() {
     let empty = |first: u8| vec![first, 0x80, 0, 0, 0, 0];
     let fragments = [empty(0x01), empty(0x00), empty(0x00), empty(0x00)].concat();
     for (bytes, code) in [(fragments, 1002), (frame(0x81, &[b' '; 1025]), 1009)] {
-        let mut socket = upgraded(&world).await;
-        socket.write_all(&bytes).await.unwrap();
-        assert_eq!(close_code(&mut socket).await, Some(code));
+        let mut raw = Raw::open(&world, "httvps.v1").await;
+        raw.text(&v1_hello(&world).to_string()).await;
+        assert!(matches!(raw.next().await, Some(Incoming::Text(_))));
+        raw.socket.write_all(&bytes).await.unwrap();
+        assert_eq!(raw.closed().await, Some(code));
     }
     let mut raw = Raw::open(&world, "httvps.v2").await;
     let declared = [0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0];

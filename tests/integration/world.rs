@@ -230,6 +230,7 @@ impl World {
             ("GATEWAY__DRAIN_TIMEOUT", "20s"),
             ("GATEWAY__DRAIN_JITTER", "0s"),
             ("TUNNEL__PATH", PATH),
+            ("TUNNEL__HELLOS_PER_MINUTE", "1000000"),
             ("TLS__CERT", &cert),
             ("TLS__KEY", &key),
             ("PROBE__TARGET", ""),

@@ -99,6 +99,7 @@ impl Setup {
             resets_per_second: OFTEN,
             pings_per_second: OFTEN,
             tiny_frames_per_second: if self.has(SLOW) { 2000 } else { OFTEN },
+            idle_frames_per_second: OFTEN,
             ping_after: Duration::from_secs(20),
             dead_after: NEVER,
             keepalive_max: Duration::from_secs(300),

@@ -199,7 +199,10 @@ impl World {
                 self.ends[to].wire.push_back(Item::Pong);
                 self.judge(to, charged);
             }
-            Item::Pong => session.pong(now),
+            Item::Pong => {
+                let charged = session.pong(now);
+                self.judge(to, charged);
+            }
             Item::Close => session.close(None, "", None),
         }
         let node = &self.ends[GATEWAY];

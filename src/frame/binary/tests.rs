@@ -103,13 +103,21 @@ fn malformed() {
         (b"\x11\x00\x00\x00\x00\x00\x00\x00", DecodeError::StreamId),
         (b"\x04\x00\x00\x08\x00\x00\x00\x0101234567", DecodeError::StreamId),
         (b"\x04\x00\x00\x01\x00\x00\x00\x000", DecodeError::WrongLength(4)),
-        (b"\x13\x00\x00\x02\x00\x00\x00\x01\x00\x01", DecodeError::UnknownCode(1)),
         (b"\x10\x00\x00\x03\x00\x00\x00\x01\x03\x09a", DecodeError::WrongLength(0x10)),
         (b"\x12\x00\x00\x01\x00\x00\x00\x01a", DecodeError::WrongLength(0x12)),
     ];
     for (bytes, error) in cases {
         assert_eq!(frames_of(bytes), Err(error), "{bytes:02x?}");
     }
+}
+
+#[test]
+fn unknown_codes_have_a_meaning() {
+    let reset = frames_of(b"\x13\x00\x00\x02\x00\x00\x00\x01\x00\x01").unwrap();
+    assert_eq!(reset, [Frame::Reset { id: StreamId(1), code: StreamCode::Cancelled }]);
+    let error = frames_of(b"\x03\x00\x00\x02\x00\x00\x00\x00\x00\x15").unwrap();
+    let internal = Frame::Error { code: SessionCode::Internal, message: String::new(), retry_after_ms: None };
+    assert_eq!(error, [internal]);
 }
 
 #[test]

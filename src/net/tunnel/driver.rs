@@ -22,6 +22,8 @@ use crate::net::websocket::{Incoming, Reader, Side, Violation, seal};
 const TURNS: usize = 4;
 /// What is read while it is not known how much is to come.
 const FIRST_READ: usize = 16 * 1024;
+/// What is read and thrown away of a peer that broke the rules, or whose session never opened.
+const DISCARD_MAX: usize = 64 * 1024;
 
 /// What a tunnel runs over and how.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +73,8 @@ pub struct Driver<S> {
     pong: Option<Bytes>,
     unflushed: bool,
     closing: bool,
+    /// What may still be read and thrown away.
+    discard: usize,
     last_words: Option<Pin<Box<Sleep>>>,
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
 }
@@ -94,14 +98,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             pong: None,
             unflushed: false,
             closing: false,
+            discard: DISCARD_MAX,
             last_words: None,
             timer: None,
         }
     }
 
-    /// Runs until the connection ends; then the tunnel is gone. A peer that broke the rules is told so.
+    /// Runs until the connection ends; then the tunnel is gone. A peer that broke the rules is told so, unless it did
+    /// before it had said `hello`: then it is told nothing, and the session's owner says when the connection ends.
     pub async fn run(mut self) -> Ended {
-        let ended = poll_fn(|cx| self.poll(cx)).await;
+        let mut ended = poll_fn(|cx| self.poll(cx)).await;
+        let refused = matches!(ended, Ended::Session(_) | Ended::Violation(_) | Ended::ByPeer);
+        if refused && self.tunnel.state().session.is_unheard() {
+            tracing::debug!(reason = %ended, "no hello");
+            ended = self.keep_silent().await;
+        }
         let timeout = self.transport.close_timeout;
         match tokio::time::timeout(timeout, self.part(&ended)).await {
             Ok(Ok(())) => {}
@@ -110,6 +121,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         self.tunnel.state().connection_gone();
         ended
+    }
+
+    /// Throws away what comes, a little of it, until the session is closed or the peer is gone.
+    async fn keep_silent(&mut self) -> Ended {
+        let tunnel = self.tunnel.clone();
+        let closed = poll_fn(|cx| {
+            let mut state = tunnel.state();
+            if state.session.is_closed() {
+                return Poll::Ready(());
+            }
+            state.driver = Some(cx.waker().clone());
+            Poll::Pending
+        });
+        let discarded = async {
+            match self.discard().await {
+                Ok(true) => Ended::Gone,
+                Ok(false) => std::future::pending().await,
+                Err(error) => Ended::Io(error),
+            }
+        };
+        tokio::select! {
+            () = closed => Ended::Closed,
+            ended = discarded => ended,
+        }
+    }
+
+    /// Reads until the peer closes; gives whether it did before enough was read.
+    async fn discard(&mut self) -> io::Result<bool> {
+        while self.discard > 0 {
+            let most = self.discard.min(CHUNK);
+            self.input.clear();
+            self.input.reserve(most);
+            let mut space = (&mut self.input).limit(most);
+            match poll_fn(|cx| poll_read_buf(Pin::new(&mut self.socket), cx, &mut space)).await? {
+                0 => return Ok(true),
+                read => self.discard = self.discard.saturating_sub(read),
+            }
+        }
+        Ok(false)
     }
 
     /// Says why, closes, and reads on until the peer closes too, so that what was said is not lost to a TCP reset.
@@ -132,13 +182,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Err(_) => Poll::Ready(Ok(())),
         })
         .await?;
-        loop {
-            self.input.clear();
-            self.input.reserve(CHUNK);
-            if poll_fn(|cx| poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input)).await? == 0 {
-                return Ok(());
-            }
+        if matches!(ended, Ended::Session(_) | Ended::Violation(_)) {
+            self.discard = self.discard.min(DISCARD_MAX);
         }
+        self.discard().await.map(|_| ())
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
@@ -243,8 +290,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 Transmit::Ping => self.queue(message_of(b""), OpCode::Ping),
                 Transmit::Close(code) => {
-                    let status = code.map_or(1000, close_status);
-                    self.queue(message_of(&status.to_be_bytes()), OpCode::Close);
+                    if !state.session.is_unheard() {
+                        let status = code.map_or(1000, close_status);
+                        self.queue(message_of(&status.to_be_bytes()), OpCode::Close);
+                    }
                     self.closing = true;
                 }
             }
@@ -287,6 +336,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Err(Ok(missing)) => self.missing = missing,
                 Err(Err(violation)) => return Err(violation.into()),
             }
+            let fragments = self.reader.take_small();
+            if fragments > 0 {
+                self.tunnel.state().session.charge_fragments(fragments, Instant::now())?;
+            }
             if self.pong.is_some() || self.tunnel.state().session.is_paused() {
                 return Ok(true);
             }
@@ -317,12 +370,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Err(SessionError::Unexpected("a message of the other encoding").into());
             }
             (Incoming::Ping(payload), _) => {
-                self.tunnel.state().session.charge_ping(now)?;
-                self.pong = Some(payload);
+                let mut state = self.tunnel.state();
+                state.session.charge_ping(now)?;
+                self.pong = (!state.session.is_unheard()).then_some(payload);
                 return Ok(());
             }
             (Incoming::Pong, _) => {
-                self.tunnel.state().session.pong(now);
+                self.tunnel.state().session.pong(now)?;
                 return Ok(());
             }
             (Incoming::Close(_), _) => return Err(Ended::ByPeer),
@@ -332,6 +386,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         state.deliver();
         if state.session.is_open() {
             self.reader.allow(self.transport.message_max);
+            self.discard = usize::MAX;
         }
         Ok(handled?)
     }
