@@ -209,6 +209,7 @@ impl Source {
             sessions: Sessions,
             gateway: Gateway,
             behind: Behind,
+            decoy: Decoy,
             clock: Clock,
             offline: Offline,
             portal: Portal,
