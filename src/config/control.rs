@@ -176,6 +176,12 @@ pub struct Sessions {
     /// Ended sessions are kept so long.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
+    /// Those of them that moved nothing are kept so long.
+    #[serde(with = "humantime_serde")]
+    pub empty_retention: Duration,
+    /// Refusals are kept so long.
+    #[serde(with = "humantime_serde")]
+    pub refusal_retention: Duration,
     /// Tombstones of deleted sessions are kept so long.
     #[serde(with = "humantime_serde")]
     pub tombstone_retention: Duration,

@@ -19,7 +19,7 @@ pub(super) use node::{Candidate, NodeChange, NodeReport, NodeVerdict, NodeView, 
 pub(super) use period::{Counters, Loan};
 pub(super) use plan::{Plan, PlanChange};
 pub(super) use region::{Endpoint, EndpointChange, Region, RegionChange};
-pub(super) use session::{NewSession, Session, holding, live, state};
+pub(super) use session::{NewSession, Session, empty, holding, live, state};
 pub(super) use stale::{Cutoffs, Swept};
 pub(super) use subscription::{Payment, Subscription, SubscriptionChange};
 pub(super) use user::{Device, DeviceChange, Sighting, User, UserChange};

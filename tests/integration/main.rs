@@ -19,6 +19,7 @@
     reason = "a test fails by panicking and says things shortly"
 )]
 
+mod abuse;
 mod accounting;
 mod away;
 mod billing;
@@ -65,6 +66,7 @@ mod restart;
 mod restore;
 mod revocation;
 mod schema;
+mod schemas;
 mod socks;
 mod standing;
 mod surroundings;

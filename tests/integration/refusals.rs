@@ -1,14 +1,19 @@
 //! Clients that may not connect are told why, and `connect` ends with exit code 4.
 
+use bytes::Bytes;
+use httvps::frame::{Frame, Hello, SessionCode, StreamId, Target, Token};
+use httvps::net::websocket::Incoming;
 use httvps::token::Issuer;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::database::Kind;
+use crate::database::{BOTH, Kind};
+use crate::destination::{Destination, Manner};
 use crate::node::CHACHA;
 use crate::process::{PATIENCE, Process, eventually};
-use crate::world::{Env, REGION, SEED, Subscriber, World, free_port};
+use crate::raw::{self, Raw};
+use crate::world::{Control, Env, REGION, SEED, Subscriber, World, free_port};
 
 fn with(mut env: Env, key: &str, value: &str) -> Env {
     env.retain(|(name, _)| name != key);
@@ -125,4 +130,96 @@ async fn programs_are_answered_before_there_is_a_tunnel() {
     let refused = asked.expect("an answer in time").expect_err("no tunnel");
     assert_eq!(refused.to_string(), "SOCKS5 reply 1");
     drop(client);
+}
+
+/// Says hello; gives the answer.
+async fn asks(world: &World, of: &Subscriber, change: impl FnOnce(&mut Hello)) -> Frame {
+    let mut raw = Raw::open(world, "httvps.v2").await;
+    let mut hello = raw::hello(world);
+    hello.device_id.clone_from(&of.device);
+    hello.access_token = Token::from(of.token.clone());
+    change(&mut hello);
+    raw.frames(&[Frame::Hello(Box::new(hello))]).await;
+    raw.next_frame().await
+}
+
+fn support_id(answer: &Frame) -> String {
+    let Frame::Error { message, .. } = answer else { panic!("{answer:?}") };
+    message.split_once("(support id ").unwrap().1.trim_end_matches(')').to_owned()
+}
+
+async fn noted(world: &World, answer: &Frame) -> usize {
+    world.control.list(&format!("refusals?support_id={}", support_id(answer))).await.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hellos_of_a_device_have_a_rate_and_nobody_hears_of_more() {
+    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[("TUNNEL__HELLOS_PER_MINUTE", "3")]).await;
+    let own = &world.subscriber;
+    let other = Subscriber::create(&world.control, json!({})).await;
+    let nowhere = |hello: &mut Hello| hello.region = "nowhere".into();
+    assert!(matches!(asks(&world, own, |_| ()).await, Frame::HelloOk(_)));
+    let refused = asks(&world, own, nowhere).await;
+    assert!(matches!(refused, Frame::Error { code: SessionCode::UnknownRegion, .. }));
+    let (device, user) = (own.device.parse().unwrap(), own.user.parse().unwrap());
+    let long_ago = time::OffsetDateTime::now_utc().unix_timestamp() - 7200;
+    let expired = Issuer::new(&SEED).unwrap().issue(device, user, long_ago, 3600).unwrap();
+    let late = asks(&world, own, |hello| hello.access_token = Token::from(expired.clone())).await;
+    assert!(matches!(late, Frame::Error { code: SessionCode::TokenExpired, .. }));
+    for region in [REGION, "nowhere"] {
+        let more = asks(&world, own, |hello| hello.region = region.into()).await;
+        assert!(matches!(more, Frame::Error { code: SessionCode::Overloaded, .. }), "{more:?}");
+        assert_eq!(noted(&world, &more).await, 0);
+    }
+    let late = asks(&world, own, |hello| hello.access_token = Token::from(expired)).await;
+    assert!(matches!(late, Frame::Error { code: SessionCode::Overloaded, .. }), "{late:?}");
+    assert!(matches!(asks(&world, &other, |_| ()).await, Frame::HelloOk(_)), "others have their own");
+    let foreign = asks(&world, own, |hello| hello.access_token = Token::from("x".to_owned())).await;
+    assert!(matches!(foreign, Frame::Error { code: SessionCode::InvalidToken, .. }), "nobody uses up another's");
+    assert_eq!(noted(&world, &refused).await, 1);
+    assert_eq!(world.control.list("sessions").await.len(), 2);
+    let mut raw = Raw::open(&world, "httvps.v1").await;
+    let hello = json!({
+        "type": "hello", "device_id": own.device, "access_token": own.token, "region": REGION, "features": ["error"],
+    });
+    raw.text(&hello.to_string()).await;
+    let Some(Incoming::Text(answer)) = raw.next().await else { panic!("no answer") };
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(answer["code"], "OVERLOADED");
+    assert!(answer["retry_after_ms"].as_u64().is_some_and(|wait| wait >= 2500), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hellos_that_led_to_nothing_leave_no_row_for_long() {
+    for kind in BOTH {
+        let short = [
+            ("SESSIONS__EMPTY_RETENTION", "1s"),
+            ("SESSIONS__REFUSAL_RETENTION", "1s"),
+            ("SESSIONS__SWEEP_INTERVAL", "100ms"),
+            ("SESSIONS__STARTUP_GRACE", "0s"),
+        ];
+        let world = World::around(Control::start_with(kind, &short).await, &[CHACHA], json!({}), &[]).await;
+        let echo = Destination::start(Manner::Echo);
+        let mut used = Raw::session(&world).await;
+        let target = Some(Target::Ip(echo.address));
+        let payload = Bytes::from_static(b"hello");
+        used.frames(&[Frame::Open { id: StreamId(1), target, payload, fin: false, udp: false }]).await;
+        assert!(matches!(used.next_frame().await, Frame::Data { .. }));
+        drop(used);
+        let mut refused = Vec::new();
+        for _ in 0..3 {
+            assert!(matches!(asks(&world, &world.subscriber, |_| ()).await, Frame::HelloOk(_)));
+            refused.push(asks(&world, &world.subscriber, |hello| hello.region = "nowhere".into()).await);
+        }
+        eventually(|| async {
+            let sessions = world.control.list("sessions").await;
+            let moved: Vec<_> = sessions.iter().map(|session| session["bytes_down"].as_u64().unwrap()).collect();
+            let mut refusals = 0;
+            for answer in &refused {
+                refusals += noted(&world, answer).await;
+            }
+            if (moved.as_slice(), refusals) == (&[5], 0) { Ok(()) } else { Err(format!("{moved:?} {refusals}")) }
+        })
+        .await;
+    }
 }

@@ -1,9 +1,15 @@
 //! `docs/test-vectors/` holds, in both directions.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use bytes::{Bytes, BytesMut};
+use httvps::config::Source;
 use httvps::frame::{
-    DecodeError, Feature, Features, Frame, Notice, SessionCode, StreamCode, StreamId, Target, binary, json,
+    DecodeError, Encoding, Feature, Features, Frame, Hello, HelloOk, Notice, Padding, SessionCode, StreamCode,
+    StreamId, Target, binary, json,
 };
+use httvps::mux::{Limits, Role, Session};
 use httvps::net::websocket::Incoming;
 use serde_json::{Value, json};
 
@@ -13,18 +19,18 @@ use crate::node::CHACHA;
 use crate::raw::{Raw, dial, request};
 use crate::world::{PATH, REGION, World};
 
-fn read(name: &str) -> Value {
+pub(crate) fn read(name: &str) -> Value {
     let path = format!("{}/docs/test-vectors/{name}", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn items<'a>(file: &'a Value, key: &str) -> &'a Vec<Value> {
+pub(crate) fn items<'a>(file: &'a Value, key: &str) -> &'a Vec<Value> {
     let items = file[key].as_array().unwrap();
     assert!(!items.is_empty());
     items
 }
 
-fn bytes(value: &Value) -> Bytes {
+pub(crate) fn bytes(value: &Value) -> Bytes {
     let text = value.as_str().unwrap().as_bytes();
     let digit = |byte: u8| char::from(byte).to_digit(16).unwrap() as u8;
     text.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
@@ -80,21 +86,89 @@ fn decode(bytes: &Bytes) -> Result<Vec<Frame>, DecodeError> {
     std::iter::from_fn(|| binary::decode(&mut bytes).transpose()).collect()
 }
 
+/// Whether a role does something with a vector.
+pub(crate) fn does(vector: &Value, role: &str, what: &str) -> bool {
+    vector["roles"][role].as_array().is_some_and(|does| does.iter().any(|one| one == what))
+}
+
+/// Every vector says what it is to whom, in the words that docs/03 explains.
+pub(crate) fn judged(vector: &Value) {
+    let roles = vector["roles"].as_object().unwrap_or_else(|| panic!("{} has no roles", vector["name"]));
+    assert!(!roles.is_empty(), "{}", vector["name"]);
+    for (role, does) in roles {
+        assert!(matches!(role.as_str(), "client" | "gateway"), "{role}");
+        for what in does.as_array().unwrap() {
+            assert!(matches!(what.as_str(), Some("sends" | "receives" | "ignores" | "rejects")), "{what}");
+        }
+    }
+}
+
+/// An open session of a role.
+fn session(role: Role, encoding: Encoding, features: Features) -> Session {
+    let source = Source::with::<&str, &str>([]).unwrap();
+    let limits = Limits::new(&source.section().unwrap(), &source.section().unwrap(), Padding::default());
+    let now = Instant::now();
+    let mut session = Session::new(role, encoding, Arc::new(limits), 1, now);
+    let hello = json!({ "device_id": "d", "access_token": "t", "region": "r", "features": features });
+    let hello: Hello = serde_json::from_value(hello).unwrap();
+    let ok = HelloOk { session_id: "s".into(), features, ..HelloOk::default() };
+    let first = match role {
+        Role::Gateway => Frame::Hello(Box::new(hello)),
+        Role::Client => {
+            session.hello(hello);
+            Frame::HelloOk(ok.clone())
+        }
+    };
+    session.handle_message(written(&first, encoding, Features::ALL), now).unwrap();
+    session.accept(ok);
+    while session.poll_transmit().is_some() {}
+    session
+}
+
+fn written(frame: &Frame, encoding: Encoding, features: Features) -> Bytes {
+    match encoding {
+        Encoding::V1 => {
+            let mut text = Vec::new();
+            json::encode(frame, features, &mut text);
+            text.into()
+        }
+        Encoding::V2 => {
+            let mut bytes = BytesMut::new();
+            binary::encode(frame, &mut bytes);
+            bytes.freeze()
+        }
+    }
+}
+
+/// What must end a session does, and what must be ignored is not answered.
+fn plays(vector: &Value, message: &Bytes, encoding: Encoding, features: Features) {
+    for (name, role) in [("client", Role::Client), ("gateway", Role::Gateway)] {
+        let (rejects, ignores) = (does(vector, name, "rejects"), does(vector, name, "ignores"));
+        if rejects || ignores {
+            let mut session = session(role, encoding, features);
+            let handled = session.handle_message(message.clone(), Instant::now());
+            assert_eq!(handled.is_err(), rejects, "{} at a {name}: {handled:?}", vector["name"]);
+            assert!(rejects || session.poll_transmit().is_none(), "{} is answered by a {name}", vector["name"]);
+        }
+    }
+}
+
 #[test]
 fn v2_frames_both_ways() {
     let file = read("v2-frames.json");
-    for vector in items(&file, "frames") {
+    for vector in items(&file, "frames").iter().chain(items(&file, "decode_only")) {
+        judged(vector);
         let (name, frame, bytes) = (&vector["name"], frame_of(&vector["frame"]), bytes(&vector["bytes"]));
-        let mut written = BytesMut::new();
-        binary::encode(&frame, &mut written);
-        assert_eq!(written, bytes, "{name}");
+        if does(vector, "client", "sends") || does(vector, "gateway", "sends") {
+            assert_eq!(written(&frame, Encoding::V2, Features::ALL), bytes, "{name}");
+        }
         assert_eq!(decode(&bytes).unwrap(), [frame], "{name}");
-    }
-    for vector in items(&file, "decode_only") {
-        assert_eq!(decode(&bytes(&vector["bytes"])).unwrap(), [frame_of(&vector["frame"])], "{}", vector["name"]);
+        plays(vector, &bytes, Encoding::V2, Features::NONE);
     }
     for vector in items(&file, "malformed") {
+        judged(vector);
         assert!(decode(&bytes(&vector["bytes"])).is_err(), "{}", vector["name"]);
+        plays(vector, &bytes(&vector["bytes"]), Encoding::V2, Features::NONE);
     }
 }
 
@@ -124,20 +198,21 @@ fn features(vector: &Value) -> Features {
 #[test]
 fn v1_messages_both_ways() {
     let file = read("v1-messages.json");
-    for vector in items(&file, "messages") {
+    for vector in items(&file, "messages").iter().chain(items(&file, "decode_only")) {
+        judged(vector);
         let (frame, text) = (frame_of(&vector["frame"]), vector["text"].as_str().unwrap());
-        let mut written = Vec::new();
-        json::encode(&frame, features(vector), &mut written);
-        assert_eq!(String::from_utf8(written).unwrap(), text);
+        if does(vector, "client", "sends") || does(vector, "gateway", "sends") {
+            let written = written(&frame, Encoding::V1, features(vector));
+            assert_eq!(std::str::from_utf8(&written).unwrap(), text);
+        }
         assert_eq!(json::decode(text.as_bytes(), features(vector)), Ok(frame), "{text}");
-    }
-    for vector in items(&file, "decode_only") {
-        let text = vector["text"].as_str().unwrap();
-        assert_eq!(json::decode(text.as_bytes(), features(vector)), Ok(frame_of(&vector["frame"])), "{text}");
+        plays(vector, &Bytes::copy_from_slice(text.as_bytes()), Encoding::V1, features(vector));
     }
     for vector in items(&file, "malformed") {
+        judged(vector);
         let text = vector["text"].as_str().unwrap();
         assert!(json::decode(text.as_bytes(), features(vector)).is_err(), "{text}");
+        plays(vector, &Bytes::copy_from_slice(text.as_bytes()), Encoding::V1, features(vector));
     }
 }
 
@@ -161,6 +236,7 @@ async fn upgrades_are_answered_as_told() {
     let world = World::start(Kind::Sqlite, CHACHA).await;
     let echo = Destination::start(Manner::Echo);
     for vector in items(&read("handshakes.json"), "upgrades") {
+        judged(vector);
         let lines: Vec<&str> =
             vector["request"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
         let head = filled(&format!("{}\r\n\r\n", lines.join("\r\n")), &world, &echo);
@@ -175,18 +251,25 @@ async fn upgrades_are_answered_as_told() {
     }
 }
 
-/// The session id is the gateway's choice.
-/// The message of an error names the code and a random id to quote.
+/// Puts the word in braces in the place of a support id that is well-formed.
 fn without_support_id(frame: Frame) -> Frame {
     match frame {
         Frame::Error { code, message, retry_after_ms } => {
-            assert!(message.starts_with(&format!("{} (support id ", code.as_str())), "{message}");
-            Frame::Error { code, message: String::new(), retry_after_ms }
+            let message = match message.split_once(" (support id ").and_then(|(_, id)| id.strip_suffix(')')) {
+                Some(id) if id.len() == 9 && id.as_bytes()[4] == b'-' => {
+                    let letters = id.bytes().filter(|byte| b"0123456789ABCDEFGHJKMNPQRSTVWXYZ".contains(byte));
+                    assert_eq!(letters.count(), 8, "{id}");
+                    format!("{} (support id {{support_id}})", code.as_str())
+                }
+                _ => message,
+            };
+            Frame::Error { code, message, retry_after_ms }
         }
         other => other,
     }
 }
 
+/// The session id is the gateway's choice.
 fn without_session(frame: Frame) -> Frame {
     match frame {
         Frame::HelloOk(ok) => {
@@ -199,9 +282,10 @@ fn without_session(frame: Frame) -> Frame {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn conversations_go_as_told() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
+    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[("TUNNEL__HELLO_TIMEOUT", "2s")]).await;
     let echo = Destination::start(Manner::Echo);
     for vector in items(&read("handshakes.json"), "conversations") {
+        judged(vector);
         let mut raw = Raw::open(&world, vector["protocol"].as_str().unwrap()).await;
         for step in vector["steps"].as_array().unwrap() {
             let step: Value = serde_json::from_str(&filled(&step.to_string(), &world, &echo)).unwrap();
@@ -211,11 +295,15 @@ async fn conversations_go_as_told() {
                 raw.frames(&[frame_of(&step["send"])]).await;
             } else if let Some(text) = step["expect"].as_str() {
                 let Some(Incoming::Text(got)) = raw.next().await else { panic!("no text for {text}") };
-                let read = |text: &[u8]| without_session(json::decode(text, Features::ALL).unwrap());
+                let read =
+                    |text: &[u8]| without_support_id(without_session(json::decode(text, Features::ALL).unwrap()));
                 assert_eq!(read(&got), read(text.as_bytes()), "{}", vector["name"]);
             } else if step["expect"].is_object() {
                 let got = without_support_id(without_session(raw.next_frame().await));
                 assert_eq!(got, frame_of(&step["expect"]), "{}", vector["name"]);
+            } else if step["expect_end"].is_boolean() {
+                let got = raw.next().await;
+                assert!(got.is_none(), "{}: {got:?}", vector["name"]);
             } else {
                 assert_eq!(raw.closed().await.map(u64::from), step["expect_close"].as_u64(), "{}", vector["name"]);
             }

@@ -30,6 +30,11 @@ pub(crate) fn live() -> SqlLiteral<Bool> {
     sql("sessions.state IN ('reserved', 'active')")
 }
 
+/// Sessions that are over and never moved a byte, as [`live`]: nothing was charged for them.
+pub(crate) fn empty() -> SqlLiteral<Bool> {
+    sql("sessions.state IN ('ended', 'expired') AND sessions.bytes_up = 0 AND sessions.bytes_down = 0")
+}
+
 /// Sessions that may hold a lease, as [`live`]: a gateway may not have heard of a kill yet.
 pub(crate) fn holding() -> SqlLiteral<Bool> {
     sql("sessions.state IN ('reserved', 'active', 'killed')")

@@ -10,6 +10,8 @@ pub struct Cutoffs {
     pub gateways: Time,
     pub nodes: Time,
     pub sessions: Time,
+    pub empty: Time,
+    pub refusals: Time,
     pub tombstones: Time,
     pub events: Time,
     /// Most sessions deleted at once.
@@ -34,6 +36,8 @@ impl Cutoffs {
             gateways: now.before(config.gateway_timeout),
             nodes: now.before(config.node_timeout),
             sessions: now.before(config.retention),
+            empty: now.before(config.empty_retention),
+            refusals: now.before(config.refusal_retention),
             tombstones: now.before(config.tombstone_retention),
             events: now.before(events.retention),
             batch: DELETED_AT_ONCE,

@@ -2,9 +2,9 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, enrolment, events, lock_sessions, session};
-use crate::control::db::schema::{gateway_nodes, outline_nodes, session_tombstones, sessions};
+use crate::control::db::schema::{gateway_nodes, outline_nodes, refusals, session_tombstones, sessions};
 use crate::control::db::types::{Id, Time};
-use crate::control::models::{Cutoffs, Swept, live, state};
+use crate::control::models::{Cutoffs, Swept, empty, live, state};
 
 /// Most batches of old sessions that a sweep deletes.
 const BURIALS: usize = 10;
@@ -37,6 +37,8 @@ pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swep
     diesel::delete(session_tombstones::table.filter(session_tombstones::deleted_at.lt(cutoffs.tombstones)))
         .execute(conn)
         .await?;
+    swept.deleted += drop_empty(conn, cutoffs).await?;
+    diesel::delete(refusals::table.filter(refusals::created_at.lt(cutoffs.refusals))).execute(conn).await?;
     for _ in 0..BURIALS {
         let buried = bury(conn, cutoffs).await?;
         swept.deleted += buried;
@@ -70,6 +72,21 @@ async fn end_those(conn: &mut Conn, stale: &[Id], from: &str, to: &str, now: Tim
         .set((sessions::state.eq(to), sessions::ended_at.eq(now)))
         .execute(conn)
         .await
+}
+
+/// Deletes sessions that never moved a byte. They leave no tombstones: nothing was charged that could be charged twice.
+async fn drop_empty(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<usize> {
+    transaction!(conn, async |conn: &mut Conn| {
+        let old: Vec<Id> = sessions::table
+            .filter(empty().and(sessions::ended_at.lt(cutoffs.empty)))
+            .select(sessions::id)
+            .limit(cutoffs.batch)
+            .load(conn)
+            .await?;
+        lock_sessions(conn, &old).await?;
+        diesel::delete(sessions::table.filter(sessions::id.eq_any(&old).and(empty()))).execute(conn).await
+    })
+    .await
 }
 
 async fn bury(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<usize> {

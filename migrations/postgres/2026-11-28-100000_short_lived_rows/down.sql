@@ -1,0 +1,2 @@
+DROP INDEX refusals_age;
+DROP INDEX sessions_empty;
