@@ -2,10 +2,10 @@
 
 pub(crate) mod attack;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use httvps::frame::{Frame, StreamId, Target, binary};
+use httvps::frame::{Frame, StreamCode, StreamId, Target, binary};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -19,8 +19,12 @@ use attack::{Bystander, End, FLOOD_ENDS, Scene, flooded, read_to_end};
 
 /// Deadlines of the tests' gateways.
 const DEADLINE: Duration = Duration::from_secs(3);
-const LIMITS: [(&str, &str); 3] =
-    [("TUNNEL__HANDSHAKE_TIMEOUT", "3s"), ("TUNNEL__HELLO_TIMEOUT", "3s"), ("TUNNEL__CLOSE_TIMEOUT", "3s")];
+const LIMITS: [(&str, &str); 4] = [
+    ("TUNNEL__HANDSHAKE_TIMEOUT", "3s"),
+    ("TUNNEL__HELLO_TIMEOUT", "3s"),
+    ("TUNNEL__CLOSE_TIMEOUT", "3s"),
+    ("DECOY__IDLE_TIMEOUT", "3s"),
+];
 
 async fn world() -> World {
     World::build(Kind::Sqlite, &[CHACHA], json!({}), &LIMITS).await
@@ -220,6 +224,27 @@ async fn a_flood_before_hello_is_not_read() {
         assert!(!matches!(end, End::Closed(_) | End::Open), "{end:?}");
     }
     scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_billed_takes_the_time_of_the_plan() {
+    let plan = json!({ "rate_limit_mbps": 8 });
+    let world = World::build(Kind::Sqlite, &[CHACHA], plan, &LIMITS).await;
+    let echo = Destination::start(Manner::Echo);
+    let gone = data(1, &[7; 60_000]);
+    for (name, frame) in [("padding", Frame::Padding(60_000)), ("a stream that is over", gone)] {
+        let mut raw = session(&world, &echo).await;
+        raw.frames(&[Frame::Reset { id: StreamId(1), code: StreamCode::Cancelled }]).await;
+        let began = Instant::now();
+        for _ in 0..50 {
+            raw.frames(std::slice::from_ref(&frame)).await;
+        }
+        raw.frames(&[Frame::Ping(*b"finished")]).await;
+        assert_eq!(raw.next_frame().await, Frame::Pong(*b"finished"), "{name}");
+        let took = began.elapsed();
+        assert!(took >= Duration::from_millis(2800), "{name}: 3 MB at 1 MB/s took {took:?}");
+    }
+    assert_eq!(world.totals().await, (0, 0), "nothing of it is billed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

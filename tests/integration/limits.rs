@@ -254,7 +254,7 @@ async fn messages_and_their_fragments_are_bounded() {
         raw.socket.write_all(&bytes).await.unwrap();
         assert_eq!(raw.closed().await, Some(code));
     }
-    let mut raw = Raw::open(&world, "httvps.v2").await;
+    let mut raw = Raw::session(&world).await;
     let declared = [0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0];
     raw.socket.write_all(&declared).await.unwrap();
     assert_eq!(raw.closed().await, Some(1009), "refused before a byte of the 65,537 came");
