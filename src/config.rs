@@ -5,6 +5,7 @@ mod data_path;
 mod env;
 mod error;
 mod gateway;
+mod http2;
 mod net;
 mod secret;
 mod subscriber;
@@ -20,7 +21,8 @@ use serde::de::DeserializeOwned;
 pub use control::{Admin, Control, Database, Sessions};
 pub use data_path::{Egress, Mux, Notices, Padding, Probe, Relay, Resolve, V1};
 pub use error::ConfigError;
-pub use gateway::{Client, Clock, Gateway, TUNNEL_PATH, Tls, Tunnel, is_tunnel_path};
+pub use gateway::{Client, Clock, Gateway, TUNNEL_PATH, Tls, Transport, Tunnel, is_tunnel_path};
+pub use http2::Http2;
 pub use net::Net;
 pub use secret::{Secret, read_file};
 pub use subscriber::{Billing, ClientConfig, Enrolment, Events, Leases, Offline, Pool, Portal};
@@ -207,6 +209,7 @@ impl Source {
             portal: Portal,
             tls: Tls,
             tunnel: Tunnel,
+            http2: Http2,
             mux: Mux,
             padding: Padding,
             notices: Notices,
@@ -237,6 +240,7 @@ impl Source {
             portal: self.section()?,
             tls: self.section()?,
             tunnel: self.section()?,
+            http2: self.section()?,
             mux: self.section()?,
             padding: self.section()?,
             notices: self.section()?,

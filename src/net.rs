@@ -4,6 +4,7 @@ pub mod buffered;
 pub mod dial;
 pub mod host;
 pub mod http;
+pub mod http2;
 pub mod listener;
 pub mod ops;
 pub mod pool;

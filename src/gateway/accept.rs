@@ -10,50 +10,53 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::Shared;
-use super::places::{Greeting, Place};
+use super::places::{Admittance, Entrance};
 use super::session::{self, Greeted};
 use super::upgrade::{Agreement, Outcome, respond};
+use super::{Shared, http2};
 use crate::lifecycle::Shutdown;
-use crate::mux::Role;
 use crate::net::buffered::Buffered;
-use crate::net::listener;
-use crate::net::tunnel::{Driver, Transport, Tunnel};
+use crate::net::tunnel::Framing;
 use crate::net::websocket::Side;
+use crate::net::{listener, tls};
 
 type Socket = TlsStream<Buffered<TcpStream>>;
 
 /// Accepts until draining; `sessions` counts what was accepted.
 pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: &Shutdown, sessions: &Shutdown) {
-    let greeting = Greeting::new(&shared.tunnel);
-    let connections = Arc::new(Semaphore::new(shared.tunnel.max_connections));
+    let entrance = Entrance::new(&shared.tunnel);
     loop {
         let (socket, peer) = tokio::select! {
             () = shutdown.draining() => return,
             accepted = listener::accept(&listener) => accepted,
         };
-        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            shared.metrics.refuse("connections");
-            continue;
+        let admittance = match entrance.enter(peer.ip()) {
+            Ok(admittance) => admittance,
+            Err(limit) => {
+                shared.metrics.refuse(limit);
+                continue;
+            }
         };
-        let Some(place) = greeting.enter(peer.ip()) else {
-            shared.metrics.refuse("pre_hello");
-            continue;
-        };
-        let arrival = Arrival { at: Instant::now(), from: peer.ip(), place, permit };
+        let arrival = Arrival { at: Instant::now(), from: peer.ip(), admittance, entrance: entrance.clone() };
         sessions.spawn(handshake(Arc::clone(&shared), socket, arrival, sessions.clone()));
     }
 }
 
-struct Arrival {
-    at: Instant,
-    from: IpAddr,
-    place: Place,
-    permit: OwnedSemaphorePermit,
+/// A connection at its start.
+pub(super) struct Arrival {
+    pub(super) at: Instant,
+    pub(super) from: IpAddr,
+    pub(super) admittance: Admittance,
+    pub(super) entrance: Entrance,
+}
+
+/// What a connection turned out to be.
+enum Agreed {
+    Tunnel(Socket, Bytes, Agreement),
+    Http2(Socket),
 }
 
 /// TLS and HTTP within one deadline; the session goes on in a task of its own, which keeps idle tunnels small.
@@ -67,16 +70,20 @@ async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, ses
     let agreeing = Box::pin(agree(&shared, socket, arrival.from, &outcome));
     let upgraded = tokio::select! {
         upgraded = tokio::time::timeout(limit, agreeing) => upgraded,
-        () = arrival.place.crowded_out() => {
+        () = arrival.admittance.place.crowded_out() => {
             shared.metrics.refuse("crowded_out");
             return;
         }
         () = sessions.draining() => return,
     };
     match upgraded {
-        Ok(Ok(Some((socket, read, agreement)))) => {
+        Ok(Ok(Some(Agreed::Tunnel(socket, read, agreement)))) => {
             let lifetime = sessions.clone();
             sessions.spawn(tunnel(shared, socket, read, agreement, arrival, lifetime));
+        }
+        Ok(Ok(Some(Agreed::Http2(socket)))) => {
+            let lifetime = sessions.clone();
+            sessions.spawn(http2::serve(shared, socket, arrival, lifetime));
         }
         _ if outcome.was_served() => {}
         Ok(Ok(None)) => shared.metrics.refuse("not_a_tunnel"),
@@ -93,9 +100,12 @@ async fn agree(
     socket: TcpStream,
     from: IpAddr,
     outcome: &Arc<Outcome>,
-) -> Result<Option<(Socket, Bytes, Agreement)>, String> {
+) -> Result<Option<Agreed>, String> {
     let acceptor = TlsAcceptor::from(Arc::clone(&shared.tls));
     let socket = acceptor.accept(Buffered::reading(socket)).await.map_err(|error| error.to_string())?;
+    if socket.get_ref().1.alpn_protocol() == Some(tls::H2.as_bytes()) {
+        return Ok(Some(Agreed::Http2(socket)));
+    }
     let service = service_fn(|request| {
         let (shared, outcome) = (Arc::clone(shared), Arc::clone(outcome));
         async move { Ok::<_, Infallible>(respond(request, from, &shared, &outcome).await) }
@@ -110,7 +120,7 @@ async fn agree(
     let Some((upgrade, agreement)) = outcome.take_tunnel() else { return Ok(None) };
     let upgraded = upgrade.await.map_err(|error| error.to_string())?.into_inner().into_inner();
     let parts = upgraded.downcast::<TokioIo<Socket>>().map_err(|_| "the upgraded socket is of another type")?;
-    Ok(Some((parts.io.into_inner(), parts.read_buf, agreement)))
+    Ok(Some(Agreed::Tunnel(parts.io.into_inner(), parts.read_buf, agreement)))
 }
 
 async fn tunnel(
@@ -121,20 +131,9 @@ async fn tunnel(
     arrival: Arrival,
     shutdown: Shutdown,
 ) {
-    let Arrival { at, place, permit, .. } = arrival;
-    let Agreement { encoding, bearer } = agreement;
-    let tunnel = Tunnel::new(Role::Gateway, encoding, Arc::clone(&shared.limits));
-    let transport = Transport {
-        side: Side::Server,
-        encoding,
-        message_max: shared.message_max(encoding),
-        hello_max: usize::try_from(shared.tunnel.hello_max.as_u64()).unwrap_or(usize::MAX),
-        fragments_max: shared.tunnel.fragments_max,
-        close_timeout: shared.tunnel.close_timeout,
-    };
-    let driver = Driver::new(socket, read, tunnel.clone(), transport);
-    let (ended, refused) =
-        tokio::join!(driver.run(), session::serve(shared, tunnel, Greeted { place, at, bearer, encoding }, shutdown));
-    tracing::debug!(reason = %ended, "connection ended");
+    let Arrival { at, admittance: Admittance { place, permit }, .. } = arrival;
+    let greeted = Greeted { place, at, agreement, lane: None };
+    let refused =
+        Box::pin(session::run(shared, socket, read, Framing::WebSocket(Side::Server), greeted, shutdown)).await;
     drop((refused, permit));
 }

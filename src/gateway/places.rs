@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::config::Tunnel;
 use crate::net::seats::{Busy, Seat, Seats};
 
@@ -26,6 +28,31 @@ struct Counted {
     greeting: Arc<Greeting>,
     which: usize,
     address: IpAddr,
+}
+
+/// Who may come in: so many connections and tunnels in all, and so many that have not been admitted.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    greeting: Arc<Greeting>,
+    all: Arc<Semaphore>,
+}
+
+/// What a connection holds, or each tunnel of one with several.
+pub(super) struct Admittance {
+    pub(super) place: Place,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+impl Entrance {
+    pub(super) fn new(limits: &Tunnel) -> Self {
+        Self { greeting: Greeting::new(limits), all: Arc::new(Semaphore::new(limits.max_connections)) }
+    }
+
+    /// Lets one in, or says which limit is reached.
+    pub(super) fn enter(&self, ip: IpAddr) -> Result<Admittance, &'static str> {
+        let permit = Arc::clone(&self.all).try_acquire_owned().map_err(|_| "connections")?;
+        Ok(Admittance { place: self.greeting.enter(ip).ok_or("pre_hello")?, permit })
+    }
 }
 
 /// IPv6 hosts have a /64 of addresses; it counts as one.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use uuid::Uuid;
@@ -41,6 +41,11 @@ impl Portal {
             devices: Rates::new(config.device_requests_per_minute),
             addresses: Rates::new(config.requests_per_minute),
         }
+    }
+
+    /// Largest body of a request.
+    pub(super) fn body_max(&self) -> usize {
+        self.body_max
     }
 }
 
@@ -81,7 +86,10 @@ impl Errand {
 
 /// The control plane's answer to a client, or nothing if a stranger's is due. Every body is read before, whatever the
 /// path, so that none can be told from another by when it is answered.
-pub(super) async fn answer(request: Request<Incoming>, from: IpAddr, shared: &Shared) -> Option<Response<Full<Bytes>>> {
+pub(super) async fn answer<B>(request: Request<B>, from: IpAddr, shared: &Shared) -> Option<Response<Full<Bytes>>>
+where
+    B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+{
     let portal = &shared.portal;
     let (head, body) = request.into_parts();
     let body = collect(body, portal.body_max).await?;
@@ -116,7 +124,10 @@ pub(super) fn bearer(value: &HeaderValue) -> Option<&str> {
 }
 
 /// A body that is not too large.
-async fn collect(body: Incoming, max: usize) -> Option<Bytes> {
+pub(super) async fn collect<B>(body: B, max: usize) -> Option<Bytes>
+where
+    B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+{
     if usize::try_from(body.size_hint().lower()).ok()? > max {
         return None;
     }

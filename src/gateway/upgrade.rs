@@ -8,13 +8,16 @@ use bytes::Bytes;
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
 use hyper::{Method, Request, Response, StatusCode};
 use uuid::Uuid;
 
 use super::Shared;
 use super::portal;
 use crate::frame::Encoding;
+use crate::net::http2::MEDIA_TYPE;
+use crate::net::tunnel::Framing;
+use crate::net::websocket::Side;
 
 const V1: &str = Encoding::V1.subprotocol();
 const V2: &str = Encoding::V2.subprotocol();
@@ -78,17 +81,58 @@ fn accept(request: &mut Request<Incoming>, shared: &Shared) -> Option<Accepted> 
         return None;
     }
     let (encoding, echo) = encoding_of(request)?;
-    let bearer = match bearer_of(request) {
-        Some(token) => Some(shared.keys.check_at_once(token).ok()?.sub),
-        None if shared.tunnel.require_bearer => return None,
-        None => None,
-    };
+    let bearer = vouched(request, shared, shared.tunnel.require_bearer)?;
     let (response, upgrade) = upgrade(&mut *request).ok()?;
     let mut response = response.map(|_| Full::default());
     if let Some(name) = echo {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
     }
     Some((response, (upgrade, Agreement { encoding, bearer })))
+}
+
+/// A tunnel that a request over HTTP/2 asks for.
+pub(super) struct Asked {
+    pub(super) agreement: Agreement,
+    pub(super) framing: Framing,
+    /// The subprotocol to answer with.
+    pub(super) echo: Option<&'static str>,
+}
+
+/// What a request over HTTP/2 asks for, if that is a tunnel: extended CONNECT (RFC 8441), or a POST of our media type.
+pub(super) fn asked<B>(request: &Request<B>, shared: &Shared) -> Option<Asked> {
+    if request.uri().path() != shared.tunnel.path {
+        return None;
+    }
+    let headers = request.headers();
+    match *request.method() {
+        Method::CONNECT => {
+            let protocol = request.extensions().get::<h2::ext::Protocol>()?;
+            let is_websocket = protocol.as_str() == "websocket"
+                && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
+            if !is_websocket {
+                return None;
+            }
+            let (encoding, echo) = encoding_of(request)?;
+            let bearer = vouched(request, shared, shared.tunnel.require_bearer)?;
+            let framing = Framing::WebSocket(Side::Server);
+            Some(Asked { agreement: Agreement { encoding, bearer }, framing, echo })
+        }
+        Method::POST if headers.get(CONTENT_TYPE).is_some_and(|kind| kind == MEDIA_TYPE) => {
+            let bearer = vouched(request, shared, true)?;
+            let agreement = Agreement { encoding: Encoding::V2, bearer };
+            Some(Asked { agreement, framing: Framing::Frames, echo: None })
+        }
+        _ => None,
+    }
+}
+
+/// The device whose token a request carries, if it carries one; nothing if the token is bad, or has to be there.
+fn vouched<B>(request: &Request<B>, shared: &Shared, required: bool) -> Option<Option<Uuid>> {
+    match bearer_of(request) {
+        Some(token) => Some(Some(shared.keys.check_at_once(token).ok()?.sub)),
+        None if required => None,
+        None => Some(None),
+    }
 }
 
 fn offered<B>(request: &Request<B>) -> impl Iterator<Item = &str> {

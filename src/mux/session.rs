@@ -346,6 +346,11 @@ impl Session {
         if self.pings.take(now) { Ok(()) } else { Err(SessionError::Flood("ping")) }
     }
 
+    /// The transport brought so many bytes in a piece of their own: small ones cost what small frames do.
+    pub fn charge_piece(&mut self, len: usize, now: Instant) {
+        self.charge_tiny(len, now);
+    }
+
     /// Streams whose destination has not taken what waited for it within a time, and how many bytes wait now.
     pub fn stalled(&self, after: Duration, now: Instant) -> impl Iterator<Item = (StreamKey, u64)> {
         let stalled = self.streams.iter().filter(move |(_, stream)| stream.is_stalled(after, now));
