@@ -6,7 +6,7 @@ find_tools() {
     initdb=$(command -v initdb || ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | sort -V | tail -n 1 || true)
     python=
     for candidate in /usr/bin/python3 python3; do
-        if "$candidate" -c 'import websockets' 2>/dev/null; then python=$candidate; break; fi
+        if "$candidate" -c 'import websockets, h2' 2>/dev/null; then python=$candidate; break; fi
     done
     missing=()
     [ -n "$initdb" ] || missing+=(postgresql)
@@ -17,7 +17,13 @@ find_tools() {
     command -v faketime >/dev/null || missing+=(faketime)
     nginx=$(command -v nginx || ls /usr/sbin/nginx 2>/dev/null || true)
     [ -n "$nginx" ] || missing+=(nginx-light)
-    [ -n "$python" ] || missing+=(python3-websockets)
+    [ -n "$python" ] || missing+=(python3-websockets python3-h2)
+    node=$(command -v node || command -v nodejs || true)
+    [ -n "$node" ] || missing+=(nodejs)
+    chromium=$(command -v chromium || true)
+    [ -n "$chromium" ] || missing+=(chromium)
+    command -v nghttp >/dev/null || missing+=(nghttp2-client)
+    command -v curl >/dev/null || missing+=(curl)
 }
 
 find_tools
@@ -63,4 +69,6 @@ export HTTVPS_TEST_POSTGRES_BIN="$bin"
 export HTTVPS_TEST_PGBOUNCER="$pgbouncer"
 export HTTVPS_TEST_NGINX="$nginx"
 export HTTVPS_TEST_PYTHON="$python"
+export HTTVPS_TEST_NODE="$node"
+export HTTVPS_TEST_CHROMIUM="$chromium"
 "$@"

@@ -8,6 +8,7 @@ mod decoy;
 mod env;
 mod error;
 mod gateway;
+mod http2;
 mod net;
 mod secret;
 mod subscriber;
@@ -26,7 +27,8 @@ pub use control::{Admin, Control, Database, Sessions};
 pub use data_path::{Egress, Mux, Notices, Padding, Probe, Relay, Resolve, V1};
 pub use decoy::{Decoy, ProxyProtocol, host_and_port};
 pub use error::ConfigError;
-pub use gateway::{Client, Clock, Gateway, TUNNEL_PATH, Tls, Tunnel, is_tunnel_path};
+pub use gateway::{Client, Clock, Gateway, TUNNEL_PATH, Tls, Transport, Tunnel, is_tunnel_path};
+pub use http2::Http2;
 pub use net::Net;
 pub use secret::{Secret, read_file};
 pub use subscriber::{Billing, ClientConfig, Enrolment, Events, Leases, Offline, Pool, Portal};
@@ -215,6 +217,7 @@ impl Source {
             portal: Portal,
             tls: Tls,
             tunnel: Tunnel,
+            http2: Http2,
             mux: Mux,
             padding: Padding,
             notices: Notices,
@@ -241,11 +244,13 @@ impl Source {
             sessions: self.section()?,
             gateway: self.section()?,
             behind: self.section()?,
+            decoy: self.section()?,
             clock: self.section()?,
             offline: self.section()?,
             portal: self.section()?,
             tls: self.section()?,
             tunnel: self.section()?,
+            http2: self.section()?,
             mux: self.section()?,
             padding: self.section()?,
             notices: self.section()?,

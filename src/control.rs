@@ -167,7 +167,8 @@ impl Control {
             let read = Certificate::read(&config.cert, &config.key, &net, &metrics.all);
             Some(read.map_err(|reason| source.unusable::<config::Control>("cert", reason))?)
         };
-        let tls = certificate.as_ref().map(|certificate| tls::server(Arc::clone(certificate))).transpose();
+        let tls =
+            certificate.as_ref().map(|certificate| tls::server(Arc::clone(certificate), &[tls::HTTP_1_1])).transpose();
         let tls = tls.map_err(|reason| source.unusable::<config::Control>("cert", reason))?;
         db::check_pooler(&database).await.map_err(|bad| source.unusable::<Database>(bad.0, bad.1))?;
         let status = db::status(&database).await.map_err(|error| StartError::Database(error.to_string()))?;

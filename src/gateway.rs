@@ -12,6 +12,7 @@ mod edge;
 pub(crate) mod egress;
 mod enrol;
 mod events;
+mod http2;
 mod journal;
 mod keys;
 mod memory;
@@ -81,6 +82,7 @@ struct Shared {
     arrivals: Arrivals,
     gateway: config::Gateway,
     tunnel: config::Tunnel,
+    http2: config::Http2,
     relay: config::Relay,
     egress: Egress,
     notices: Notices,
@@ -132,6 +134,7 @@ impl Gateway {
     pub async fn bind(source: &Source) -> Result<Self, ConfigError> {
         let mut gateway: config::Gateway = source.section()?;
         let tunnel: config::Tunnel = source.section()?;
+        let http2: config::Http2 = source.section()?;
         let bad = |key, reason: String| source.unusable::<config::Gateway>(key, reason);
         if gateway.control_url.is_empty() {
             return Err(bad("control_url", "must be set".into()));
@@ -150,7 +153,9 @@ impl Gateway {
         let dialer = Dialer::new(net.clone(), resolver.clone());
         let metrics = GatewayMetrics::new();
         let (certificate, made_certificate) = certificate(source, &metrics.all)?;
-        let tls = tls::server(Arc::clone(&certificate)).map_err(|reason| source.unusable::<Tls>("cert", reason))?;
+        let protocols: &[&str] = if http2.enabled { &[tls::H2, tls::HTTP_1_1] } else { &[tls::HTTP_1_1] };
+        let tls = tls::server(Arc::clone(&certificate), protocols)
+            .map_err(|reason| source.unusable::<Tls>("cert", reason))?;
         let clock = Arc::new(Clock::new(source.section::<config::Clock>()?.warn_after, &metrics));
         let journal = Journal::open(Path::new(&gateway.state_dir)).map_err(|reason| bad("state_dir", reason))?;
         gateway.token =
@@ -208,6 +213,7 @@ impl Gateway {
             metrics,
             gateway,
             tunnel,
+            http2,
             met_control: AtomicBool::new(false),
             has_nodes: AtomicBool::new(false),
             late_events: AtomicBool::new(false),

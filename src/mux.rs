@@ -23,6 +23,7 @@ use bytes::{Bytes, BytesMut};
 use crate::config::{Mux, V1};
 use crate::frame::{DecodeError, Hello, HelloOk, Notice, Padding, SessionCode, StreamCode, StreamId, Target};
 
+pub use budget::Budget;
 pub use charge::Pacer;
 pub use memory::MemoryBudget;
 pub use session::Session;

@@ -17,27 +17,33 @@ const BUFFER: usize = 256 * 1024;
 const SHARE_OF_SING_BOX: f64 = 0.65;
 const PATIENCE_PER_GIB: f64 = 120.0;
 
-struct Case {
-    name: &'static str,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
     up: bool,
     streams: u64,
 }
 
-const CASES: [Case; 4] = [
+pub(crate) const CASES: [Case; 4] = [
     Case { name: "down_1", up: false, streams: 1 },
     Case { name: "down_16", up: false, streams: 16 },
     Case { name: "up_1", up: true, streams: 1 },
     Case { name: "up_16", up: true, streams: 16 },
 ];
 
-struct Sample {
+pub(crate) struct Sample {
     cpu: f64,
     wall: f64,
     bytes: u64,
 }
 
+impl Sample {
+    pub(crate) fn cpu_of_a_gib(&self) -> f64 {
+        self.cpu / (self.bytes as f64 / GIB)
+    }
+}
+
 impl Case {
-    async fn once(&self, subject: &Subject) -> io::Result<Sample> {
+    pub(crate) async fn once(&self, subject: &Subject) -> io::Result<Sample> {
         let each = (gib() * GIB) as u64 / self.streams;
         let (before, started) = (cpu_seconds(subject.pid), Instant::now());
         if self.up {
@@ -124,7 +130,7 @@ pub(crate) async fn run(subjects: &[Subject], report: &mut Report) {
         let figure = |subject: &str, of: fn(&Sample) -> f64| {
             samples.get(&(case.name, subject)).map(|samples| median(samples.iter().map(of).collect()))
         };
-        let cpu: fn(&Sample) -> f64 = |sample| sample.cpu / (sample.bytes as f64 / GIB);
+        let cpu: fn(&Sample) -> f64 = Sample::cpu_of_a_gib;
         let speed: fn(&Sample) -> f64 = |sample| sample.bytes as f64 / MIB / sample.wall;
         let goal = figure(SING_BOX, cpu).map_or(Goal::NONE, |theirs| Goal::at_most(SHARE_OF_SING_BOX * theirs));
         report.add(&format!("cpu_{}", case.name), FLOOR, median(bare.clone()), "s/GiB", Goal::NONE);

@@ -23,19 +23,18 @@ const MORE_MILLISECONDS: f64 = 30.0;
 pub(crate) async fn run(report: &mut Report) {
     let world = field::world(json!({}), &[]).await;
     let line = Line::to(world.gateway().line("gateway").strip_prefix("wss://").unwrap().parse().unwrap());
-    let client = client(&world, &line).await;
+    let client = client(&world, &line, "ws").await;
     let proxy = client.line("socks");
     let echo = Destination::start(Manner::Echo);
     let mut exchange = Exchange::open(proxy, echo.address).await.unwrap();
     exchange.times(2).await.unwrap();
     let idle = percentile(exchange.times(REQUESTS).await.unwrap(), 0.99) / 1000.0;
     report.add("line_request_p99_idle", HTTVPS, idle, "ms", Goal::NONE);
-    let down = throughput::down(proxy, 1, SPAN).await;
-    report.add("line_down", HTTVPS, of_the_line(down), "%", Goal::at_least(PER_CENT));
-    sleep(PAUSE).await;
-    let up = throughput::up(proxy, 1, SPAN).await;
-    report.add("line_up", HTTVPS, of_the_line(up), "%", Goal::at_least(PER_CENT));
-    sleep(PAUSE).await;
+    fill(proxy, "line", report).await;
+    for transport in ["h2ws", "h2"] {
+        let other = self::client(&world, &line, transport).await;
+        fill(other.line("socks"), &format!("line_{transport}"), report).await;
+    }
     for (name, up) in [("line_request_p99_under_download", false), ("line_request_p99_under_upload", true)] {
         let bulk = async {
             if up {
@@ -63,8 +62,19 @@ pub(crate) async fn run(report: &mut Report) {
     }
 }
 
-async fn client(world: &World, line: &Line) -> Process {
+/// One stream each way, one after the other.
+async fn fill(proxy: &str, figure: &str, report: &mut Report) {
+    let down = throughput::down(proxy, 1, SPAN).await;
+    report.add(&format!("{figure}_down"), HTTVPS, of_the_line(down), "%", Goal::at_least(PER_CENT));
+    sleep(PAUSE).await;
+    let up = throughput::up(proxy, 1, SPAN).await;
+    report.add(&format!("{figure}_up"), HTTVPS, of_the_line(up), "%", Goal::at_least(PER_CENT));
+    sleep(PAUSE).await;
+}
+
+async fn client(world: &World, line: &Line, transport: &str) -> Process {
     let mut env = world.client_env("v2");
+    env.extend(crate::world::env(&[("CLIENT__TRANSPORT", transport)]));
     for (key, value) in &mut env {
         if key == "HTTVPS_CLIENT__GATEWAY" {
             *value = format!("wss://{}{PATH}", line.address);

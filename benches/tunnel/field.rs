@@ -13,7 +13,8 @@ const AS_IN_PRODUCTION: [(&str, &str); 4] = [
     ("GATEWAY__FLUSH_INTERVAL", "1s"),
     ("LOG__LEVEL", "error"),
 ];
-const IN_A_HURRY: [(&str, &str); 2] = [("MUX__OPENS_PER_SECOND", "100000"), ("MUX__RESETS_PER_SECOND", "100000")];
+pub(crate) const IN_A_HURRY: [(&str, &str); 2] =
+    [("MUX__OPENS_PER_SECOND", "100000"), ("MUX__RESETS_PER_SECOND", "100000")];
 const SESSIONS_OF_A_NODE: u32 = 1_000_000;
 
 pub(crate) async fn world(plan: Value, more: &[(&str, &str)]) -> World {

@@ -23,10 +23,14 @@
 mod database;
 #[path = "../../tests/integration/destination.rs"]
 mod destination;
+#[path = "../../tests/integration/http2_peer.rs"]
+mod http2_peer;
 #[path = "../../tests/integration/node.rs"]
 mod node;
 #[path = "../../tests/integration/process.rs"]
 mod process;
+#[path = "../../tests/integration/raw.rs"]
+mod raw;
 #[path = "../../tests/integration/socks.rs"]
 mod socks;
 #[path = "../../tests/integration/world.rs"]
@@ -49,6 +53,7 @@ mod report;
 mod session;
 mod streams;
 mod throughput;
+mod transports;
 mod tunnels;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -60,7 +65,8 @@ use report::Report;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-const MEASURES: [&str; 9] = ["bulk", "latency", "streams", "tunnels", "idle", "floor", "flood", "rate", "line"];
+const MEASURES: [&str; 10] =
+    ["bulk", "latency", "streams", "tunnels", "transports", "idle", "floor", "flood", "rate", "line"];
 const OF_THE_FIELD: [&str; 4] = ["bulk", "latency", "streams", "tunnels"];
 const FILES_NEEDED: u64 = 4_096;
 /// Set, a missed goal is a failure.
@@ -106,6 +112,9 @@ async fn run(words: &[String]) {
         if wants("tunnels") {
             tunnels::run(&field, &mut report).await;
         }
+    }
+    if wants("transports") {
+        transports::run(&mut report).await;
     }
     if wants("idle") {
         idle::run(&mut report).await;

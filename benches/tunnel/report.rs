@@ -5,7 +5,9 @@ pub(crate) const SING_BOX: &str = "sing-box";
 pub(crate) const SING_BOX_MUX: &str = "sing-box-mux";
 pub(crate) const SS_LOCAL: &str = "ss-local";
 pub(crate) const FLOOR: &str = "floor";
-const COLUMNS: [&str; 5] = [HTTVPS, SING_BOX, SING_BOX_MUX, SS_LOCAL, FLOOR];
+pub(crate) const H2WS: &str = "h2ws";
+pub(crate) const H2: &str = "h2";
+const COLUMNS: [&str; 7] = [HTTVPS, H2WS, H2, SING_BOX, SING_BOX_MUX, SS_LOCAL, FLOOR];
 
 #[derive(Clone, Copy)]
 pub(crate) struct Goal {

@@ -30,8 +30,8 @@ pub(super) struct Args {
     #[arg(long, value_parser = ["v1", "v2"])]
     encoding: Option<String>,
     /// Transport of the tunnel
-    #[arg(long, value_parser = ["ws"], default_value = "ws")]
-    transport: String,
+    #[arg(long, value_parser = ["auto", "h2", "h2ws", "ws"])]
+    transport: Option<String>,
 }
 
 impl Args {
@@ -45,6 +45,7 @@ impl Args {
             ("http", &self.http),
             ("ca", &self.ca),
             ("encoding", &self.encoding),
+            ("transport", &self.transport),
         ];
         let set = flags.into_iter().filter_map(|(key, value)| {
             let name = format!("HTTVPS_CLIENT__{}", key.to_uppercase());

@@ -1,5 +1,6 @@
 //! Keeps one tunnel to the gateway up.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,9 +8,10 @@ use bytes::Bytes;
 use hyper::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::door::Door;
+use super::door::{Door, Opened, Shut};
 use super::opening::Openings;
 use crate::config::{self, ConfigError, Mux, Source, V1, read_file};
 use crate::digest::fresh_fraction;
@@ -18,13 +20,17 @@ use crate::mux::{Event, Limits, Role};
 use crate::net::dial::Dialer;
 use crate::net::resolver::Resolver;
 use crate::net::tls;
-use crate::net::tunnel::{Driver, Patience, Transport, Tunnel, TunnelStream};
+use crate::net::tunnel::{Carrier, Driver, Ended, Framing, Patience, Transport, Tunnel, TunnelStream};
 use crate::net::websocket::Side;
 
 /// The gateway's address and what to say to it.
 pub(super) struct Link {
     config: config::Client,
     door: Door,
+    /// Transports that may get through, the best first.
+    transports: Vec<config::Transport>,
+    /// How many of them did not.
+    failed: AtomicUsize,
     encoding: Encoding,
     limits: Arc<Limits>,
     v1_message_max: usize,
@@ -41,6 +47,8 @@ enum Outcome {
     Told(SessionCode, Option<Duration>),
     /// The connection failed or was lost.
     Lost(String),
+    /// The transport did not get through.
+    Refused(String),
     /// The gateway wants the next tunnel elsewhere or later.
     Moved(Duration),
 }
@@ -64,17 +72,30 @@ impl Link {
         let resolver =
             Resolver::new(&net, &[]).map_err(|reason| source.unusable::<config::Net>("dns_timeout", reason))?;
         let encoding = if config.encoding == "v1" { Encoding::V1 } else { Encoding::V2 };
+        let mut transports = match config.transport {
+            config::Transport::Auto => config.transports.clone(),
+            one => vec![one],
+        };
+        transports.retain(|transport| encoding == Encoding::V2 || *transport != config::Transport::H2);
+        if transports.is_empty() {
+            return Err(bad("transports", "h2 carries v2 only; v1 needs h2ws or ws".into()));
+        }
         Ok(Self {
             door: Door {
                 host: host.trim_matches(['[', ']']).to_owned(),
                 port: uri.port_u16().unwrap_or(443),
                 path: uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
                 encoding,
-                bearer: config.bearer.then(|| config.token.clone()),
+                token: config.token.clone(),
+                bearer: config.bearer,
                 dialer: Dialer::new(net, resolver),
                 notsent_lowat: u32::try_from(tunnel.notsent_lowat.as_u64()).unwrap_or(u32::MAX),
                 tls: tls::client(ca.as_deref()).map_err(|reason| bad("ca", reason))?,
+                http2: source.section()?,
+                close_timeout: tunnel.close_timeout,
             },
+            transports,
+            failed: AtomicUsize::new(0),
             encoding,
             limits: Arc::new(Limits::new(&mux, &v1, Padding::default())),
             fragments_max: tunnel.fragments_max,
@@ -108,6 +129,11 @@ impl Link {
                     tracing::warn!(reason, "no tunnel");
                     wait.mul_f64(jitter)
                 }
+                Outcome::Refused(reason) => {
+                    tracing::warn!(reason, transport = ?self.transport(), "no tunnel");
+                    self.failed.fetch_add(1, Ordering::Relaxed);
+                    wait.mul_f64(jitter)
+                }
                 Outcome::Moved(reconnect_in) => reconnect_in.min(self.config.backoff_max),
             };
             tokio::time::sleep(pause).await;
@@ -115,41 +141,41 @@ impl Link {
         }
     }
 
+    /// What is tried now: the one behind those that did not get through, and after the last the first.
+    fn transport(&self) -> config::Transport {
+        let at = self.failed.load(Ordering::Relaxed).checked_rem(self.transports.len()).unwrap_or(0);
+        self.transports.get(at).copied().unwrap_or(config::Transport::Ws)
+    }
+
     async fn run_once(&self, up: &watch::Sender<bool>) -> (Outcome, bool) {
         let limit = self.config.connect_timeout;
-        let socket = match timeout(limit, self.door.upgrade()).await {
-            Ok(Ok(socket)) => socket,
-            Ok(Err(reason)) => return (Outcome::Lost(reason), false),
-            Err(_) => return (Outcome::Lost("timed out".into()), false),
-        };
+        let transport = self.transport();
+        let may_upgrade = self.transports.contains(&config::Transport::Ws);
         let tunnel = Tunnel::new(Role::Client, self.encoding, Arc::clone(&self.limits));
-        let transport = Transport {
-            side: Side::Client,
-            encoding: self.encoding,
-            message_max: match self.encoding {
-                Encoding::V1 => self.v1_message_max,
-                Encoding::V2 => binary::MAX_MESSAGE,
-            },
-            hello_max: usize::MAX,
-            fragments_max: self.fragments_max,
-            close_timeout: limit,
+        let mut driving = match timeout(limit, self.door.open(transport, may_upgrade)).await {
+            Ok(Ok(Opened::WebSocket(socket))) => {
+                self.drive(TokioIo::new(socket), Framing::WebSocket(Side::Client), &tunnel)
+            }
+            Ok(Ok(Opened::Http2(channel, framing))) => self.drive(channel, framing, &tunnel),
+            Ok(Err(Shut::Unreachable(reason))) => return (Outcome::Lost(reason), false),
+            Ok(Err(Shut::Refused(reason))) => return (Outcome::Refused(reason), false),
+            Err(_) => return (Outcome::Refused("timed out".into()), false),
         };
-        let driver = Driver::new(TokioIo::new(socket), Bytes::new(), tunnel.clone(), transport);
-        let driving = tokio::spawn(driver.run());
         let mut guard = AbortOnDrop(Some(driving.abort_handle()));
         tunnel.hello(self.hello(), &self.padding());
         self.current.send_replace(Some(tunnel.clone()));
         match timeout(limit, tunnel.next_event()).await {
             Ok(Some(Event::Accepted(ok))) => {
-                tracing::info!(session = ok.session_id, "tunnel is up");
+                tracing::info!(session = ok.session_id, ?transport, "tunnel is up");
                 if let Some(padding) = ok.padding.filter(Padding::is_valid) {
                     tunnel.pad(&padding);
                     *self.padding.lock().unwrap_or_else(PoisonError::into_inner) = padding;
                 }
             }
             Ok(Some(Event::Ended { code, retry_after })) => return (Outcome::Told(code, retry_after), false),
-            Ok(_) => return (Outcome::Lost("closed before hello_ok".into()), false),
-            Err(_) => return (Outcome::Lost("no answer to hello".into()), false),
+            Ok(Some(_)) => return (Outcome::Lost("no answer to hello".into()), false),
+            Ok(None) => return (Outcome::Refused(format!("before hello_ok: {}", end_of(&mut driving).await)), false),
+            Err(_) => return (Outcome::Refused("no answer to hello".into()), false),
         }
         self.current.send_replace(Some(tunnel.clone()));
         up.send_replace(true);
@@ -162,15 +188,28 @@ impl Link {
                     return (Outcome::Moved(reconnect_in), true);
                 }
                 Some(_) => {}
-                None => {
-                    let reason = match driving.await {
-                        Ok(ended) => ended.to_string(),
-                        Err(error) => error.to_string(),
-                    };
-                    return (Outcome::Lost(reason), true);
-                }
+                None => return (Outcome::Lost(end_of(&mut driving).await), true),
             }
         }
+    }
+
+    /// Starts a driver for what carries the tunnel.
+    fn drive<C>(&self, carrier: C, framing: Framing, tunnel: &Tunnel) -> JoinHandle<Ended>
+    where
+        C: Carrier + Send + 'static,
+    {
+        let transport = Transport {
+            framing,
+            encoding: self.encoding,
+            message_max: match self.encoding {
+                Encoding::V1 => self.v1_message_max,
+                Encoding::V2 => binary::MAX_MESSAGE,
+            },
+            hello_max: usize::MAX,
+            fragments_max: self.fragments_max,
+            close_timeout: self.config.connect_timeout,
+        };
+        tokio::spawn(Driver::new(carrier, Bytes::new(), tunnel.clone(), transport).run())
     }
 
     fn hello(&self) -> Hello {
@@ -223,6 +262,14 @@ impl Link {
             Encoding::V2 => self.idle_timeout,
         };
         Patience { idle: self.idle_timeout, half_open, linger: self.linger }
+    }
+}
+
+/// Why a driver's connection ended.
+async fn end_of(driving: &mut JoinHandle<Ended>) -> String {
+    match driving.await {
+        Ok(ended) => ended.to_string(),
+        Err(error) => error.to_string(),
     }
 }
 

@@ -10,6 +10,8 @@ use super::{Invalid, Section};
 pub struct Decoy {
     /// `host:port` of the web server that everybody reaches who is no client; empty for none.
     pub upstream: String,
+    /// `host:port` of the same server for HTTP/2 in clear text; empty asks it in HTTP/1.1 for each request.
+    pub upstream_h2: String,
     /// `host:port` where what is not TLS at all goes; empty answers like a common server.
     pub plain: String,
     /// Whether the upstream is told of clients' addresses.
@@ -42,7 +44,8 @@ impl Section for Decoy {
     const NAME: &'static str = "decoy";
 
     fn validate(&self) -> Result<(), Invalid> {
-        for (key, address) in [("upstream", &self.upstream), ("plain", &self.plain)] {
+        for (key, address) in [("upstream", &self.upstream), ("upstream_h2", &self.upstream_h2), ("plain", &self.plain)]
+        {
             if !address.is_empty() && host_and_port(address).is_none() {
                 return Err(Invalid::new(key, "must be host:port, such as 127.0.0.1:8080 or [::1]:8080"));
             }

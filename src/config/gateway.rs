@@ -245,6 +245,20 @@ impl Section for Tunnel {
     }
 }
 
+/// How a tunnel travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// The first of the endpoint's that gets through.
+    Auto,
+    /// WebSocket over HTTP/1.1.
+    Ws,
+    /// WebSocket over HTTP/2 (RFC 8441).
+    H2ws,
+    /// Plain HTTP/2.
+    H2,
+}
+
 /// `[client]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -261,6 +275,10 @@ pub struct Client {
     pub ca: String,
     /// `v1` or `v2`.
     pub encoding: String,
+    /// How the tunnel travels.
+    pub transport: Transport,
+    /// What the endpoint speaks, the best first.
+    pub transports: Vec<Transport>,
     /// What a v1 client asks for beyond the owner's messages.
     pub features: Features,
     /// Idle time before the gateway pings; zero leaves it to the gateway.
@@ -300,6 +318,12 @@ impl Section for Client {
     fn validate(&self) -> Result<(), Invalid> {
         if !matches!(self.encoding.as_str(), "v1" | "v2") {
             return Err(Invalid::new("encoding", "must be v1 or v2"));
+        }
+        if self.transport == Transport::H2 && self.encoding == "v1" {
+            return Err(Invalid::new("transport", "h2 carries v2 only; h2ws and ws carry v1, too"));
+        }
+        if self.transports.is_empty() || self.transports.contains(&Transport::Auto) {
+            return Err(Invalid::new("transports", "must be some of h2, h2ws and ws"));
         }
         if self.open_queue == 0 {
             return Err(Invalid::new("open_queue", "must be at least 1"));

@@ -33,6 +33,26 @@ const FIRST_IGNORABLE: u8 = 0x80;
 const FIN: u8 = 0x01;
 const UDP: u8 = 0x02;
 
+/// How many bytes at the front are whole frames, and how many the one behind them misses at least. A frame of more than
+/// `max` bytes is an error as soon as its header is there.
+pub fn whole(bytes: &[u8], max: usize) -> Result<(usize, usize), DecodeError> {
+    let mut end = 0usize;
+    loop {
+        let rest = bytes.get(end..).unwrap_or_default();
+        let &[kind, _, high, low, _, _, _, _, ..] = rest else {
+            return Ok((end, HEADER_LEN.saturating_sub(rest.len())));
+        };
+        let len = usize::from(u16::from_be_bytes([high, low])).saturating_add(HEADER_LEN);
+        if len > max {
+            return Err(DecodeError::WrongLength(kind));
+        }
+        if rest.len() < len {
+            return Ok((end, len.saturating_sub(rest.len())));
+        }
+        end = end.saturating_add(len);
+    }
+}
+
 /// Takes the next frame off `bytes`; `None` when `bytes` is empty. A frame of an unknown ignorable type is padding, an
 /// unknown code `INTERNAL` or `CANCELLED`.
 pub fn decode(bytes: &mut Bytes) -> Result<Option<Frame>, DecodeError> {

@@ -16,20 +16,20 @@ use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
 
-use super::Shared;
 use super::arrival::{Arrival, Listener, Peer};
-use super::edge::{self, First};
+use super::edge::{self, First, Protocol};
+use super::places::Admittance;
 use super::session::{self, Greeted};
 use super::upgrade::{Agreement, Outcome, respond};
+use super::{Shared, http2};
 use crate::lifecycle::Shutdown;
-use crate::mux::Role;
 use crate::net::buffered::Buffered;
-use crate::net::listener;
 use crate::net::prefixed::Prefixed;
 use crate::net::proxy_protocol::Named;
 use crate::net::socket::Socket;
-use crate::net::tunnel::{Driver, Transport, Tunnel};
+use crate::net::tunnel::Framing;
 use crate::net::websocket::Side;
+use crate::net::{listener, tls};
 
 /// The first byte of TLS: a record of the handshake (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
@@ -48,8 +48,11 @@ pub(super) async fn run(listener: Listener, shared: Arc<Shared>, shutdown: &Shut
     }
 }
 
-/// A tunnel that was agreed on; these bytes of it were read.
-type Agreed = (Socket, Bytes, Agreement);
+/// What a connection turned out to be; these bytes of it were read.
+enum Agreed {
+    Tunnel(Socket, Bytes, Agreement),
+    Http2(Prefixed<Socket>, Peer, Named),
+}
 
 /// Finds out who has come; a session goes on in a task of its own, which keeps idle tunnels small.
 async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, sessions: Shutdown) {
@@ -60,13 +63,17 @@ async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, ses
     let receiving = Box::pin(receive(&shared, socket, &arrival));
     let received = tokio::select! {
         received = receiving => received,
-        () = arrival.place.crowded_out() => Err("crowded_out"),
+        () = arrival.admittance.place.crowded_out() => Err("crowded_out"),
         () = sessions.draining() => return,
     };
     match received {
-        Ok(Some((socket, read, agreement))) => {
+        Ok(Some(Agreed::Tunnel(socket, read, agreement))) => {
             let lifetime = sessions.clone();
             sessions.spawn(tunnel(shared, socket, read, agreement, arrival, lifetime));
+        }
+        Ok(Some(Agreed::Http2(socket, peer, ends))) => {
+            let lifetime = sessions.clone();
+            sessions.spawn(http2::serve(shared, socket, arrival, (peer, ends), lifetime));
         }
         Ok(None) => {}
         Err(reason) => shared.metrics.refuse(reason),
@@ -93,19 +100,27 @@ async fn welcome(
     let due = arrival.at + shared.tunnel.handshake_timeout;
     let ends = Named { client: peer.address, local: peer.local.map_or_else(|| socket.local_addr(), Ok)? };
     let Some(socket) = encrypted(shared, socket, arrival, ends, due).await? else { return Ok(None) };
-    if peer.forwards {
-        return agree(shared, Prefixed::new(Bytes::new(), socket), arrival, peer, ends).await;
+    let protocol = if socket.alpn() == Some(tls::H2.as_bytes()) { Protocol::Http2 } else { Protocol::Http1 };
+    if peer.forwards || protocol == Protocol::Http2 && !shared.site.speaks(protocol) {
+        let socket = Prefixed::new(Bytes::new(), socket);
+        return match protocol {
+            Protocol::Http1 => agree(shared, socket, arrival, peer, ends).await,
+            Protocol::Http2 => Ok(Some(Agreed::Http2(socket, *peer, ends))),
+        };
     }
     let mut socket = socket;
-    match edge::first(&mut socket, shared, ends, due).await? {
+    match edge::first(&mut socket, shared, protocol, ends, due).await? {
         First::Ours(read) => {
             let socket = Prefixed::new(read.freeze(), socket);
-            timeout_at(due.into(), agree(shared, socket, arrival, peer, ends)).await?
+            match protocol {
+                Protocol::Http1 => timeout_at(due.into(), agree(shared, socket, arrival, peer, ends)).await?,
+                Protocol::Http2 => Ok(Some(Agreed::Http2(socket, *peer, ends))),
+            }
         }
         First::Strangers(handover) => {
             shared.metrics.refuse("not_a_tunnel");
-            shared.site.serve(socket, handover, ends).await;
-            Ok(None)
+            let left = shared.site.serve(socket, handover, ends).await;
+            Ok(left.map(|socket| Agreed::Http2(socket, *peer, ends)))
         }
     }
 }
@@ -144,12 +159,13 @@ async fn agree(
     let outcome = Arc::new(Outcome::default());
     let service = service_fn(|request: Request<Incoming>| {
         let (shared, outcome) = (Arc::clone(shared), Arc::clone(&outcome));
-        let client = shared.arrivals.client(arrival, peer, request.headers());
+        let client = shared.arrivals.client(peer, request.headers());
+        let has_place = !peer.forwards || arrival.admittance.place.name(client);
         async move {
-            let Some(client) = client else {
+            if !has_place {
                 shared.metrics.refuse("pre_hello");
                 return Ok(shared.site.answer(request, ends).await);
-            };
+            }
             let client = SocketAddr::new(client, ends.client.port());
             Ok::<_, Infallible>(respond(request, Named { client, ..ends }, &shared, &outcome).await)
         }
@@ -170,7 +186,7 @@ async fn agree(
         .downcast::<TokioIo<Prefixed<Socket>>>()
         .map_err(|_| io::Error::other("the upgraded socket is of another type"))?;
     let (_, socket) = parts.io.into_inner().into_parts();
-    Ok(Some((socket, parts.read_buf, agreement)))
+    Ok(Some(Agreed::Tunnel(socket, parts.read_buf, agreement)))
 }
 
 async fn tunnel(
@@ -181,20 +197,9 @@ async fn tunnel(
     arrival: Arrival,
     shutdown: Shutdown,
 ) {
-    let Arrival { at, place, permit, .. } = arrival;
-    let Agreement { encoding, bearer } = agreement;
-    let tunnel = Tunnel::new(Role::Gateway, encoding, Arc::clone(&shared.limits));
-    let transport = Transport {
-        side: Side::Server,
-        encoding,
-        message_max: shared.message_max(encoding),
-        hello_max: usize::try_from(shared.tunnel.hello_max.as_u64()).unwrap_or(usize::MAX),
-        fragments_max: shared.tunnel.fragments_max,
-        close_timeout: shared.tunnel.close_timeout,
-    };
-    let driver = Driver::new(socket, read, tunnel.clone(), transport);
-    let (ended, refused) =
-        tokio::join!(driver.run(), session::serve(shared, tunnel, Greeted { place, at, bearer, encoding }, shutdown));
-    tracing::debug!(reason = %ended, "connection ended");
+    let Arrival { at, admittance: Admittance { place, permit }, .. } = arrival;
+    let greeted = Greeted { place, at, agreement, lane: None };
+    let refused =
+        Box::pin(session::run(shared, socket, read, Framing::WebSocket(Side::Server), greeted, shutdown)).await;
     drop((refused, permit));
 }

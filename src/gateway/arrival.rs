@@ -1,16 +1,14 @@
 //! Whose a connection is: listeners for balancers and proxies, PROXY headers, forwarded headers (docs/04, "Behind others").
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::places::{Greeting, Place};
+use super::places::{Admittance, Entrance};
 use crate::config::{self, Behind, ConfigError, Net, Section, Source, Tunnel};
 use crate::net::forwarded;
 use crate::net::listener;
@@ -75,8 +73,7 @@ pub(super) struct Arrival {
     /// The other end of the socket.
     from: SocketAddr,
     is_trusted: bool,
-    pub(super) place: Place,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) admittance: Admittance,
 }
 
 /// Who is at the other end, once the PROXY header was read if there is one.
@@ -94,8 +91,7 @@ pub(super) struct Peer {
 pub(super) struct Arrivals {
     behind: Behind,
     header: Option<HeaderName>,
-    greeting: Arc<Greeting>,
-    connections: Arc<Semaphore>,
+    entrance: Entrance,
     /// It was said that a trusted proxy sends no PROXY header, or names nobody.
     complained: [AtomicBool; 2],
 }
@@ -104,8 +100,7 @@ impl Arrivals {
     pub(super) fn new(limits: &Tunnel, behind: Behind) -> Self {
         Self {
             header: HeaderName::from_bytes(behind.header.as_bytes()).ok(),
-            greeting: Greeting::new(limits, &behind),
-            connections: Arc::new(Semaphore::new(limits.max_connections)),
+            entrance: Entrance::new(limits, &behind),
             complained: Default::default(),
             behind,
         }
@@ -117,10 +112,13 @@ impl Arrivals {
         if beginning.is_clear && !is_trusted {
             return Err("untrusted");
         }
-        let permit = Arc::clone(&self.connections).try_acquire_owned().map_err(|_| "connections")?;
-        let place = if is_trusted { self.greeting.enter_unnamed(from.ip()) } else { self.greeting.enter(from.ip()) };
-        let place = place.ok_or("pre_hello")?;
-        Ok(Arrival { at: Instant::now(), beginning, from, is_trusted, place, permit })
+        let admitted = if is_trusted { self.entrance.enter_unnamed(from.ip()) } else { self.entrance.enter(from.ip()) };
+        Ok(Arrival { at: Instant::now(), beginning, from, is_trusted, admittance: admitted? })
+    }
+
+    /// The limits for those that come on a connection that is there.
+    pub(super) fn entrance(&self) -> &Entrance {
+        &self.entrance
     }
 
     /// Reads the PROXY header if one is due, and counts the place for the client that it names. Fails with why the
@@ -145,28 +143,27 @@ impl Arrivals {
             Err(_) => return Err("proxy_timeout"),
         };
         let forwards = self.behind.trusted.contains(client.ip());
-        if !forwards && !arrival.place.name(client.ip()) {
+        if !forwards && !arrival.admittance.place.name(client.ip()) {
             return Err("pre_hello");
         }
         Ok(Peer { address: client, local: Some(local), forwards })
     }
 
-    /// Whose a request is, its place counted for them; `None` if they have too many.
-    pub(super) fn client(&self, arrival: &Arrival, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
+    /// Whose a request is.
+    pub(super) fn client(&self, peer: &Peer, headers: &HeaderMap) -> IpAddr {
         let ip = peer.address.ip();
         if !peer.forwards {
-            return Some(ip);
+            return ip;
         }
         let named = self.header.as_ref().and_then(|header| forwarded::client(headers, header, &self.behind.trusted));
-        let Some(named) = named else {
+        named.unwrap_or_else(|| {
             let header = &self.behind.header;
             self.complain(
                 1,
                 || tracing::info!(proxy = %ip, header, "a trusted proxy sent a request that names no client"),
             );
-            return Some(ip);
-        };
-        arrival.place.name(named).then_some(named)
+            ip
+        })
     }
 
     fn complain(&self, which: usize, say: impl FnOnce()) {

@@ -2,6 +2,7 @@
 
 mod judge;
 mod pages;
+mod preface;
 mod site;
 mod upstream;
 
@@ -15,8 +16,45 @@ use tokio::time::{timeout, timeout_at};
 
 use super::Shared;
 use crate::net::proxy_protocol::Named;
-use judge::{Judge, Owner};
+use judge::{Line, Owner};
+use preface::Preface;
 pub(super) use site::{Body, Site};
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.1, or whatever comes without ALPN.
+    Http1,
+    Http2,
+}
+
+/// Compares the first request of a connection with what it must be to be ours.
+enum Judge<'a> {
+    Http1(Line<'a>),
+    Http2(Box<Preface<'a>>),
+}
+
+impl<'a> Judge<'a> {
+    fn new(protocol: Protocol, shared: &'a Shared) -> Self {
+        match protocol {
+            Protocol::Http1 => Self::Http1(Line::new(shared)),
+            Protocol::Http2 => Self::Http2(Box::new(Preface::new(shared))),
+        }
+    }
+
+    /// Judges all that was read so far; none while it may still become either's.
+    fn judge(&mut self, read: &[u8]) -> Option<Owner> {
+        match self {
+            Self::Http1(line) => line.judge(read),
+            Self::Http2(preface) => preface.judge(read),
+        }
+    }
+
+    /// Whether what was read is not for the site to see.
+    fn is_private(&self) -> bool {
+        matches!(self, Self::Http1(line) if line.is_private())
+    }
+}
 
 /// What the first bytes of a connection have shown.
 pub(super) enum First {
@@ -27,42 +65,42 @@ pub(super) enum First {
 }
 
 impl First {
-    fn of(owner: Owner, read: BytesMut, line: Option<(TcpStream, usize)>) -> Self {
+    fn of(owner: Owner, protocol: Protocol, read: BytesMut, line: Option<(TcpStream, usize)>) -> Self {
         match owner {
             Owner::Client => Self::Ours(read),
-            Owner::Site => Self::Strangers(Handover { read, line }),
+            Owner::Site => Self::Strangers(Handover { protocol, read, line }),
         }
     }
 }
 
 /// What was read of a stranger's connection, and the line to the upstream that knows the first of it.
 pub(super) struct Handover {
+    protocol: Protocol,
     read: BytesMut,
     line: Option<(TcpStream, usize)>,
 }
 
-impl Handover {
-    /// Of a connection that no upstream has heard of.
-    pub(super) fn of(read: BytesMut) -> Self {
-        Self { read, line: None }
-    }
-}
-
 /// Reads until it is certain whose a connection is. One that takes its time is announced to the upstream, if there is one:
 /// it gets what was read but what only a client knows, and whatever it does first decides. Otherwise the time is `due`.
-pub(super) async fn first<S>(socket: &mut S, shared: &Shared, ends: Named, due: Instant) -> io::Result<First>
+pub(super) async fn first<S>(
+    socket: &mut S,
+    shared: &Shared,
+    protocol: Protocol,
+    ends: Named,
+    due: Instant,
+) -> io::Result<First>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut judge = Judge::new(shared);
+    let mut judge = Judge::new(protocol, shared);
     let mut read = BytesMut::new();
     let decided = timeout(shared.site.patience(), decide(socket, &mut judge, &mut read)).await;
     if let Ok(decided) = decided {
-        return Ok(First::of(decided?, read, None));
+        return Ok(First::of(decided?, protocol, read, None));
     }
-    let Some(mut line) = shared.site.announce(ends).await else {
+    let Some(mut line) = shared.site.announce(protocol, ends).await else {
         let decided = timeout_at(due.into(), decide(socket, &mut judge, &mut read)).await;
-        return Ok(First::of(decided??, read, None));
+        return Ok(First::of(decided??, protocol, read, None));
     };
     let mut passed = 0;
     loop {
@@ -72,11 +110,11 @@ where
         }
         tokio::select! {
             owner = step(socket, &mut judge, &mut read) => if let Some(owner) = owner? {
-                return Ok(First::of(owner, read, Some((line, passed))));
+                return Ok(First::of(owner, protocol, read, Some((line, passed))));
             },
             readable = line.readable() => {
                 readable?;
-                return Ok(First::of(Owner::Site, read, Some((line, passed))));
+                return Ok(First::of(Owner::Site, protocol, read, Some((line, passed))));
             }
         }
     }

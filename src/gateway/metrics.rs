@@ -9,6 +9,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) all: Metrics,
     pub(crate) sessions: IntGauge,
     pub(crate) streams: IntGauge,
+    pub(crate) tunnels: IntCounterVec,
     pub(crate) bytes: IntCounterVec,
     pub(crate) refused: IntCounterVec,
     pub(crate) streams_refused: IntCounterVec,
@@ -29,6 +30,7 @@ impl GatewayMetrics {
         Self {
             sessions: all.gauge("httvps_sessions", "Sessions open"),
             streams: all.gauge("httvps_streams", "Streams open"),
+            tunnels: all.counters("httvps_tunnels_total", "Tunnels that were agreed on", &["transport"]),
             bytes: all.counters("httvps_bytes_total", "Billed payload bytes", &["direction"]),
             refused: all.counters("httvps_refused_total", "Connections and sessions refused", &["reason"]),
             streams_refused: all.counters("httvps_streams_refused_total", "Streams refused or reset", &["reason"]),

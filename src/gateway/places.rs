@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::config::{Behind, Tunnel};
 use crate::net::seats::{Busy, Seat, Seats};
 
@@ -11,7 +13,7 @@ use crate::net::seats::{Busy, Seat, Seats};
 const TABLES: usize = 3;
 
 /// Counts connections that have not been admitted; when there are too many, the one that has been silent longest makes room.
-pub(super) struct Greeting {
+struct Greeting {
     seats: Arc<Seats>,
     counts: [Mutex<HashMap<IpAddr, usize>>; TABLES],
     most: [usize; TABLES],
@@ -37,6 +39,41 @@ struct Counted {
     address: IpAddr,
 }
 
+/// Who may come in: so many connections and tunnels in all, and so many that have not been admitted.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    greeting: Arc<Greeting>,
+    all: Arc<Semaphore>,
+}
+
+/// What a connection holds, or each tunnel of one with several.
+pub(super) struct Admittance {
+    pub(super) place: Place,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+impl Entrance {
+    pub(super) fn new(limits: &Tunnel, behind: &Behind) -> Self {
+        let all = Arc::new(Semaphore::new(limits.max_connections));
+        Self { greeting: Greeting::new(limits, behind), all }
+    }
+
+    /// Lets one in, or says which limit is reached.
+    pub(super) fn enter(&self, ip: IpAddr) -> Result<Admittance, &'static str> {
+        self.admit(|greeting| greeting.enter(ip))
+    }
+
+    /// Lets in a connection of a trusted proxy, which has not named its client, or says which limit is reached.
+    pub(super) fn enter_unnamed(&self, proxy: IpAddr) -> Result<Admittance, &'static str> {
+        self.admit(|greeting| greeting.enter_unnamed(proxy))
+    }
+
+    fn admit(&self, enter: impl FnOnce(&Arc<Greeting>) -> Option<Place>) -> Result<Admittance, &'static str> {
+        let permit = Arc::clone(&self.all).try_acquire_owned().map_err(|_| "connections")?;
+        Ok(Admittance { place: enter(&self.greeting).ok_or("pre_hello")?, permit })
+    }
+}
+
 /// IPv6 hosts have a /64 of addresses; it counts as one.
 pub(super) fn counted(ip: IpAddr) -> IpAddr {
     prefix(ip, 4)
@@ -55,7 +92,7 @@ fn prefix(ip: IpAddr, groups: usize) -> IpAddr {
 }
 
 impl Greeting {
-    pub(super) fn new(limits: &Tunnel, behind: &Behind) -> Arc<Self> {
+    fn new(limits: &Tunnel, behind: &Behind) -> Arc<Self> {
         Arc::new(Self {
             seats: Seats::new(limits.max_pre_hello),
             counts: Default::default(),
@@ -64,13 +101,13 @@ impl Greeting {
     }
 
     /// A place for a new connection; `None` if its address or network has too many, or if nobody is silent.
-    pub(super) fn enter(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
+    fn enter(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
         self.place(self.client(ip)?)
     }
 
     /// A place for a connection of a trusted proxy, which has not named its client; `None` if the proxy has too many of them, or
     /// if nobody is silent.
-    pub(super) fn enter_unnamed(self: &Arc<Self>, proxy: IpAddr) -> Option<Place> {
+    fn enter_unnamed(self: &Arc<Self>, proxy: IpAddr) -> Option<Place> {
         self.place(Holder::Proxy { _counted: self.count(2, proxy.to_canonical())? })
     }
 

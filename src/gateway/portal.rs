@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
@@ -35,6 +35,11 @@ impl Portal {
             devices: Rates::new(config.device_requests_per_minute),
             addresses: Rates::new(config.requests_per_minute),
         }
+    }
+
+    /// Largest body of a request.
+    pub(super) fn body_max(&self) -> usize {
+        self.body_max
     }
 }
 
@@ -113,8 +118,10 @@ pub(super) fn bearer(value: &HeaderValue) -> Option<&str> {
 }
 
 /// A body that is not too large.
-pub(super) async fn collect(body: Incoming, shared: &Shared) -> Option<Bytes> {
-    let max = shared.portal.body_max;
+pub(super) async fn collect<B>(body: B, max: usize) -> Option<Bytes>
+where
+    B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+{
     if usize::try_from(body.size_hint().lower()).ok()? > max {
         return None;
     }

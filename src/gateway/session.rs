@@ -4,32 +4,66 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use super::admission::Refused;
+use super::http2::Lane;
 use super::places::Place;
 use super::streams::Session;
+use super::upgrade::Agreement;
 use super::{Shared, admission};
 use crate::digest::fresh_fraction;
-use crate::frame::{Encoding, Notice, SessionCode};
+use crate::frame::{Notice, SessionCode};
 use crate::lifecycle::Shutdown;
-use crate::mux::Event;
-use crate::net::tunnel::Tunnel;
+use crate::mux::{Event, Role};
+use crate::net::tunnel::{Carrier, Driver, Framing, Transport, Tunnel};
 
 /// What came before `hello`.
 pub(super) struct Greeted {
     /// Given back once the client is admitted.
     pub(super) place: Place,
     pub(super) at: Instant,
-    pub(super) bearer: Option<Uuid>,
-    pub(super) encoding: Encoding,
+    pub(super) agreement: Agreement,
+    /// The tunnel's part of a connection that it shares with others.
+    pub(super) lane: Option<Lane>,
+}
+
+/// Runs a tunnel that was agreed on over what carries it; one that was not admitted gives its place back.
+pub(super) async fn run<C: Carrier>(
+    shared: Arc<Shared>,
+    carrier: C,
+    read: Bytes,
+    framing: Framing,
+    greeted: Greeted,
+    shutdown: Shutdown,
+) -> Option<Place> {
+    let transport = match (framing, &greeted.lane) {
+        (Framing::Frames, _) => "h2",
+        (Framing::WebSocket(_), Some(_)) => "h2ws",
+        (Framing::WebSocket(_), None) => "ws",
+    };
+    shared.metrics.tunnels.with_label_values(&[transport]).inc();
+    let encoding = greeted.agreement.encoding;
+    let tunnel = Tunnel::new(Role::Gateway, encoding, Arc::clone(&shared.limits));
+    let transport = Transport {
+        framing,
+        encoding,
+        message_max: shared.message_max(encoding),
+        hello_max: usize::try_from(shared.tunnel.hello_max.as_u64()).unwrap_or(usize::MAX),
+        fragments_max: shared.tunnel.fragments_max,
+        close_timeout: shared.tunnel.close_timeout,
+    };
+    let driver = Driver::new(carrier, read, tunnel.clone(), transport);
+    let (ended, refused) = tokio::join!(driver.run(), serve(shared, tunnel, greeted, shutdown));
+    tracing::debug!(reason = %ended, "connection ended");
+    refused
 }
 
 /// Serves a tunnel from its `hello` to its end; one that was not admitted gives its place back, to be held while the
 /// connection lasts.
-pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: Shutdown) -> Option<Place> {
+async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: Shutdown) -> Option<Place> {
     let hello = tokio::select! {
         hello = tokio::time::timeout(shared.tunnel.hello_timeout, tunnel.next_event()) => hello,
         () = greeted.place.crowded_out() => {
@@ -51,7 +85,7 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
             return Some(greeted.place);
         }
     };
-    let Greeted { mut place, at, bearer, encoding } = greeted;
+    let Greeted { mut place, at, agreement: Agreement { encoding, bearer }, mut lane } = greeted;
     place.spoke();
     let admitted = match admission::admit(&shared, &tunnel, &hello, bearer).await {
         Ok(admitted) => admitted,
@@ -68,6 +102,9 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
         }
     };
     drop(place);
+    if let Some(lane) = &mut lane {
+        lane.widen();
+    }
     let session = Arc::new(admitted.session);
     let open = shared.usage.begin(&session.account);
     tunnel.charge(Arc::clone(session.account.share()));
@@ -93,7 +130,7 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted,
         abort.cancel();
         relays.wait().await;
     }
-    drop(open);
+    drop((open, lane));
     let cut = session.account.cut_code();
     if cut.is_some_and(SessionCode::is_final) {
         shared.offline.forget(session.device);

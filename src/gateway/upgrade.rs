@@ -4,11 +4,12 @@ use std::sync::{Mutex, PoisonError};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as HttpBody, Incoming};
 use hyper::header::{
-    AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
 };
 use hyper::{Method, Request, Response, StatusCode};
@@ -18,7 +19,10 @@ use super::Shared;
 use super::edge::Body;
 use super::portal;
 use crate::frame::Encoding;
+use crate::net::http2::MEDIA_TYPE;
 use crate::net::proxy_protocol::Named;
+use crate::net::tunnel::Framing;
+use crate::net::websocket::Side;
 
 const V1: &str = Encoding::V1.subprotocol();
 const V2: &str = Encoding::V2.subprotocol();
@@ -54,11 +58,20 @@ pub(super) async fn respond(
         *outcome.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(agreed);
         return response;
     }
-    if !portal::may(&request, shared) {
-        return shared.site.answer(request, ends).await;
+    if portal::may(&request, shared) {
+        relay(request, ends, shared).await
+    } else {
+        shared.site.answer(request, ends).await
     }
+}
+
+/// The control plane's answer to a request that may have one, or the site's.
+pub(super) async fn relay<B>(request: Request<B>, ends: Named, shared: &Shared) -> Response<Body>
+where
+    B: HttpBody<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+{
     let (head, body) = request.into_parts();
-    let Some(body) = portal::collect(body, shared).await else {
+    let Some(body) = portal::collect(body, shared.portal.body_max()).await else {
         return shared.site.error(StatusCode::PAYLOAD_TOO_LARGE);
     };
     let Some(response) = Box::pin(portal::answer(&head, body.clone(), ends.client.ip(), shared)).await else {
@@ -88,11 +101,7 @@ fn agreement<B>(request: &Request<B>, shared: &Shared) -> Option<(Agreement, Opt
         return None;
     }
     let (encoding, echo) = encoding_of(request)?;
-    let bearer = match bearer_of(request) {
-        Some(token) => Some(shared.keys.check_at_once(token).ok()?.sub),
-        None if shared.tunnel.require_bearer => return None,
-        None => None,
-    };
+    let bearer = vouched(request, shared, shared.tunnel.require_bearer)?;
     Some((Agreement { encoding, bearer }, echo))
 }
 
@@ -108,6 +117,51 @@ fn is_handshake<B>(request: &Request<B>) -> bool {
         && only(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13")
         && only(SEC_WEBSOCKET_KEY).is_some_and(is_key)
         && ![CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| request.headers().contains_key(name))
+}
+
+/// A tunnel that a request over HTTP/2 asks for.
+pub(super) struct Asked {
+    pub(super) agreement: Agreement,
+    pub(super) framing: Framing,
+    /// The subprotocol to answer with.
+    pub(super) echo: Option<&'static str>,
+}
+
+/// What a request over HTTP/2 asks for, if that is a tunnel: extended CONNECT (RFC 8441), or a POST of our media type.
+pub(super) fn asked<B>(request: &Request<B>, shared: &Shared) -> Option<Asked> {
+    if request.uri().path() != shared.tunnel.path {
+        return None;
+    }
+    let headers = request.headers();
+    match *request.method() {
+        Method::CONNECT => {
+            let protocol = request.extensions().get::<h2::ext::Protocol>()?;
+            let is_websocket = protocol.as_str() == "websocket"
+                && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
+            if !is_websocket {
+                return None;
+            }
+            let (encoding, echo) = encoding_of(request)?;
+            let bearer = vouched(request, shared, shared.tunnel.require_bearer)?;
+            let framing = Framing::WebSocket(Side::Server);
+            Some(Asked { agreement: Agreement { encoding, bearer }, framing, echo })
+        }
+        Method::POST if headers.get(CONTENT_TYPE).is_some_and(|kind| kind == MEDIA_TYPE) => {
+            let bearer = vouched(request, shared, true)?;
+            let agreement = Agreement { encoding: Encoding::V2, bearer };
+            Some(Asked { agreement, framing: Framing::Frames, echo: None })
+        }
+        _ => None,
+    }
+}
+
+/// The device whose token a request carries, if it carries one; nothing if the token is bad, or has to be there.
+fn vouched<B>(request: &Request<B>, shared: &Shared, required: bool) -> Option<Option<Uuid>> {
+    match bearer_of(request) {
+        Some(token) => Some(Some(shared.keys.check_at_once(token).ok()?.sub)),
+        None if required => None,
+        None => Some(None),
+    }
 }
 
 fn offered<B>(request: &Request<B>) -> impl Iterator<Item = &str> {

@@ -4,14 +4,15 @@ const NANOS: u128 = 1_000_000_000;
 
 /// A token bucket that holds one second's worth.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub struct Budget {
     per_second: u32,
     left: i64,
     refilled: Instant,
 }
 
 impl Budget {
-    pub(super) fn new(per_second: u32, now: Instant) -> Self {
+    /// Full, with so many tokens a second.
+    pub fn new(per_second: u32, now: Instant) -> Self {
         Self { per_second, left: per_second.into(), refilled: now }
     }
 
@@ -23,7 +24,7 @@ impl Budget {
     }
 
     /// Takes one token if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    pub fn take(&mut self, now: Instant) -> bool {
         if self.left <= 0 {
             self.refill(now);
         }

@@ -60,6 +60,11 @@ impl Session {
         Ok(())
     }
 
+    /// The transport brought so many bytes in a piece of their own: small ones cost what small frames do.
+    pub fn charge_piece(&mut self, len: usize, now: Instant) {
+        self.charge_tiny(len, now);
+    }
+
     /// So many fragments of a message arrived that were small.
     pub fn charge_fragments(&mut self, count: usize, now: Instant) -> Result<(), SessionError> {
         (0..count).try_for_each(|_| self.charge_idle(0, now))

@@ -6,9 +6,11 @@ use super::session::{CONTROL_BACKLOG, Closing};
 use super::{Capacity, Event, HEADROOM, Session, StreamKey, TRANSPORT_ROOM, Transmit};
 use crate::frame::{Encoding, Frame, StreamId, binary, json};
 
-/// Four TLS records hold a WebSocket header of 4 bytes, a frame header and this.
-const LONE_FRAME: usize = 4 * 16_384 - 12;
-const SHARED_FRAME: usize = 16_384 - 12;
+/// What goes around a payload at most: headers of HTTP/2 (9 bytes), WebSocket (4) and the frame itself (8).
+const HEADERS: usize = 21;
+/// Four TLS records hold it with its headers.
+const LONE_FRAME: usize = 4 * 16_384 - HEADERS;
+const SHARED_FRAME: usize = 16_384 - HEADERS;
 const V1_FRAME: usize = 32 * 1024;
 const CONTROL_MESSAGE: usize = 16 * 1024;
 

@@ -97,6 +97,13 @@ pub fn give(mut buffer: BytesMut) {
     OWN_MESSAGES.with(|shelf| shelf.give(buffer));
 }
 
+/// Takes back a message that is no longer needed, if its buffer is one of these.
+pub fn keep(message: BytesMut) {
+    if message.capacity() >= SIZE {
+        give(message);
+    }
+}
+
 /// A chunk that was given back, if there is one.
 pub(super) fn take_chunk() -> Option<Box<[u8]>> {
     OWN_CHUNKS.with(|shelf| shelf.take(|_| true))

@@ -14,6 +14,10 @@ use crate::config::read_file;
 use crate::digest::sha256_hex;
 pub use certificate::Certificate;
 
+/// HTTP/2 and HTTP/1.1 in ALPN.
+pub const H2: &str = "h2";
+pub const HTTP_1_1: &str = "http/1.1";
+
 /// A server's certificate chain and key in PEM.
 pub struct Identity {
     /// The chain, leaf first.
@@ -49,15 +53,16 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// A server that speaks HTTP/1.1. A client that comes back resumes with a ticket, under keys that rotate.
-pub fn server(certificate: Arc<Certificate>) -> Result<Arc<ServerConfig>, String> {
+/// A server that speaks these protocols of ALPN, the first that its client knows. A client that comes back resumes with a
+/// ticket, under keys that rotate.
+pub fn server(certificate: Arc<Certificate>, protocols: &[&str]) -> Result<Arc<ServerConfig>, String> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
         .with_cert_resolver(certificate);
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
 }

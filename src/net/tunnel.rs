@@ -1,7 +1,9 @@
-//! A tunnel: a mux session over a WebSocket, shared by its driver, its owner and its streams (docs/04).
+//! A tunnel: a mux session over a connection, shared by its driver, its owner and its streams (docs/04).
 
 mod batch;
+mod carrier;
 mod driver;
+mod inbox;
 mod relay;
 mod stream;
 
@@ -16,7 +18,10 @@ use crate::digest::fresh_number;
 use crate::frame::{Encoding, Hello, HelloOk, Notice, Padding, SessionCode, StreamCode, Target};
 use crate::mux::{Event, Limits, MemoryBudget, OpenError, Pacer, Role, Session, StreamKey};
 
-pub use driver::{Driver, Ended, Transport};
+pub use batch::Batch;
+pub use carrier::Carrier;
+pub use driver::{Driver, Ended, Framing, Transport};
+pub use inbox::Inbox;
 pub use relay::{Meter, Patience, Relay, ResetOnClose};
 pub use stream::TunnelStream;
 

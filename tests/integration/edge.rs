@@ -1,5 +1,7 @@
 //! Everybody who is no client meets the web site behind the gateway, byte for byte and in its time.
 
+mod http2;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,9 +35,11 @@ impl Site {
         let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({}), more).await;
         let nginx = Nginx::site(&world.ca(), &world.ca().replace("cert.pem", "key.pem"), directives).await;
         world.gateway.take().unwrap().stop().await;
-        let (upstream, plain) = (format!("127.0.0.1:{}", nginx.clear), format!("127.0.0.1:{}", nginx.tls));
+        let at = |port: u16| format!("127.0.0.1:{port}");
+        let (upstream, upstream_h2, plain) = (at(nginx.clear), at(nginx.clear2), at(nginx.tls));
         world.gateway_env.extend(crate::world::env(&[
             ("DECOY__UPSTREAM", &upstream),
+            ("DECOY__UPSTREAM_H2", &upstream_h2),
             ("DECOY__PLAIN", &plain),
             ("TUNNEL__HANDSHAKE_TIMEOUT", "2s"),
             ("TUNNEL__MAX_PRE_HELLO_PER_ADDRESS", "500"),

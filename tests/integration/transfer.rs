@@ -14,7 +14,7 @@ use crate::world::World;
 
 const SIZES: [usize; 6] = [0, 1, 16_383, 16_384, 65_536, 50_000_000];
 
-async fn download(proxy: &str, source: SocketAddr, len: usize) {
+pub(crate) async fn download(proxy: &str, source: SocketAddr, len: usize) {
     let mut socket = socks::connect(proxy, source).await.unwrap();
     socket.write_all(&(len as u64).to_be_bytes()).await.unwrap();
     let mut got = Vec::with_capacity(len);
@@ -23,7 +23,7 @@ async fn download(proxy: &str, source: SocketAddr, len: usize) {
 }
 
 /// Sends and gets it back, without needing a half close.
-async fn echo(proxy: &str, target: SocketAddr, len: usize) {
+pub(crate) async fn echo(proxy: &str, target: SocketAddr, len: usize) {
     let (mut read, mut write) = socks::connect(proxy, target).await.unwrap().into_split();
     let sent = Arc::new(pattern_bytes(len));
     let expected = Arc::clone(&sent);
@@ -37,7 +37,7 @@ async fn echo(proxy: &str, target: SocketAddr, len: usize) {
     writer.await.unwrap();
 }
 
-async fn upload_then_half_close(proxy: &str, sink: SocketAddr, len: usize) {
+pub(crate) async fn upload_then_half_close(proxy: &str, sink: SocketAddr, len: usize) {
     let mut socket = socks::connect(proxy, sink).await.unwrap();
     let bytes = pattern_bytes(len);
     socket.write_all(&bytes).await.unwrap();
@@ -48,8 +48,12 @@ async fn upload_then_half_close(proxy: &str, sink: SocketAddr, len: usize) {
 }
 
 async fn exact(kind: Kind, software: Software, encoding: &str) {
+    exact_by(kind, software, "ws", encoding).await;
+}
+
+pub(crate) async fn exact_by(kind: Kind, software: Software, transport: &str, encoding: &str) {
     let world = World::start(kind, software).await;
-    let client: Process = world.connect(encoding).await;
+    let client: Process = world.connect_by(transport, encoding).await;
     let proxy = client.line("socks").to_owned();
     let [source, echoing, greeter, sink] = [
         Destination::start(Manner::Source),
@@ -94,6 +98,7 @@ async fn exact(kind: Kind, software: Software, encoding: &str) {
     let down = all.iter().map(|destination| destination.gave()).sum();
     world.settles_at(up, down).await;
     assert_eq!(world.metric("httvps_bytes_total{direction=\"up\"}").await, up);
+    assert_eq!(world.tunnels_by(transport).await, 1);
     assert_eq!(client.stop().await.code, Some(0));
     world.settles_at(up, down).await;
     eventually(|| async {

@@ -10,7 +10,7 @@ use httvps::config::Source;
 use httvps::frame::{Encoding, Features, Hello, Padding, StreamCode, Target, Token, binary};
 use httvps::mux::{Event, HEADROOM, Limits, Received, Role};
 use httvps::net::buffered::Buffered;
-use httvps::net::tunnel::{Driver, Transport, Tunnel, TunnelStream};
+use httvps::net::tunnel::{Driver, Framing, Transport, Tunnel, TunnelStream};
 use httvps::net::websocket::Side;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -86,7 +86,7 @@ impl Entrance {
         }
         let tunnel = Tunnel::new(Role::Client, Encoding::V2, Arc::clone(&self.limits));
         let transport = Transport {
-            side: Side::Client,
+            framing: Framing::WebSocket(Side::Client),
             encoding: Encoding::V2,
             message_max: binary::MAX_MESSAGE,
             hello_max: usize::MAX,

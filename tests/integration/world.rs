@@ -284,6 +284,7 @@ impl World {
             ("CLIENT__REGION", REGION),
             ("CLIENT__CA", &self.ca()),
             ("CLIENT__ENCODING", encoding),
+            ("CLIENT__TRANSPORT", "ws"),
             ("CLIENT__SOCKS", "127.0.0.1:0"),
             ("CLIENT__HTTP", "127.0.0.1:0"),
             ("CLIENT__V1_LINGER", "1s"),
@@ -303,6 +304,17 @@ impl World {
 
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         metric(&self.control.http, self.gateway().line("ops-gateway"), name).await
+    }
+
+    pub(crate) async fn connect_by(&self, transport: &str, encoding: &str) -> Process {
+        let mut env = self.client_env(encoding);
+        env.extend(self::env(&[("CLIENT__TRANSPORT", transport)]));
+        Process::start(&["connect"], &env).await
+    }
+
+    /// Tunnels that were agreed on by a transport.
+    pub(crate) async fn tunnels_by(&self, transport: &str) -> u64 {
+        self.metric(&format!("httvps_tunnels_total{{transport=\"{transport}\"}}")).await
     }
 
     /// Bytes up and down of all sessions, as the control plane has them.

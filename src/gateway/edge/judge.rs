@@ -27,15 +27,15 @@ enum Beginning {
     Other,
 }
 
-/// Compares the first request of a connection with what it must be to be ours.
-pub(super) struct Judge<'a> {
+/// Compares the first request of a connection over HTTP/1.1 with what it must be to be ours.
+pub(super) struct Line<'a> {
     shared: &'a Shared,
     beginning: Beginning,
     /// Where the end of the head is looked for.
     scanned: usize,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> Line<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
         Self { shared, beginning: Beginning::Part, scanned: 0 }
     }

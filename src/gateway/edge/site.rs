@@ -2,7 +2,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Body as HttpBody;
@@ -10,9 +10,9 @@ use hyper::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::Handover;
 use super::pages::{Pages, Situation};
 use super::upstream::{Upstream, relay};
+use super::{Handover, Protocol};
 use crate::config::Decoy;
 use crate::net::dial::Dialer;
 use crate::net::prefixed::Prefixed;
@@ -24,6 +24,8 @@ pub(in crate::gateway) type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + S
 /// The web site that everybody meets who is not a client.
 pub(in crate::gateway) struct Site {
     upstream: Option<Upstream>,
+    /// The same in HTTP/2.
+    upstream_h2: Option<Upstream>,
     plain: Option<Upstream>,
     pages: Pages,
     patience: Duration,
@@ -44,6 +46,7 @@ impl Site {
         let upstream = |address: &str| Upstream::new(address, config, dialer);
         Ok(Self {
             upstream: upstream(&config.upstream),
+            upstream_h2: upstream(&config.upstream_h2),
             plain: upstream(&config.plain),
             pages: Pages::new(config),
             patience: config.patience,
@@ -56,32 +59,56 @@ impl Site {
     }
 
     /// A line to the upstream for a connection that may become its; none without an upstream that answers.
-    pub(super) async fn announce(&self, ends: Named) -> Option<TcpStream> {
-        self.upstream.as_ref()?.announce(ends).await.ok()
+    pub(super) async fn announce(&self, protocol: Protocol, ends: Named) -> Option<TcpStream> {
+        self.upstream(protocol)?.announce(ends).await.ok()
     }
 
-    /// Serves a connection that is the site's to its end.
-    pub(in crate::gateway) async fn serve<S>(&self, socket: S, mut handover: Handover, ends: Named)
+    fn upstream(&self, protocol: Protocol) -> Option<&Upstream> {
+        match protocol {
+            Protocol::Http1 => self.upstream.as_ref(),
+            Protocol::Http2 => self.upstream_h2.as_ref(),
+        }
+    }
+
+    /// Whether there is an upstream that takes connections as they are.
+    pub(in crate::gateway) fn speaks(&self, protocol: Protocol) -> bool {
+        self.upstream(protocol).is_some()
+    }
+
+    /// Serves a connection that is the site's to its end. One in HTTP/2 is given back if the upstream is not to be reached.
+    pub(in crate::gateway) async fn serve<S>(
+        &self,
+        socket: S,
+        mut handover: Handover,
+        ends: Named,
+    ) -> Option<Prefixed<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let line = match (handover.line.take(), &self.upstream) {
+        let line = match (handover.line.take(), self.upstream(handover.protocol)) {
             (Some(known), _) => Some(Ok(known)),
             (None, Some(upstream)) => Some(upstream.announce(ends).await.map(|line| (line, 0))),
             (None, None) => None,
         };
-        match line {
+        let situation = match line {
             Some(Ok((line, passed))) => {
-                if let Err(error) = relay(socket, handover, line, passed).await {
+                if let Err(error) = relay(socket, handover.read, line, passed).await {
                     tracing::debug!(%error, "a stranger's connection ended");
                 }
+                return None;
             }
             Some(Err(error)) => {
                 tracing::warn!(%error, "the site's upstream is not to be reached");
-                self.pages.serve(Prefixed::new(handover.read.freeze(), socket), Situation::Down).await;
+                Situation::Down
             }
-            None => self.pages.serve(Prefixed::new(handover.read.freeze(), socket), Situation::Normal).await,
+            None => Situation::Normal,
+        };
+        let socket = Prefixed::new(handover.read.freeze(), socket);
+        match handover.protocol {
+            Protocol::Http1 => self.pages.serve(socket, situation).await,
+            Protocol::Http2 => return Some(socket),
         }
+        None
     }
 
     /// Serves a connection that does not even begin TLS.
@@ -89,7 +116,7 @@ impl Site {
         match &self.plain {
             Some(plain) => match plain.announce(ends).await {
                 Ok(line) => {
-                    if let Err(error) = relay(socket, Handover::of(bytes::BytesMut::new()), line, 0).await {
+                    if let Err(error) = relay(socket, BytesMut::new(), line, 0).await {
                         tracing::debug!(%error, "a stranger's connection ended");
                     }
                 }

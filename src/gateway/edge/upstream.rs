@@ -1,6 +1,7 @@
 use std::io;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HOST, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::uri::PathAndQuery;
@@ -10,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_si
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Body, Handover};
+use super::Body;
 use crate::config::{Decoy, ProxyProtocol, host_and_port};
 use crate::net::dial::Dialer;
 use crate::net::proxy_protocol::{Named, Version};
@@ -78,13 +79,14 @@ fn forwarded(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
-/// Passes a connection on as the bytes it is, both ways, until both sides have ended or one has failed.
-pub(super) async fn relay<S>(mut socket: S, handover: Handover, mut line: TcpStream, passed: usize) -> io::Result<()>
+/// Passes a connection on as the bytes it is, both ways, until both sides have ended or one has failed. The line knows the
+/// first of what was read already.
+pub(super) async fn relay<S>(mut socket: S, read: BytesMut, mut line: TcpStream, passed: usize) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    line.write_all(handover.read.get(passed..).unwrap_or_default()).await?;
-    drop(handover);
+    line.write_all(read.get(passed..).unwrap_or_default()).await?;
+    drop(read);
     copy_bidirectional_with_sizes(&mut socket, &mut line, PIECE, PIECE).await?;
     Ok(())
 }

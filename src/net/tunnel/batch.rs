@@ -10,10 +10,14 @@ use crate::net::buffered::CHUNK;
 use crate::net::pool;
 
 const MESSAGES: usize = 16;
+/// Messages below this length leave together where each would be a piece of its own.
+const SMALL: usize = 4096;
+/// What they may come to: a TLS record less what goes around it.
+const TOGETHER: usize = 16_000;
 
 /// Messages that leave in one write, so that small ones share TLS records and system calls.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub struct Batch {
     messages: VecDeque<(BytesMut, usize)>,
     bytes: usize,
     begun: bool,
@@ -65,11 +69,105 @@ impl Batch {
                 return;
             }
             written -= left;
-            if let Some((message, _)) = self.messages.pop_front()
-                && message.capacity() >= pool::SIZE
-            {
-                pool::give(message);
+            if let Some((message, _)) = self.messages.pop_front() {
+                pool::keep(message);
             }
+        }
+    }
+
+    /// How many messages make up the next piece, and how many bytes they have: a large one, or several small ones.
+    fn next(&self) -> (usize, usize) {
+        let lens = self.messages.iter().map(|(message, start)| message.len() - start);
+        let (mut count, mut bytes) = (0, 0);
+        for len in lens {
+            if count > 0 && (len >= SMALL || bytes + len > TOGETHER) {
+                break;
+            }
+            (count, bytes) = (count + 1, bytes + len);
+            if len >= SMALL {
+                break;
+            }
+        }
+        (count, bytes)
+    }
+
+    /// Bytes of the next piece.
+    pub fn next_len(&self) -> usize {
+        self.next().1
+    }
+
+    /// Takes the next piece off, at most so many bytes of it, and where they begin in the buffer.
+    pub fn take(&mut self, most: usize) -> (BytesMut, usize) {
+        let (count, bytes) = self.next();
+        let taken = bytes.min(most);
+        let piece = match self.messages.front_mut() {
+            Some((message, start)) if count == 1 && taken < bytes => {
+                let piece = (message.split_to(*start + taken), *start);
+                *start = 0;
+                self.bytes -= taken;
+                piece
+            }
+            Some(_) if count == 1 => {
+                self.bytes -= taken;
+                self.messages.pop_front().unwrap_or_default()
+            }
+            _ => {
+                let mut piece = BytesMut::with_capacity(taken);
+                for (message, start) in self.messages.iter().take(count) {
+                    let len = (message.len() - start).min(taken - piece.len());
+                    piece.extend_from_slice(&message[*start..*start + len]);
+                }
+                self.advance(taken);
+                (piece, 0)
+            }
+        };
+        self.begun = self.bytes > 0;
+        piece
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(lens: &[usize]) -> (Batch, Vec<u8>) {
+        let (mut batch, mut all) = (Batch::default(), Vec::new());
+        for (at, len) in lens.iter().enumerate() {
+            let bytes = vec![u8::try_from(at).unwrap(); *len];
+            let mut message = BytesMut::zeroed(14);
+            message.extend_from_slice(&bytes);
+            batch.push(message, 14);
+            all.extend(bytes);
+        }
+        (batch, all)
+    }
+
+    #[test]
+    fn small_messages_leave_together_and_large_ones_alone() {
+        let (mut batch, all) = batch(&[10, 20, 5000, 30, 4000, 4000, 4000, 4000, 65_000, 7]);
+        let (mut got, mut lens) = (Vec::new(), Vec::new());
+        while !batch.is_empty() {
+            let len = batch.next_len();
+            let (piece, start) = batch.take(usize::MAX);
+            assert_eq!(piece.len() - start, len);
+            lens.push(len);
+            got.extend_from_slice(&piece[start..]);
+        }
+        assert_eq!(lens, [30, 5000, 12_030, 4000, 65_000, 7]);
+        assert!(got == all && batch.bytes == 0 && batch.has_room());
+    }
+
+    #[test]
+    fn a_piece_is_cut_where_there_is_no_room_for_it() {
+        for most in [1, 7, 100, 4096, 20_000] {
+            let (mut batch, all) = batch(&[10, 20, 5000, 30, 40]);
+            let mut got = Vec::new();
+            while !batch.is_empty() {
+                let (piece, start) = batch.take(most);
+                assert!((1..=most).contains(&(piece.len() - start)));
+                got.extend_from_slice(&piece[start..]);
+            }
+            assert!(got == all, "{most}");
         }
     }
 }

@@ -6,30 +6,35 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use fastwebsockets::OpCode;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
-use tokio_util::io::poll_read_buf;
 
 use super::Tunnel;
 use super::batch::Batch;
+use super::carrier::Carrier;
+use super::inbox::Inbox;
 use crate::frame::{Encoding, SessionCode};
 use crate::mux::{SessionError, TRANSPORT_ROOM, Transmit};
-use crate::net::buffered::CHUNK;
-use crate::net::pool;
-use crate::net::websocket::{Incoming, Reader, Side, Violation, seal};
+use crate::net::websocket::{Incoming, Side, Violation, seal};
 
 /// Rounds before others run: few, so that what was read is still in the cache when its streams encrypt it.
 const TURNS: usize = 4;
-/// What is read while it is not known how much is to come.
-const FIRST_READ: usize = 16 * 1024;
 /// What is read and thrown away of a peer that broke the rules, or whose session never opened.
 const DISCARD_MAX: usize = 64 * 1024;
+
+/// What is around a tunnel's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// RFC 6455, as this end of it.
+    WebSocket(Side),
+    /// Nothing: frames of encoding v2 follow each other.
+    Frames,
+}
 
 /// What a tunnel runs over and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Transport {
-    /// Which end this is.
-    pub side: Side,
+    /// What is around its messages.
+    pub framing: Framing,
     /// The encoding of its messages.
     pub encoding: Encoding,
     /// Largest message in bytes.
@@ -59,16 +64,12 @@ pub enum Ended {
     Violation(#[from] Violation),
 }
 
-/// Moves bytes between a socket and a tunnel until one of them ends.
-pub struct Driver<S> {
-    socket: S,
+/// Moves bytes between what carries them and a tunnel until one of them ends.
+pub struct Driver<C> {
+    carrier: C,
     tunnel: Tunnel,
     transport: Transport,
-    reader: Reader,
-    input: BytesMut,
-    /// The input is a buffer of the pool.
-    pooled: bool,
-    missing: usize,
+    inbox: Inbox,
     output: Batch,
     pong: Option<Bytes>,
     unflushed: bool,
@@ -79,21 +80,14 @@ pub struct Driver<S> {
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    /// A driver for an upgraded socket; `read` is what was read of it beyond the handshake.
-    pub fn new(socket: S, read: Bytes, tunnel: Tunnel, transport: Transport) -> Self {
+impl<C: Carrier> Driver<C> {
+    /// A driver for an upgraded socket or a stream; `read` is what was read of it beyond the handshake.
+    pub fn new(carrier: C, read: Bytes, tunnel: Tunnel, transport: Transport) -> Self {
         Self {
-            socket,
+            carrier,
             tunnel,
             transport,
-            reader: Reader::new(
-                transport.side,
-                transport.message_max.min(transport.hello_max),
-                transport.fragments_max,
-            ),
-            missing: 2usize.saturating_sub(read.len()),
-            input: BytesMut::from(read),
-            pooled: false,
+            inbox: Inbox::new(&transport, read),
             output: Batch::default(),
             pong: None,
             unflushed: false,
@@ -150,11 +144,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Reads until the peer closes; gives whether it did before enough was read.
     async fn discard(&mut self) -> io::Result<bool> {
         while self.discard > 0 {
-            let most = self.discard.min(CHUNK);
-            self.input.clear();
-            self.input.reserve(most);
-            let mut space = (&mut self.input).limit(most);
-            match poll_fn(|cx| poll_read_buf(Pin::new(&mut self.socket), cx, &mut space)).await? {
+            self.inbox.discard(self.discard);
+            match poll_fn(|cx| self.carrier.poll_read(cx, &mut self.inbox)).await? {
                 0 => return Ok(true),
                 read => self.discard = self.discard.saturating_sub(read),
             }
@@ -176,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         poll_fn(|cx| match self.poll_write(cx) {
-            Ok(true) => Pin::new(&mut self.socket).poll_shutdown(cx),
+            Ok(true) => self.carrier.poll_shutdown(cx),
             Ok(false) => Poll::Pending,
             Err(Ended::Io(error)) => Poll::Ready(Err(error)),
             Err(_) => Poll::Ready(Ok(())),
@@ -252,13 +243,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if self.output.is_empty() {
                 break;
             }
-            match self.output.poll_write(Pin::new(&mut self.socket), cx)? {
+            match self.carrier.poll_write(cx, &mut self.output)? {
                 Poll::Ready(()) => self.unflushed = true,
                 Poll::Pending => return Ok(false),
             }
         }
         if self.unflushed {
-            match Pin::new(&mut self.socket).poll_flush(cx)? {
+            match self.carrier.poll_flush(cx)? {
                 Poll::Ready(()) => self.unflushed = false,
                 Poll::Pending => return Ok(false),
             }
@@ -290,7 +281,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 Transmit::Ping => self.queue(message_of(b""), OpCode::Ping),
                 Transmit::Close(code) => {
-                    if !state.session.is_unheard() {
+                    let is_told = matches!(self.transport.framing, Framing::WebSocket(_));
+                    if is_told && !state.session.is_unheard() {
                         let status = code.map_or(1000, close_status);
                         self.queue(message_of(&status.to_be_bytes()), OpCode::Close);
                     }
@@ -302,7 +294,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn queue(&mut self, mut message: BytesMut, opcode: OpCode) {
-        let start = seal(&mut message, opcode, self.transport.side);
+        let start = match self.transport.framing {
+            Framing::WebSocket(side) => seal(&mut message, opcode, side),
+            Framing::Frames => TRANSPORT_ROOM,
+        };
         self.output.push(message, start);
     }
 
@@ -311,32 +306,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.pong.is_some() || self.tunnel.state().session.is_paused() {
             return Ok(false);
         }
-        if self.missing > 0 {
-            let wanted = self.missing.max(FIRST_READ);
-            self.make_room(wanted);
-            let mut space = (&mut self.input).limit(wanted);
-            match poll_read_buf(Pin::new(&mut self.socket), cx, &mut space)? {
-                Poll::Ready(0) => return Err(Ended::Gone),
-                Poll::Ready(read) => {
-                    self.missing = self.missing.saturating_sub(read);
-                    self.tunnel.state().session.heard(Instant::now());
-                }
+        if !self.inbox.is_ripe() {
+            match self.carrier.poll_read(cx, &mut self.inbox)? {
+                Poll::Ready(0) => return Err(self.inbox.end()),
+                Poll::Ready(_) => self.heard(),
                 Poll::Pending => {
-                    if self.input.is_empty() && self.pooled {
-                        pool::give(std::mem::take(&mut self.input));
-                        self.pooled = false;
-                    }
+                    self.inbox.rest();
                     return Ok(false);
                 }
             }
         }
-        while self.missing == 0 {
-            match self.reader.next(&mut self.input) {
-                Ok(incoming) => self.take(incoming)?,
-                Err(Ok(missing)) => self.missing = missing,
-                Err(Err(violation)) => return Err(violation.into()),
+        while self.inbox.is_ripe() {
+            if let Some(incoming) = self.inbox.next()? {
+                self.take(incoming)?;
             }
-            let fragments = self.reader.take_small();
+            let fragments = self.inbox.take_fragments();
             if fragments > 0 {
                 self.tunnel.state().session.charge_fragments(fragments, Instant::now())?;
             }
@@ -347,19 +331,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(true)
     }
 
-    /// Goes on in another buffer if this one is used up.
-    fn make_room(&mut self, wanted: usize) {
-        if self.input.capacity() - self.input.len() >= wanted {
-            return;
+    fn heard(&mut self) {
+        let small = self.inbox.take_small();
+        let (mut state, now) = (self.tunnel.state(), Instant::now());
+        state.session.heard(now);
+        if let Some(len) = small {
+            state.session.charge_piece(len, now);
         }
-        let mut next = pool::take();
-        next.extend_from_slice(&self.input);
-        next.reserve(wanted);
-        let used = std::mem::replace(&mut self.input, next);
-        if self.pooled {
-            pool::give(used);
-        }
-        self.pooled = true;
     }
 
     fn take(&mut self, incoming: Incoming) -> Result<(), Ended> {
@@ -385,7 +363,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let handled = state.session.handle_message(message, now);
         state.deliver();
         if state.session.is_open() {
-            self.reader.allow(self.transport.message_max);
+            self.inbox.allow(self.transport.message_max);
             self.discard = usize::MAX;
         }
         Ok(handled?)

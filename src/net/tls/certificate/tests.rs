@@ -79,7 +79,7 @@ async fn a_client_that_comes_back_resumes_also_once_the_certificate_was_replaced
         (OffsetDateTime::now_utc() - time::Duration::DAY, OffsetDateTime::now_utc() + time::Duration::DAY);
     let (first, second) = (made(begins, ends), made(begins, ends));
     let certificate = of(&first);
-    let acceptor = TlsAcceptor::from(tls::server(Arc::clone(&certificate)).unwrap());
+    let acceptor = TlsAcceptor::from(tls::server(Arc::clone(&certificate), &[tls::HTTP_1_1]).unwrap());
     let connector = TlsConnector::from(tls::client(Some(&[first.cert.as_slice(), &second.cert].concat())).unwrap());
     let met = async || {
         let (near, far) = tokio::io::duplex(65_536);

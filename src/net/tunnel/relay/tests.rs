@@ -7,7 +7,7 @@ use super::*;
 use crate::frame::{Encoding, HelloOk, Padding, Target};
 use crate::mux::tests::{hello, limits};
 use crate::mux::{Event, Limits, Role};
-use crate::net::tunnel::{Driver, Transport, Tunnel};
+use crate::net::tunnel::{Driver, Framing, Transport, Tunnel};
 use crate::net::websocket::Side;
 
 const PIECE: usize = 30_000;
@@ -17,7 +17,7 @@ const YIELDS: usize = 1_000;
 fn end(role: Role, side: Side, socket: DuplexStream) -> Tunnel {
     let tunnel = Tunnel::new(role, Encoding::V1, Arc::new(Limits { v1_buffer: 1 << 20, ..limits() }));
     let transport = Transport {
-        side,
+        framing: Framing::WebSocket(side),
         encoding: Encoding::V1,
         message_max: 4 * CHUNK,
         hello_max: CHUNK,

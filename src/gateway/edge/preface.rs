@@ -1,0 +1,97 @@
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::server::{Builder, Connection, Handshake};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::judge::Owner;
+use crate::gateway::{Shared, portal, upgrade};
+
+/// Judges the first request of an HTTP/2 connection: a server reads it whose answers nobody hears.
+pub(super) struct Preface<'a> {
+    shared: &'a Shared,
+    tape: Tape,
+    fed: usize,
+    state: State,
+}
+
+enum State {
+    Opening(Pin<Box<Handshake<Tape, Bytes>>>),
+    Open(Box<Connection<Tape, Bytes>>),
+}
+
+impl<'a> Preface<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        let tape = Tape::default();
+        let opening = Builder::new().enable_connect_protocol().handshake(tape.clone());
+        Self { shared, tape, fed: 0, state: State::Opening(Box::pin(opening)) }
+    }
+
+    /// Judges all that was read so far; none while the first request is not whole.
+    pub(super) fn judge(&mut self, read: &[u8]) -> Option<Owner> {
+        self.tape.feed(read.get(self.fed..).unwrap_or_default());
+        self.fed = read.len();
+        let mut cx = Context::from_waker(Waker::noop());
+        if let State::Opening(opening) = &mut self.state {
+            match opening.as_mut().poll(&mut cx) {
+                Poll::Ready(Ok(connection)) => self.state = State::Open(Box::new(connection)),
+                Poll::Ready(Err(_)) => return Some(Owner::Site),
+                Poll::Pending => return self.unless_too_long(),
+            }
+        }
+        let State::Open(connection) = &mut self.state else { return self.unless_too_long() };
+        match connection.poll_accept(&mut cx) {
+            Poll::Ready(Some(Ok((request, _)))) => {
+                let is_ours = upgrade::asked(&request, self.shared).is_some() || portal::may(&request, self.shared);
+                Some(if is_ours { Owner::Client } else { Owner::Site })
+            }
+            Poll::Ready(Some(Err(_)) | None) => Some(Owner::Site),
+            Poll::Pending => self.unless_too_long(),
+        }
+    }
+
+    fn unless_too_long(&self) -> Option<Owner> {
+        let most = usize::try_from(self.shared.tunnel.request_max.as_u64()).unwrap_or(usize::MAX);
+        (self.fed > most).then_some(Owner::Site)
+    }
+}
+
+/// A connection of which only the reading matters.
+#[derive(Clone, Debug, Default)]
+struct Tape(Arc<Mutex<BytesMut>>);
+
+impl Tape {
+    fn feed(&self, bytes: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+    }
+}
+
+impl AsyncRead for Tape {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if bytes.is_empty() {
+            return Poll::Pending;
+        }
+        let len = bytes.len().min(out.remaining());
+        out.put_slice(bytes.get(..len).unwrap_or_default());
+        bytes.advance(len);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Tape {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

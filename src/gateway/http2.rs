@@ -1,0 +1,256 @@
+//! Connections that speak HTTP/2: tunnels, the portal's requests and the site's beside each other (docs/04, "HTTP/2").
+
+mod request;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use hyper::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use hyper::{Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+
+use super::Shared;
+use super::arrival::{Arrival, Peer};
+use super::places::Admittance;
+use super::session::{self, Greeted};
+use super::upgrade::asked;
+use crate::config;
+use crate::digest::fresh_fraction;
+use crate::lifecycle::Shutdown;
+use crate::net::http2::{Channel, Piece};
+use crate::net::metered::Metered;
+use crate::net::proxy_protocol::Named;
+
+/// A tunnel's part of its connection's receive window, once the tunnel is admitted and until this is dropped.
+pub(super) struct Lane {
+    admitted: watch::Sender<usize>,
+    is_wide: bool,
+}
+
+impl Lane {
+    /// The tunnel was admitted.
+    pub(super) fn widen(&mut self) {
+        if !std::mem::replace(&mut self.is_wide, true) {
+            self.admitted.send_modify(|admitted| *admitted += 1);
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if self.is_wide {
+            self.admitted.send_modify(|admitted| *admitted -= 1);
+        }
+    }
+}
+
+/// Serves a connection to its end, which is after that of its last tunnel.
+pub(super) async fn serve<S>(
+    shared: Arc<Shared>,
+    socket: S,
+    arrival: Arrival,
+    (peer, ends): (Peer, Named),
+    shutdown: Shutdown,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Arrival { at, admittance, .. } = arrival;
+    let deadline = at + shared.tunnel.handshake_timeout;
+    let socket = Metered::new(socket, shared.http2.frames_per_second);
+    let opening = tokio::time::timeout_at(deadline.into(), builder(&shared.http2).handshake(socket));
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = admittance.place.crowded_out() => return shared.metrics.refuse("crowded_out"),
+        () = shutdown.draining() => return,
+    };
+    let connection = match opened {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "no HTTP/2");
+            return shared.metrics.refuse("handshake");
+        }
+        Err(_) => return shared.metrics.refuse("handshake_timeout"),
+    };
+    let (lanes, admitted) = watch::channel(0);
+    let line = Line {
+        connection,
+        requests: JoinSet::new(),
+        own: Some(admittance),
+        peer,
+        ends,
+        at,
+        lanes,
+        admitted,
+        quiet_until: deadline.into(),
+        is_closing: false,
+        shared,
+        shutdown,
+    };
+    Box::pin(line.run()).await;
+}
+
+fn builder(config: &config::Http2) -> h2::server::Builder {
+    let size = config::Http2::size;
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(size(config.stream_window))
+        .initial_connection_window_size(size(config.connection_window))
+        .max_concurrent_streams(config.max_streams)
+        .max_header_list_size(size(config.header_list_max))
+        .max_frame_size(size(config.frame_max))
+        .max_send_buffer_size(usize::try_from(config.send_buffer.as_u64()).unwrap_or(usize::MAX))
+        .max_pending_accept_reset_streams(config.pending_resets_max)
+        .max_local_error_reset_streams(Some(config.local_resets_max))
+        .enable_connect_protocol();
+    builder
+}
+
+/// One connection.
+struct Line<S: AsyncRead + AsyncWrite + Unpin> {
+    connection: Connection<S, Piece>,
+    requests: JoinSet<()>,
+    /// What the connection holds itself; its first tunnel takes it.
+    own: Option<Admittance>,
+    peer: Peer,
+    ends: Named,
+    at: Instant,
+    lanes: watch::Sender<usize>,
+    admitted: watch::Receiver<usize>,
+    /// How long it may be without a stream.
+    quiet_until: tokio::time::Instant,
+    is_closing: bool,
+    shared: Arc<Shared>,
+    shutdown: Shutdown,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
+    async fn run(mut self) {
+        let mut closes_at = None;
+        loop {
+            let is_idle = self.requests.is_empty();
+            tokio::select! {
+                accepted = self.connection.accept() => match accepted {
+                    Some(Ok((request, respond))) => self.take(request, respond),
+                    Some(Err(error)) => {
+                        tracing::debug!(%error, "HTTP/2 connection lost");
+                        break;
+                    }
+                    None => break,
+                },
+                Some(_) = self.requests.join_next() => self.rest(),
+                Ok(()) = self.admitted.changed() => self.set_window(),
+                () = sleep_until(self.quiet_until), if is_idle => {
+                    if self.is_closing {
+                        break;
+                    }
+                    self.close();
+                }
+                () = crowded_out(self.own.as_ref()), if is_idle => {
+                    self.shared.metrics.refuse("crowded_out");
+                    break;
+                }
+                () = self.shutdown.draining(), if closes_at.is_none() => {
+                    let jitter = self.shared.gateway.drain_jitter.mul_f64(fresh_fraction());
+                    closes_at = Some(tokio::time::Instant::now() + jitter);
+                }
+                () = due(closes_at), if !self.is_closing => self.close(),
+            }
+        }
+        let Self { connection, mut requests, .. } = self;
+        drop(connection);
+        while requests.join_next().await.is_some() {}
+    }
+
+    /// Says that no more streams are taken; the connection ends with the last of those that are open.
+    fn close(&mut self) {
+        self.connection.graceful_shutdown();
+        self.is_closing = true;
+        self.quiet_until = tokio::time::Instant::now() + self.shared.tunnel.close_timeout;
+    }
+
+    /// A stream is over; without any, the connection is as silent as a new one.
+    fn rest(&mut self) {
+        if !self.requests.is_empty() {
+            return;
+        }
+        let patience = if self.is_closing { self.shared.tunnel.close_timeout } else { self.shared.http2.idle_timeout };
+        self.quiet_until = tokio::time::Instant::now() + patience;
+        if self.own.is_none() {
+            let (entrance, ip) = (self.shared.arrivals.entrance(), self.peer.address.ip());
+            let entered = if self.peer.forwards { entrance.enter_unnamed(ip) } else { entrance.enter(ip) };
+            self.own = entered.ok();
+        }
+        if self.own.is_none() && !self.is_closing {
+            self.close();
+        }
+    }
+
+    /// No tunnel that stands still can use up what another one needs.
+    fn set_window(&mut self) {
+        let admitted = u32::try_from(*self.admitted.borrow_and_update()).unwrap_or(u32::MAX);
+        let config = &self.shared.http2;
+        let each = config::Http2::size(config.stream_window);
+        let window = each.saturating_mul(admitted).saturating_add(config::Http2::size(config.connection_window));
+        self.connection.set_target_window_size(window.min(i32::MAX as u32));
+    }
+
+    fn take(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Piece>) {
+        let shared = Arc::clone(&self.shared);
+        let client = shared.arrivals.client(&self.peer, request.headers());
+        let Some(asked) = asked(&request, &shared) else {
+            let client = SocketAddr::new(client, self.ends.client.port());
+            self.requests.spawn(request::answer(shared, request, respond, Named { client, ..self.ends }));
+            return;
+        };
+        let admittance = match self.own.take() {
+            Some(own) if own.place.name(client) => Ok(own),
+            Some(_) => Err("pre_hello"),
+            None => shared.arrivals.entrance().enter(client),
+        };
+        let admittance = match admittance {
+            Ok(admittance) => admittance,
+            Err(limit) => {
+                shared.metrics.refuse(limit);
+                respond.send_reset(Reason::REFUSED_STREAM);
+                return self.rest();
+            }
+        };
+        let Admittance { place, permit } = admittance;
+        let at = std::mem::replace(&mut self.at, Instant::now());
+        let lane = Some(Lane { admitted: self.lanes.clone(), is_wide: false });
+        let greeted = Greeted { place, at, agreement: asked.agreement, lane };
+        let mut response = Response::new(());
+        if let Some(name) = asked.echo {
+            response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+        }
+        let Ok(send) = respond.send_response(response, false) else { return self.rest() };
+        let channel = Channel::accepted(send, request.into_body(), &shared.http2);
+        let shutdown = self.shutdown.clone();
+        self.requests.spawn(async move {
+            let run = session::run(shared, channel, Bytes::new(), asked.framing, greeted, shutdown);
+            let refused = Box::pin(run).await;
+            drop((refused, permit));
+        });
+    }
+}
+
+async fn crowded_out(own: Option<&Admittance>) {
+    match own {
+        Some(own) => own.place.crowded_out().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn due(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

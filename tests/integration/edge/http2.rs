@@ -1,0 +1,139 @@
+//! The same over HTTP/2, where the site speaks it in clear text.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::{SITE, SLACK, Seen, Site, converse};
+use crate::world::PATH;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: u8 = 4;
+const HEADERS: u8 = 1;
+/// END_STREAM and END_HEADERS.
+const WHOLE: u8 = 5;
+/// Attempts at an answer within one second of both servers: its date is compressed and cannot be left out.
+const ATTEMPTS: usize = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// A field that is not indexed (RFC 7541, section 6.2.2).
+fn field(name: &str, value: &str) -> Vec<u8> {
+    let mut field = vec![0, name.len() as u8];
+    field.extend(name.bytes());
+    field.push(value.len() as u8);
+    field.extend(value.bytes());
+    field
+}
+
+fn request(fields: &[(&str, &str)]) -> Vec<u8> {
+    fields.iter().flat_map(|(name, value)| field(name, value)).collect()
+}
+
+fn asks(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
+    let usual = [(":method", method), (":scheme", "https"), (":path", path), (":authority", "localhost")];
+    request(&[&usual, more].concat())
+}
+
+fn begun(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = PREFACE.to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    bytes.extend(frames.concat());
+    bytes
+}
+
+fn get(stream: u32, path: &str) -> Vec<u8> {
+    frame(HEADERS, WHOLE, stream, &asks("GET", path, &[]))
+}
+
+fn probes() -> Vec<(&'static str, Vec<u8>)> {
+    let one = |fields: &[u8]| begun(&[frame(HEADERS, WHOLE, 1, fields)]);
+    let websocket = [(":protocol", "websocket"), ("sec-websocket-version", "13")];
+    vec![
+        ("silence", vec![]),
+        ("half a preface", PREFACE[..10].to_vec()),
+        ("another preface", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()),
+        ("a preface alone", PREFACE.to_vec()),
+        ("SETTINGS and silence", begun(&[])),
+        ("a page", begun(&[get(1, "/")])),
+        ("pages", begun(&[get(1, "/"), get(3, "/nothing"), get(5, "/moved"), get(7, "/gone")])),
+        ("HEAD", one(&asks("HEAD", "/", &[]))),
+        ("a stranger's POST", one(&asks("POST", "/", &[("content-type", "application/httvps")]))),
+        ("unknown SETTINGS", {
+            let mut bytes = PREFACE.to_vec();
+            bytes.extend(frame(SETTINGS, 0, 0, &[0, 77, 0, 0, 0, 1]));
+            bytes.extend(get(1, "/"));
+            bytes
+        }),
+        ("many SETTINGS", begun(&vec![frame(SETTINGS, 0, 0, &[]); 50])),
+        ("PRIORITY", begun(&[frame(2, 0, 1, &[0, 0, 0, 0, 16]), get(1, "/")])),
+        ("a first stream of 3", begun(&[get(3, "/")])),
+        ("a first stream of 2", begun(&[get(2, "/")])),
+        ("an upper-case name", one(&asks("GET", "/", &[("Accept", "x")]))),
+        ("no path", one(&request(&[(":method", "GET"), (":scheme", "https"), (":authority", "localhost")]))),
+        ("a pseudo-header behind", one(&[request(&[("accept", "x")]), asks("GET", "/", &[])].concat())),
+        ("an unknown pseudo-header", one(&asks("GET", "/", &[(":nonsense", "x")]))),
+        ("GOAWAY", begun(&[frame(7, 0, 0, &[0; 8]), get(1, "/")])),
+        ("a PING first", begun(&[frame(6, 0, 0, b"12345678"), get(1, "/")])),
+        ("RST of a stream that is not", begun(&[frame(3, 0, 1, &[0, 0, 0, 8])])),
+        ("RST at once", begun(&[get(1, "/large.bin"), frame(3, 0, 1, &[0, 0, 0, 8])])),
+        ("DATA on stream 0", begun(&[frame(0, 0, 0, b"x")])),
+        ("DATA on an idle stream", begun(&[frame(0, 0, 1, b"x")])),
+        ("CONTINUATION first", begun(&[frame(9, 4, 1, b"x")])),
+        ("a frame that is too large", begun(&[frame(0, 0, 1, &[0; 20_000])])),
+        ("an unknown frame", begun(&[frame(99, 0, 0, b"x"), get(1, "/")])),
+        ("bad HPACK", begun(&[frame(HEADERS, WHOLE, 1, &[0xff, 0xff, 0xff, 0xff, 0xff])])),
+        ("WINDOW_UPDATE of nothing", begun(&[frame(8, 0, 0, &[0; 4])])),
+        ("a WebSocket elsewhere", one(&asks("CONNECT", "/chat", &websocket))),
+        ("almost the path", one(&asks("CONNECT", &format!("{PATH}x"), &websocket))),
+        ("the path without a token", one(&asks("POST", PATH, &[("content-type", "application/httvps")]))),
+        ("the path and a bad token", {
+            let more = [("content-type", "application/httvps"), ("authorization", "Bearer x.y.z")];
+            one(&asks("POST", PATH, &more))
+        }),
+        ("the path and another protocol", one(&asks("CONNECT", PATH, &[(":protocol", "connect-udp")]))),
+    ]
+}
+
+async fn probe(address: &str, ca: &str, bytes: &[u8]) -> Seen {
+    let socket = TcpStream::connect(address).await.unwrap();
+    let mut tls = (*httvps::net::tls::client(Some(&std::fs::read(ca).unwrap())).unwrap()).clone();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let connector = TlsConnector::from(Arc::new(tls));
+    let mut socket = connector.connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap();
+    assert_eq!(socket.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    converse(&mut socket, &[bytes.to_vec()]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_cannot_tell_it_over_http2_either() {
+    let site = Site::start(SITE, &[]).await;
+    let (gateway, alone, ca) = (site.address(), format!("127.0.0.1:{}", site.nginx.tls2), site.world.ca());
+    let probes = probes();
+    let compared = join_all(probes.iter().map(async |(name, bytes)| {
+        let mut wrong = None;
+        for _ in 0..ATTEMPTS {
+            let (ours, theirs) = tokio::join!(probe(&gateway, &ca, bytes), probe(&alone, &ca, bytes));
+            let longer = ours.lasted.max(theirs.lasted);
+            wrong = if ours.bytes != theirs.bytes {
+                Some(format!("{name}: {:?} instead of {:?}", ours.bytes, theirs.bytes))
+            } else if ours.lasted.abs_diff(theirs.lasted) > longer.div_f64(20.0) + SLACK {
+                Some(format!("{name}: {:?} instead of {:?}", ours.lasted, theirs.lasted))
+            } else {
+                return None;
+            };
+        }
+        wrong
+    }));
+    let wrong: Vec<_> = compared.await.into_iter().flatten().collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
