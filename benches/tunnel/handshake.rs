@@ -28,7 +28,7 @@ const TOKEN_SECONDS: i64 = 3_600;
 /// A server with a certificate, as the defaults have it.
 pub(crate) fn server(identity: &Identity) -> Arc<ServerConfig> {
     let net = Source::with::<&str, &str>([]).unwrap().section().unwrap();
-    tls::server(Certificate::of(identity, &net, &Metrics::new("bench")).unwrap()).unwrap()
+    tls::server(Certificate::of(identity, &net, &Metrics::new("bench")).unwrap(), &[tls::HTTP_1_1]).unwrap()
 }
 
 /// Milliseconds that accepting a connection and a full handshake cost a server that does nothing else.

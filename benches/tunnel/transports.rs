@@ -24,8 +24,10 @@ const TUNNELS: usize = 250;
 const LANES: usize = 8;
 const SETTLE: Duration = Duration::from_secs(2);
 
+type Samples = HashMap<&'static str, Vec<f64>>;
+
 enum Held {
-    WebSocket(Session),
+    WebSocket(Box<Session>),
     Http2(Peer, Tunnel),
 }
 
@@ -41,18 +43,12 @@ async fn enter(world: &World, door: &Door, subject: &str) -> Held {
             let tunnel = peer.plain(world).await;
             Held::Http2(peer, tunnel)
         }
-        _ => Held::WebSocket(door.enter(&[]).await.unwrap()),
+        _ => Held::WebSocket(Box::new(door.enter(&[]).await.unwrap())),
     }
 }
 
 /// What each transport costs, in turns, and how that compares.
-fn compare(
-    figure: &str,
-    samples: &HashMap<&str, Vec<f64>>,
-    unit: &'static str,
-    most: Option<f64>,
-    report: &mut Report,
-) {
+fn compare(figure: &str, samples: &Samples, unit: &'static str, most: Option<f64>, report: &mut Report) {
     let of = |subject: &str| samples.get(subject).map(|samples| median(samples.clone()));
     for (subject, _) in TRANSPORTS {
         if let Some(value) = of(subject) {
@@ -76,7 +72,7 @@ pub(crate) async fn run(report: &mut Report) {
         clients.push((Subject::known(subject, pid, client.line("socks")), client));
     }
     for case in &CASES {
-        let (mut cpu, mut speed): (HashMap<&str, Vec<f64>>, HashMap<&str, Vec<f64>>) = Default::default();
+        let (mut cpu, mut speed) = (Samples::new(), Samples::new());
         for round in 1..=rounds() {
             for (subject, _) in &clients {
                 let started = Instant::now();
@@ -94,7 +90,7 @@ pub(crate) async fn run(report: &mut Report) {
     }
     drop(clients);
     let door = Door::of(&world, Resumption::disabled());
-    let (mut cpu, mut memory): (HashMap<&str, Vec<f64>>, HashMap<&str, Vec<f64>>) = Default::default();
+    let (mut cpu, mut memory) = (Samples::new(), Samples::new());
     for _ in 0..=rounds() {
         for (subject, _) in TRANSPORTS {
             sleep(SETTLE).await;

@@ -72,10 +72,8 @@ impl Link {
         let resolver =
             Resolver::new(&net, &[]).map_err(|reason| source.unusable::<config::Net>("dns_timeout", reason))?;
         let encoding = if config.encoding == "v1" { Encoding::V1 } else { Encoding::V2 };
-        let mut transports = match config.transport {
-            config::Transport::Auto => config.transports.clone(),
-            one => vec![one],
-        };
+        let is_free = config.transport == config::Transport::Auto;
+        let mut transports = if is_free { config.transports.clone() } else { vec![config.transport] };
         transports.retain(|transport| encoding == Encoding::V2 || *transport != config::Transport::H2);
         if transports.is_empty() {
             return Err(bad("transports", "h2 carries v2 only; v1 needs h2ws or ws".into()));

@@ -152,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                     }
                     self.close();
                 }
-                () = crowded_out(self.own.as_ref()), if is_idle => {
+                () = crowded_out(self.own.as_ref()) => {
                     self.shared.metrics.refuse("crowded_out");
                     break;
                 }

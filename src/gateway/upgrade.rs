@@ -101,7 +101,7 @@ fn agreement<B>(request: &Request<B>, shared: &Shared) -> Option<(Agreement, Opt
         return None;
     }
     let (encoding, echo) = encoding_of(request)?;
-    let bearer = vouched(request, shared, shared.tunnel.require_bearer)?;
+    let bearer = vouched(request, shared, shared.tunnel.require_bearer).ok()?;
     Some((Agreement { encoding, bearer }, echo))
 }
 
@@ -142,12 +142,12 @@ pub(super) fn asked<B>(request: &Request<B>, shared: &Shared) -> Option<Asked> {
                 return None;
             }
             let (encoding, echo) = encoding_of(request)?;
-            let bearer = vouched(request, shared, shared.tunnel.require_bearer)?;
+            let bearer = vouched(request, shared, shared.tunnel.require_bearer).ok()?;
             let framing = Framing::WebSocket(Side::Server);
             Some(Asked { agreement: Agreement { encoding, bearer }, framing, echo })
         }
         Method::POST if headers.get(CONTENT_TYPE).is_some_and(|kind| kind == MEDIA_TYPE) => {
-            let bearer = vouched(request, shared, true)?;
+            let bearer = vouched(request, shared, true).ok()?;
             let agreement = Agreement { encoding: Encoding::V2, bearer };
             Some(Asked { agreement, framing: Framing::Frames, echo: None })
         }
@@ -155,12 +155,15 @@ pub(super) fn asked<B>(request: &Request<B>, shared: &Shared) -> Option<Asked> {
     }
 }
 
-/// The device whose token a request carries, if it carries one; nothing if the token is bad, or has to be there.
-fn vouched<B>(request: &Request<B>, shared: &Shared, required: bool) -> Option<Option<Uuid>> {
+/// A token is bad, or missing where one has to be.
+struct Unvouched;
+
+/// The device whose token a request carries, if it carries one.
+fn vouched<B>(request: &Request<B>, shared: &Shared, required: bool) -> Result<Option<Uuid>, Unvouched> {
     match bearer_of(request) {
-        Some(token) => Some(Some(shared.keys.check_at_once(token).ok()?.sub)),
-        None if required => None,
-        None => Some(None),
+        Some(token) => Ok(Some(shared.keys.check_at_once(token).map_err(|_| Unvouched)?.sub)),
+        None if required => Err(Unvouched),
+        None => Ok(None),
     }
 }
 

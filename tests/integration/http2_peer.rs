@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
 use h2::ext::Protocol;
 use httvps::config::{Http2, Source};
-use httvps::frame::{Encoding, Padding, binary};
+use httvps::frame::{Encoding, Frame, Padding, binary};
 use httvps::mux::{Event, Limits, Role};
 use httvps::net::http2::{Channel, MEDIA_TYPE, Piece};
 use httvps::net::tunnel::{Driver, Framing, Transport, Tunnel};
@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use crate::process::PATIENCE;
-use crate::raw::hello;
+use crate::raw::{encoded, hello};
 use crate::world::{PATH, World};
 
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -112,6 +112,19 @@ impl Peer {
         let mut send = self.send.clone().ready().await.unwrap();
         let (response, stream) = send.send_request(request, false).unwrap();
         Channel::requested(stream, response, protocol, &self.config, CancellationToken::new().drop_guard())
+    }
+
+    /// A tunnel in plain HTTP/2 that says something and whose answer nobody reads, while it is held.
+    pub(crate) async fn unread(&self, world: &World, frames: &[Frame]) -> (h2::SendStream<Piece>, h2::RecvStream) {
+        let bearer = format!("Bearer {}", world.subscriber.token);
+        let headers = [("content-type", MEDIA_TYPE), ("authorization", bearer.as_str())];
+        let mut send = self.send.clone().ready().await.unwrap();
+        let (response, mut stream) = send.send_request(request("POST", PATH, &headers), false).unwrap();
+        let frames = [&[Frame::Hello(Box::new(hello(world)))], frames].concat();
+        stream.send_data(encoded(&frames).freeze().into(), false).unwrap();
+        let response = tokio::time::timeout(PATIENCE, response).await.expect("an answer").unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        (stream, response.into_body())
     }
 
     /// A tunnel in plain HTTP/2 that was consented to.

