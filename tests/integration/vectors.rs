@@ -274,7 +274,7 @@ fn without_session(frame: Frame) -> Frame {
     match frame {
         Frame::HelloOk(ok) => {
             assert!(ok.session_id == "{session}" || ok.session_id.parse::<uuid::Uuid>().is_ok());
-            Frame::HelloOk(httvps::frame::HelloOk { session_id: "{session}".into(), ..ok })
+            Frame::HelloOk(HelloOk { session_id: "{session}".into(), ..ok })
         }
         frame => frame,
     }
