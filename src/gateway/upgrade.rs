@@ -1,4 +1,4 @@
-//! The request that becomes a tunnel, is relayed, or gets the site's answer (docs/03, "Transport").
+//! The request that becomes a tunnel, is relayed, or gets the site's answer (docs/03, "Transports").
 
 use std::sync::{Mutex, PoisonError};
 

@@ -25,8 +25,8 @@ impl Schemas {
         let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
         let schemas = files.map(|path| {
             let schema: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-            assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema", "{path:?}");
-            jsonschema::meta::validate(&schema).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+            assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema", "{}", path.display());
+            jsonschema::meta::validate(&schema).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
             (name, jsonschema::validator_for(&schema).unwrap())
         });
