@@ -17,6 +17,9 @@ find_tools() {
     command -v faketime >/dev/null || missing+=(faketime)
     nginx=$(command -v nginx || ls /usr/sbin/nginx 2>/dev/null || true)
     [ -n "$nginx" ] || missing+=(nginx-light)
+    [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing+=(libnginx-mod-stream)
+    haproxy=$(command -v haproxy || ls /usr/sbin/haproxy 2>/dev/null || true)
+    [ -n "$haproxy" ] || missing+=(haproxy)
     [ -n "$python" ] || missing+=(python3-websockets python3-h2)
     node=$(command -v node || command -v nodejs || true)
     [ -n "$node" ] || missing+=(nodejs)
@@ -68,6 +71,7 @@ export HTTVPS_TEST_POSTGRES="postgres://httvps@127.0.0.1:$port"
 export HTTVPS_TEST_POSTGRES_BIN="$bin"
 export HTTVPS_TEST_PGBOUNCER="$pgbouncer"
 export HTTVPS_TEST_NGINX="$nginx"
+export HTTVPS_TEST_HAPROXY="$haproxy"
 export HTTVPS_TEST_PYTHON="$python"
 export HTTVPS_TEST_NODE="$node"
 export HTTVPS_TEST_CHROMIUM="$chromium"

@@ -111,3 +111,40 @@ fn a_clear_text_control_url_stays_on_loopback() {
         assert!(with(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn listeners_and_networks_are_lists_or_text_with_commas() {
+    let both = ["0.0.0.0:443", "[::]:443"];
+    for text in ["0.0.0.0:443, [::]:443", "0.0.0.0:443,[::]:443,"] {
+        let source = Source::with([("HTTVPS_GATEWAY__LISTEN", text)]).unwrap();
+        assert!(source.section::<Gateway>().unwrap().listen.iter().eq(both), "{text}");
+    }
+    let source = load("[gateway]\nlisten = [\"0.0.0.0:443\", \"[::]:443\"]\n").unwrap();
+    assert!(source.section::<Gateway>().unwrap().listen.iter().eq(both));
+    assert!(source.effective().unwrap().contains("listen = [\"0.0.0.0:443\", \"[::]:443\"]"));
+    assert!(load("[gateway]\nlisten = \"\"\n").unwrap().section::<Gateway>().unwrap().listen.is_empty());
+    for text in ["[\"10.1.2.3/8\", \"::ffff:192.0.2.1\", \"fd00::/8\"]", "10.0.0.0/8, 192.0.2.1, fd00::/8"] {
+        let trusted = Source::with([("HTTVPS_BEHIND__TRUSTED", text)]).unwrap().section::<Behind>().unwrap().trusted;
+        let has = |ip: &str| trusted.contains(ip.parse().unwrap());
+        assert!(has("10.9.9.9") && has("::ffff:10.9.9.9") && has("192.0.2.1") && has("fd00::1"), "{text}");
+        assert!(!has("11.0.0.1") && !has("192.0.2.2") && !has("fe80::1"), "{text}");
+    }
+}
+
+#[test]
+fn mistakes_about_proxies_are_named() {
+    let trusted = |text: &str| error_of::<Behind>(&format!("[behind]\ntrusted = [{text}]\n"));
+    assert_eq!(
+        trusted("\"10.0.0.0/33\""),
+        "behind.trusted: \"10.0.0.0/33\" is no network, such as 10.0.0.0/8 or fd00::/8, and no address (FILE:2)"
+    );
+    assert!(trusted("\"example.com\"").contains("is no network"));
+    assert!(trusted("\"::ffff:10.0.0.0/104\"").contains("write the IPv4 network"));
+    assert!(trusted("5").starts_with("behind.trusted: "));
+    assert!(
+        error_of::<Behind>("[behind]\nclear_listen = \"127.0.0.1:1\"\n")
+            .starts_with("behind.trusted: must name the proxies that clear_listen is for")
+    );
+    assert!(error_of::<Behind>("[behind]\nheader = \"x forwarded\"\n").starts_with("behind.header: must be a header"));
+    assert!(error_of::<Gateway>("[gateway]\nlisten = 443\n").starts_with("gateway.listen: "));
+}

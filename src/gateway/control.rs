@@ -179,22 +179,21 @@ impl ControlClient {
         self.post("api/v1/outline/heartbeat", request, Manner::Once).await
     }
 
-    /// Opens the stream of events behind a place, or with a snapshot.
-    pub(crate) async fn events(&self, place: Option<&(String, i64)>) -> Result<Response, ControlError> {
+    /// Opens the stream of events behind a place, or with a snapshot. `None` if it does not begin in time, which says nothing
+    /// about the control plane: a proxy may hold it back.
+    pub(crate) async fn events(&self, place: Option<&(String, i64)>) -> Result<Option<Response>, ControlError> {
         let mut url = self.url("api/v1/gateway/events")?;
         if let Some((epoch, after)) = place {
             url.query_pairs_mut().append_pair("epoch", epoch).append_pair("after", &after.to_string());
         }
         let request = self.http.get(url).bearer_auth(self.token.expose()).timeout(Duration::MAX);
-        let sent = async {
-            match tokio::time::timeout(self.timeout, request.send()).await {
-                Ok(sent) => sent.map(|response| (response.status(), response)).map_err(unreachable),
-                Err(_) => Err(ControlError::Lost("timed out".into())),
-            }
+        let sent = async { request.send().await.map(|response| (response.status(), response)).map_err(unreachable) };
+        let Ok(answered) = tokio::time::timeout(self.timeout, self.through(Manner::Once, sent)).await else {
+            return Ok(None);
         };
-        let (status, response) = self.through(Manner::Once, sent).await?;
+        let (status, response) = answered?;
         if status.is_success() {
-            return Ok(response);
+            return Ok(Some(response));
         }
         Err(refused(status, &response.bytes().await.map_err(unreachable)?))
     }

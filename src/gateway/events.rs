@@ -81,7 +81,12 @@ pub(super) async fn run(shared: &Arc<Shared>, mut place: Place, shutdown: &Shutd
 /// Reads and works side by side, so that nobody who is stopped waits for a report.
 async fn follow(shared: &Arc<Shared>, place: &mut Place) -> Result<(), String> {
     let before = shared.usage.known();
-    let response = shared.control.events(place.as_ref()).await.map_err(|error| error.to_string())?;
+    let Some(response) = shared.control.events(place.as_ref()).await.map_err(|error| error.to_string())? else {
+        if shared.heartbeat().await {
+            shared.events_are_late();
+        }
+        return Err("it did not begin".into());
+    };
     let bytes = lively(Arc::clone(shared), response.bytes_stream());
     let desk = Desk::default();
     let reading = async {

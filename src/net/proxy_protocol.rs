@@ -83,7 +83,7 @@ fn extent(bytes: &[u8]) -> Result<(usize, bool), HeaderError> {
         };
     }
     if !begins(v2::PROTOCOL_PREFIX) {
-        return Err(HeaderError::Foreign(bytes.iter().take(8).copied().collect()));
+        return Err(HeaderError::Foreign(bytes.iter().take(4).copied().collect()));
     }
     let Some(&[high, low]) = bytes.get(V2_FIXED - 2..V2_FIXED) else { return Ok((bytes.len(), false)) };
     let len = V2_FIXED + usize::from(u16::from_be_bytes([high, low]));

@@ -22,6 +22,7 @@
 mod abuse;
 mod accounting;
 mod away;
+mod behind;
 mod billing;
 mod certificates;
 mod cluster;

@@ -1,0 +1,102 @@
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use super::proxy::Proxy;
+use super::real::{cdn, world_of};
+use super::{connect_from, is_closed, listener, refused, secure, somebody};
+use crate::raw::{UPGRADE, request};
+use crate::world::{PATH, World};
+
+const ONE: [(&str, &str); 2] = [("TUNNEL__MAX_PRE_HELLO_PER_ADDRESS", "1"), ("PORTAL__REQUESTS_PER_MINUTE", "1")];
+
+/// What somebody is answered who wants a tunnel through a proxy that ends TLS; the connection.
+async fn upgraded(world: &World, from: Ipv4Addr, to: SocketAddr, headers: &str) -> (String, TlsStream<TcpStream>) {
+    let mut socket = secure(world, connect_from(from, to).await).await.unwrap();
+    let head = request(&mut socket, &format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}{headers}\r\n")).await;
+    (head.lines().next().unwrap().to_owned(), socket)
+}
+
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols";
+
+async fn counts_clients(world: &World, to: SocketAddr) {
+    let before = refused(world, "pre_hello").await;
+    let (first, _held) = upgraded(world, somebody(2), to, "").await;
+    assert_eq!(first, SWITCHED);
+    let forged = "X-Forwarded-For: 192.0.2.1\r\n";
+    for headers in ["", forged, "X-Forwarded-For: \"\r\nX-Forwarded-For: ,\r\n", "Forwarded: for=192.0.2.1\r\n"] {
+        let (second, _) = upgraded(world, somebody(2), to, headers).await;
+        assert!(!second.contains(" 101 "), "{headers:?} makes nobody another: {second}");
+    }
+    assert_eq!(refused(world, "pre_hello").await, before + 4);
+    let (other, _held_too) = upgraded(world, somebody(3), to, forged).await;
+    assert_eq!(other, SWITCHED, "two clients behind one proxy are two");
+}
+
+async fn enrolls(world: &World, from: Ipv4Addr, to: SocketAddr) {
+    let mut socket = secure(world, connect_from(from, to).await).await.unwrap();
+    let body = "{\"code\": \"0123-4567-89AB-CDEF-GHJK-MNPQ-RS\", \
+                 \"device_uuid\": \"01a1fd57-4f40-788d-8276-5f073ec43d8a\", \"platform\": \"linux\"}";
+    let head = format!(
+        "POST {PATH}/api/v1/auth/enroll HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = request(&mut socket, &head).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_a_proxy_that_ends_tls_are_counted_one_by_one() {
+    let world = world_of("gateway-clear.toml", Some("127.0.0.1:8445"), &ONE).await;
+    let upstream = ("127.0.0.1:8445", listener(&world, "gateway-clear"));
+    let nginx = Proxy::nginx(&world, "nginx-http.conf", upstream, &[]).await;
+    counts_clients(&world, nginx.address).await;
+    for (somebody, rejected) in [(somebody(4), 0), (somebody(5), 0), (somebody(4), 1)] {
+        enrolls(&world, somebody, nginx.address).await;
+        assert_eq!(refused(&world, "portal_rate").await, rejected, "{somebody}");
+    }
+    let haproxy = Proxy::haproxy(&world, "haproxy-http.cfg", upstream).await;
+    counts_clients(&world, haproxy.address).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_a_cdn_are_counted_one_by_one_and_others_are_not_believed() {
+    let world = world_of("gateway-cdn.toml", None, &ONE).await;
+    let proxy = cdn(&world).await;
+    counts_clients(&world, proxy.address).await;
+    let direct = listener(&world, "gateway");
+    let (first, _held) = upgraded(&world, somebody(9), direct, "X-Forwarded-For: 192.0.2.8\r\n").await;
+    assert_eq!(first, SWITCHED);
+    let before = refused(&world, "pre_hello").await;
+    assert!(is_closed(&mut connect_from(somebody(9), direct).await).await, "whatever they might say");
+    assert_eq!(refused(&world, "pre_hello").await, before + 1);
+    let (other, _) = upgraded(&world, somebody(10), direct, "X-Forwarded-For: 127.0.1.9\r\n").await;
+    assert_eq!(other, SWITCHED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_behind_a_proxy_header_are_counted_one_by_one() {
+    let world = world_of("gateway-proxy.toml", Some("127.0.0.1:8444"), &ONE).await;
+    let upstream = ("127.0.0.1:8444", listener(&world, "gateway-proxy"));
+    let proxies = [
+        Proxy::nginx(&world, "nginx-stream.conf", upstream, &[]).await,
+        Proxy::haproxy(&world, "haproxy-tcp.cfg", upstream).await,
+    ];
+    for (proxy, host) in proxies.iter().zip([20, 30]) {
+        let before = refused(&world, "pre_hello").await;
+        let mut first = secure(&world, connect_from(somebody(host), proxy.address).await).await.unwrap();
+        assert!(is_closed(&mut connect_from(somebody(host), proxy.address).await).await);
+        assert_eq!(refused(&world, "pre_hello").await, before + 1);
+        let mut other = secure(&world, connect_from(somebody(host + 1), proxy.address).await).await.unwrap();
+        for socket in [&mut first, &mut other] {
+            let forged = format!("GET {PATH} HTTP/1.1\r\nHost: a\r\n{UPGRADE}X-Forwarded-For: 127.0.1.{host}\r\n\r\n");
+            socket.write_all(forged.as_bytes()).await.unwrap();
+            let mut answer = [0; 12];
+            socket.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 101");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::proxy::{Proxy, behind, file};
+use super::{listener, refused};
+use crate::database::Kind;
+use crate::destination::{Destination, Manner, pattern_bytes, sum};
+use crate::node::AEAD_2022;
+use crate::process::Process;
+use crate::socks;
+use crate::world::{World, free_port};
+
+const LEN: usize = 5_000_000;
+
+/// A world whose gateway has the section `[behind]` of a file of `deploy/behind`, which listens elsewhere than it says.
+pub(super) async fn world_of(name: &str, address: Option<&str>, more: &[(&str, &str)]) -> World {
+    let here = format!("127.0.0.1:{}", free_port());
+    let changes: Vec<_> = address.map(|address| (address, here.as_str())).into_iter().collect();
+    let section = behind(name, &changes);
+    let section = section.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let all: Vec<_> = section.chain(more.iter().copied()).collect();
+    World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &all).await
+}
+
+/// Bytes both ways at once, and a sum at the end of an upload, exactly; and exactly that is billed.
+async fn carries(world: &World, url: &str) {
+    let (up, down) = world.totals().await;
+    let client = Process::start(&["connect"], &world.client_env_of(url, "v2")).await;
+    let [echo, sink] = [Manner::Echo, Manner::Sink].map(Destination::start);
+    let (mut read, mut write) = socks::connect(client.line("socks"), echo.address).await.unwrap().into_split();
+    let sent = Arc::new(pattern_bytes(LEN));
+    let expected = Arc::clone(&sent);
+    let writer = tokio::spawn(async move {
+        write.write_all(&sent).await.unwrap();
+        write
+    });
+    let mut got = vec![0; LEN];
+    read.read_exact(&mut got).await.unwrap();
+    assert!(got == *expected);
+    let mut upload = socks::connect(client.line("socks"), sink.address).await.unwrap();
+    upload.write_all(&expected).await.unwrap();
+    upload.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    upload.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, sum(&expected, 0).to_be_bytes());
+    drop((writer.await.unwrap(), read));
+    world.settles_at(up + echo.got() + sink.got(), down + echo.gave() + sink.gave()).await;
+    assert_eq!(client.stop().await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_passes_tls_on_behind_a_proxy_header() {
+    let world = world_of("gateway-proxy.toml", Some("127.0.0.1:8444"), &[]).await;
+    let upstream = ("127.0.0.1:8444", listener(&world, "gateway-proxy"));
+    let proxy = Proxy::nginx(&world, "nginx-stream.conf", upstream, &[]).await;
+    carries(&world, &proxy.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_ends_tls_and_passes_upgrades_on() {
+    let world = world_of("gateway-clear.toml", Some("127.0.0.1:8445"), &[]).await;
+    let upstream = ("127.0.0.1:8445", listener(&world, "gateway-clear"));
+    let proxy = Proxy::nginx(&world, "nginx-http.conf", upstream, &[]).await;
+    carries(&world, &proxy.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn haproxy_passes_tls_on_behind_a_binary_proxy_header() {
+    let world = world_of("gateway-proxy.toml", Some("127.0.0.1:8444"), &[]).await;
+    let upstream = ("127.0.0.1:8444", listener(&world, "gateway-proxy"));
+    let proxy = Proxy::haproxy(&world, "haproxy-tcp.cfg", upstream).await;
+    carries(&world, &proxy.url()).await;
+    assert_eq!(refused(&world, "proxy_header").await, 0, "its health checks have a header, too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn haproxy_ends_tls_and_passes_upgrades_on() {
+    let world = world_of("gateway-clear.toml", Some("127.0.0.1:8445"), &[]).await;
+    let upstream = ("127.0.0.1:8445", listener(&world, "gateway-clear"));
+    let proxy = Proxy::haproxy(&world, "haproxy-http.cfg", upstream).await;
+    carries(&world, &proxy.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cdn_connects_by_tls_and_names_the_client_in_a_header() {
+    let world = world_of("gateway-cdn.toml", None, &[]).await;
+    let proxy = cdn(&world).await;
+    carries(&world, &proxy.url()).await;
+}
+
+/// nginx as a CDN: TLS from the client, and TLS of its own to the gateway.
+pub(super) async fn cdn(world: &World) -> Proxy {
+    let ca = world.ca();
+    let upstream = ("origin.example.com:443", listener(world, "gateway"));
+    let more = [("/etc/ssl/certs/ca-certificates.crt", ca.as_str()), ("origin.example.com", "localhost")];
+    Proxy::nginx(world, "nginx-cdn.conf", upstream, &more).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_has_several_addresses() {
+    let port = free_port();
+    let listen = format!("0.0.0.0:{port}, [::]:{port}");
+    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[("GATEWAY__LISTEN", &listen)]).await;
+    for host in ["127.0.0.1", "[::1]"] {
+        carries(&world, &format!("wss://{host}:{port}{}", crate::world::PATH)).await;
+    }
+    for host in ["127.0.0.1", "::1"] {
+        let address = SocketAddr::new(host.parse().unwrap(), port);
+        assert!(std::net::TcpListener::bind(address).is_err(), "both are bound");
+    }
+}
+
+#[test]
+fn the_page_shows_the_files_that_are_tested() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/06-behind-proxies.md")).unwrap();
+    let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/behind")).unwrap();
+    for entry in folder {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(page.contains(&format!("`deploy/behind/{name}`")), "{name} is named");
+        assert!(page.contains(&format!("\n{}```\n", file(&name))), "{name} is shown as it is");
+    }
+}
