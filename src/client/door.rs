@@ -145,9 +145,15 @@ impl Door {
         Ok(Opened::Http2(channel, Framing::Frames))
     }
 
-    /// WebSocket over HTTP/2: the server has to say first that it takes them.
+    /// WebSocket over HTTP/2: the server has to say first that it takes them. A request that only a client can make comes
+    /// before, so that the connection is not the site's by then (docs/03, "Transport over HTTP/2").
     async fn connect(&self, socket: Socket) -> Result<Opened, String> {
         let (mut http2, connection, mut pings) = self.begin(socket).await?;
+        let keys = Request::get(format!("https://{}{}/.well-known/jwks.json", self.authority(), self.path));
+        let keys = self.with_token(keys).body(()).map_err(|error| error.to_string())?;
+        let (answer, _) = http2.send_request(keys, true).map_err(|error| error.to_string())?;
+        tokio::spawn(answer);
+        http2 = http2.ready().await.map_err(|error| format!("HTTP/2: {error}"))?;
         if let Some(pings) = &mut pings {
             pings.ping(h2::Ping::opaque()).await.map_err(|error| format!("HTTP/2: {error}"))?;
         }

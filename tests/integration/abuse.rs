@@ -1,6 +1,7 @@
 //! Clients that misbehave are cut in bounded time and memory, and one beside them that behaves sees nothing of it.
 
 pub(crate) mod attack;
+mod http2;
 
 use std::time::{Duration, Instant};
 

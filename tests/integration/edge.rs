@@ -1,6 +1,6 @@
 //! Everybody who is no client meets the web site behind the gateway, byte for byte and in its time.
 
-mod http2;
+pub(crate) mod http2;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

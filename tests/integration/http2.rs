@@ -109,7 +109,14 @@ async fn curl_and_nghttp_use_the_portal_and_meet_the_site() {
         output("curl", &[&curl[..], &["-w", "\n%{http_version} %{http_code}", "-H", &token, &url]].concat()).await;
     let (body, end) = text.rsplit_once('\n').unwrap();
     assert_eq!((end, serde_json::from_str::<serde_json::Value>(body).unwrap()), ("2 200", keys));
-    let site = ["--output", "/dev/null", "-w", "%{http_version} %{http_code}\n", &format!("{base}/"), &format!("{base}/index.html")];
+    let site = [
+        "--output",
+        "/dev/null",
+        "-w",
+        "%{http_version} %{http_code}\n",
+        &format!("{base}/"),
+        &format!("{base}/index.html"),
+    ];
     assert_eq!(output("curl", &[&curl[..], &site].concat()).await, "2 404\n2 404\n");
     let seen = output("nghttp", &["--no-verify-peer", "-nv", &format!("{base}/"), &format!("{base}/two"), &url]).await;
     for told in ["SETTINGS_ENABLE_CONNECT_PROTOCOL(0x08):1", ":status: 404"] {

@@ -10,18 +10,18 @@ use tokio_rustls::TlsConnector;
 use super::{SITE, SLACK, Seen, Site, converse};
 use crate::world::PATH;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const SETTINGS: u8 = 4;
-const HEADERS: u8 = 1;
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const HEADERS: u8 = 1;
 /// END_STREAM and END_HEADERS.
-const WHOLE: u8 = 5;
+pub(crate) const WHOLE: u8 = 5;
 /// Attempts at an answer within one second of both servers: its date is compressed and cannot be left out.
 const ATTEMPTS: usize = 4;
 
 /// What nginx itself ends with another code in clear text than behind its own TLS.
 const SILENCE: &str = "silence";
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
     frame.extend(stream.to_be_bytes());
@@ -42,12 +42,12 @@ fn request(fields: &[(&str, &str)]) -> Vec<u8> {
     fields.iter().flat_map(|(name, value)| field(name, value)).collect()
 }
 
-fn asks(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn asks(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let usual = [(":method", method), (":scheme", "https"), (":path", path), (":authority", "localhost")];
     request(&[&usual, more].concat())
 }
 
-fn begun(frames: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn begun(frames: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = PREFACE.to_vec();
     bytes.extend(frame(SETTINGS, 0, 0, &[]));
     bytes.extend(frames.concat());
