@@ -27,6 +27,7 @@ find_tools() {
     [ -n "$chromium" ] || missing+=(chromium)
     command -v nghttp >/dev/null || missing+=(nghttp2-client)
     command -v curl >/dev/null || missing+=(curl)
+    command -v pebble >/dev/null && command -v pebble-challtestsrv >/dev/null || missing+=(pebble)
 }
 
 find_tools

@@ -1,5 +1,6 @@
 //! Configuration: `config/default.toml` < the file of `--config` < `HTTVPS_<SECTION>__<KEY>` (docs/01).
 
+mod acme;
 mod addresses;
 mod behind;
 mod control;
@@ -12,6 +13,7 @@ mod http2;
 mod net;
 mod secret;
 mod subscriber;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,17 +23,19 @@ use figment::providers::{Format, Toml};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use acme::{Acme, Challenge};
 pub use addresses::{Addresses, Networks};
 pub use behind::Behind;
 pub use control::{Admin, Control, Database, Sessions};
 pub use data_path::{Egress, Mux, Notices, Padding, Probe, Relay, Resolve, V1};
 pub use decoy::{Decoy, ProxyProtocol, host_and_port};
 pub use error::ConfigError;
-pub use gateway::{Client, Clock, Gateway, TUNNEL_PATH, Tls, Transport, Tunnel, is_tunnel_path};
+pub use gateway::{Client, Clock, Gateway, TUNNEL_PATH, Transport, Tunnel, is_tunnel_path};
 pub use http2::Http2;
 pub use net::Net;
 pub use secret::{Secret, read_file};
 pub use subscriber::{Billing, ClientConfig, Enrolment, Events, Leases, Offline, Pool, Portal};
+pub use tls::{Pair, Tls};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
@@ -216,6 +220,7 @@ impl Source {
             offline: Offline,
             portal: Portal,
             tls: Tls,
+            acme: Acme,
             tunnel: Tunnel,
             http2: Http2,
             mux: Mux,
@@ -249,6 +254,7 @@ impl Source {
             offline: self.section()?,
             portal: self.section()?,
             tls: self.section()?,
+            acme: self.section()?,
             tunnel: self.section()?,
             http2: self.section()?,
             mux: self.section()?,

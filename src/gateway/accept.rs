@@ -143,9 +143,10 @@ async fn encrypted(
         shared.site.serve_plain(socket, ends).await;
         return Ok(None);
     }
-    let acceptor = TlsAcceptor::from(Arc::clone(&shared.tls));
+    let acceptor = TlsAcceptor::from(shared.tls());
     let socket = timeout_at(due.into(), acceptor.accept(Buffered::reading(socket))).await??;
-    Ok(Some(Socket::Tls(socket)))
+    let is_over = tls::is_validation(socket.get_ref().1);
+    Ok((!is_over).then_some(Socket::Tls(socket)))
 }
 
 /// Answers requests until one becomes a tunnel. Those of a proxy may be of several clients and of strangers.

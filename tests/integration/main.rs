@@ -21,6 +21,7 @@
 
 mod abuse;
 mod accounting;
+mod acme;
 mod away;
 mod behind;
 mod billing;
@@ -76,6 +77,7 @@ mod schemas;
 mod socks;
 mod standing;
 mod surroundings;
+mod tls;
 mod transfer;
 mod trust;
 mod tunnels;
