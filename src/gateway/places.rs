@@ -30,7 +30,7 @@ pub(super) struct Place {
 /// Whom a place is counted for.
 enum Holder {
     Client { ip: IpAddr, _counted: [Counted; 2] },
-    Proxy { _counted: Counted },
+    Proxy { counted: Counted },
 }
 
 struct Counted {
@@ -108,7 +108,7 @@ impl Greeting {
     /// A place for a connection of a trusted proxy, which has not named its client; `None` if the proxy has too many of them, or
     /// if nobody is silent.
     fn enter_unnamed(self: &Arc<Self>, proxy: IpAddr) -> Option<Place> {
-        self.place(Holder::Proxy { _counted: self.count(2, proxy.to_canonical())? })
+        self.place(Holder::Proxy { counted: self.count(2, proxy.to_canonical())? })
     }
 
     fn place(self: &Arc<Self>, holder: Holder) -> Option<Place> {
@@ -134,10 +134,11 @@ impl Greeting {
 
 impl Place {
     /// Counts the place for the client whose connection or request it is; whether the client may have it. If not, it stays
-    /// counted as it was.
+    /// counted as it was, as it does for a proxy that names nobody but itself.
     pub(super) fn name(&self, client: IpAddr) -> bool {
         let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*holder, Holder::Client { ip, .. } if ip == client.to_canonical()) {
+        let (Holder::Client { ip: known, .. } | Holder::Proxy { counted: Counted { address: known, .. } }) = &*holder;
+        if *known == client.to_canonical() {
             return true;
         }
         let Some(named) = self.greeting.client(client) else { return false };
@@ -216,6 +217,8 @@ mod tests {
         let (first, second) = (unnamed().unwrap(), unnamed().unwrap());
         assert!(unnamed().is_none(), "two of a proxy");
         assert!(greeting.enter_unnamed(ip("10.0.0.2")).is_some());
+        assert!(first.name(ip("10.0.0.1")) && second.name(ip("10.0.0.1")), "not limited as one client");
+        assert!(unnamed().is_none(), "and counted as before");
         assert!(first.name(ip("192.0.2.1")) && first.name(ip("::ffff:192.0.2.1")));
         assert!(!second.name(ip("192.0.2.1")) && greeting.enter(ip("192.0.2.1")).is_none(), "one an address");
         let third = unnamed().unwrap();
