@@ -68,8 +68,7 @@ OF_THE_TEST_AUTHORITY = {
     "cert_trust",
 }
 OF_THE_SITE = {"security_headers"}
-OF_TESTSSL = {"sessionresumption_ticket"}
-EXCEPTED = OF_THE_TEST_AUTHORITY | OF_THE_SITE | OF_TESTSSL
+EXCEPTED = OF_THE_TEST_AUTHORITY | OF_THE_SITE
 TLS_SEEN = {"TLS1_2", "TLS1_3", "SSLv3", "TLS1", "TLS1_1"}
 try:
     with open(sys.argv[1]) as file:

@@ -149,16 +149,13 @@ impl Acme {
                     outcome = Box::pin(self.renew()) => outcome,
                 };
                 self.tell(&outcome);
-                match outcome {
-                    Ok(()) => {
-                        pause = self.config.retry_min;
-                        pause
-                    }
-                    Err(_) => {
-                        let wait = pause.mul_f64(0.75 + fresh_fraction() / 4.0);
-                        pause = pause.saturating_mul(2).min(self.config.retry_max);
-                        wait
-                    }
+                if outcome.is_ok() {
+                    pause = self.config.retry_min;
+                    pause
+                } else {
+                    let wait = pause.mul_f64(0.75 + fresh_fraction() / 4.0);
+                    pause = pause.saturating_mul(2).min(self.config.retry_max);
+                    wait
                 }
             } else {
                 due.min(LOOK_EVERY)

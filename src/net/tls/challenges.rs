@@ -68,9 +68,9 @@ impl Challenges {
         };
         let (cert, key) = made().map_err(|error| error.to_string())?;
         let key = PrivateKeyDer::try_from(key)?;
-        let key = CertifiedKey::from_der(vec![cert], key, &super::provider()).map_err(|error| error.to_string())?;
+        let key = super::provider().key_provider.load_private_key(key).map_err(|error| error.to_string())?;
         let mut by_name = self.answers.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        by_name.insert(name.to_owned(), Arc::new(key));
+        by_name.insert(name.to_owned(), Arc::new(CertifiedKey::new(vec![cert], key)));
         Ok(Answer { answers: Arc::clone(&self.answers), name: name.to_owned() })
     }
 }
