@@ -15,6 +15,7 @@ find_tools() {
     pgbouncer=$(command -v pgbouncer || ls /usr/sbin/pgbouncer 2>/dev/null || true)
     [ -n "$pgbouncer" ] || missing+=(pgbouncer)
     command -v faketime >/dev/null || missing+=(faketime)
+    command -v pebble >/dev/null && command -v pebble-challtestsrv >/dev/null || missing+=(pebble)
     [ -n "$python" ] || missing+=(python3-websockets)
 }
 

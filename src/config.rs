@@ -1,5 +1,6 @@
 //! Configuration: `config/default.toml` < the file of `--config` < `HTTVPS_<SECTION>__<KEY>` (docs/01).
 
+mod acme;
 mod control;
 mod data_path;
 mod env;
@@ -8,6 +9,7 @@ mod gateway;
 mod net;
 mod secret;
 mod subscriber;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,13 +19,15 @@ use figment::providers::{Format, Toml};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use acme::{Acme, Challenge};
 pub use control::{Admin, Control, Database, Sessions};
 pub use data_path::{Egress, Mux, Notices, Padding, Probe, Relay, Resolve, V1};
 pub use error::ConfigError;
-pub use gateway::{Client, Clock, Gateway, TUNNEL_PATH, Tls, Tunnel, is_tunnel_path};
+pub use gateway::{Client, Clock, Gateway, TUNNEL_PATH, Tunnel, is_tunnel_path};
 pub use net::Net;
 pub use secret::{Secret, read_file};
 pub use subscriber::{Billing, ClientConfig, Enrolment, Events, Leases, Offline, Pool, Portal};
+pub use tls::{Pair, Tls};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
@@ -206,6 +210,7 @@ impl Source {
             offline: Offline,
             portal: Portal,
             tls: Tls,
+            acme: Acme,
             tunnel: Tunnel,
             mux: Mux,
             padding: Padding,
@@ -236,6 +241,7 @@ impl Source {
             offline: self.section()?,
             portal: self.section()?,
             tls: self.section()?,
+            acme: self.section()?,
             tunnel: self.section()?,
             mux: self.section()?,
             padding: self.section()?,

@@ -38,7 +38,7 @@ use crate::digest::sha256_hex;
 use crate::lifecycle::Shutdown;
 use crate::metrics::Metrics;
 use crate::net::ops::Readiness;
-use crate::net::tls::Certificate;
+use crate::net::tls::{Certificate, Certificates, Tickets};
 use crate::net::{http, listener, ops, tls};
 use crate::token::{Issuer, Verifier};
 
@@ -87,7 +87,7 @@ struct State {
     rules: Rules,
     events: Hub,
     /// None in clear text.
-    certificate: Option<Arc<Certificate>>,
+    certificates: Option<Arc<Certificates>>,
     metrics: ControlMetrics,
 }
 
@@ -161,14 +161,19 @@ impl Control {
         let sealer = Sealer::new(&encryption_key)
             .map_err(|reason| source.unusable::<config::Control>("encryption_key", reason))?;
         let metrics = ControlMetrics::new();
-        let certificate = if config.cert.is_empty() {
+        let certificates = if config.cert.is_empty() {
             None
         } else {
-            let read = Certificate::read(&config.cert, &config.key, &net, &metrics.all);
-            Some(read.map_err(|reason| source.unusable::<config::Control>("cert", reason))?)
+            let read = Certificate::read(&config.cert, &config.key, &net);
+            let read = read.map_err(|reason| source.unusable::<config::Control>("cert", reason))?;
+            Some(Certificates::new(read, Vec::new(), &net, &metrics.all))
         };
-        let tls = certificate.as_ref().map(|certificate| tls::server(Arc::clone(certificate))).transpose();
-        let tls = tls.map_err(|reason| source.unusable::<config::Control>("cert", reason))?;
+        let server = |certificates| tls::server(Arc::clone(certificates), Tickets::own(net.ticket_lifetime));
+        let tls = certificates
+            .as_ref()
+            .map(server)
+            .transpose()
+            .map_err(|reason| source.unusable::<config::Control>("cert", reason))?;
         db::check_pooler(&database).await.map_err(|bad| source.unusable::<Database>(bad.0, bad.1))?;
         let status = db::status(&database).await.map_err(|error| StartError::Database(error.to_string()))?;
         if !status.pending.is_empty() {
@@ -214,7 +219,7 @@ impl Control {
             clock: source.section()?,
             rules,
             events,
-            certificate,
+            certificates,
             metrics,
         };
         Ok(Self { state: Arc::new(state), listener, tls, ops, limits, db_listener, event_retention })
@@ -259,8 +264,8 @@ impl Control {
             answered.drain();
         };
         let watching = async {
-            if let Some(certificate) = &state.certificate {
-                certificate.watch(&shutdown).await;
+            if let Some(certificates) = &state.certificates {
+                certificates.watch(&shutdown).await;
             }
         };
         tokio::join!(sweeper, events, serving, seen, ops, watching);
@@ -281,15 +286,15 @@ impl Readiness for State {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.certificate
+        self.certificates
             .as_ref()
-            .map(|certificate| certificate.complaints(OffsetDateTime::now_utc()))
+            .map(|certificates| certificates.complaints(OffsetDateTime::now_utc()))
             .unwrap_or_default()
     }
 
     fn refresh(&self) {
-        if let Some(certificate) = &self.certificate {
-            certificate.show(OffsetDateTime::now_utc());
+        if let Some(certificates) = &self.certificates {
+            certificates.show(OffsetDateTime::now_utc());
         }
         let (in_use, size) = self.db.usage();
         self.metrics.pool_in_use.set(i64::try_from(in_use).unwrap_or(i64::MAX));

@@ -2,14 +2,17 @@
 
 mod accept;
 mod account;
+mod acme;
 mod admission;
 mod association;
 mod breaker;
+mod certificates;
 mod clock;
 mod control;
 pub(crate) mod egress;
 mod enrol;
 mod events;
+mod fresh;
 mod journal;
 mod keys;
 mod memory;
@@ -43,14 +46,14 @@ use crate::api::{GatewayHeartbeat, GatewayOrders, Node, Validity};
 use crate::config::{self, ConfigError, Egress, Mux, Notices, Ops, Probe, Source, Tls, V1, read_file};
 use crate::frame::{Encoding, SessionCode, binary};
 use crate::lifecycle::Shutdown;
-use crate::metrics::Metrics;
 use crate::mux::Limits;
 use crate::net::dial::Dialer;
 use crate::net::ops::Readiness;
 use crate::net::resolver::Resolver;
-use crate::net::tls::{Certificate, Identity};
+use crate::net::tls::Certificates;
 use crate::net::{listener, ops, tls};
 
+use acme::Acme;
 use clock::Clock;
 use control::{ControlClient, ControlError};
 use journal::Journal;
@@ -81,7 +84,10 @@ struct Shared {
     shares: Shares,
     v1_message_max: usize,
     tls: Arc<ServerConfig>,
-    certificate: Arc<Certificate>,
+    certificates: Arc<Certificates>,
+    acme: Option<Acme>,
+    /// Other machines see a certificate that was made here.
+    exposed: bool,
     control: ControlClient,
     clock: Arc<Clock>,
     keys: Keys,
@@ -138,8 +144,10 @@ impl Gateway {
             Resolver::new(&net, &[]).map_err(|reason| source.unusable::<config::Net>("dns_timeout", reason))?;
         let dialer = Dialer::new(net.clone(), resolver.clone());
         let metrics = GatewayMetrics::new();
-        let (certificate, made_certificate) = certificate(source, &metrics.all)?;
-        let tls = tls::server(Arc::clone(&certificate)).map_err(|reason| source.unusable::<Tls>("cert", reason))?;
+        let certificates = certificates::load(source, &metrics.all)?;
+        let tls = tls::server(Arc::clone(&certificates.all), certificates.tickets);
+        let tls = tls.map_err(|reason| source.unusable::<Tls>("cert", reason))?;
+        let acme = certificates::obtaining(source, certificates.obtained, &tls, &metrics.all).await?;
         let clock = Arc::new(Clock::new(source.section::<config::Clock>()?.warn_after, &metrics));
         let journal = Journal::open(Path::new(&gateway.state_dir)).map_err(|reason| bad("state_dir", reason))?;
         gateway.token =
@@ -177,7 +185,12 @@ impl Gateway {
             limits,
             v1_message_max: usize::try_from(v1.message_max.as_u64()).unwrap_or(usize::MAX),
             tls,
-            certificate,
+            certificates: certificates.all,
+            acme,
+            exposed: certificates::is_exposed(
+                certificates.made.as_deref(),
+                listener.local_addr().map(|addr| addr.ip()),
+            ),
             control,
             keys: Keys::new(Arc::clone(&clock)),
             nodes: Nodes::new(source.section::<Probe>()?, &relay, dialer.clone(), metrics.clone()),
@@ -201,7 +214,7 @@ impl Gateway {
             beating: tokio::sync::Mutex::default(),
         };
         let place = shared.restore(&kept, max_age);
-        Ok(Self { shared: Arc::new(shared), listener, ops, certificate: made_certificate, place })
+        Ok(Self { shared: Arc::new(shared), listener, ops, certificate: certificates.made, place })
     }
 
     /// Where clients connect.
@@ -250,25 +263,15 @@ impl Gateway {
             shared.persist.run(&shared.offline, &background),
             shared.nodes_and_heartbeat(&background),
             shared.relieve_memory(&background),
-            shared.certificate.watch(&background),
+            shared.certificates.watch(&background),
+            async {
+                if let Some(acme) = &shared.acme {
+                    acme.run(&shared.clock, &shutdown).await;
+                }
+            },
             events::run(&shared, self.place, &background),
         );
     }
-}
-
-/// The certificate, and its PEM if it was made here.
-fn certificate(source: &Source, metrics: &Metrics) -> Result<(Arc<Certificate>, Option<Vec<u8>>), ConfigError> {
-    let config: Tls = source.section()?;
-    let net: config::Net = source.section()?;
-    let bad = |reason: String| source.unusable::<Tls>("cert", reason);
-    if !config.self_signed && config.cert.is_empty() {
-        return Err(bad("must be set, or tls.self_signed for development".into()));
-    }
-    if config.self_signed {
-        let identity = Identity::self_signed().map_err(bad)?;
-        return Ok((Certificate::of(&identity, &net, metrics).map_err(bad)?, Some(identity.cert)));
-    }
-    Ok((Certificate::read(&config.cert, &config.key, &net, metrics).map_err(bad)?, None))
 }
 
 impl Shared {
@@ -362,7 +365,6 @@ impl Shared {
     /// One at a time: an older answer must not overwrite a newer list.
     async fn heartbeat(&self) -> bool {
         let _turn = self.beating.lock().await;
-        let (begins, ends) = self.certificate.validity();
         let request = GatewayHeartbeat {
             gateway_id: None,
             sessions: i64::try_from(self.usage.live_count()).unwrap_or(i64::MAX),
@@ -370,7 +372,7 @@ impl Shared {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             refusals: self.refusals.take(),
             clock_offset_ms: self.clock.offset(),
-            certificate: Some(Validity { begins, ends }),
+            certificate: self.certificates.validity().map(|(begins, ends)| Validity { begins, ends }),
         };
         let asked_at = Instant::now();
         match self.control.heartbeat(&request).await {
@@ -407,18 +409,18 @@ impl Readiness for Shared {
         if let Some(reason) = self.usage.unwritable() {
             return Err(format!("usage cannot be kept on disk: {reason}"));
         }
-        Ok(())
+        self.acme.as_ref().and_then(Acme::missing).map_or(Ok(()), Err)
     }
 
     fn warnings(&self) -> Vec<String> {
         let away = self.control.reach().is_away().then(|| "the control plane does not answer".to_owned());
         let others = self.clock.complaint().into_iter().chain(self.persist.complaint());
-        away.into_iter().chain(others).chain(self.certificate.complaints(self.clock.now())).collect()
+        away.into_iter().chain(others).chain(self.certificate_complaints()).collect()
     }
 
     fn refresh(&self) {
         self.clock.show();
-        self.certificate.show(self.clock.now());
+        self.certificates.show(self.clock.now());
         self.metrics.unflushed.set(i64::try_from(self.usage.unflushed()).unwrap_or(i64::MAX));
         self.metrics.waiting.set(i64::try_from(self.limits.memory.held()).unwrap_or(i64::MAX));
         self.metrics.unreported.set(i64::try_from(self.usage.unreported()).unwrap_or(i64::MAX));

@@ -1,6 +1,6 @@
 //! Shutdown in two steps: drain softly, then abort (docs/01).
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -92,5 +92,33 @@ impl Shutdown {
             }
         });
         Ok(())
+    }
+}
+
+/// SIGHUP, for parts that read something again.
+pub struct Hangup(Option<Signal>);
+
+impl Hangup {
+    /// Hears what comes from now on.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(signal(SignalKind::hangup()).ok())
+    }
+
+    /// Resolves with the next one; never where signals cannot be heard.
+    pub async fn heard(&mut self) {
+        let heard = match &mut self.0 {
+            Some(hangup) => hangup.recv().await,
+            None => None,
+        };
+        if heard.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Default for Hangup {
+    fn default() -> Self {
+        Self::new()
     }
 }

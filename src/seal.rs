@@ -2,6 +2,9 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 
+/// By how many bytes what is sealed grows.
+pub const SEALING_OVERHEAD: usize = NONCE_LEN + 16;
+
 /// Why sealed bytes cannot be used.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SealError {

@@ -2,15 +2,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 
-use httvps::config::Source;
+use httvps::config::{Net, Source};
 use httvps::metrics::Metrics;
-use httvps::net::tls::{self, Certificate, Identity};
+use httvps::net::tls::{self, Certificate, Certificates, Identity, Tickets};
 use httvps::token::{Issuer, Verifier};
 use rustls::client::Resumption;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, NamedGroup, RootCertStore, ServerConfig};
 use time::OffsetDateTime;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -20,23 +21,54 @@ use crate::measure::thread_cpu_seconds;
 
 type Figure = (&'static str, fn() -> f64);
 
-pub(crate) const FIGURES: [Figure; 2] = [("floor_tls_handshake", cost), ("floor_token", token_cost)];
+pub(crate) const FIGURES: [Figure; 4] = [
+    ("floor_tls_handshake", cost),
+    ("floor_tls_handshake_x25519", cost_without_ml_kem),
+    ("floor_tls_resumption", cost_of_resumption),
+    ("floor_token", token_cost),
+];
+/// What every new tunnel costs of these.
+pub(crate) const OF_A_TUNNEL: [&str; 2] = ["floor_tls_handshake", "floor_token"];
 const HANDSHAKES: usize = 1_000;
 const TOKENS: usize = 10_000;
 const TOKEN_SECONDS: i64 = 3_600;
 
 /// A server with a certificate, as the defaults have it.
 pub(crate) fn server(identity: &Identity) -> Arc<ServerConfig> {
-    let net = Source::with::<&str, &str>([]).unwrap().section().unwrap();
-    tls::server(Certificate::of(identity, &net, &Metrics::new("bench")).unwrap()).unwrap()
+    let net: Net = Source::with::<&str, &str>([]).unwrap().section().unwrap();
+    let certificate = Certificate::of(identity, &net).unwrap();
+    let certificates = Certificates::new(certificate, Vec::new(), &net, &Metrics::new("bench"));
+    tls::server(certificates, Tickets::own(net.ticket_lifetime)).unwrap()
 }
 
 /// Milliseconds that accepting a connection and a full handshake cost a server that does nothing else.
 fn cost() -> f64 {
+    cost_with(|config, _| config.resumption = Resumption::disabled())
+}
+
+/// The same with a client that knows no hybrid key exchange.
+fn cost_without_ml_kem() -> f64 {
+    cost_with(|config, roots| {
+        let mut provider = (**config.crypto_provider()).clone();
+        provider.kx_groups.retain(|group| group.name() == NamedGroup::X25519);
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions();
+        *config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
+        config.resumption = Resumption::disabled();
+    })
+}
+
+/// The same with a client that comes back with a ticket.
+fn cost_of_resumption() -> f64 {
+    cost_with(|_, _| {})
+}
+
+fn cost_with(change: impl FnOnce(&mut ClientConfig, RootCertStore)) -> f64 {
     let identity = Identity::self_signed().unwrap();
     let acceptor = TlsAcceptor::from(server(&identity));
     let mut config = (*tls::client(Some(&identity.cert)).unwrap()).clone();
-    config.resumption = Resumption::disabled();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&identity.cert).unwrap()).unwrap();
+    change(&mut config, roots);
     Builder::new_current_thread().enable_all().build().unwrap().block_on(async move {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -46,6 +78,8 @@ fn cost() -> f64 {
             let (socket, _) = listener.accept().await.unwrap();
             socket.set_nodelay(true).unwrap();
             let mut session = acceptor.accept(socket).await.unwrap();
+            session.write_all(b"x").await.unwrap();
+            session.flush().await.unwrap();
             assert_eq!(session.read(&mut [0]).await.unwrap_or(0), 0);
         }
         let cost = thread_cpu_seconds() - before;
@@ -73,7 +107,8 @@ fn connect(address: SocketAddr, config: Arc<ClientConfig>) {
     Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         for _ in 0..HANDSHAKES {
             let socket = TcpStream::connect(address).await.unwrap();
-            drop(connector.connect(name.clone(), socket).await.unwrap());
+            let mut session = connector.connect(name.clone(), socket).await.unwrap();
+            session.read_exact(&mut [0]).await.unwrap();
         }
     });
 }

@@ -78,8 +78,10 @@ pub(super) fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if let Some(header) = line.strip_prefix('[') {
-            inside = header.trim_start_matches('[').split(']').next().is_some_and(|name| name.trim() == section);
-            if inside && key.is_empty() {
+            let header = header.trim_start_matches('[').split(']').next().unwrap_or_default().trim();
+            inside = header == section;
+            let is_table_of_key = header.strip_prefix(section).and_then(|rest| rest.strip_prefix('.')) == Some(key);
+            if inside && key.is_empty() || is_table_of_key {
                 return Some(index + 1);
             }
         }

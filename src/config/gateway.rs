@@ -129,32 +129,6 @@ fn is_loopback(url: &reqwest::Url) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// `[tls]`
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// PEM file of the certificate chain.
-    pub cert: String,
-    /// PEM file of the certificate's key.
-    pub key: String,
-    /// Whether to make a certificate for localhost at every start.
-    pub self_signed: bool,
-}
-
-impl Section for Tls {
-    const NAME: &'static str = "tls";
-
-    fn validate(&self) -> Result<(), Invalid> {
-        if self.cert.is_empty() != self.key.is_empty() {
-            return Err(Invalid::new("cert", "cert and key must be set together"));
-        }
-        if self.self_signed && !self.cert.is_empty() {
-            return Err(Invalid::new("self_signed", "excludes cert and key"));
-        }
-        Ok(())
-    }
-}
-
 /// What [`is_tunnel_path`] asks for.
 pub const TUNNEL_PATH: &str = "must be / and characters that a URL's path has (letters, digits, -._~!$&'()*+,;=:@/ and \
     %XX), such as /k3bR9; not / alone, without . and .. as parts, and not below /api/ or /.well-known/";

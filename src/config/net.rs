@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::{Invalid, Section};
 
 const DNS_PORT: u16 = 53;
+/// RFC 8446, 4.6.1.
+const TICKET_LIFETIME_MAX: Duration = Duration::from_secs(7 * 86_400);
 
 /// `[net]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -44,6 +46,9 @@ pub struct Net {
     /// How long before it expires a certificate is warned of.
     #[serde(with = "humantime_serde")]
     pub certificate_warn_before: Duration,
+    /// How long a TLS client may resume with a ticket.
+    #[serde(with = "humantime_serde")]
+    pub ticket_lifetime: Duration,
 }
 
 impl Section for Net {
@@ -65,6 +70,9 @@ impl Section for Net {
         }
         if self.dns_timeout.is_zero() {
             return Err(Invalid::new("dns_timeout", "must be longer than zero"));
+        }
+        if !(Duration::from_secs(10)..=TICKET_LIFETIME_MAX).contains(&self.ticket_lifetime) {
+            return Err(Invalid::new("ticket_lifetime", "must be 10s to 7d"));
         }
         Ok(())
     }

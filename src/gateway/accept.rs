@@ -22,6 +22,7 @@ use crate::lifecycle::Shutdown;
 use crate::mux::Role;
 use crate::net::buffered::Buffered;
 use crate::net::listener;
+use crate::net::tls::is_validation;
 use crate::net::tunnel::{Driver, Transport, Tunnel};
 use crate::net::websocket::Side;
 
@@ -94,8 +95,11 @@ async fn agree(
     from: IpAddr,
     outcome: &Arc<Outcome>,
 ) -> Result<Option<(Socket, Bytes, Agreement)>, String> {
-    let acceptor = TlsAcceptor::from(Arc::clone(&shared.tls));
+    let acceptor = TlsAcceptor::from(shared.tls());
     let socket = acceptor.accept(Buffered::reading(socket)).await.map_err(|error| error.to_string())?;
+    if is_validation(socket.get_ref().1) {
+        return Ok(None);
+    }
     let service = service_fn(|request| {
         let (shared, outcome) = (Arc::clone(shared), Arc::clone(outcome));
         async move { Ok::<_, Infallible>(respond(request, from, &shared, &outcome).await) }

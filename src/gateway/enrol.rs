@@ -1,11 +1,10 @@
 //! The gateway's token: given, kept from an enrolment, or traded for a one-time token (docs/04, "Enrolment").
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use super::control::ControlClient;
+use super::fresh::Fresh;
 use crate::api::GatewayEnroll;
 use crate::config::{self, Secret};
 use crate::net::dial::Dialer;
@@ -21,8 +20,7 @@ pub(super) async fn token(config: &config::Gateway, ca: Option<&[u8]>, dialer: &
     if !config.token.is_empty() {
         return Ok(config.token.clone());
     }
-    let folder = Path::new(&config.state_dir);
-    let path = folder.join(FILE);
+    let path = Path::new(&config.state_dir).join(FILE);
     let bad = |error: io::Error| ("state_dir", format!("{}: {error}", path.display()));
     if let Some(token) = kept(&path).map_err(bad)? {
         return Ok(token);
@@ -30,11 +28,11 @@ pub(super) async fn token(config: &config::Gateway, ca: Option<&[u8]>, dialer: &
     if config.enrol_token.is_empty() {
         return Err(("token", MISSING.into()));
     }
-    let fresh = Fresh::open(folder).map_err(bad)?;
+    let fresh = Fresh::open(&path).map_err(bad)?;
     let control = ControlClient::new(config, ca, dialer, None).map_err(|reason| ("control_ca", reason))?;
     let request = GatewayEnroll { token: config.enrol_token.expose().to_owned() };
     let enrolled = control.enrol(&request).await.map_err(|error| ("enrol_token", error.to_string()))?;
-    fresh.keep(&enrolled.token, folder).map_err(bad)?;
+    fresh.keep(enrolled.token.as_bytes()).map_err(bad)?;
     tracing::info!(gateway = %enrolled.gateway_id, "enrolled");
     Ok(enrolled.token.into())
 }
@@ -45,28 +43,5 @@ fn kept(path: &Path) -> io::Result<Option<Secret>> {
         Ok(text) => Ok(Some(text.trim().to_owned().into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// The file beside the token's that takes its place.
-struct Fresh {
-    file: File,
-    path: PathBuf,
-}
-
-impl Fresh {
-    fn open(folder: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let path = folder.join(FILE).with_extension("new");
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        file.set_permissions(Permissions::from_mode(0o600))?;
-        Ok(Self { file, path })
-    }
-
-    fn keep(mut self, token: &str, folder: &Path) -> io::Result<()> {
-        self.file.write_all(token.as_bytes())?;
-        self.file.sync_all()?;
-        std::fs::rename(&self.path, folder.join(FILE))?;
-        File::open(folder)?.sync_all()
     }
 }

@@ -1,64 +1,59 @@
 //! TLS configurations of both sides, rustls with aws-lc-rs.
 
 mod certificate;
+mod certificates;
+mod challenges;
+mod identity;
+mod names;
+mod tickets;
 
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, NamedGroup, RootCertStore, ServerConfig};
 use rustls_platform_verifier::BuilderVerifierExt;
 
-use crate::config::read_file;
-use crate::digest::sha256_hex;
-pub use certificate::Certificate;
+pub use certificate::{Certificate, Look};
+pub use certificates::Certificates;
+pub use challenges::{Answer, Challenges, is_validation};
+pub use identity::Identity;
+pub use tickets::Tickets;
 
-/// A server's certificate chain and key in PEM.
-pub struct Identity {
-    /// The chain, leaf first.
-    pub cert: Vec<u8>,
-    /// The leaf's key.
-    pub key: Vec<u8>,
-}
+/// Tickets that a TLS 1.3 client is given, as by common servers.
+const TICKETS: usize = 2;
 
-impl Identity {
-    /// Reads both from files.
-    pub fn read(cert: &str, key: &str) -> Result<Self, String> {
-        Ok(Self { cert: read_file(cert)?, key: read_file(key)? })
-    }
-
-    /// Of chain and key together.
-    fn digest(&self) -> String {
-        sha256_hex(&[self.cert.as_slice(), &self.key].concat())
-    }
-
-    /// A fresh self-signed certificate for localhost and the loopback addresses.
-    pub fn self_signed() -> Result<Self, String> {
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        let made = rcgen::generate_simple_self_signed(names).map_err(|error| error.to_string())?;
-        Ok(Self { cert: made.cert.pem().into_bytes(), key: made.signing_key.serialize_pem().into_bytes() })
-    }
-}
-
-/// AES-128 comes first, as in browsers: it is what costs least where the processor knows AES. A server follows its
-/// client's order, so one without prefers `ChaCha20`.
+/// AES-128 comes first, as in browsers: it is what costs least where the processor knows AES. Key exchange is first tried
+/// with X25519 and ML-KEM-768 together.
 fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
     Arc::new(provider)
 }
 
-/// A server that speaks HTTP/1.1. A client that comes back resumes with a ticket, under keys that rotate.
-pub fn server(certificate: Arc<Certificate>) -> Result<Arc<ServerConfig>, String> {
-    let mut config = ServerConfig::builder_with_provider(provider())
+/// A server follows its client's order, so one without AES in its processor prefers `ChaCha20`; with TLS 1.2 it has no choice.
+fn server_provider() -> Arc<CryptoProvider> {
+    let mut provider = (*provider()).clone();
+    provider.cipher_suites.retain(|suite| {
+        let of_old_clients =
+            [CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256];
+        suite.tls13().is_some() || of_old_clients.contains(&suite.suite())
+    });
+    Arc::new(provider)
+}
+
+/// A server that speaks HTTP/1.1. A client that comes back resumes with one of the two tickets it was given.
+pub fn server(certificates: Arc<Certificates>, tickets: Tickets) -> Result<Arc<ServerConfig>, String> {
+    let mut config = ServerConfig::builder_with_provider(server_provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
-        .with_cert_resolver(certificate);
-    config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
+        .with_cert_resolver(certificates);
+    config.ticketer = Arc::new(tickets);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.send_tls13_tickets = 1;
+    config.send_tls13_tickets = TICKETS;
     Ok(Arc::new(config))
 }
 

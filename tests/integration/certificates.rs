@@ -50,7 +50,7 @@ async fn becomes(world: &World, what: &str, done: impl AsyncFn() -> bool) {
 
 async fn unusable(world: &World) -> bool {
     let ops = world.gateway().line("ops-gateway");
-    metric(&world.control.http, ops, "httvps_certificate_unusable").await == 1
+    metric(&world.control.http, ops, "httvps_certificate_unusable{name=\"localhost\"}").await == 1
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,7 +73,7 @@ async fn a_certificate_is_replaced_without_dropping_anybody() {
     becomes(&world, "one that matches is taken", async || shows(&world, &second.cert).await).await;
     assert!(!unusable(&world).await && readiness(&world).await.1.contains("expires at"));
     let ops = world.gateway().line("ops-gateway");
-    let left = metric(&world.control.http, ops, "httvps_certificate_expiry_seconds").await;
+    let left = metric(&world.control.http, ops, "httvps_certificate_expiry_seconds{name=\"localhost\"}").await;
     assert!(left.abs_diff(5 * 86_400) < 120, "{left}");
     echoes(&mut stream).await.expect("what was open goes on");
     assert_eq!(client.stop().await.code, Some(0));

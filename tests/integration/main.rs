@@ -20,6 +20,7 @@
 )]
 
 mod accounting;
+mod acme;
 mod away;
 mod billing;
 mod certificates;
@@ -66,6 +67,7 @@ mod schema;
 mod socks;
 mod standing;
 mod surroundings;
+mod tls;
 mod transfer;
 mod trust;
 mod tunnels;

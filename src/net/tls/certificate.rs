@@ -1,40 +1,42 @@
 //! A server's certificate that is replaced while it serves (docs/04, "Certificates").
 
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use x509_cert::der::Decode;
 
+use super::names::names_of;
 use super::{Identity, certificates};
 use crate::config;
 use crate::digest::sha256_hex;
-use crate::lifecycle::Shutdown;
-use crate::metrics::Metrics;
 
 const DAY: i64 = 86_400;
 
 /// What is served.
-struct Served {
-    key: Arc<CertifiedKey>,
-    begins: OffsetDateTime,
-    ends: OffsetDateTime,
+pub(super) struct Served {
+    pub(super) key: Arc<CertifiedKey>,
+    pub(super) begins: OffsetDateTime,
+    pub(super) ends: OffsetDateTime,
+    /// Whom it is for, in lower case.
+    pub(super) names: Vec<String>,
     /// Of the files.
     digest: String,
 }
 
 impl Served {
-    fn new(identity: &Identity, provider: &CryptoProvider) -> Result<Self, String> {
+    pub(super) fn new(identity: &Identity, provider: &CryptoProvider) -> Result<Self, String> {
         let chain = certificates(&identity.cert)?;
         let key = PrivateKeyDer::from_pem_slice(&identity.key).map_err(|error| format!("no private key: {error}"))?;
         let leaf = chain.first().ok_or("no certificate in PEM form")?;
         let leaf = x509_cert::Certificate::from_der(leaf).map_err(|error| format!("not a certificate: {error}"))?;
+        let names = names_of(&leaf.tbs_certificate);
         let valid = leaf.tbs_certificate.validity;
         let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| error.to_string())?;
         let moment = |since_1970: Duration| {
@@ -44,8 +46,14 @@ impl Served {
             key: Arc::new(key),
             begins: moment(valid.not_before.to_unix_duration()),
             ends: moment(valid.not_after.to_unix_duration()),
+            names,
             digest: identity.digest(),
         })
+    }
+
+    /// What it is called where it is spoken of.
+    pub(super) fn name(&self) -> &str {
+        self.names.first().map_or("unnamed", String::as_str)
     }
 }
 
@@ -62,89 +70,77 @@ pub struct Certificate {
     /// None if it was not read from files.
     files: Option<(String, String)>,
     provider: Arc<CryptoProvider>,
-    served: RwLock<Arc<Served>>,
+    /// None until there is a first one.
+    served: RwLock<Option<Arc<Served>>>,
     rejected: Mutex<Option<Rejected>>,
-    check_every: Duration,
     warn_before: Duration,
-    expiry: prometheus::IntGauge,
-    unusable: prometheus::IntGauge,
 }
 
 /// What a look at the files found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+pub enum Look {
+    /// What is served already, or nothing yet.
     Same,
+    /// Another certificate, which is served now.
     Replaced,
+    /// What cannot be served.
     Rejected,
 }
 
 impl Certificate {
     /// Reads PEM files: the chain, leaf first, and the leaf's key.
-    pub fn read(cert: &str, key: &str, config: &config::Net, metrics: &Metrics) -> Result<Arc<Self>, String> {
-        let files = Some((cert.to_owned(), key.to_owned()));
-        Self::new(&Identity::read(cert, key)?, files, config, metrics)
+    pub fn read(cert: &str, key: &str, config: &config::Net) -> Result<Arc<Self>, String> {
+        let identity = Identity::read(cert, key)?;
+        let served = Served::new(&identity, &super::provider());
+        let served = served.map_err(|reason| if cert == key { reason } else { format!("{cert}, {key}: {reason}") })?;
+        Ok(Self::new(Some(served), Some((cert.to_owned(), key.to_owned())), config))
     }
 
     /// A certificate without files.
-    pub fn of(identity: &Identity, config: &config::Net, metrics: &Metrics) -> Result<Arc<Self>, String> {
-        Self::new(identity, None, config, metrics)
+    pub fn of(identity: &Identity, config: &config::Net) -> Result<Arc<Self>, String> {
+        Ok(Self::new(Some(Served::new(identity, &super::provider())?), None, config))
     }
 
-    fn new(
-        identity: &Identity,
-        files: Option<(String, String)>,
-        config: &config::Net,
-        metrics: &Metrics,
-    ) -> Result<Arc<Self>, String> {
-        let provider = super::provider();
-        let certificate = Self {
+    /// Chain and key from one file that may come later, or may be of no use yet.
+    pub fn awaited(path: &Path, config: &config::Net) -> Arc<Self> {
+        let path = path.to_string_lossy().into_owned();
+        let certificate = Self::new(None, Some((path.clone(), path)), config);
+        certificate.look(true);
+        certificate
+    }
+
+    fn new(served: Option<Served>, files: Option<(String, String)>, config: &config::Net) -> Arc<Self> {
+        Arc::new(Self {
             files,
-            served: RwLock::new(Arc::new(Served::new(identity, &provider)?)),
-            provider,
+            served: RwLock::new(served.map(Arc::new)),
+            provider: super::provider(),
             rejected: Mutex::default(),
-            check_every: config.certificate_check,
             warn_before: config.certificate_warn_before,
-            expiry: metrics.gauge("httvps_certificate_expiry_seconds", "Until the certificate expires, negative after"),
-            unusable: metrics.gauge("httvps_certificate_unusable", "Whether the certificate's files cannot be used"),
-        };
-        for complaint in certificate.complaints(OffsetDateTime::now_utc()) {
-            tracing::warn!("{complaint}");
-        }
-        Ok(Arc::new(certificate))
+        })
     }
 
-    fn served(&self) -> Arc<Served> {
-        Arc::clone(&self.served.read().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn served(&self) -> Option<Arc<Served>> {
+        self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn rejected(&self) -> MutexGuard<'_, Option<Rejected>> {
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the files every `net.certificate_check`, and at SIGHUP, until drained.
-    pub async fn watch(self: &Arc<Self>, shutdown: &Shutdown) {
-        if self.files.is_none() {
-            return;
-        }
-        let mut hangup = signal(SignalKind::hangup()).ok();
-        loop {
-            let asked = tokio::select! {
-                () = shutdown.draining() => return,
-                () = heard(&mut hangup) => true,
-                () = tokio::time::sleep(self.check_every), if !self.check_every.is_zero() => false,
-            };
-            let certificate = Arc::clone(self);
-            if let Err(error) = tokio::task::spawn_blocking(move || certificate.look(asked)).await {
-                tracing::error!(%error, "the certificate's files were not looked at");
-            }
-        }
+    /// Whether its files can change.
+    pub(super) fn has_files(&self) -> bool {
+        self.files.is_some()
     }
 
     /// Takes what the files have now. What cannot be used is said once it has been seen twice, or at once if `asked` for.
-    fn look(&self, asked: bool) -> Look {
+    pub fn look(&self, asked: bool) -> Look {
         let Some((cert, key)) = &self.files else { return Look::Same };
+        let before = self.served();
+        if before.is_none() && is_absent(cert) {
+            return Look::Same;
+        }
         let (digest, made) = match Identity::read(cert, key) {
-            Ok(identity) if identity.digest() == self.served().digest => {
+            Ok(identity) if before.as_ref().is_some_and(|before| before.digest == identity.digest()) => {
                 if self.rejected().take().is_some_and(|rejected| rejected.settled) {
                     tracing::info!(cert, "the files have the certificate that is served again");
                 }
@@ -155,8 +151,9 @@ impl Certificate {
         };
         match made {
             Ok(served) => {
-                tracing::info!(cert, begins = %served.begins, ends = %served.ends, "certificate replaced");
-                *self.served.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(served);
+                let what = if before.is_some() { "certificate replaced" } else { "certificate taken" };
+                tracing::info!(cert, begins = %served.begins, ends = %served.ends, "{what}");
+                *self.served.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(served));
                 *self.rejected() = None;
                 Look::Replaced
             }
@@ -168,12 +165,8 @@ impl Certificate {
                 };
                 let settled = again || asked;
                 if settled && !(again && told) {
-                    tracing::error!(
-                        cert,
-                        key,
-                        reason,
-                        "the certificate's files cannot be used: the former one is served on"
-                    );
+                    let instead = if before.is_some() { "the former one is served on" } else { "there is none" };
+                    tracing::error!(cert, key, reason, "the certificate's files cannot be used: {instead}");
                 }
                 *rejected = Some(Rejected { digest, reason, settled });
                 Look::Rejected
@@ -181,57 +174,53 @@ impl Certificate {
         }
     }
 
-    /// From when to when the certificate is valid.
-    pub fn validity(&self) -> (OffsetDateTime, OffsetDateTime) {
-        let served = self.served();
-        (served.begins, served.ends)
+    /// From when to when the certificate is valid, if there is one.
+    pub fn validity(&self) -> Option<(OffsetDateTime, OffsetDateTime)> {
+        self.served().map(|served| (served.begins, served.ends))
     }
 
-    /// Sets the gauges for a time.
-    pub fn show(&self, now: OffsetDateTime) {
-        self.expiry.set((self.validity().1 - now).whole_seconds());
-        self.unusable.set(self.rejected().as_ref().is_some_and(|rejected| rejected.settled).into());
+    /// Whether it is for all of these names.
+    pub fn is_for(&self, names: &[String]) -> bool {
+        self.served().is_some_and(|served| names.iter().all(|name| served.names.contains(name)))
+    }
+
+    /// Whether files were refused that nobody is writing just now.
+    pub fn is_unusable(&self) -> bool {
+        self.rejected().as_ref().is_some_and(|rejected| rejected.settled)
     }
 
     /// What somebody should look after, at a time.
     pub fn complaints(&self, now: OffsetDateTime) -> Vec<String> {
         let served = self.served();
-        let left = (served.ends - now).whole_seconds();
-        let of_time = if now < served.begins {
-            Some(format!("the certificate is valid only from {}", served.begins))
-        } else if left < 0 {
-            Some(format!("the certificate has expired at {}", served.ends))
-        } else if left < i64::try_from(self.warn_before.as_secs()).unwrap_or(i64::MAX) {
-            Some(format!("the certificate expires at {}, in {} days", served.ends, left / DAY))
-        } else {
-            None
-        };
+        let of_time = served.as_ref().and_then(|served| {
+            let name = served.name();
+            let left = (served.ends - now).whole_seconds();
+            if now < served.begins {
+                Some(format!("the certificate of {name} is valid only from {}", served.begins))
+            } else if left < 0 {
+                Some(format!("the certificate of {name} has expired at {}", served.ends))
+            } else if left < i64::try_from(self.warn_before.as_secs()).unwrap_or(i64::MAX) {
+                Some(format!("the certificate of {name} expires at {}, in {} days", served.ends, left / DAY))
+            } else {
+                None
+            }
+        });
         let rejected = self.rejected();
-        let of_files = rejected.as_ref().filter(|rejected| rejected.settled);
-        let of_files = of_files.map(|rejected| format!("the certificate's files cannot be used: {}", rejected.reason));
+        let of_files = rejected.as_ref().filter(|rejected| rejected.settled).map(|rejected| {
+            let whose = served.as_ref().map_or_else(String::new, |served| format!(" of {}", served.name()));
+            format!("the certificate{whose}: its files cannot be used: {}", rejected.reason)
+        });
         of_time.into_iter().chain(of_files).collect()
     }
 }
 
-async fn heard(hangup: &mut Option<Signal>) {
-    let heard = match hangup {
-        Some(hangup) => hangup.recv().await,
-        None => None,
-    };
-    if heard.is_none() {
-        std::future::pending::<()>().await;
-    }
+fn is_absent(path: &str) -> bool {
+    std::fs::metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 impl std::fmt::Debug for Certificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Certificate").field("files", &self.files).finish_non_exhaustive()
-    }
-}
-
-impl ResolvesServerCert for Certificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.served().key))
     }
 }
 

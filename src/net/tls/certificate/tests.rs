@@ -7,7 +7,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
 use crate::config::Source;
-use crate::net::tls;
+use crate::metrics::Metrics;
+use crate::net::tls::{self, Certificates, Tickets};
 
 const BEGINS: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
 const ENDS: OffsetDateTime = datetime!(2027-01-01 00:00 UTC);
@@ -25,7 +26,7 @@ fn net() -> config::Net {
 }
 
 fn of(identity: &Identity) -> Arc<Certificate> {
-    Certificate::of(identity, &net(), &Metrics::new("test")).unwrap()
+    Certificate::of(identity, &net()).unwrap()
 }
 
 #[test]
@@ -39,27 +40,42 @@ fn files_are_served_as_they_are_and_what_cannot_be_used_leaves_the_former() {
     let (first, second) = (made(BEGINS, ENDS), made(BEGINS, ENDS + time::Duration::DAY));
     write(&first, &first);
     let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
-    let certificate = Certificate::read(cert, key, &net(), &Metrics::new("test")).unwrap();
+    let certificate = Certificate::read(cert, key, &net()).unwrap();
     let complaints = || {
-        certificate.show(BEGINS);
         let complaints = certificate.complaints(BEGINS);
-        assert_eq!(usize::try_from(certificate.unusable.get()).unwrap(), complaints.len());
+        assert_eq!(certificate.is_unusable(), !complaints.is_empty());
         complaints
     };
-    assert_eq!((certificate.look(false), certificate.validity().1), (Look::Same, ENDS));
+    assert_eq!((certificate.look(false), certificate.validity().unwrap().1), (Look::Same, ENDS));
     write(&second, &first);
     assert_eq!(certificate.look(false), Look::Rejected);
     assert!(complaints().is_empty(), "the files may be half written");
-    assert_eq!((certificate.look(false), certificate.validity().1), (Look::Rejected, ENDS));
+    assert_eq!((certificate.look(false), certificate.validity().unwrap().1), (Look::Rejected, ENDS));
     assert_eq!(complaints().len(), 1, "they stay so");
     write(&second, &second);
     assert_eq!((certificate.look(false), complaints().len()), (Look::Replaced, 0));
-    assert_eq!(certificate.validity().1, ENDS + time::Duration::DAY);
+    assert_eq!(certificate.validity().unwrap().1, ENDS + time::Duration::DAY);
     std::fs::remove_file(key).unwrap();
     assert_eq!((certificate.look(true), complaints().len()), (Look::Rejected, 1));
     assert!(complaints()[0].contains("key.pem"), "{:?}", complaints());
     write(&second, &second);
     assert_eq!((certificate.look(false), complaints().len()), (Look::Same, 0));
+}
+
+#[test]
+fn one_that_is_awaited_is_taken_once_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("both.pem");
+    let made = made(BEGINS, ENDS);
+    let certificate = Certificate::awaited(&path, &net());
+    assert_eq!((certificate.look(true), certificate.validity()), (Look::Same, None));
+    assert!(certificate.complaints(BEGINS).is_empty() && !certificate.is_for(&["localhost".into()]));
+    std::fs::write(&path, &made.cert).unwrap();
+    assert_eq!(certificate.look(true), Look::Rejected);
+    assert!(certificate.complaints(BEGINS)[0].contains("no private key"), "{:?}", certificate.complaints(BEGINS));
+    std::fs::write(&path, [made.key, made.cert].concat()).unwrap();
+    assert_eq!((certificate.look(true), certificate.validity()), (Look::Replaced, Some((BEGINS, ENDS))));
+    assert!(certificate.is_for(&["localhost".into()]) && !certificate.is_for(&["elsewhere".into()]));
 }
 
 #[test]
@@ -79,7 +95,9 @@ async fn a_client_that_comes_back_resumes_also_once_the_certificate_was_replaced
         (OffsetDateTime::now_utc() - time::Duration::DAY, OffsetDateTime::now_utc() + time::Duration::DAY);
     let (first, second) = (made(begins, ends), made(begins, ends));
     let certificate = of(&first);
-    let acceptor = TlsAcceptor::from(tls::server(Arc::clone(&certificate)).unwrap());
+    let certificates = Certificates::new(Arc::clone(&certificate), Vec::new(), &net(), &Metrics::new("test"));
+    let tickets = Tickets::own(Duration::from_secs(300));
+    let acceptor = TlsAcceptor::from(tls::server(certificates, tickets).unwrap());
     let connector = TlsConnector::from(tls::client(Some(&[first.cert.as_slice(), &second.cert].concat())).unwrap());
     let met = async || {
         let (near, far) = tokio::io::duplex(65_536);
@@ -102,7 +120,7 @@ async fn a_client_that_comes_back_resumes_also_once_the_certificate_was_replaced
     let (kind, leaf) = met().await;
     assert_eq!(kind, Some(HandshakeKind::Full));
     assert_eq!(met().await, (Some(HandshakeKind::Resumed), leaf.clone()));
-    *certificate.served.write().unwrap() = Arc::new(Served::new(&second, &certificate.provider).unwrap());
+    *certificate.served.write().unwrap() = Some(Arc::new(Served::new(&second, &certificate.provider).unwrap()));
     assert_eq!(met().await.0, Some(HandshakeKind::Resumed));
     let fresh = TlsConnector::from(tls::client(Some(&second.cert)).unwrap());
     let (near, far) = tokio::io::duplex(65_536);

@@ -1,0 +1,96 @@
+//! The certificates that a gateway shows, by its configuration (docs/04, "Certificates").
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+
+use super::Shared;
+use super::acme::{self, Acme};
+use crate::config::{self, ConfigError, Source, Tls};
+use crate::metrics::Metrics;
+use crate::net::tls::{Certificate, Certificates, Identity, Tickets};
+
+const NONE: &str = "must be set, or acme.names, or tls.self_signed for development";
+const SELF_SIGNED: &str = "the certificate is self-signed and the listener is open to other machines: no client trusts it by \
+    itself, and whoever connects sees that this is no web site";
+
+/// What a gateway's listener shows.
+pub(super) struct Loaded {
+    pub(super) all: Arc<Certificates>,
+    /// What ACME obtains, if it is to.
+    pub(super) obtained: Option<Arc<Certificate>>,
+    /// The PEM of the self-signed one, if it was made.
+    pub(super) made: Option<Vec<u8>>,
+    pub(super) tickets: Tickets,
+}
+
+/// Reads or makes all of them.
+pub(super) fn load(source: &Source, metrics: &Metrics) -> Result<Loaded, ConfigError> {
+    let config: Tls = source.section()?;
+    let net: config::Net = source.section()?;
+    let by_acme: config::Acme = source.section()?;
+    let state_dir = source.section::<config::Gateway>()?.state_dir;
+    let bad = |key: &'static str| move |reason: String| source.unusable::<Tls>(key, reason);
+    if by_acme.is_on() && (config.self_signed || !config.cert.is_empty()) {
+        return Err(source.unusable::<config::Acme>("names", "excludes tls.cert and tls.self_signed"));
+    }
+    let mut made = None;
+    let default = if by_acme.is_on() {
+        Certificate::awaited(&acme::path(&by_acme, &state_dir), &net)
+    } else if config.self_signed {
+        let identity = Identity::self_signed().map_err(bad("self_signed"))?;
+        let certificate = Certificate::of(&identity, &net).map_err(bad("self_signed"))?;
+        made = Some(identity.cert);
+        certificate
+    } else if config.cert.is_empty() {
+        return Err(bad("cert")(NONE.into()));
+    } else {
+        Certificate::read(&config.cert, &config.key, &net).map_err(bad("cert"))?
+    };
+    let obtained = by_acme.is_on().then(|| Arc::clone(&default));
+    let others = config.certificates.iter().map(|pair| Certificate::read(&pair.cert, &pair.key, &net));
+    let others = others.collect::<Result<_, _>>().map_err(bad("certificates"))?;
+    let tickets = match config.ticket_secret.expose() {
+        "" => Tickets::own(net.ticket_lifetime),
+        secret => Tickets::shared(secret.as_bytes(), net.ticket_lifetime),
+    };
+    Ok(Loaded { all: Certificates::new(default, others, &net, metrics), obtained, made, tickets })
+}
+
+impl Shared {
+    /// What somebody should look after.
+    pub(super) fn certificate_complaints(&self) -> Vec<String> {
+        let of_all = self.certificates.complaints(self.clock.now());
+        let of_acme = self.acme.as_ref().and_then(Acme::complaint);
+        of_all.into_iter().chain(of_acme).chain(self.exposed.then(|| SELF_SIGNED.to_owned())).collect()
+    }
+
+    /// The TLS of a new connection.
+    pub(super) fn tls(&self) -> Arc<ServerConfig> {
+        let validating = self.acme.as_ref().and_then(Acme::validating);
+        validating.unwrap_or_else(|| Arc::clone(&self.tls))
+    }
+}
+
+/// Obtains what [`load`] left to be obtained, for a listener with this configuration.
+pub(super) async fn obtaining(
+    source: &Source,
+    obtained: Option<Arc<Certificate>>,
+    tls: &ServerConfig,
+    metrics: &Metrics,
+) -> Result<Option<Acme>, ConfigError> {
+    let Some(certificate) = obtained else { return Ok(None) };
+    let state_dir = source.section::<config::Gateway>()?.state_dir;
+    let acme = Acme::new(source.section()?, source.section()?, &state_dir, certificate, tls, metrics).await;
+    acme.map(Some).map_err(|(key, reason)| source.unusable::<config::Acme>(key, reason))
+}
+
+/// Whether a certificate that was made here is shown to other machines, which is said loudly.
+pub(super) fn is_exposed(made: Option<&[u8]>, listening: impl IntoIterator<Item = IpAddr>) -> bool {
+    let exposed = made.is_some() && listening.into_iter().any(|address| !address.is_loopback());
+    if exposed {
+        tracing::warn!("{SELF_SIGNED}");
+    }
+    exposed
+}
