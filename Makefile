@@ -24,6 +24,7 @@ bench:
 soak:
 	scripts/soak.sh $(DRILL_SECONDS)
 	scripts/autobahn.sh
+	scripts/testssl.sh
 	scripts/fuzz.sh $(FUZZ_SECONDS)
 	HTTVPS_BENCH_STRICT=1 scripts/bench.sh flood rate line
 
