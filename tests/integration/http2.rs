@@ -70,7 +70,7 @@ async fn what_is_no_tunnel_is_answered_as_over_http1() {
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&got.body).unwrap(), keys);
     let body = vec![b'x'; 20_000];
     let large = peer.ask(request("POST", &format!("{PATH}/api/v1/auth/enroll"), &[]), &body).await.unwrap();
-    assert_eq!(large.status, StatusCode::NOT_FOUND);
+    assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!((world.tunnels_by("h2").await, world.tunnels_by("h2ws").await), (0, 0));
 }
 
