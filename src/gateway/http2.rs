@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use hyper::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use hyper::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -24,9 +24,10 @@ use super::upgrade::asked;
 use crate::config;
 use crate::digest::fresh_fraction;
 use crate::lifecycle::Shutdown;
-use crate::net::http2::{Channel, Piece};
+use crate::net::http2::{Channel, MEDIA_TYPE, Piece};
 use crate::net::metered::Metered;
 use crate::net::proxy_protocol::Named;
+use crate::net::tunnel::Framing;
 
 /// A tunnel's part of its connection's receive window, once the tunnel is admitted and until this is dropped.
 pub(super) struct Lane {
@@ -227,6 +228,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         let lane = Some(Lane { admitted: self.lanes.clone(), is_wide: false });
         let greeted = Greeted { place, at, agreement: asked.agreement, lane };
         let mut response = Response::new(());
+        if asked.framing == Framing::Frames {
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        }
         if let Some(name) = asked.echo {
             response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
         }

@@ -12,7 +12,7 @@ use futures_util::task::AtomicWaker;
 use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
 use hyper::StatusCode;
-use hyper::header::SEC_WEBSOCKET_PROTOCOL;
+use hyper::header::{CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL};
 use tokio_util::sync::DropGuard;
 
 use crate::config;
@@ -118,6 +118,9 @@ impl Channel {
                 && chosen.is_none_or(|chosen| chosen != *protocol)
             {
                 return Poll::Ready(Err(io::Error::other(format!("the server did not choose {protocol}"))));
+            }
+            if protocol.is_none() && response.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != MEDIA_TYPE) {
+                return Poll::Ready(Err(io::Error::other(format!("the server did not answer with {MEDIA_TYPE}"))));
             }
             self.receive = Receive::Open(response.into_body());
         }

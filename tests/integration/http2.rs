@@ -110,7 +110,9 @@ async fn curl_and_nghttp_use_the_portal_and_meet_the_site() {
     let (body, end) = text.rsplit_once('\n').unwrap();
     assert_eq!((end, serde_json::from_str::<serde_json::Value>(body).unwrap()), ("2 200", keys));
     let site = [
-        "--output",
+        "-o",
+        "/dev/null",
+        "-o",
         "/dev/null",
         "-w",
         "%{http_version} %{http_code}\n",
