@@ -2,7 +2,7 @@
 
 mod request;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -184,13 +184,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         let patience = if self.is_closing { self.shared.tunnel.close_timeout } else { self.shared.http2.idle_timeout };
         self.quiet_until = tokio::time::Instant::now() + patience;
         if self.own.is_none() {
-            let (entrance, ip) = (self.shared.arrivals.entrance(), self.peer.address.ip());
-            let entered = if self.peer.forwards { entrance.enter_unnamed(ip) } else { entrance.enter(ip) };
-            self.own = entered.ok();
+            self.own = self.enter(self.peer.address.ip()).ok();
         }
         if self.own.is_none() && !self.is_closing {
             self.close();
         }
+    }
+
+    /// Another place on the connection, for a client or for a proxy that names none.
+    fn enter(&self, ip: IpAddr) -> Result<Admittance, &'static str> {
+        let entrance = self.shared.arrivals.entrance();
+        let is_unnamed = self.peer.forwards && ip == self.peer.address.ip();
+        if is_unnamed { entrance.enter_unnamed(ip) } else { entrance.enter(ip) }
     }
 
     /// No tunnel that stands still can use up what another one needs.
@@ -213,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         let admittance = match self.own.take() {
             Some(own) if own.place.name(client) => Ok(own),
             Some(_) => Err("pre_hello"),
-            None => shared.arrivals.entrance().enter(client),
+            None => self.enter(client),
         };
         let admittance = match admittance {
             Ok(admittance) => admittance,

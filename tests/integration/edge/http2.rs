@@ -13,7 +13,7 @@ use crate::world::PATH;
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const HEADERS: u8 = 1;
-/// END_STREAM and END_HEADERS.
+/// `END_STREAM` and `END_HEADERS`.
 pub(crate) const WHOLE: u8 = 5;
 /// Attempts at an answer within one second of both servers: its date is compressed and cannot be left out.
 const ATTEMPTS: usize = 4;
