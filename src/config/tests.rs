@@ -51,6 +51,21 @@ fn mistakes_of_the_wire_are_named() {
 }
 
 #[test]
+fn mistakes_of_certificates_are_named() {
+    let acme = |text: &str| error_of::<Acme>(&format!("[acme]\n{text}\n"));
+    assert!(acme("names = [\"*.example.com\"]").starts_with("acme.names: *.example.com can only be proven by DNS-01"));
+    for bad in ["Vpn.example.com", "a..b", "-a.example", "10.0.0.1", ""] {
+        assert!(acme(&format!("names = [\"{bad}\"]")).contains("is no host name in lower case"), "{bad}");
+    }
+    assert!(acme("directory = \"http://ca.example\"").ends_with("must begin with https:// (FILE:2)"));
+    assert!(acme("eab_key_id = \"k\"").starts_with("acme.eab_key_id: eab_key_id and eab_key must be set together"));
+    let tls = |text: &str| error_of::<Tls>(&format!("[tls]\n{text}\n"));
+    assert!(tls("ticket_secret = \"short\"").starts_with("tls.ticket_secret: must have at least 32 characters"));
+    let empty = tls("self_signed = true\n[[tls.certificates]]\ncert = \"a\"\nkey = \"\"");
+    assert_eq!(empty, "tls.certificates: each must have cert and key (FILE:3)");
+}
+
+#[test]
 fn secrets_are_redacted_wherever_they_are_printed() {
     let source =
         Source::with([("HTTVPS_CONTROL__SIGNING_KEY", "hush"), ("HTTVPS_DATABASE__URL", "sqlite://hush")]).unwrap();
