@@ -6,6 +6,7 @@ mod acme;
 mod admission;
 mod arrival;
 mod association;
+mod body;
 mod breaker;
 mod certificates;
 mod clock;
@@ -18,6 +19,7 @@ mod fresh;
 mod http2;
 mod journal;
 mod keys;
+mod lane;
 mod memory;
 mod metrics;
 mod nodes;
@@ -109,7 +111,8 @@ struct Shared {
     portal: Portal,
     site: Site,
     /// Hellos of each device.
-    hellos: Rates<Uuid>,
+    /// Of devices, and of those whose token is out of date.
+    hellos: Rates<(Uuid, bool)>,
     usage: Usage,
     metrics: GatewayMetrics,
     met_control: AtomicBool,

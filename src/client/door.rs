@@ -137,7 +137,7 @@ impl Door {
 
     /// Plain HTTP/2: what the tunnel says first travels right behind the request.
     async fn post(&self, socket: Socket) -> Result<Opened, String> {
-        let (mut http2, connection, _) = self.begin(socket).await?;
+        let (mut http2, connection) = self.begin(socket).await?;
         let request = self.request(Method::POST).header(CONTENT_TYPE, MEDIA_TYPE);
         let request = self.with_token(request).body(()).map_err(|error| error.to_string())?;
         let (response, send) = http2.send_request(request, false).map_err(|error| error.to_string())?;
@@ -145,21 +145,10 @@ impl Door {
         Ok(Opened::Http2(channel, Framing::Frames))
     }
 
-    /// WebSocket over HTTP/2: the server has to say first that it takes them. A request that only a client can make comes
-    /// before, so that the connection is not the site's by then (docs/03, "Transport over HTTP/2").
+    /// WebSocket over HTTP/2. That the endpoint takes it is known, so that nothing is waited for: a connection that says nothing
+    /// of ours is the site's (docs/03, "Transports").
     async fn connect(&self, socket: Socket) -> Result<Opened, String> {
-        let (mut http2, connection, mut pings) = self.begin(socket).await?;
-        let keys = Request::get(format!("https://{}{}/.well-known/jwks.json", self.authority(), self.path));
-        let keys = self.with_token(keys).body(()).map_err(|error| error.to_string())?;
-        let (answer, _) = http2.send_request(keys, true).map_err(|error| error.to_string())?;
-        tokio::spawn(answer);
-        http2 = http2.ready().await.map_err(|error| format!("HTTP/2: {error}"))?;
-        if let Some(pings) = &mut pings {
-            pings.ping(h2::Ping::opaque()).await.map_err(|error| format!("HTTP/2: {error}"))?;
-        }
-        if !http2.is_extended_connect_protocol_enabled() {
-            return Err("the server takes no WebSocket over HTTP/2".into());
-        }
+        let (mut http2, connection) = self.begin(socket).await?;
         let request = self.offer(self.request(Method::CONNECT)).extension(Protocol::from_static("websocket"));
         let request = request.body(()).map_err(|error| error.to_string())?;
         let (response, send) = http2.send_request(request, false).map_err(|error| error.to_string())?;
@@ -173,10 +162,10 @@ impl Door {
     }
 
     /// A connection that lives as long as what its guard is kept with.
-    async fn begin(&self, socket: Socket) -> Result<(SendRequest<Piece>, DropGuard, Option<h2::PingPong>), String> {
+    async fn begin(&self, socket: Socket) -> Result<(SendRequest<Piece>, DropGuard), String> {
         let size = Http2::size;
         let window = size(self.http2.stream_window);
-        let (http2, mut connection) = h2::client::Builder::new()
+        let (http2, connection) = h2::client::Builder::new()
             .initial_window_size(window)
             .initial_connection_window_size(window.saturating_add(size(self.http2.connection_window)))
             .max_frame_size(size(self.http2.frame_max))
@@ -186,7 +175,7 @@ impl Door {
             .handshake(socket)
             .await
             .map_err(|error| format!("HTTP/2: {error}"))?;
-        let (pings, over, limit) = (connection.ping_pong(), CancellationToken::new(), self.close_timeout);
+        let (over, limit) = (CancellationToken::new(), self.close_timeout);
         let given_up = over.clone();
         tokio::spawn(async move {
             let late = async {
@@ -201,6 +190,6 @@ impl Door {
             }
         });
         let http2 = http2.ready().await.map_err(|error| format!("HTTP/2: {error}"))?;
-        Ok((http2, over.drop_guard(), pings))
+        Ok((http2, over.drop_guard()))
     }
 }

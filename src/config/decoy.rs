@@ -26,6 +26,8 @@ pub struct Decoy {
     /// Longest time to reach the upstream.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
+    /// Requests that are asked of the upstream at once; others wait.
+    pub max_requests: usize,
     /// Longest time for a request's head, and between requests, where the site is served from here.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
@@ -49,6 +51,9 @@ impl Section for Decoy {
             if !address.is_empty() && host_and_port(address).is_none() {
                 return Err(Invalid::new(key, "must be host:port, such as 127.0.0.1:8080 or [::1]:8080"));
             }
+        }
+        if self.max_requests == 0 {
+            return Err(Invalid::new("max_requests", "must be at least 1"));
         }
         if !self.files.is_empty() && !self.upstream.is_empty() {
             return Err(Invalid::new("files", "excludes upstream"));

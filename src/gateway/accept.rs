@@ -186,8 +186,9 @@ async fn agree(
     let parts = upgraded
         .downcast::<TokioIo<Prefixed<Socket>>>()
         .map_err(|_| io::Error::other("the upgraded socket is of another type"))?;
-    let (_, socket) = parts.io.into_inner().into_parts();
-    Ok(Some(Agreed::Tunnel(socket, parts.read_buf, agreement)))
+    let (rest, socket) = parts.io.into_inner().into_parts();
+    let read = if rest.is_empty() { parts.read_buf } else { [parts.read_buf, rest].concat().into() };
+    Ok(Some(Agreed::Tunnel(socket, read, agreement)))
 }
 
 async fn tunnel(

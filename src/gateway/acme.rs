@@ -46,7 +46,7 @@ enum AcmeError {
     Unanswered(String),
     #[error("it cannot be kept on disk: {0}")]
     Unkept(std::io::Error),
-    #[error("what the directory gave cannot be used")]
+    #[error("what the directory gave cannot be used, is not for all of the names, or is due already")]
     Unusable,
 }
 
@@ -148,6 +148,8 @@ impl Acme {
                     () = shutdown.draining() => return,
                     outcome = Box::pin(self.renew()) => outcome,
                 };
+                let is_due = || self.due_in(clock.now()).is_zero();
+                let outcome = outcome.and_then(|()| if is_due() { Err(AcmeError::Unusable) } else { Ok(()) });
                 self.tell(&outcome);
                 if outcome.is_ok() {
                     pause = self.config.retry_min;

@@ -143,11 +143,11 @@ async fn check(shared: &Shared, hello: &Hello, bearer: Option<Uuid>) -> Result<C
         Ok(_) | Err(TokenError::Invalid | TokenError::UnknownKey) => return Err(invalid),
         Err(TokenError::Expired) => {
             let genuine = shared.keys.owner(token).filter(|owner| *owner == device);
-            genuine.map_or(Ok(()), |device| may_ask(shared, device))?;
+            genuine.map_or(Ok(()), |device| may_ask(shared, device, true))?;
             return Err((SessionCode::TokenExpired, genuine));
         }
     };
-    may_ask(shared, device)?;
+    may_ask(shared, device, false)?;
     if shared.shares.of(claims.uid).is_full() {
         return Err((SessionCode::Overloaded, Some(device)));
     }
@@ -160,8 +160,12 @@ async fn check(shared: &Shared, hello: &Hello, bearer: Option<Uuid>) -> Result<C
 }
 
 /// A device that asks too often is told so, and nobody else hears of it.
-fn may_ask(shared: &Shared, device: Uuid) -> Result<(), (SessionCode, Option<Uuid>)> {
-    if shared.hellos.take(device, std::time::Instant::now()) { Ok(()) } else { Err((SessionCode::Overloaded, None)) }
+fn may_ask(shared: &Shared, device: Uuid, is_late: bool) -> Result<(), (SessionCode, Option<Uuid>)> {
+    if shared.hellos.take((device, is_late), std::time::Instant::now()) {
+        Ok(())
+    } else {
+        Err((SessionCode::Overloaded, None))
+    }
 }
 
 /// Who said that a device may have a session.

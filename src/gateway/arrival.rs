@@ -131,7 +131,7 @@ impl Arrivals {
         let read = tokio::time::timeout(self.behind.proxy_timeout, proxy_protocol::read(socket)).await;
         let Named { client, local } = match read {
             Ok(Ok(Some(named))) => named,
-            Ok(Ok(None)) => return Ok(itself),
+            Ok(Ok(None)) => return Ok(Peer { forwards: false, ..itself }),
             Ok(Err(HeaderError::Nothing)) => return Err("handshake"),
             Ok(Err(error)) => {
                 self.complain(

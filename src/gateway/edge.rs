@@ -10,7 +10,7 @@ use std::io;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 
@@ -18,7 +18,7 @@ use super::Shared;
 use crate::net::proxy_protocol::Named;
 use judge::{Line, Owner};
 use preface::Preface;
-pub(super) use site::{Body, Site};
+pub(super) use site::Site;
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +50,12 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Whether what was read is not for the site to see.
-    fn is_private(&self) -> bool {
-        matches!(self, Self::Http1(line) if line.is_private())
+    /// How much of what was read the site may see while nothing is certain.
+    fn open(&self, read: &[u8]) -> usize {
+        match self {
+            Self::Http1(_) => Line::open(read),
+            Self::Http2(_) => Preface::open(read),
+        }
     }
 }
 
@@ -80,8 +83,9 @@ pub(super) struct Handover {
     line: Option<(TcpStream, usize)>,
 }
 
-/// Reads until it is certain whose a connection is. One that takes its time is announced to the upstream, if there is one:
-/// it gets what was read but what only a client knows, and whatever it does first decides. Otherwise the time is `due`.
+/// Reads until it is certain whose a connection is. One whose first bytes do not say, or do not come in time, is announced to
+/// the upstream, if there is one, as a stranger's is: it gets what was read but what only a client knows, and whatever it does
+/// first decides. Without an upstream the time is `due`.
 pub(super) async fn first<S>(
     socket: &mut S,
     shared: &Shared,
@@ -94,9 +98,9 @@ where
 {
     let mut judge = Judge::new(protocol, shared);
     let mut read = BytesMut::new();
-    let decided = timeout(shared.site.patience(), decide(socket, &mut judge, &mut read)).await;
-    if let Ok(decided) = decided {
-        return Ok(First::of(decided?, protocol, read, None));
+    let first = timeout(shared.site.patience(), step(socket, &mut judge, &mut read)).await;
+    if let Some(owner) = first.unwrap_or(Ok(None))? {
+        return Ok(First::of(owner, protocol, read, None));
     }
     let Some(mut line) = shared.site.announce(protocol, ends).await else {
         let decided = timeout_at(due.into(), decide(socket, &mut judge, &mut read)).await;
@@ -104,10 +108,9 @@ where
     };
     let mut passed = 0;
     loop {
-        if let Some(open) = read.get(passed..).filter(|_| !judge.is_private()) {
-            tokio::io::AsyncWriteExt::write_all(&mut line, open).await?;
-            passed = read.len();
-        }
+        let open = judge.open(&read).max(passed);
+        line.write_all(read.get(passed..open).unwrap_or_default()).await?;
+        passed = open;
         tokio::select! {
             owner = step(socket, &mut judge, &mut read) => if let Some(owner) = owner? {
                 return Ok(First::of(owner, protocol, read, Some((line, passed))));

@@ -18,6 +18,7 @@ use tokio::time::sleep_until;
 
 use super::Shared;
 use super::arrival::{Arrival, Peer};
+use super::lane::Lane;
 use super::places::Admittance;
 use super::session::{self, Greeted};
 use super::upgrade::asked;
@@ -28,29 +29,6 @@ use crate::net::http2::{Channel, MEDIA_TYPE, Piece};
 use crate::net::metered::Metered;
 use crate::net::proxy_protocol::Named;
 use crate::net::tunnel::Framing;
-
-/// A tunnel's part of its connection's receive window, once the tunnel is admitted and until this is dropped.
-pub(super) struct Lane {
-    admitted: watch::Sender<usize>,
-    is_wide: bool,
-}
-
-impl Lane {
-    /// The tunnel was admitted.
-    pub(super) fn widen(&mut self) {
-        if !std::mem::replace(&mut self.is_wide, true) {
-            self.admitted.send_modify(|admitted| *admitted += 1);
-        }
-    }
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        if self.is_wide {
-            self.admitted.send_modify(|admitted| *admitted -= 1);
-        }
-    }
-}
 
 /// Serves a connection to its end, which is after that of its last tunnel.
 pub(super) async fn serve<S>(
@@ -86,7 +64,7 @@ pub(super) async fn serve<S>(
         own: Some(admittance),
         peer,
         ends,
-        at,
+        began: Some(at),
         lanes,
         admitted,
         quiet_until: deadline.into(),
@@ -97,7 +75,8 @@ pub(super) async fn serve<S>(
     Box::pin(line.run()).await;
 }
 
-fn builder(config: &config::Http2) -> h2::server::Builder {
+/// A server with the limits of the configuration.
+pub(super) fn builder(config: &config::Http2) -> h2::server::Builder {
     let size = config::Http2::size;
     let mut builder = h2::server::Builder::new();
     builder
@@ -121,7 +100,8 @@ struct Line<S: AsyncRead + AsyncWrite + Unpin> {
     own: Option<Admittance>,
     peer: Peer,
     ends: Named,
-    at: Instant,
+    /// When the connection was accepted, for its first tunnel.
+    began: Option<Instant>,
     lanes: watch::Sender<usize>,
     admitted: watch::Receiver<usize>,
     /// How long it may be without a stream.
@@ -133,7 +113,8 @@ struct Line<S: AsyncRead + AsyncWrite + Unpin> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     async fn run(mut self) {
-        let mut closes_at = None;
+        let (mut closes_at, mut ends_at) = (None, None);
+        let (last_words, mut is_aborted) = (self.shared.tunnel.close_timeout, false);
         loop {
             let is_idle = self.requests.is_empty();
             tokio::select! {
@@ -158,15 +139,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                     break;
                 }
                 () = self.shutdown.draining(), if closes_at.is_none() => {
-                    let jitter = self.shared.gateway.drain_jitter.mul_f64(fresh_fraction());
-                    closes_at = Some(tokio::time::Instant::now() + jitter);
+                    let (now, config) = (tokio::time::Instant::now(), &self.shared.gateway);
+                    closes_at = Some(now + config.drain_jitter.mul_f64(fresh_fraction()));
+                    ends_at = Some(now + config.drain_timeout + last_words);
                 }
+                () = self.shutdown.aborted(), if !is_aborted => {
+                    is_aborted = true;
+                    ends_at = Some(tokio::time::Instant::now() + last_words);
+                }
+                () = due(ends_at) => break,
                 () = due(closes_at), if !self.is_closing => self.close(),
             }
         }
-        let Self { connection, mut requests, .. } = self;
-        drop(connection);
-        while requests.join_next().await.is_some() {}
+        let Self { connection, mut requests, own, .. } = self;
+        drop((connection, own));
+        let ended = async { while requests.join_next().await.is_some() {} };
+        if tokio::time::timeout(last_words, ended).await.is_err() {
+            requests.shutdown().await;
+        }
     }
 
     /// Says that no more streams are taken; the connection ends with the last of those that are open.
@@ -217,7 +207,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         };
         let admittance = match self.own.take() {
             Some(own) if own.place.name(client) => Ok(own),
-            Some(_) => Err("pre_hello"),
+            Some(own) => {
+                self.own = Some(own);
+                Err("pre_hello")
+            }
             None => self.enter(client),
         };
         let admittance = match admittance {
@@ -229,8 +222,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             }
         };
         let Admittance { place, permit } = admittance;
-        let at = std::mem::replace(&mut self.at, Instant::now());
-        let lane = Some(Lane { admitted: self.lanes.clone(), is_wide: false });
+        let at = self.began.take().unwrap_or_else(Instant::now);
+        let lane = Some(Lane::new(self.lanes.clone()));
         let greeted = Greeted { place, at, agreement: asked.agreement, lane };
         let mut response = Response::new(());
         if asked.framing == Framing::Frames {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::Refused;
-use super::http2::Lane;
+use super::lane::Lane;
 use super::places::Place;
 use super::streams::Session;
 use super::upgrade::Agreement;

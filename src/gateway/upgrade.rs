@@ -6,17 +6,18 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Incoming};
 use hyper::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
 };
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use uuid::Uuid;
 
 use super::Shared;
-use super::edge::Body;
+use super::body::{Body, boxed};
 use super::portal;
 use crate::frame::Encoding;
 use crate::net::http2::MEDIA_TYPE;
@@ -75,15 +76,23 @@ where
         return shared.site.error(StatusCode::PAYLOAD_TOO_LARGE);
     };
     let Some(response) = Box::pin(portal::answer(&head, body.clone(), ends.client.ip(), shared)).await else {
-        return shared.site.answer(Request::from_parts(head, Full::new(body)), ends).await;
+        return shared.site.answer(without_secrets(head), ends).await;
     };
-    response.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+    response.map(boxed)
+}
+
+/// A request for the site of which the control plane would have nothing.
+fn without_secrets(mut head: Parts) -> Request<Full<Bytes>> {
+    for name in [AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING] {
+        head.headers.remove(name);
+    }
+    Request::from_parts(head, Full::default())
 }
 
 fn accept(request: &mut Request<Incoming>, shared: &Shared) -> Option<(Response<Body>, (UpgradeFut, Agreement))> {
     let (agreement, echo) = agreement(request, shared)?;
     let (response, upgrade) = upgrade(&mut *request).ok()?;
-    let mut response = response.map(|body| body.map_err(|never| match never {}).boxed_unsync());
+    let mut response = response.map(boxed);
     if let Some(name) = echo {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
     }

@@ -8,8 +8,6 @@ use crate::frame::binary::HEADER_LEN;
 const TINY: usize = 64;
 /// Small frames that a refused OPEN counts for.
 const REFUSAL: usize = 16;
-/// The largest payload of a WebSocket control frame.
-const TRANSPORT_CONTROL: usize = 125;
 
 /// Slows a peer down for bytes that it sends and that are not billed.
 pub trait Pacer: Debug + Send + Sync {
@@ -28,14 +26,22 @@ impl Session {
     /// A frame that moves nothing, whatever its length: it counts as a small one, its bytes at the plan's rate, and too
     /// many of a client's end the session.
     pub(super) fn charge_idle(&mut self, len: usize, now: Instant) -> Result<(), SessionError> {
-        self.charge_tiny(0, now);
         self.charge_bytes(len.saturating_add(HEADER_LEN));
+        self.charge_steering(now)
+    }
+
+    /// A frame that steers what moves, such as WINDOW: it counts as one that moves nothing, but waits for nobody's bytes.
+    pub(super) fn charge_steering(&mut self, now: Instant) -> Result<(), SessionError> {
+        self.charge_tiny(0, now);
         let may = self.role == Role::Client || self.idle.take(now);
         if may { Ok(()) } else { Err(SessionError::Flood("frames that move nothing")) }
     }
 
     /// Bytes that are thrown away.
     pub(super) fn charge_bytes(&mut self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
         let until = self.pacer.as_ref().and_then(|pacer| pacer.idle(bytes));
         self.pause(until);
     }
@@ -55,7 +61,7 @@ impl Session {
 
     /// The transport's own pong arrived.
     pub fn pong(&mut self, now: Instant) -> Result<(), SessionError> {
-        self.charge_idle(TRANSPORT_CONTROL, now)?;
+        self.charge_steering(now)?;
         self.transport_pong(now);
         Ok(())
     }

@@ -9,7 +9,6 @@ use crate::frame::{Encoding, Frame, HelloLimits, StreamCode, StreamId, Target, b
 
 /// Payload bytes of GOAWAY and WINDOW.
 const GOAWAY_LEN: usize = 10;
-const WINDOW_LEN: usize = 16;
 
 impl Session {
     /// Takes one whole message of the peer's.
@@ -103,7 +102,7 @@ impl Session {
                 }
             }
             Frame::Pong(bytes) => {
-                self.charge_idle(bytes.len(), now)?;
+                self.charge_steering(now)?;
                 self.measured(bytes, now);
             }
             Frame::StreamError { id, code, .. } if self.role == Role::Client => {
@@ -130,7 +129,7 @@ impl Session {
             }
             Frame::Data { id, payload, fin } => self.handle_data(id, payload, fin, now)?,
             Frame::Window { id, limit, .. } => {
-                self.charge_idle(WINDOW_LEN, now)?;
+                self.charge_steering(now)?;
                 self.handle_window(id, limit);
             }
             Frame::Reset { id, code } => {

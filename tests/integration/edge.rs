@@ -10,7 +10,7 @@ use httvps::frame::Frame;
 use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use crate::database::Kind;
@@ -241,6 +241,51 @@ async fn large_pages_pass_whole() {
     let at = all.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
     assert_eq!(all.len() - at, 3_000_000);
     assert_eq!(site.world.metric("httvps_refused_total{reason=\"not_a_tunnel\"}").await, 1);
+}
+
+/// A connection of the upstream's, and what it has read.
+async fn heard(listener: &TcpListener, len: usize) -> String {
+    let (mut line, _) = tokio::time::timeout(PATIENCE, listener.accept()).await.expect("the upstream hears").unwrap();
+    let mut got = vec![0; len];
+    tokio::time::timeout(PATIENCE, line.read_exact(&mut got)).await.expect("it is told").unwrap();
+    line.write_all(b"x").await.unwrap();
+    let mut rest = Vec::new();
+    line.read_to_end(&mut rest).await.ok();
+    String::from_utf8([got, rest].concat()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_hears_of_first_bytes_at_once_whatever_they_are_and_nothing_of_the_path() {
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = upstream.local_addr().unwrap().to_string();
+    let more = [("DECOY__UPSTREAM", address.as_str()), ("DECOY__PATIENCE", "10m")];
+    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
+    for (sent, told) in [
+        (format!("GET {}", &PATH[..5]), "GET "),
+        (format!("GET {PATH}"), "GET "),
+        ("GET /x".to_owned(), "GET /x"),
+        ("X".to_owned(), "X"),
+    ] {
+        let mut socket = dial(&world).await;
+        socket.write_all(sent.as_bytes()).await.unwrap();
+        socket.flush().await.unwrap();
+        let (heard, ()) = tokio::join!(heard(&upstream, told.len()), async {
+            assert_eq!(tokio::time::timeout(PATIENCE, socket.read_u8()).await.expect("an answer").unwrap(), b'x');
+            drop(socket);
+        });
+        assert!(heard.starts_with(told), "{sent}: {heard}");
+    }
+    let mut socket = dial(&world).await;
+    let request = upgrade_request("httvps.v2");
+    let (first, rest) = request.split_at("GET ".len() + PATH.len());
+    socket.write_all(first.as_bytes()).await.unwrap();
+    socket.flush().await.unwrap();
+    let (mut line, _) = tokio::time::timeout(PATIENCE, upstream.accept()).await.expect("the upstream hears").unwrap();
+    let head = raw::request(&mut socket, rest).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let mut told = String::new();
+    tokio::time::timeout(PATIENCE, line.read_to_string(&mut told)).await.expect("it is given up").unwrap();
+    assert_eq!(told, "GET ");
 }
 
 async fn page(world: &World, path: &str) -> (String, String) {

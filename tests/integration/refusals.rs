@@ -164,8 +164,15 @@ async fn hellos_of_a_device_have_a_rate_and_nobody_hears_of_more() {
     let (device, user) = (own.device.parse().unwrap(), own.user.parse().unwrap());
     let long_ago = time::OffsetDateTime::now_utc().unix_timestamp() - 7200;
     let expired = Issuer::new(&SEED).unwrap().issue(device, user, long_ago, 3600).unwrap();
-    let late = asks(&world, own, |hello| hello.access_token = Token::from(expired.clone())).await;
-    assert!(matches!(late, Frame::Error { code: SessionCode::TokenExpired, .. }));
+    for _ in 0..3 {
+        let late = asks(&world, own, |hello| hello.access_token = Token::from(expired.clone())).await;
+        assert!(matches!(late, Frame::Error { code: SessionCode::TokenExpired, .. }));
+    }
+    let third = asks(&world, own, nowhere).await;
+    assert!(
+        matches!(third, Frame::Error { code: SessionCode::UnknownRegion, .. }),
+        "who has an old token uses up another"
+    );
     for region in [REGION, "nowhere"] {
         let more = asks(&world, own, |hello| hello.region = region.into()).await;
         assert!(matches!(more, Frame::Error { code: SessionCode::Overloaded, .. }), "{more:?}");

@@ -23,14 +23,18 @@ impl Files {
         Self { account: path("json"), certificate: path("pem") }
     }
 
-    /// None if there is none that can be read.
-    pub(super) fn account(&self) -> Option<AccountCredentials> {
-        let text = std::fs::read(&self.account).ok()?;
+    /// None if there is none, or a damaged one.
+    pub(super) fn account(&self) -> io::Result<Option<AccountCredentials>> {
+        let text = match std::fs::read(&self.account) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let read = serde_json::from_slice(&text);
         if let Err(error) = &read {
             tracing::warn!(file = %self.account.display(), %error, "the ACME account is damaged: another one is made");
         }
-        read.ok()
+        Ok(read.ok())
     }
 
     pub(super) fn keep_account(&self, credentials: &AccountCredentials) -> io::Result<()> {

@@ -23,7 +23,7 @@ impl Acme {
     /// The account that was kept, or a fresh one.
     async fn account(&self) -> Result<Account, AcmeError> {
         let builder = || Account::builder_with_http(Box::new(self.http.clone()));
-        if let Some(kept) = self.files.account() {
+        if let Some(kept) = self.files.account().map_err(AcmeError::Unkept)? {
             return Ok(builder().from_credentials(kept).await?);
         }
         let contact: Vec<&str> = self.config.contact.iter().map(String::as_str).collect();

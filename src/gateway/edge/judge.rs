@@ -40,9 +40,9 @@ impl<'a> Line<'a> {
         Self { shared, beginning: Beginning::Part, scanned: 0 }
     }
 
-    /// Whether the bytes name the tunnel's path, which only clients know.
-    pub(super) fn is_private(&self) -> bool {
-        self.beginning == Beginning::Whole
+    /// How much of what was read says nothing of the path, which only clients know.
+    pub(super) fn open(read: &[u8]) -> usize {
+        read.iter().position(|byte| *byte == b'/').unwrap_or(read.len())
     }
 
     /// Judges all that was read so far; none while it may still become either's.

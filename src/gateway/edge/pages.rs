@@ -2,7 +2,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Body as _;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, SERVER};
 use hyper::server::conn::http1;
@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower_http::services::{ServeDir, ServeFile};
 use tower_http::set_status::SetStatus;
 
-use super::site::Body;
 use crate::config::Decoy;
+use crate::gateway::body::{Body, boxed};
 
 /// How it stands with a stranger.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,7 @@ impl Pages {
         if response.status().is_client_error() && response.body().is_end_stream() {
             return self.error(response.status());
         }
-        self.signed(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+        self.signed(response.map(boxed))
     }
 
     /// What a common server says of an error.
@@ -77,7 +77,7 @@ impl Pages {
             "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n{text}<hr>\
              <center>{server}</center>\r\n</body>\r\n</html>\r\n"
         );
-        let mut response = Response::new(Full::new(Bytes::from(page)).map_err(|never| match never {}).boxed_unsync());
+        let mut response = Response::new(boxed(Full::new(Bytes::from(page))));
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
         self.signed(response)

@@ -4,11 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes, BytesMut};
-use h2::server::{Builder, Connection, Handshake};
+use h2::server::{Connection, Handshake};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::judge::Owner;
-use crate::gateway::{Shared, portal, upgrade};
+use crate::gateway::{Shared, http2, portal, upgrade};
+
+/// Bytes of the client's preface and of a frame's header (RFC 9113, sections 3.4 and 4.1).
+const PREFACE: usize = 24;
+const HEADER: usize = 9;
+const HEADERS: u8 = 1;
 
 /// Judges the first request of an HTTP/2 connection: a server reads it whose answers nobody hears.
 pub(super) struct Preface<'a> {
@@ -26,7 +31,7 @@ enum State {
 impl<'a> Preface<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
         let tape = Tape::default();
-        let opening = Builder::new().enable_connect_protocol().handshake(tape.clone());
+        let opening = http2::builder(&shared.http2).handshake(tape.clone());
         Self { shared, tape, fed: 0, state: State::Opening(Box::pin(opening)) }
     }
 
@@ -51,6 +56,18 @@ impl<'a> Preface<'a> {
             Poll::Ready(Some(Err(_)) | None) => Some(Owner::Site),
             Poll::Pending => self.unless_too_long(),
         }
+    }
+
+    /// How much of what was read comes before the first request, which may be a client's.
+    pub(super) fn open(read: &[u8]) -> usize {
+        let mut open = PREFACE;
+        while let Some(&[high, middle, low, kind, ..]) = read.get(open..open.saturating_add(HEADER))
+            && kind != HEADERS
+        {
+            let len = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+            open = open.saturating_add(HEADER).saturating_add(len);
+        }
+        open.min(read.len())
     }
 
     fn unless_too_long(&self) -> Option<Owner> {
@@ -93,5 +110,20 @@ impl AsyncWrite for Tape {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_before_the_first_request_is_open() {
+        let mut read = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        assert_eq!((Preface::open(&read[..10]), Preface::open(&read)), (10, PREFACE));
+        read.extend([0, 0, 2, 4, 0, 0, 0, 0, 0, 7, 7]);
+        assert_eq!((Preface::open(&read[..30]), Preface::open(&read)), (24, 35));
+        read.extend([0, 0, 9, HEADERS, 4, 0, 0, 0, 1, 0x82]);
+        assert_eq!(Preface::open(&read), 35);
     }
 }

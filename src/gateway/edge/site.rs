@@ -3,8 +3,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Body as HttpBody;
 use hyper::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,12 +12,10 @@ use super::pages::{Pages, Situation};
 use super::upstream::{Upstream, relay};
 use super::{Handover, Protocol};
 use crate::config::Decoy;
+use crate::gateway::body::{Body, boxed};
 use crate::net::dial::Dialer;
 use crate::net::prefixed::Prefixed;
 use crate::net::proxy_protocol::Named;
-
-/// What an answer carries.
-pub(in crate::gateway) type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
 
 /// The web site that everybody meets who is not a client.
 pub(in crate::gateway) struct Site {
@@ -132,8 +128,8 @@ impl Site {
         B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
         let Some(upstream) = &self.upstream else { return self.pages.answer(request).await };
-        match upstream.ask(request.map(|body| body.map_err(Into::into).boxed_unsync()), ends).await {
-            Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
+        match upstream.ask(request.map(boxed), ends).await {
+            Ok(response) => response.map(boxed),
             Err(error) => {
                 tracing::warn!(%error, "the site's upstream is not to be reached");
                 self.pages.error(StatusCode::BAD_GATEWAY)

@@ -1,23 +1,33 @@
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HOST, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use bytes::{Bytes, BytesMut};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::header::{COOKIE, HOST, HeaderValue};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::Body;
 use crate::config::{Decoy, ProxyProtocol, host_and_port};
+use crate::gateway::body::Body;
 use crate::net::dial::Dialer;
 use crate::net::proxy_protocol::{Named, Version};
 
 /// Bytes of a site that are moved at once.
 const PIECE: usize = 16 * 1024;
+/// The same of an answer that is asked for.
+const ANSWER_PIECE: usize = 32 * 1024;
+/// What is of a connection and not of a request (RFC 9110, section 7.6.1).
+const CONNECTION_SPECIFIC: [&str; 6] =
+    ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
 /// A web server behind the gateway.
 pub(super) struct Upstream {
@@ -26,6 +36,8 @@ pub(super) struct Upstream {
     limit: Duration,
     header: Option<Version>,
     dialer: Dialer,
+    /// Requests that may be asked at once; others wait.
+    asking: Arc<Semaphore>,
 }
 
 impl Upstream {
@@ -37,7 +49,9 @@ impl Upstream {
             ProxyProtocol::V1 => Some(Version::V1),
             ProxyProtocol::V2 => Some(Version::V2),
         };
-        Some(Self { host: host.to_owned(), port, limit: config.connect_timeout, header, dialer: dialer.clone() })
+        let asking = Arc::new(Semaphore::new(config.max_requests));
+        let limit = config.connect_timeout;
+        Some(Self { host: host.to_owned(), port, limit, header, dialer: dialer.clone(), asking })
     }
 
     /// A line to the server for somebody's connection.
@@ -50,20 +64,52 @@ impl Upstream {
         Ok(line)
     }
 
-    /// Asks the server on behalf of a client whose connection is not its own.
-    pub(super) async fn ask(&self, request: Request<Body>, ends: Named) -> io::Result<Response<Incoming>> {
+    /// Asks the server on behalf of a client whose connection is not its own. The line lives as long as the answer.
+    pub(super) async fn ask(&self, request: Request<Body>, ends: Named) -> io::Result<Response<Answer>> {
+        let asking = Arc::clone(&self.asking).acquire_owned().await.map_err(io::Error::other)?;
         let line = self.announce(ends).await?;
         let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
             .preserve_header_case(true)
+            .max_buf_size(ANSWER_PIECE)
             .handshake(TokioIo::new(line))
             .await
             .map_err(io::Error::other)?;
-        tokio::spawn(connection);
-        sender.send_request(forwarded(request)).await.map_err(io::Error::other)
+        let line = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a line to the site ended");
+            }
+        }));
+        let response = sender.send_request(forwarded(request)).await.map_err(io::Error::other)?;
+        Ok(response.map(|body| Answer { body, _line: line, _asking: asking }))
     }
 }
 
-/// A request as its server expects it: the path in its first line, its authority as Host, nothing of the connection.
+/// An answer's body, with the line that it comes on.
+pub(super) struct Answer {
+    body: Incoming,
+    _line: AbortOnDropHandle<()>,
+    _asking: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A request as its server expects it: the path in its first line, its authority as Host, cookies in one field (RFC 9113,
+/// section 8.2.3), nothing of the connection.
 fn forwarded(mut request: Request<Body>) -> Request<Body> {
     let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -73,7 +119,13 @@ fn forwarded(mut request: Request<Body>) -> Request<Body> {
     if let Some(authority) = authority {
         headers.entry(HOST).or_insert(authority);
     }
-    for name in [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+    let cookies: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
+    for name in CONNECTION_SPECIFIC {
         headers.remove(name);
     }
     request

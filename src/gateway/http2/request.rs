@@ -8,11 +8,12 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use hyper::{Request, Response};
 use tokio::time::timeout;
 
+use crate::gateway::body::Body;
 use crate::gateway::{Shared, portal, upgrade};
 use crate::net::http2::Piece;
 use crate::net::proxy_protocol::Named;
@@ -26,7 +27,7 @@ pub(super) struct Incoming {
     len: Option<u64>,
 }
 
-impl Body for Incoming {
+impl HttpBody for Incoming {
     type Data = Bytes;
     type Error = h2::Error;
 
@@ -50,7 +51,8 @@ impl Body for Incoming {
     }
 }
 
-/// Answers what is no tunnel: the portal's requests from the control plane, others as the site does.
+/// Answers what is no tunnel: the portal's requests from the control plane, others as the site does; until the client
+/// gives the stream up.
 pub(super) async fn answer(
     shared: Arc<Shared>,
     request: Request<RecvStream>,
@@ -59,14 +61,19 @@ pub(super) async fn answer(
 ) {
     let len = request.headers().get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
     let request = request.map(|stream| Incoming { stream, len });
-    let response = if portal::may(&request, &shared) {
-        match timeout(shared.tunnel.handshake_timeout, upgrade::relay(request, ends, &shared)).await {
-            Ok(response) => response,
-            Err(_) => return respond.send_reset(Reason::CANCEL),
+    let patience = shared.tunnel.handshake_timeout;
+    let answering = async {
+        if portal::may(&request, &shared) {
+            upgrade::relay(request, ends, &shared).await
+        } else {
+            shared.site.answer(request, ends).await
         }
-    } else {
-        shared.site.answer(request, ends).await
     };
+    let answered = tokio::select! {
+        answered = timeout(patience, Box::pin(answering)) => answered,
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+    };
+    let Ok(response) = answered else { return respond.send_reset(Reason::CANCEL) };
     let (mut head, body) = response.into_parts();
     for name in CONNECTION_SPECIFIC {
         head.headers.remove(name);
@@ -74,18 +81,26 @@ pub(super) async fn answer(
     let ends = body.is_end_stream();
     match respond.send_response(Response::from_parts(head, ()), ends) {
         Ok(_) if ends => {}
-        Ok(send) => deliver(send, body, shared.tunnel.handshake_timeout).await,
+        Ok(send) => deliver(send, body, patience).await,
         Err(error) => tracing::debug!(%error, "a response was not taken"),
     }
 }
 
-/// Sends a body as the client takes it, or resets the stream if it takes nothing for a time.
-async fn deliver<B>(mut send: SendStream<Piece>, mut body: B, patience: Duration)
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    while let Some(Ok(frame)) = body.frame().await {
-        let Ok(mut bytes) = frame.into_data() else { continue };
+/// Sends a body as the client takes it. The stream is reset if it takes nothing for a time or if the body breaks off.
+async fn deliver(mut send: SendStream<Piece>, mut body: Body, patience: Duration) {
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            _ = poll_fn(|cx| send.poll_reset(cx)) => return,
+        };
+        let mut bytes = match frame {
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a response broke off");
+                return send.send_reset(Reason::INTERNAL_ERROR);
+            }
+            None => break,
+        };
         while !bytes.is_empty() {
             send.reserve_capacity(bytes.len());
             let room = poll_fn(|cx| match send.capacity() {

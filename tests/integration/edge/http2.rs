@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::{SITE, SLACK, Seen, Site, converse};
+use crate::http2_peer::{Peer, request as peer_request};
 use crate::world::PATH;
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -139,4 +140,21 @@ async fn strangers_cannot_tell_it_over_http2_either() {
     }));
     let wrong: Vec<_> = compared.await.into_iter().flatten().collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_in_http1_is_asked_for_each_request() {
+    let mut site = Site::start(SITE, &[]).await;
+    site.world.gateway.take().unwrap().stop().await;
+    site.world.gateway_env.extend(crate::world::env(&[("DECOY__UPSTREAM_H2", "")]));
+    site.world.start_gateway().await;
+    let peer = Peer::dial(&site.world).await;
+    let page = peer.ask(peer_request("GET", "/", &[("cookie", "a=1"), ("cookie", "b=2")]), b"").await.unwrap();
+    assert_eq!((page.status.as_u16(), page.body.as_slice()), (200, &b"<h1>A web site</h1>\n"[..]));
+    assert!(page.headers["server"].to_str().unwrap().starts_with("nginx/"), "{:?}", page.headers);
+    let large = peer.ask(peer_request("GET", "/large.bin", &[]), b"").await.unwrap();
+    assert_eq!((large.status.as_u16(), large.body.len()), (200, 3_000_000));
+    let refused = peer.ask(peer_request("GET", &format!("{PATH}/api/v1/client/config"), &[]), b"").await.unwrap();
+    assert_eq!(refused.status.as_u16(), 404);
+    drop(peer.plain(&site.world).await);
 }
