@@ -34,7 +34,7 @@ enum Held {
 async fn enter(world: &World, door: &Door, subject: &str) -> Held {
     match subject {
         H2WS => {
-            let peer = Peer::dial(world).await;
+            let (peer, _) = Peer::begin(world).await;
             let tunnel = peer.websocket(world, Encoding::V2).await;
             Held::Http2(peer, tunnel)
         }

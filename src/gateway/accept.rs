@@ -17,7 +17,7 @@ use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
 
 use super::arrival::{Arrival, Listener, Peer};
-use super::edge::{self, First, Protocol};
+use super::edge::{self, First, Lively, Protocol};
 use super::places::Admittance;
 use super::session::{self, Greeted};
 use super::upgrade::{Agreement, Outcome, respond};
@@ -119,8 +119,12 @@ async fn welcome(
         }
         First::Strangers(handover) => {
             shared.metrics.refuse("not_a_tunnel");
-            let left = shared.site.serve(socket, handover, ends).await;
-            Ok(left.map(|socket| Agreed::Http2(socket, *peer, ends)))
+            let tell = || arrival.admittance.place.moved();
+            let left = shared.site.serve(Lively::new(socket, &tell), handover, ends).await;
+            Ok(left.map(|left| {
+                let (read, socket) = left.into_parts();
+                Agreed::Http2(Prefixed::new(read, socket.into_inner()), *peer, ends)
+            }))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Who a connection belongs to: a client of ours, or the site behind the gateway (docs/04, "The edge").
 
 mod judge;
+mod lively;
 mod pages;
 mod preface;
 mod site;
@@ -17,6 +18,7 @@ use tokio::time::{timeout, timeout_at};
 use super::Shared;
 use crate::net::proxy_protocol::Named;
 use judge::{Line, Owner};
+pub(super) use lively::Lively;
 use preface::Preface;
 pub(super) use site::Site;
 

@@ -151,6 +151,11 @@ impl Place {
         self.spoken = Some(self.seat.busy());
     }
 
+    /// Something moves on the connection: others that are silent make room before it.
+    pub(super) fn moved(&self) {
+        drop(self.seat.busy());
+    }
+
     /// Resolves once the connection has to make room.
     pub(super) async fn crowded_out(&self) {
         self.seat.leaving().await;
@@ -227,6 +232,20 @@ mod tests {
         assert!(first.name(ip("192.0.2.3")) && third.name(ip("192.0.2.1")), "another request, of another client");
         drop((first, second, third));
         assert!(greeting.counts.iter().all(|counts| counts.lock().unwrap().is_empty()));
+    }
+
+    #[test]
+    fn who_moves_makes_room_behind_the_silent() {
+        let greeting = greeting(3, 10, 10);
+        let enter = || greeting.enter("192.0.2.1".parse().unwrap());
+        let (moving, silent, other) = (enter().unwrap(), enter().unwrap(), enter().unwrap());
+        moving.moved();
+        let fourth = enter().unwrap();
+        assert!(is_out(&silent) && !is_out(&moving));
+        drop(silent);
+        let _fifth = enter().unwrap();
+        assert!(is_out(&other) && !is_out(&moving));
+        drop((other, fourth));
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use httvps::frame::{Frame, StreamId, Target};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::destination::{Destination, Manner};
 use crate::proc::resident_kib;
@@ -65,18 +65,30 @@ pub(crate) async fn flooded<S>(socket: S, bytes: &[u8]) -> (Duration, End)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let (took, end, _) = counted(socket, bytes).await;
+    (took, end)
+}
+
+/// The same, and how many bytes were taken of it.
+pub(crate) async fn counted<S>(socket: S, bytes: &[u8]) -> (Duration, End, u64)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut read, mut write) = tokio::io::split(socket);
     let flood = bytes.to_vec();
     let started = Instant::now();
+    let taken = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&taken);
     let writing = tokio::spawn(async move {
         while write.write_all(&flood).await.is_ok() {
+            counter.fetch_add(flood.len() as u64, Ordering::Relaxed);
             tokio::task::yield_now().await;
         }
     });
     let end = read_to_end(&mut read, PATIENCE).await;
     let took = started.elapsed();
     writing.abort();
-    (took, end)
+    (took, end, taken.load(Ordering::Relaxed))
 }
 
 /// A client that sends a kilobyte and waits for it to come back, again and again.
@@ -117,10 +129,10 @@ impl Bystander {
         Self { over, task }
     }
 
-    /// Ends it, which must have seen no error; gives how many answers it had.
-    pub(crate) async fn end(self) -> usize {
+    /// Ends it; gives how many answers it had, or what it died of.
+    pub(crate) async fn end(self) -> Result<usize, JoinError> {
         self.over.store(true, Ordering::Relaxed);
-        self.task.await.expect("it saw no error")
+        self.task.await
     }
 }
 
@@ -155,6 +167,6 @@ impl Scene {
         self.over.store(true, Ordering::Relaxed);
         let grown = self.most.await.unwrap().saturating_sub(self.before);
         assert!(grown <= GROWTH_KIB, "{grown} KiB more");
-        assert!(self.bystander.end().await > 0);
+        assert!(self.bystander.end().await.expect("it saw no error") > 0);
     }
 }
