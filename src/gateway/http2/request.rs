@@ -2,14 +2,14 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::{Request, Response};
 use tokio::time::timeout;
 
@@ -77,6 +77,11 @@ pub(super) async fn answer(
     let (mut head, body) = response.into_parts();
     for name in CONNECTION_SPECIFIC {
         head.headers.remove(name);
+    }
+    if !head.headers.contains_key(DATE)
+        && let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
+    {
+        head.headers.insert(DATE, now);
     }
     let ends = body.is_end_stream();
     match respond.send_response(Response::from_parts(head, ()), ends) {
