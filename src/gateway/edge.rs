@@ -85,8 +85,8 @@ pub(super) struct Handover {
     line: Option<(TcpStream, usize)>,
 }
 
-/// Reads until it is certain whose a connection is. One whose first bytes do not say, or do not come in time, is announced to
-/// the upstream, if there is one, as a stranger's is: it gets what was read but what only a client knows, and whatever it does
+/// Reads until it is certain whose a connection is. One whose first bytes (in HTTP/2: its first request) do not say, or do not
+/// come in time, is announced to the upstream, if there is one, as a stranger's is: it gets what was read but what only a client knows, and whatever it does
 /// first decides. Without an upstream the time is `due`.
 pub(super) async fn first<S>(
     socket: &mut S,
@@ -100,8 +100,14 @@ where
 {
     let mut judge = Judge::new(protocol, shared);
     let mut read = BytesMut::new();
-    let first = timeout(shared.site.patience(), step(socket, &mut judge, &mut read)).await;
-    if let Some(owner) = first.unwrap_or(Ok(None))? {
+    let begun = async {
+        match protocol {
+            Protocol::Http1 => step(socket, &mut judge, &mut read).await,
+            Protocol::Http2 => decide(socket, &mut judge, &mut read).await.map(Some),
+        }
+    };
+    let begun = timeout(shared.site.patience(), begun).await.unwrap_or(Ok(None))?;
+    if let Some(owner) = begun {
         return Ok(First::of(owner, protocol, read, None));
     }
     let Some(mut line) = shared.site.announce(protocol, ends).await else {

@@ -8,7 +8,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::{SITE, SLACK, Seen, Site, converse};
+use crate::destination::{Destination, Manner};
 use crate::http2_peer::{Peer, request as peer_request};
+use crate::transfer::echo;
 use crate::world::PATH;
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -157,4 +159,16 @@ async fn a_site_in_http1_is_asked_for_each_request() {
     let refused = peer.ask(peer_request("GET", &format!("{PATH}/api/v1/client/config"), &[]), b"").await.unwrap();
     assert_eq!(refused.status.as_u16(), 404);
     drop(peer.plain(&site.world).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_clients_where_the_site_speaks_http2() {
+    let site = Site::start(SITE, &[("DECOY__PATIENCE", "10s")]).await;
+    let echoing = Destination::start(Manner::Echo);
+    for transport in ["h2", "h2ws"] {
+        let client = site.world.connect_by(transport, "v2").await;
+        echo(client.line("socks"), echoing.address, 100_000).await;
+    }
+    assert_eq!((site.world.tunnels_by("h2").await, site.world.tunnels_by("h2ws").await), (1, 1));
+    assert!(!site.nginx.requests().contains(PATH), "{}", site.nginx.requests());
 }
