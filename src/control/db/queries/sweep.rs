@@ -37,13 +37,7 @@ pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swep
     diesel::delete(session_tombstones::table.filter(session_tombstones::deleted_at.lt(cutoffs.tombstones)))
         .execute(conn)
         .await?;
-    for _ in 0..BURIALS {
-        let dropped = drop_empty(conn, cutoffs).await?;
-        swept.deleted += dropped;
-        if i64::try_from(dropped).unwrap_or(i64::MAX) < cutoffs.batch {
-            break;
-        }
-    }
+    swept.deleted += drop_empty(conn, cutoffs).await?;
     diesel::delete(refusals::table.filter(refusals::created_at.lt(cutoffs.refusals))).execute(conn).await?;
     for _ in 0..BURIALS {
         let buried = bury(conn, cutoffs).await?;
@@ -85,7 +79,6 @@ async fn drop_empty(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<usize> {
     transaction!(conn, async |conn: &mut Conn| {
         let old: Vec<Id> = sessions::table
             .filter(empty().and(sessions::ended_at.lt(cutoffs.empty)))
-            .order(sessions::ended_at)
             .select(sessions::id)
             .limit(cutoffs.batch)
             .load(conn)
