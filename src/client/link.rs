@@ -15,13 +15,18 @@ use super::door::{Door, Opened, Shut};
 use super::opening::Openings;
 use crate::config::{self, ConfigError, Mux, Source, V1, read_file};
 use crate::digest::fresh_fraction;
-use crate::frame::{Encoding, Hello, Padding, SessionCode, Target, Token, binary};
+use crate::frame::{Encoding, Hello, Notice, Padding, SessionCode, Target, Token, binary};
 use crate::mux::{Event, Limits, Role};
 use crate::net::dial::Dialer;
 use crate::net::resolver::Resolver;
 use crate::net::tls;
 use crate::net::tunnel::{Carrier, Driver, Ended, Framing, Patience, Transport, Tunnel, TunnelStream};
 use crate::net::websocket::Side;
+
+/// How soon a v1 client moves that is told of a shutdown (docs/03, "Draining").
+const V1_MOVES_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is seen whether a tunnel that is left has no streams any more.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The gateway's address and what to say to it.
 pub(super) struct Link {
@@ -49,8 +54,8 @@ enum Outcome {
     Lost(String),
     /// The transport did not get through.
     Refused(String),
-    /// The gateway wants the next tunnel elsewhere or later.
-    Moved(Duration),
+    /// The gateway wants the next tunnel elsewhere or later; this one goes on until then.
+    Moved(Line, Duration),
 }
 
 impl Link {
@@ -110,32 +115,39 @@ impl Link {
     /// Connects, and connects again when the tunnel is lost, until the gateway refuses for good.
     pub(super) async fn keep_up(&self, up: &watch::Sender<bool>) -> SessionCode {
         let mut wait = self.config.backoff_min;
+        let mut leaving = None;
         loop {
-            let (outcome, was_up) = self.run_once(up).await;
-            self.current.send_replace(None);
+            let (outcome, was_up) = self.run_once(up, &mut leaving).await;
+            if leaving.is_none() {
+                self.current.send_replace(None);
+            }
             if was_up {
                 wait = self.config.backoff_min;
             }
             let jitter = 0.5 + fresh_fraction();
+            let next = (wait * 2).min(self.config.backoff_max);
             let pause = match outcome {
                 Outcome::Told(code, _) if code.is_final() => return code,
                 Outcome::Told(code, retry_after) => {
                     tracing::warn!(code = code.as_str(), "the gateway ended the session");
-                    retry_after.unwrap_or(wait.mul_f64(jitter)).min(self.config.backoff_max)
+                    let pause = std::mem::replace(&mut wait, next).mul_f64(jitter);
+                    retry_after.unwrap_or(pause).min(self.config.backoff_max)
                 }
                 Outcome::Lost(reason) => {
                     tracing::warn!(reason, "no tunnel");
-                    wait.mul_f64(jitter)
+                    if was_up { Duration::ZERO } else { self.config.backoff_min.mul_f64(jitter) }
                 }
                 Outcome::Refused(reason) => {
                     tracing::warn!(reason, transport = ?self.transport(), "no tunnel");
                     self.failed.fetch_add(1, Ordering::Relaxed);
-                    wait.mul_f64(jitter)
+                    std::mem::replace(&mut wait, next).mul_f64(jitter)
                 }
-                Outcome::Moved(reconnect_in) => reconnect_in.min(self.config.backoff_max),
+                Outcome::Moved(line, reconnect_in) => {
+                    leaving = Some(line);
+                    reconnect_in.min(self.config.backoff_max)
+                }
             };
             tokio::time::sleep(pause).await;
-            wait = (wait * 2).min(self.config.backoff_max);
         }
     }
 
@@ -145,12 +157,13 @@ impl Link {
         self.transports.get(at).copied().unwrap_or(config::Transport::Ws)
     }
 
-    async fn run_once(&self, up: &watch::Sender<bool>) -> (Outcome, bool) {
+    /// One tunnel from its beginning to its end; it takes over from one that the gateway wants to end.
+    async fn run_once(&self, up: &watch::Sender<bool>, leaving: &mut Option<Line>) -> (Outcome, bool) {
         let limit = self.config.connect_timeout;
         let transport = self.transport();
         let may_upgrade = self.transports.contains(&config::Transport::Ws);
         let tunnel = Tunnel::new(Role::Client, self.encoding, Arc::clone(&self.limits));
-        let mut driving = match timeout(limit, self.door.open(transport, may_upgrade)).await {
+        let driving = match timeout(limit, self.door.open(transport, may_upgrade)).await {
             Ok(Ok(Opened::WebSocket(socket))) => {
                 self.drive(TokioIo::new(socket), Framing::WebSocket(Side::Client), &tunnel)
             }
@@ -159,34 +172,40 @@ impl Link {
             Ok(Err(Shut::Refused(reason))) => return (Outcome::Refused(reason), false),
             Err(_) => return (Outcome::Refused("timed out".into()), false),
         };
-        let mut guard = AbortOnDrop(Some(driving.abort_handle()));
-        tunnel.hello(self.hello(), &self.padding());
-        self.current.send_replace(Some(tunnel.clone()));
-        match timeout(limit, tunnel.next_event()).await {
+        let mut line = Line { tunnel, driving };
+        line.tunnel.hello(self.hello(), &self.padding());
+        if leaving.is_none() {
+            self.current.send_replace(Some(line.tunnel.clone()));
+        }
+        match timeout(limit, line.tunnel.next_event()).await {
             Ok(Some(Event::Accepted(ok))) => {
                 tracing::info!(session = ok.session_id, ?transport, "tunnel is up");
                 if let Some(padding) = ok.padding.filter(Padding::is_valid) {
-                    tunnel.pad(&padding);
+                    line.tunnel.pad(&padding);
                     *self.padding.lock().unwrap_or_else(PoisonError::into_inner) = padding;
                 }
             }
             Ok(Some(Event::Ended { code, retry_after })) => return (Outcome::Told(code, retry_after), false),
             Ok(Some(_)) => return (Outcome::Lost("no answer to hello".into()), false),
-            Ok(None) => return (Outcome::Refused(format!("before hello_ok: {}", end_of(&mut driving).await)), false),
+            Ok(None) => return (Outcome::Refused(format!("before hello_ok: {}", line.end().await)), false),
             Err(_) => return (Outcome::Refused("no answer to hello".into()), false),
         }
-        self.current.send_replace(Some(tunnel.clone()));
+        self.current.send_replace(Some(line.tunnel.clone()));
+        if let Some(old) = leaving.take() {
+            tokio::spawn(old.finish());
+        }
         up.send_replace(true);
         loop {
-            match tunnel.next_event().await {
+            match line.tunnel.next_event().await {
                 Some(Event::Ended { code, retry_after }) => return (Outcome::Told(code, retry_after), true),
-                Some(Event::Notice(notice)) => tracing::warn!(?notice, "news from the gateway"),
-                Some(Event::GoingAway { reconnect_in, .. }) => {
-                    guard.0 = None;
-                    return (Outcome::Moved(reconnect_in), true);
+                Some(Event::Notice(Notice::Maintenance { .. })) if self.encoding == Encoding::V1 => {
+                    let reconnect_in = V1_MOVES_WITHIN.mul_f64(fresh_fraction());
+                    return (Outcome::Moved(line, reconnect_in), true);
                 }
+                Some(Event::Notice(notice)) => tracing::warn!(?notice, "news from the gateway"),
+                Some(Event::GoingAway { reconnect_in, .. }) => return (Outcome::Moved(line, reconnect_in), true),
                 Some(_) => {}
-                None => return (Outcome::Lost(end_of(&mut driving).await), true),
+                None => return (Outcome::Lost(line.end().await), true),
             }
         }
     }
@@ -263,21 +282,38 @@ impl Link {
     }
 }
 
-/// Why a driver's connection ended.
-async fn end_of(driving: &mut JoinHandle<Ended>) -> String {
-    match driving.await {
-        Ok(ended) => ended.to_string(),
-        Err(error) => error.to_string(),
+/// A tunnel and what moves its bytes; dropped, the connection ends.
+struct Line {
+    tunnel: Tunnel,
+    driving: JoinHandle<Ended>,
+}
+
+impl Line {
+    /// Why the connection ended.
+    async fn end(&mut self) -> String {
+        match (&mut self.driving).await {
+            Ok(ended) => ended.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Lets the streams go on to their ends, then closes.
+    async fn finish(mut self) {
+        while self.tunnel.stream_count() > 0 {
+            tokio::select! {
+                event = self.tunnel.next_event() => if event.is_none() {
+                    break;
+                },
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+        self.tunnel.close(None, "");
+        self.end().await;
     }
 }
 
-/// Ends a connection that nobody wants any more.
-struct AbortOnDrop(Option<tokio::task::AbortHandle>);
-
-impl Drop for AbortOnDrop {
+impl Drop for Line {
     fn drop(&mut self) {
-        if let Some(handle) = &self.0 {
-            handle.abort();
-        }
+        self.driving.abort();
     }
 }

@@ -60,6 +60,9 @@ pub struct Gateway {
     /// Clients reconnect within this time after SIGTERM.
     #[serde(with = "humantime_serde")]
     pub drain_jitter: Duration,
+    /// How long a client may take to reconnect before its new streams are refused.
+    #[serde(with = "humantime_serde")]
+    pub drain_move: Duration,
     /// Time between fetches of the signing keys.
     #[serde(with = "humantime_serde")]
     pub jwks_refresh: Duration,

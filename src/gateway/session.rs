@@ -149,20 +149,20 @@ async fn open_streams(
     shutdown: &Shutdown,
 ) {
     let config = &session.shared.gateway;
-    let mut deadline: Option<(tokio::time::Instant, tokio::time::Instant)> = None;
+    let mut drain: Option<Drain> = None;
     loop {
         let event = tokio::select! {
             event = tunnel.next_event() => event,
-            () = shutdown.draining(), if deadline.is_none() => {
+            () = shutdown.draining(), if drain.is_none() => {
                 let jitter = config.drain_jitter.mul_f64(fresh_fraction());
                 tunnel.drain(jitter);
                 let within_ms = u64::try_from(config.drain_timeout.as_millis()).unwrap_or(u64::MAX);
                 tunnel.notice(Notice::Maintenance { within_ms });
                 let now = tokio::time::Instant::now();
-                deadline = Some((now + jitter, now + config.drain_timeout));
+                drain = Some(Drain { moved: now + jitter + config.drain_move, due: now + config.drain_timeout });
                 continue;
             }
-            () = idle_or_due(tunnel, deadline), if deadline.is_some() && session.account.cut_code().is_none() => {
+            () = drained(tunnel, drain), if drain.is_some() && session.account.cut_code().is_none() => {
                 session.account.cut(SessionCode::GoingAway);
                 continue;
             }
@@ -200,18 +200,25 @@ async fn open_streams(
     }
 }
 
-/// Resolves when a draining session had time to hear of it and has no streams, or no time left.
-async fn idle_or_due(tunnel: &Tunnel, times: Option<(tokio::time::Instant, tokio::time::Instant)>) {
-    let Some((heard, deadline)) = times else { return std::future::pending().await };
-    let due = tokio::time::sleep_until(deadline);
-    let idle = async {
-        tokio::time::sleep_until(heard).await;
+/// When a session that drains takes no more streams, and when it ends.
+#[derive(Clone, Copy)]
+struct Drain {
+    moved: tokio::time::Instant,
+    due: tokio::time::Instant,
+}
+
+/// Resolves when the client of a draining session had time to move and has no streams here, or no time is left.
+async fn drained(tunnel: &Tunnel, drain: Option<Drain>) {
+    let Some(Drain { moved, due }) = drain else { return std::future::pending().await };
+    let is_over = async {
+        tokio::time::sleep_until(moved).await;
+        tunnel.refuse_streams();
         while tunnel.stream_count() > 0 {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
     tokio::select! {
-        () = due => {}
-        () = idle => {}
+        () = tokio::time::sleep_until(due) => {}
+        () = is_over => {}
     }
 }

@@ -84,7 +84,7 @@ impl Session {
     /// with v1 once it was answered.
     pub fn may_open(&self) -> bool {
         match self.phase {
-            Phase::Open => true,
+            Phase::Open => !self.draining,
             Phase::Greeting => {
                 self.encoding == Encoding::V2 && self.greeted && self.streams.len() < self.limits.early_streams
             }

@@ -90,6 +90,7 @@ impl Session {
             Frame::GoAway { .. } if self.role == Role::Gateway => self.charge_idle(GOAWAY_LEN, now)?,
             Frame::GoAway { last, reconnect_in_ms, .. } => {
                 self.charge_idle(GOAWAY_LEN, now)?;
+                self.handle_go_away(last);
                 let reconnect_in = Duration::from_millis(reconnect_in_ms.into());
                 self.events.push_back(Event::GoingAway { last, reconnect_in });
             }

@@ -12,6 +12,8 @@ use crate::frame::{
 };
 
 pub(super) const CONTROL_BACKLOG: usize = 256;
+/// The last id of a GOAWAY that refuses no stream yet.
+const EVERY_STREAM: StreamId = StreamId(u32::MAX);
 /// Waiting frames at which the message that brought them about is a flood.
 const CONTROL_FLOOD: usize = 2048;
 
@@ -169,18 +171,38 @@ impl Session {
         self.closing = Some(Closing(code));
     }
 
-    /// Refuses new streams and tells a v2 peer so.
+    /// Asks a v2 peer to go on elsewhere; its streams are taken until [`Session::refuse_streams`].
     pub fn drain(&mut self, reconnect_in: Duration) {
-        if self.draining || self.phase == Phase::Closed {
+        if !self.draining {
+            self.go_away(EVERY_STREAM, reconnect_in);
+        }
+    }
+
+    /// Refuses new streams and tells a v2 peer which was the last.
+    pub fn refuse_streams(&mut self) {
+        if !self.draining {
+            self.draining = true;
+            self.go_away(self.last_peer, Duration::ZERO);
+        }
+    }
+
+    fn go_away(&mut self, last: StreamId, reconnect_in: Duration) {
+        if self.encoding == Encoding::V2 && self.phase == Phase::Open {
+            let reconnect_in_ms = u32::try_from(reconnect_in.as_millis()).unwrap_or(u32::MAX);
+            self.control.push_back(Frame::GoAway { last, reconnect_in_ms, code: SessionCode::GoingAway });
+        }
+    }
+
+    /// The gateway goes away and executes no stream above this one.
+    pub(super) fn handle_go_away(&mut self, last: StreamId) {
+        if last == EVERY_STREAM {
             return;
         }
         self.draining = true;
-        if self.encoding == Encoding::V2 && self.phase == Phase::Open {
-            self.control.push_back(Frame::GoAway {
-                last: self.last_peer,
-                reconnect_in_ms: u32::try_from(reconnect_in.as_millis()).unwrap_or(u32::MAX),
-                code: SessionCode::GoingAway,
-            });
+        let not_executed = self.streams.keys().filter(|key| key.0 > last.0).copied().collect::<Vec<_>>();
+        for key in not_executed {
+            self.mark_reset(key, StreamCode::Cancelled);
+            self.events.push_back(Event::Wake(key));
         }
     }
 

@@ -497,13 +497,21 @@ fn draining_tells_the_client_and_refuses_new_streams() {
     let (ours, theirs) = pair.stream();
     pair.gateway.drain(Duration::from_secs(1));
     pair.exchange();
-    let going = Event::GoingAway { last: StreamId(1), reconnect_in: Duration::from_secs(1) };
-    assert!(std::iter::from_fn(|| pair.client.poll_event()).any(|event| event == going));
+    let going = |last, reconnect_in| Event::GoingAway { last: StreamId(last), reconnect_in };
+    let first = going(u32::MAX, Duration::from_secs(1));
+    assert!(std::iter::from_fn(|| pair.client.poll_event()).any(|event| event == first));
+    let (moving, _) = pair.stream();
+    assert_eq!(pair.client.receive(moving), Received::Nothing, "streams are still taken");
+    pair.gateway.refuse_streams();
     let late = pair.client.open(&target(), Bytes::new(), pair.now).unwrap();
     assert_eq!(send_all(&mut pair.gateway, theirs, b"still"), 5);
     pair.exchange();
+    let last = going(3, Duration::ZERO);
+    assert!(std::iter::from_fn(|| pair.client.poll_event()).any(|event| event == last));
     assert_eq!(pair.client.receive(late), Received::Reset(StreamCode::Cancelled));
+    assert!(!pair.client.may_open());
     assert_eq!(receive_all(&mut pair.client, ours, pair.now).0, b"still");
+    assert_eq!(pair.client.receive(moving), Received::Nothing);
 }
 
 #[test]

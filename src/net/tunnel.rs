@@ -148,9 +148,14 @@ impl Tunnel {
         self.state().session.silence(Instant::now())
     }
 
-    /// Refuses new streams and tells the peer to reconnect elsewhere.
+    /// Tells the peer to go on elsewhere.
     pub fn drain(&self, reconnect_in: Duration) {
         self.act(|session| session.drain(reconnect_in));
+    }
+
+    /// Refuses new streams from now on.
+    pub fn refuse_streams(&self) {
+        self.act(Session::refuse_streams);
     }
 
     /// Opens a stream (client).

@@ -93,6 +93,7 @@ impl World {
     pub(super) fn drain(&mut self, end: usize) {
         self.ends[end].drained = true;
         self.ends[end].session.drain(Duration::from_millis(5));
+        self.ends[end].session.refuse_streams();
     }
 
     pub(super) fn close(&mut self, end: usize, code: Option<SessionCode>) {

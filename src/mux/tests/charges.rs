@@ -97,7 +97,7 @@ fn small_fragments_and_pongs_of_the_transport_do_too() {
 #[test]
 fn what_is_refused_or_dropped_is_paced() {
     let (mut pair, paid) = paced();
-    pair.gateway.drain(Duration::ZERO);
+    pair.gateway.refuse_streams();
     let open =
         Frame::Open { id: StreamId(5), target: Some(target()), payload: vec![0; 1000].into(), fin: false, udp: false };
     raw(&mut pair.gateway, &[open], pair.now).unwrap();

@@ -38,7 +38,7 @@ fn gateway(encoding: Encoding, state: &str) -> (Session, Instant) {
         pair.gateway.accept(HelloOk { features: Features::ALL, ..consent() });
     }
     if state == "draining" {
-        pair.gateway.drain(Duration::from_secs(1));
+        pair.gateway.refuse_streams();
     }
     drop_transmits(&mut pair.gateway);
     drop_events(&mut pair.gateway);
@@ -55,7 +55,7 @@ fn client(state: &str) -> (Session, Instant) {
         pair.gateway.accept(consent());
     }
     if state == "draining" {
-        pair.gateway.drain(Duration::from_secs(1));
+        pair.gateway.refuse_streams();
     }
     pair.exchange();
     drop_events(&mut pair.client);
