@@ -11,6 +11,7 @@ pub mod json;
 pub(crate) mod lenient;
 mod notice;
 mod padding;
+mod resume;
 mod target;
 mod version;
 
@@ -25,6 +26,7 @@ pub use hello::{Hello, HelloLimits, HelloOk, Token};
 pub use host::Host;
 pub use notice::Notice;
 pub use padding::Padding;
+pub use resume::{Resumable, Resume, StreamState};
 pub use target::{Target, TargetError};
 pub use version::Version;
 

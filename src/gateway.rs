@@ -31,6 +31,7 @@ mod portal;
 mod rates;
 mod reach;
 mod refusals;
+mod resume;
 mod session;
 mod store;
 mod streams;
@@ -76,6 +77,7 @@ use persist::{Kept, Name, Orders, Persist};
 use portal::Portal;
 use rates::Rates;
 use refusals::Refusals;
+use resume::Resumptions;
 use usage::Usage;
 
 /// Answers to a heartbeat that mean that this gateway is not wanted: too old, or revoked.
@@ -108,6 +110,7 @@ struct Shared {
     offline: OfflineCache,
     persist: Persist,
     refusals: Refusals,
+    resumptions: Resumptions,
     portal: Portal,
     site: Site,
     /// Hellos of each device.
@@ -185,10 +188,9 @@ impl Gateway {
         let ops = ops::bind(&ops.gateway_listen, &net)
             .await
             .map_err(|reason| source.unusable::<Ops>("gateway_listen", reason))?;
-        let v1: V1 = source.section()?;
-        let mux: Mux = source.section()?;
-        let egress: Egress = source.section()?;
-        let limits = Arc::new(Limits::new(&mux, &v1, source.section::<config::Padding>()?.scheme));
+        let (v1, mux, egress): (V1, Mux, Egress) = (source.section()?, source.section()?, source.section()?);
+        let padding = source.section::<config::Padding>()?.scheme;
+        let limits = Arc::new(Limits::new(&mux, &v1, padding).resumable(&source.section()?));
         let resolver = match egress.name_servers().as_slice() {
             [] => resolver,
             servers => Resolver::new(&net, servers).map_err(|reason| source.unusable::<Egress>("resolvers", reason))?,
@@ -203,6 +205,7 @@ impl Gateway {
             egress,
             notices: source.section()?,
             shares: Shares::new(Arc::clone(&limits.memory), &mux),
+            resumptions: Resumptions::new(source.section()?, Arc::clone(&limits.kept)),
             limits,
             v1_message_max: usize::try_from(v1.message_max.as_u64()).unwrap_or(usize::MAX),
             tls,
@@ -451,6 +454,7 @@ impl Readiness for Shared {
     fn refresh(&self) {
         self.clock.show();
         self.certificates.show(self.clock.now());
+        self.metrics.held.set(i64::try_from(self.resumptions.held()).unwrap_or(i64::MAX));
         self.metrics.unflushed.set(i64::try_from(self.usage.unflushed()).unwrap_or(i64::MAX));
         self.metrics.waiting.set(i64::try_from(self.limits.memory.held()).unwrap_or(i64::MAX));
         self.metrics.unreported.set(i64::try_from(self.usage.unreported()).unwrap_or(i64::MAX));

@@ -4,10 +4,12 @@
 mod budget;
 mod charge;
 mod datagrams;
+mod keep;
 mod memory;
 mod opening;
 mod pad;
 mod receive;
+mod resume;
 mod send;
 mod session;
 mod stream;
@@ -20,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::config::{Mux, V1};
+use crate::config::{Mux, Resume, V1};
 use crate::frame::{DecodeError, Hello, HelloOk, Notice, Padding, SessionCode, StreamCode, StreamId, Target};
 
 pub use budget::Budget;
@@ -70,6 +72,10 @@ pub struct Limits {
     pub window_pool: u64,
     /// The same for all sessions of the process.
     pub memory: Arc<MemoryBudget>,
+    /// What sessions that can be resumed keep of what they have sent.
+    pub kept: Arc<MemoryBudget>,
+    /// The same of one session.
+    pub kept_per_session: u64,
     /// Bytes that may wait to be sent on one stream.
     pub send_queue: usize,
     /// Bytes that may wait to be sent on all streams of a session, beyond one piece each.
@@ -119,6 +125,8 @@ impl Limits {
             early_bytes: size(mux.early_bytes),
             early_streams: mux.early_streams,
             padding,
+            kept: Arc::new(MemoryBudget::new(0)),
+            kept_per_session: 0,
             send_queue: size(mux.send_queue),
             send_pool: size(mux.send_pool),
             v1_buffer: size(v1.buffer),
@@ -133,6 +141,13 @@ impl Limits {
             dead_after: mux.dead_after,
             keepalive_max: mux.keepalive_max,
         }
+    }
+
+    /// The same with room for what sessions keep until they are resumed.
+    #[must_use]
+    pub fn resumable(self, resume: &Resume) -> Self {
+        let kept = Arc::new(MemoryBudget::new(resume.memory.as_u64()));
+        Self { kept, kept_per_session: resume.session_memory.as_u64(), ..self }
     }
 }
 
@@ -149,6 +164,10 @@ pub enum Event {
     GoingAway { last: StreamId, reconnect_in: Duration },
     /// The peer has news for the user.
     Notice(Notice),
+    /// The connection was lost; the session is held until another one takes it up.
+    Held,
+    /// The session goes on over another connection (gateway).
+    Resumed,
     /// The peer ended the session, and may have said when to come back.
     Ended { code: SessionCode, retry_after: Option<Duration> },
     /// The stream has bytes, its end, or may be written again.
@@ -181,11 +200,45 @@ pub enum Capacity {
     Closed,
 }
 
+/// A message: its bytes begin at [`TRANSPORT_ROOM`].
+#[derive(Debug, Default)]
+pub struct Message {
+    /// All of it, or what stands before the body.
+    pub head: BytesMut,
+    /// A payload that is kept, too, and must not be changed.
+    pub body: Bytes,
+}
+
+impl Message {
+    /// Its bytes behind the transport's room.
+    pub fn len(&self) -> usize {
+        self.head.len().saturating_sub(TRANSPORT_ROOM).saturating_add(self.body.len())
+    }
+
+    /// All of them in one piece.
+    pub fn concat(self) -> Bytes {
+        let mut whole = self.head;
+        whole.extend_from_slice(&self.body);
+        whole.freeze().split_off(TRANSPORT_ROOM)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<BytesMut> for Message {
+    fn from(head: BytesMut) -> Self {
+        Self { head, body: Bytes::new() }
+    }
+}
+
 /// One thing for the transport to write.
 #[derive(Debug)]
 pub enum Transmit {
-    /// A message: its body begins at [`TRANSPORT_ROOM`].
-    Message(BytesMut),
+    /// A message.
+    Message(Message),
     /// A ping of the transport's own (v1 has no frame for it).
     Ping,
     /// Nothing follows: close with this code.

@@ -9,13 +9,13 @@ use hyper::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::door::{Door, Opened, Shut};
 use super::opening::Openings;
 use crate::config::{self, ConfigError, Mux, Source, V1, read_file};
 use crate::digest::fresh_fraction;
-use crate::frame::{Encoding, Hello, Notice, Padding, SessionCode, Target, Token, binary};
+use crate::frame::{Encoding, Hello, Notice, Padding, Resumable, SessionCode, Target, Token, binary};
 use crate::mux::{Event, Limits, Role};
 use crate::net::dial::Dialer;
 use crate::net::resolver::Resolver;
@@ -54,6 +54,8 @@ enum Outcome {
     Lost(String),
     /// The transport did not get through.
     Refused(String),
+    /// The connection was lost, and the session may be held.
+    Held(Held),
     /// The gateway wants the next tunnel elsewhere or later; this one goes on until then.
     Moved(Line, Duration),
 }
@@ -100,7 +102,7 @@ impl Link {
             transports,
             failed: AtomicUsize::new(0),
             encoding,
-            limits: Arc::new(Limits::new(&mux, &v1, Padding::default())),
+            limits: Arc::new(Limits::new(&mux, &v1, Padding::default()).resumable(&source.section()?)),
             fragments_max: tunnel.fragments_max,
             padding: Mutex::new(Padding::documented()),
             v1_message_max: usize::try_from(v1.message_max.as_u64()).unwrap_or(usize::MAX),
@@ -115,10 +117,11 @@ impl Link {
     /// Connects, and connects again when the tunnel is lost, until the gateway refuses for good.
     pub(super) async fn keep_up(&self, up: &watch::Sender<bool>) -> SessionCode {
         let mut wait = self.config.backoff_min;
-        let mut leaving = None;
+        let mut past = Past::default();
         loop {
-            let (outcome, was_up) = self.run_once(up, &mut leaving).await;
-            if leaving.is_none() {
+            let (outcome, was_up) = self.run_once(up, &mut past).await;
+            past.held.take_if(|held| held.is_over());
+            if past.is_over() {
                 self.current.send_replace(None);
             }
             if was_up {
@@ -142,8 +145,13 @@ impl Link {
                     self.failed.fetch_add(1, Ordering::Relaxed);
                     std::mem::replace(&mut wait, next).mul_f64(jitter)
                 }
+                Outcome::Held(held) => {
+                    tracing::warn!("the connection is lost");
+                    past.held = Some(held);
+                    Duration::ZERO
+                }
                 Outcome::Moved(line, reconnect_in) => {
-                    leaving = Some(line);
+                    past.leaving = Some(line);
                     reconnect_in.min(self.config.backoff_max)
                 }
             };
@@ -157,55 +165,79 @@ impl Link {
         self.transports.get(at).copied().unwrap_or(config::Transport::Ws)
     }
 
-    /// One tunnel from its beginning to its end; it takes over from one that the gateway wants to end.
-    async fn run_once(&self, up: &watch::Sender<bool>, leaving: &mut Option<Line>) -> (Outcome, bool) {
+    /// One connection from its beginning to its end. It goes on with a session that is held, or takes over from one that the
+    /// gateway wants to end.
+    async fn run_once(&self, up: &watch::Sender<bool>, past: &mut Past) -> (Outcome, bool) {
         let limit = self.config.connect_timeout;
         let transport = self.transport();
         let may_upgrade = self.transports.contains(&config::Transport::Ws);
-        let tunnel = Tunnel::new(Role::Client, self.encoding, Arc::clone(&self.limits));
-        let driving = match timeout(limit, self.door.open(transport, may_upgrade)).await {
-            Ok(Ok(Opened::WebSocket(socket))) => {
-                self.drive(TokioIo::new(socket), Framing::WebSocket(Side::Client), &tunnel)
-            }
-            Ok(Ok(Opened::Http2(channel, framing))) => self.drive(channel, framing, &tunnel),
+        let opened = match timeout(limit, self.door.open(transport, may_upgrade)).await {
+            Ok(Ok(opened)) => opened,
             Ok(Err(Shut::Unreachable(reason))) => return (Outcome::Lost(reason), false),
             Ok(Err(Shut::Refused(reason))) => return (Outcome::Refused(reason), false),
             Err(_) => return (Outcome::Refused("timed out".into()), false),
         };
+        let tunnel = if let Some(held) = &past.held {
+            held.tunnel.resume_with(self.hello(), &held.ticket, &self.padding());
+            held.tunnel.clone()
+        } else {
+            let tunnel = Tunnel::new(Role::Client, self.encoding, Arc::clone(&self.limits));
+            tunnel.hello(self.hello(), &self.padding());
+            tunnel
+        };
+        let driving = match opened {
+            Opened::WebSocket(socket) => self.drive(TokioIo::new(socket), Framing::WebSocket(Side::Client), &tunnel),
+            Opened::Http2(channel, framing) => self.drive(channel, framing, &tunnel),
+        };
         let mut line = Line { tunnel, driving };
-        line.tunnel.hello(self.hello(), &self.padding());
-        if leaving.is_none() {
+        if past.is_over() {
             self.current.send_replace(Some(line.tunnel.clone()));
         }
-        match timeout(limit, line.tunnel.next_event()).await {
-            Ok(Some(Event::Accepted(ok))) => {
-                tracing::info!(session = ok.session_id, ?transport, "tunnel is up");
-                if let Some(padding) = ok.padding.filter(Padding::is_valid) {
-                    line.tunnel.pad(&padding);
-                    *self.padding.lock().unwrap_or_else(PoisonError::into_inner) = padding;
-                }
+        let ok = match timeout(limit, line.tunnel.next_event()).await {
+            Ok(Some(Event::Accepted(ok))) => ok,
+            Ok(Some(Event::Ended { code, retry_after })) => {
+                past.held = None;
+                return (Outcome::Told(code, retry_after), false);
             }
-            Ok(Some(Event::Ended { code, retry_after })) => return (Outcome::Told(code, retry_after), false),
             Ok(Some(_)) => return (Outcome::Lost("no answer to hello".into()), false),
             Ok(None) => return (Outcome::Refused(format!("before hello_ok: {}", line.end().await)), false),
-            Err(_) => return (Outcome::Refused("no answer to hello".into()), false),
+            Err(_) => {
+                line.tunnel.leave();
+                return (Outcome::Refused("no answer to hello".into()), false);
+            }
+        };
+        tracing::info!(session = ok.session_id, ?transport, resumed = past.held.is_some(), "tunnel is up");
+        if let Some(padding) = ok.padding.filter(Padding::is_valid) {
+            line.tunnel.pad(&padding);
+            *self.padding.lock().unwrap_or_else(PoisonError::into_inner) = padding;
         }
+        past.held = None;
         self.current.send_replace(Some(line.tunnel.clone()));
-        if let Some(old) = leaving.take() {
+        if let Some(old) = past.leaving.take() {
             tokio::spawn(old.finish());
         }
         up.send_replace(true);
+        (self.follow(line, ok.resume).await, true)
+    }
+
+    /// Hears what the gateway has to say until the connection ends.
+    async fn follow(&self, mut line: Line, resumable: Option<Resumable>) -> Outcome {
         loop {
             match line.tunnel.next_event().await {
-                Some(Event::Ended { code, retry_after }) => return (Outcome::Told(code, retry_after), true),
+                Some(Event::Ended { code, retry_after }) => return Outcome::Told(code, retry_after),
                 Some(Event::Notice(Notice::Maintenance { .. })) if self.encoding == Encoding::V1 => {
-                    let reconnect_in = V1_MOVES_WITHIN.mul_f64(fresh_fraction());
-                    return (Outcome::Moved(line, reconnect_in), true);
+                    return Outcome::Moved(line, V1_MOVES_WITHIN.mul_f64(fresh_fraction()));
                 }
                 Some(Event::Notice(notice)) => tracing::warn!(?notice, "news from the gateway"),
-                Some(Event::GoingAway { reconnect_in, .. }) => return (Outcome::Moved(line, reconnect_in), true),
+                Some(Event::GoingAway { reconnect_in, .. }) => return Outcome::Moved(line, reconnect_in),
+                Some(Event::Held) => {
+                    return match resumable {
+                        Some(resumable) => Outcome::Held(Held::new(&line.tunnel, resumable)),
+                        None => Outcome::Lost("the session cannot be resumed".into()),
+                    };
+                }
                 Some(_) => {}
-                None => return (Outcome::Lost(line.end().await), true),
+                None => return Outcome::Lost(line.end().await),
             }
         }
     }
@@ -238,6 +270,7 @@ impl Link {
             platform: std::env::consts::OS.to_owned(),
             features: self.config.features,
             keepalive: u32::try_from(self.config.keepalive.as_secs()).ok().filter(|seconds| *seconds > 0),
+            resume: None,
         }
     }
 
@@ -282,6 +315,45 @@ impl Link {
     }
 }
 
+/// What there was before the connection that is being made.
+#[derive(Default)]
+struct Past {
+    /// A session that the gateway wants to end, and that serves meanwhile.
+    leaving: Option<Line>,
+    /// A session whose connection was lost.
+    held: Option<Held>,
+}
+
+impl Past {
+    fn is_over(&self) -> bool {
+        self.leaving.is_none() && self.held.is_none()
+    }
+}
+
+/// A session without a connection, and how to go on with it; dropped before it was, it is over.
+struct Held {
+    tunnel: Tunnel,
+    ticket: Token,
+    until: Instant,
+}
+
+impl Held {
+    fn new(tunnel: &Tunnel, Resumable { ticket, hold, .. }: Resumable) -> Self {
+        Self { tunnel: tunnel.clone(), ticket, until: Instant::now() + Duration::from_secs(hold) }
+    }
+
+    /// Whether the gateway does not hold it any more.
+    fn is_over(&self) -> bool {
+        self.until <= Instant::now() || self.tunnel.is_gone()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.tunnel.give_up();
+    }
+}
+
 /// A tunnel and what moves its bytes; dropped, the connection ends.
 struct Line {
     tunnel: Tunnel,
@@ -301,8 +373,10 @@ impl Line {
     async fn finish(mut self) {
         while self.tunnel.stream_count() > 0 {
             tokio::select! {
-                event = self.tunnel.next_event() => if event.is_none() {
-                    break;
+                event = self.tunnel.next_event() => match event {
+                    Some(Event::Held) => self.tunnel.give_up(),
+                    Some(_) => {}
+                    None => break,
                 },
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }

@@ -22,12 +22,23 @@ pub enum Feature {
     Limits,
     /// `error.stream_id`, `.message` and `.retry_after_ms`.
     Error,
+    /// `hello.resume` and `hello_ok.resume`; every direction's end counts as a byte in `stream_window.consumed`.
+    Resume,
 }
 
 impl Feature {
     /// Every feature.
-    pub const ALL: [Self; 8] =
-        [Self::Open, Self::Udp, Self::Half, Self::Code, Self::Window, Self::Notice, Self::Limits, Self::Error];
+    pub const ALL: [Self; 9] = [
+        Self::Open,
+        Self::Udp,
+        Self::Half,
+        Self::Code,
+        Self::Window,
+        Self::Notice,
+        Self::Limits,
+        Self::Error,
+        Self::Resume,
+    ];
 
     /// The name in `hello.features`.
     pub const fn as_str(self) -> &'static str {
@@ -40,23 +51,24 @@ impl Feature {
             Self::Notice => "notice",
             Self::Limits => "limits",
             Self::Error => "error",
+            Self::Resume => "resume",
         }
     }
 
-    const fn bit(self) -> u8 {
+    const fn bit(self) -> u16 {
         1 << self as u8
     }
 }
 
 /// A set of features: a list of names in JSON, unknown names ignored.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub struct Features(u8);
+pub struct Features(u16);
 
 impl Features {
     /// The owner's messages only.
     pub const NONE: Self = Self(0);
     /// All of them.
-    pub const ALL: Self = Self(u8::MAX);
+    pub const ALL: Self = Self((1 << Feature::ALL.len()) - 1);
 
     /// Whether a feature is in the set.
     pub const fn has(self, feature: Feature) -> bool {
@@ -126,7 +138,7 @@ mod tests {
         let features: Features = serde_json::from_str(r#"["half","sooner","udp"]"#).unwrap();
         assert!(features.has(Feature::Half) && features.has(Feature::Udp) && !features.has(Feature::Open));
         assert_eq!(serde_json::to_string(&features).unwrap(), r#"["udp","half"]"#);
-        assert_eq!(serde_json::to_string(&Features::ALL).unwrap().matches(',').count(), 7);
+        assert_eq!(serde_json::to_string(&Features::ALL).unwrap().matches(',').count(), 8);
         assert!(serde_json::from_str::<Features>(r#""half""#).is_err());
     }
 }

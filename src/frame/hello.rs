@@ -3,7 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::lenient::{integer, or_default};
-use super::{Features, Padding};
+use super::{Features, Padding, Resumable, Resume};
 
 /// A device's access token; never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,9 @@ pub struct Hello {
     /// Seconds of idleness before a ping that the client asks for.
     #[serde(default, deserialize_with = "integer", skip_serializing_if = "Option::is_none")]
     pub keepalive: Option<u32>,
+    /// The session to go on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
 }
 
 /// The gateway's consent to a `hello`.
@@ -66,6 +69,9 @@ pub struct HelloOk {
     /// Padding from here on and for the next `hello` (v2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub padding: Option<Padding>,
+    /// How the session is resumed, if the client asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resumable>,
 }
 
 /// Limits of a session, told to clients with the feature `limits`.

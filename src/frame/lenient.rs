@@ -21,6 +21,15 @@ where
     deserializer.deserialize_option(Integer(PhantomData))
 }
 
+/// The same where it must be there.
+pub(crate) fn whole<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    integer(deserializer)?.ok_or_else(|| D::Error::invalid_type(Unexpected::Option, &"an integer"))
+}
+
 struct Integer<T>(PhantomData<T>);
 
 impl<'de, T: TryFrom<u64>> Visitor<'de> for Integer<T> {

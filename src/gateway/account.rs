@@ -177,6 +177,9 @@ impl Account {
 
     /// How long the client has left a ping without an answer.
     pub(crate) fn silence(&self) -> Duration {
+        if self.opening.tunnel.is_held() {
+            return Duration::MAX;
+        }
         let (ping_after, _) = self.opening.tunnel.patience();
         self.opening.tunnel.silence().saturating_sub(ping_after.mul_f64(PING_JITTER))
     }

@@ -14,9 +14,10 @@ use super::control::ControlError;
 use super::nodes::Exit;
 use super::offline::{CachedDevice, OutageAllowance};
 use super::streams::Session;
+use super::upgrade::Agreement;
 use crate::api::{Lease, ValidateDevice, Validated};
 use crate::digest::{fresh_number, fresh_support_id};
-use crate::frame::{Encoding, Feature, Hello, HelloLimits, HelloOk, SessionCode, Version};
+use crate::frame::{Encoding, Feature, Hello, HelloLimits, HelloOk, Resumable, SessionCode, Version};
 use crate::net::tunnel::Tunnel;
 use crate::token::{Claims, TokenError};
 
@@ -38,7 +39,7 @@ pub(super) async fn admit(
     shared: &Arc<Shared>,
     tunnel: &Tunnel,
     hello: &Hello,
-    bearer: Option<Uuid>,
+    Agreement { encoding, bearer }: Agreement,
 ) -> Result<Admitted, Refused> {
     let support_id = fresh_support_id();
     let refused = |code| Refused { code, support_id: support_id.clone() };
@@ -108,6 +109,8 @@ pub(super) async fn admit(
         shared: Arc::clone(shared),
         account: Arc::new(Account::new(opening, &shared.metrics)),
         id,
+        encoding,
+        tickets: Mutex::default(),
         user: claims.uid,
         device,
         region: hello.region.clone(),
@@ -317,7 +320,14 @@ fn unavailable(error: &ControlError) -> SessionCode {
 }
 
 /// The answer to a `hello`: the owner's field alone unless the client asked for more.
-pub(super) fn consent(shared: &Shared, tunnel: &Tunnel, hello: &Hello, session: Uuid, encoding: Encoding) -> HelloOk {
+pub(super) fn consent(
+    shared: &Shared,
+    tunnel: &Tunnel,
+    hello: &Hello,
+    session: Uuid,
+    encoding: Encoding,
+    resume: Option<Resumable>,
+) -> HelloOk {
     let (keepalive, dead_after) = tunnel.patience();
     let limits = HelloLimits {
         streams: shared.limits.streams as u64,
@@ -332,5 +342,6 @@ pub(super) fn consent(shared: &Shared, tunnel: &Tunnel, hello: &Hello, session: 
         features: hello.features,
         limits: hello.features.has(Feature::Limits).then_some(limits),
         padding: (encoding == Encoding::V2).then(|| shared.limits.padding.clone()),
+        resume,
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct GatewayMetrics {
     pub(crate) clock_offset: GaugeVec,
     pub(crate) waiting: IntGauge,
     pub(crate) control_reachable: IntGauge,
+    pub(crate) held: IntGauge,
+    pub(crate) resumed: IntCounterVec,
 }
 
 impl GatewayMetrics {
@@ -47,6 +49,8 @@ impl GatewayMetrics {
             ),
             waiting: all.gauge("httvps_waiting_bytes", "Bytes of clients that wait for their destinations"),
             control_reachable: all.gauge("httvps_control_reachable", "Whether the control plane answers"),
+            held: all.gauge("httvps_sessions_held", "Sessions that wait for their client to come back"),
+            resumed: all.counters("httvps_resumed_total", "Clients that wanted to go on with a session", &["result"]),
             all,
         }
     }

@@ -1,5 +1,6 @@
 //! One client's session: admission, streams, end.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,9 +12,10 @@ use tokio_util::task::TaskTracker;
 use super::admission::Refused;
 use super::lane::Lane;
 use super::places::Place;
+use super::resume::Held;
 use super::streams::Session;
 use super::upgrade::Agreement;
-use super::{Shared, admission};
+use super::{Shared, admission, resume};
 use crate::digest::fresh_fraction;
 use crate::frame::{Notice, SessionCode};
 use crate::lifecycle::Shutdown;
@@ -55,39 +57,72 @@ pub(super) async fn run<C: Carrier>(
         fragments_max: shared.tunnel.fragments_max,
         close_timeout: shared.tunnel.close_timeout,
     };
-    let driver = Driver::new(carrier, read, tunnel.clone(), transport);
-    let (ended, refused) = tokio::join!(driver.run(), serve(shared, tunnel, greeted, shutdown));
+    let mut driving = pin!(Driver::new(carrier, read, tunnel.clone(), transport).run());
+    let mut serving = Box::pin(serve(shared, tunnel.clone(), greeted, shutdown.clone()));
+    let (ended, left) = tokio::select! {
+        ended = &mut driving => (ended, None),
+        left = &mut serving => (driving.await, Some(left)),
+    };
     tracing::debug!(reason = %ended, "connection ended");
-    refused
+    let left = match left {
+        Some(left) => left,
+        None if tunnel.is_gone() => serving.await,
+        None => {
+            shutdown.spawn(async move { drop(serving.await) });
+            Left::Nothing
+        }
+    };
+    match left {
+        Left::Place(place) => Some(place),
+        Left::Lane(lane) => {
+            drop(lane);
+            None
+        }
+        Left::Nothing => None,
+    }
 }
 
-/// Serves a tunnel from its `hello` to its end; one that was not admitted gives its place back, to be held while the
-/// connection lasts.
-async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: Shutdown) -> Option<Place> {
+/// What is to be held while a connection lasts that does not have, or does not have any more, a session of its own.
+enum Left {
+    Nothing,
+    /// Nobody was admitted.
+    Place(Place),
+    /// The session is one that had another connection before.
+    Lane(Option<Lane>),
+}
+
+/// Serves a tunnel from its `hello` to its end.
+async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: Shutdown) -> Left {
     let hello = tokio::select! {
         hello = tokio::time::timeout(shared.tunnel.hello_timeout, tunnel.next_event()) => hello,
         () = greeted.place.crowded_out() => {
             shared.metrics.refuse("crowded_out");
             tunnel.close(None, "");
-            return Some(greeted.place);
+            return Left::Place(greeted.place);
         }
         () = shutdown.draining() => {
             tunnel.close(None, "");
-            return Some(greeted.place);
+            return Left::Place(greeted.place);
         }
     };
     let hello = match hello {
         Ok(Some(Event::Hello(hello))) => hello,
-        Ok(_) => return Some(greeted.place),
+        Ok(_) => return Left::Place(greeted.place),
         Err(_) => {
             shared.metrics.refuse("hello_timeout");
             tunnel.close(None, "");
-            return Some(greeted.place);
+            return Left::Place(greeted.place);
         }
     };
-    let Greeted { mut place, at, agreement: Agreement { encoding, bearer }, mut lane } = greeted;
+    let Greeted { mut place, at, agreement, mut lane } = greeted;
     place.spoke();
-    let admitted = match admission::admit(&shared, &tunnel, &hello, bearer).await {
+    if hello.resume.is_some() && resume::take_up(&shared, &tunnel, &hello, agreement) {
+        if let Some(lane) = &mut lane {
+            lane.widen();
+        }
+        return Left::Lane(lane);
+    }
+    let admitted = match admission::admit(&shared, &tunnel, &hello, agreement).await {
         Ok(admitted) => admitted,
         Err(Refused { code, support_id }) => {
             shared.metrics.refuse(code.as_str());
@@ -98,7 +133,7 @@ async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: 
             } else {
                 tunnel.refuse(code, &message, shared.tunnel.retry_after.mul_f64(0.5 + fresh_fraction()));
             }
-            return Some(place);
+            return Left::Place(place);
         }
     };
     drop(place);
@@ -109,7 +144,8 @@ async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: 
     let open = shared.usage.begin(&session.account);
     tunnel.charge(Arc::clone(session.account.share()));
     tunnel.pace(session.account.pacer());
-    tunnel.accept(admission::consent(&shared, &tunnel, &hello, session.id, encoding));
+    let resumable = if tunnel.can_resume(hello.features) { shared.resumptions.issue(&session, None) } else { None };
+    tunnel.accept(admission::consent(&shared, &tunnel, &hello, session.id, agreement.encoding, resumable));
     session.account.enforce();
     session.account.remind(session.account.valid_until());
     if shared.stops.load(Ordering::Acquire) != admitted.stops {
@@ -131,13 +167,14 @@ async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: 
         relays.wait().await;
     }
     drop((open, lane));
+    shared.resumptions.forget(&session);
     let cut = session.account.cut_code();
     if cut.is_some_and(SessionCode::is_final) {
         shared.offline.forget(session.device);
     }
     let code = cut.map_or("closed", SessionCode::as_str);
     tracing::info!(session = %session.id, code, "session over");
-    None
+    Left::Nothing
 }
 
 /// Starts a relay for each stream until the connection is gone; drains when told to.
@@ -149,7 +186,8 @@ async fn open_streams(
     shutdown: &Shutdown,
 ) {
     let config = &session.shared.gateway;
-    let mut drain: Option<Drain> = None;
+    let resumptions = &session.shared.resumptions;
+    let (mut drain, mut held): (Option<Drain>, Option<Held<'_>>) = (None, None);
     loop {
         let event = tokio::select! {
             event = tunnel.next_event() => event,
@@ -166,12 +204,27 @@ async fn open_streams(
                 session.account.cut(SessionCode::GoingAway);
                 continue;
             }
+            () = given_up(held.as_ref()), if held.is_some() => {
+                tunnel.give_up();
+                continue;
+            }
             () = shutdown.aborted() => {
                 session.account.cut(SessionCode::GoingAway);
                 return;
             }
         };
         match event {
+            Some(Event::Held) => {
+                held = Some(resumptions.hold(session));
+                session.shared.usage.urgent().add(session.id);
+            }
+            Some(Event::Resumed) => {
+                held = None;
+                session.shared.usage.urgent().add(session.id);
+                if drain.is_some() {
+                    tunnel.drain(Duration::ZERO);
+                }
+            }
             Some(Event::Opened { key, target }) => {
                 let stream = tunnel.stream(key);
                 let (session, abort) = (Arc::clone(session), abort.clone());
@@ -197,6 +250,14 @@ async fn open_streams(
             ) => {}
             None => return,
         }
+    }
+}
+
+/// Resolves when a session was held for long enough.
+async fn given_up(held: Option<&Held<'_>>) {
+    match held {
+        Some(held) => tokio::time::sleep_until(held.until).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -10,10 +10,11 @@ use super::association::Association;
 use super::control::ControlError;
 use super::egress::Lookups;
 use super::nodes::{Exit, Watched};
+use super::resume::Tickets;
 use super::{Shared, egress};
 use crate::api::AssignOutline;
 use crate::digest::fresh_number;
-use crate::frame::{SessionCode, StreamCode, Target, Token};
+use crate::frame::{Encoding, SessionCode, StreamCode, Target, Token};
 use crate::net::tunnel::{Patience, Relay, TunnelStream};
 
 const NO_NODE: &str = SessionCode::NoNodeAvailable.as_str();
@@ -23,6 +24,8 @@ pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) account: Arc<Account>,
     pub(super) id: Uuid,
+    pub(super) encoding: Encoding,
+    pub(super) tickets: Mutex<Tickets>,
     pub(super) user: Uuid,
     pub(super) device: Uuid,
     pub(super) region: String,

@@ -75,6 +75,11 @@ impl MemoryBudget {
         self.held() >= self.size || self.whole.as_ref().is_some_and(|whole| whole.is_full())
     }
 
+    /// Whether so many more may wait.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.held().saturating_add(bytes) <= self.size && self.whole.as_ref().is_none_or(|whole| whole.has_room(bytes))
+    }
+
     /// By how much the bytes that wait exceed three quarters of this budget, once they reach seven eighths.
     pub fn excess(&self) -> u64 {
         let held = self.held();

@@ -2,6 +2,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
+use super::keep::Kept;
 use super::stream::Stream;
 use super::{Event, HEADROOM, OpenError, Phase, Role, Session, SessionError, StreamKey};
 use crate::frame::{Encoding, Feature, Frame, StreamCode, StreamId, Target};
@@ -18,6 +19,8 @@ impl Session {
             let mut first = payload;
             let rest = first.split_off(first.len().min(OPEN_PAYLOAD));
             stream.outgoing.accepted = first.len() as u64;
+            self.remember(&mut stream, target);
+            self.keeper.keep(&mut stream.outgoing, first.clone());
             self.streams.insert(key, stream);
             let target = Some(target.clone());
             self.control.push_back(Frame::Open { id, target, payload: first, fin: false, udp: false });
@@ -33,6 +36,14 @@ impl Session {
             self.send(key, head);
         }
         Ok(key)
+    }
+
+    /// Keeps what it takes to open a stream again, if the session can be resumed.
+    fn remember(&self, stream: &mut Stream, target: &Target) {
+        if self.keeper.is_on {
+            stream.target = Some(Box::new(target.clone()));
+            stream.outgoing.kept = (!stream.udp).then(Kept::default);
+        }
     }
 
     /// Whether OPEN can carry a destination: v1 writes it as text, which not every name survives.
@@ -51,8 +62,10 @@ impl Session {
         let (id, key) = self.next_own(now)?;
         let mut stream = Stream::new(id, false, now);
         stream.udp = true;
+        let nowhere = Target::Ip(([0, 0, 0, 0], 0).into());
+        self.remember(&mut stream, &nowhere);
         self.streams.insert(key, stream);
-        let nowhere = (self.encoding == Encoding::V2).then(|| Target::Ip(([0, 0, 0, 0], 0).into()));
+        let nowhere = (self.encoding == Encoding::V2).then_some(nowhere);
         self.control.push_back(Frame::Open { id, target: nowhere, payload: Bytes::new(), fin: false, udp: true });
         Ok(key)
     }
@@ -103,7 +116,9 @@ impl Session {
             return Err(SessionError::Unexpected("a stream opened by the gateway"));
         }
         let key = match self.encoding {
-            Encoding::V1 if self.ids.contains_key(&id) => return Err(SessionError::StreamId(id)),
+            Encoding::V1 if self.ids.contains_key(&id) || self.keeper.is_on && id <= self.last_peer => {
+                return Err(SessionError::StreamId(id));
+            }
             Encoding::V1 => self.fresh_key(),
             Encoding::V2 if id.0.is_multiple_of(2) || id <= self.last_peer => return Err(SessionError::StreamId(id)),
             Encoding::V2 => StreamKey(id.0),
@@ -116,6 +131,7 @@ impl Session {
         }
         let mut stream = Stream::new(id, self.has_credit() && !udp, now);
         stream.udp = udp;
+        stream.outgoing.kept = (self.keeper.is_on && !udp).then(Kept::default);
         self.streams.insert(key, stream);
         if self.encoding == Encoding::V1 {
             self.ids.insert(id, key);

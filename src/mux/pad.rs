@@ -24,7 +24,7 @@ impl Random {
         f64::from(u32::try_from(self.next()).unwrap_or(0)) / f64::from(u32::MAX)
     }
 
-    fn within(&mut self, (least, most): (u16, u16)) -> u16 {
+    pub(super) fn within(&mut self, (least, most): (u16, u16)) -> u16 {
         let span = u64::from(most.saturating_sub(least)).saturating_add(1);
         let more = self.next().checked_rem(span).unwrap_or(0);
         least.saturating_add(u16::try_from(more).unwrap_or(0))

@@ -16,6 +16,7 @@ impl Session {
         self.heard(now);
         let len = message.len();
         let before_hello = self.is_unheard();
+        self.confirmed |= self.phase == Phase::Open;
         self.handle_frames(message, now)?;
         if before_hello || self.phase == Phase::Deciding {
             self.early = self.early.saturating_add(len);
@@ -52,16 +53,28 @@ impl Session {
         }
     }
 
-    fn handle_frame(&mut self, frame: Frame, now: Instant) -> Result<(), SessionError> {
-        match (&self.phase, &frame) {
-            (Phase::Closed, _) => return Ok(()),
-            (Phase::Greeting, Frame::Padding(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Notice(_))
-            | (Phase::Deciding | Phase::Open, _) => {}
-            (Phase::Greeting, Frame::Hello(_)) if self.role == Role::Gateway => {}
+    /// Whether a frame may come before `hello`, and before its answer.
+    fn expect(&self, frame: &Frame) -> Result<(), SessionError> {
+        let is_client = self.role == Role::Client;
+        let may_come = match (self.phase, frame) {
+            (_, Frame::Padding(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Notice(_))
+            | (Phase::Deciding, Frame::Error { .. })
+            | (Phase::Open | Phase::Closed, _) => true,
+            (Phase::Greeting, Frame::Hello(_)) => !is_client,
             (Phase::Greeting, Frame::HelloOk(_) | Frame::Error { .. } | Frame::Reset { .. })
-                if self.role == Role::Client => {}
-            (Phase::Greeting, _) => return Err(SessionError::Unexpected("a frame before `hello`")),
+            | (Phase::Deciding, Frame::HelloOk(_)) => is_client,
+            (Phase::Greeting, _) => false,
+            (Phase::Deciding, _) => !is_client && !self.is_asked,
+        };
+        let early = if self.phase == Phase::Greeting { "a frame before `hello`" } else { "a frame before `hello_ok`" };
+        if may_come { Ok(()) } else { Err(SessionError::Unexpected(early)) }
+    }
+
+    fn handle_frame(&mut self, frame: Frame, now: Instant) -> Result<(), SessionError> {
+        if self.phase == Phase::Closed {
+            return Ok(());
         }
+        self.expect(&frame)?;
         match frame {
             Frame::Hello(hello) if self.role == Role::Gateway && self.phase == Phase::Greeting => {
                 self.phase = Phase::Deciding;
@@ -70,10 +83,11 @@ impl Session {
                     self.features = hello.features;
                 }
                 self.keep_alive(hello.keepalive);
+                self.is_asked = hello.resume.is_some();
                 self.events.push_back(Event::Hello(hello));
             }
-            Frame::HelloOk(ok) if self.role == Role::Client && self.phase == Phase::Greeting => {
-                self.phase = Phase::Open;
+            Frame::HelloOk(ok) if self.role == Role::Client && self.phase != Phase::Open => {
+                self.answered(ok.resume.as_ref());
                 if self.encoding == Encoding::V1 {
                     self.features = ok.features;
                 }
@@ -129,9 +143,9 @@ impl Session {
                 }
             }
             Frame::Data { id, payload, fin } => self.handle_data(id, payload, fin, now)?,
-            Frame::Window { id, limit, .. } => {
+            Frame::Window { id, consumed, limit } => {
                 self.charge_steering(now)?;
-                self.handle_window(id, limit);
+                self.handle_window(id, consumed, limit);
             }
             Frame::Reset { id, code } => {
                 if !self.resets.take(now) {
@@ -189,7 +203,7 @@ impl Session {
         };
         let half = self.has_half_close();
         let Some(stream) = self.streams.get_mut(&key) else { return Ok(()) };
-        if stream.reset.is_some() || stream.incoming.ended && !half {
+        if stream.reset.is_some() || stream.stopped || stream.incoming.ended && !half {
             return self.charge_idle(payload.len(), now);
         }
         if stream.incoming.finished {
@@ -203,7 +217,10 @@ impl Session {
         }
         if incoming.ended {
             incoming.finished |= fin;
+            incoming.received = received;
+            incoming.consumed = received;
             self.free_id(key);
+            self.tell_end(key);
             self.release(key);
             return self.charge_idle(payload.len(), now);
         }
@@ -227,6 +244,7 @@ impl Session {
         }
         if fin {
             self.free_id(key);
+            self.tell_end(key);
         }
         Ok(())
     }
@@ -251,7 +269,7 @@ impl Session {
         }
     }
 
-    fn handle_window(&mut self, id: StreamId, limit: u64) {
+    fn handle_window(&mut self, id: StreamId, consumed: u64, limit: u64) {
         let Ok(Some(key)) = self.key_of(id) else { return };
         let queue_max = self.send_queue();
         let Some(stream) = self.streams.get_mut(&key) else { return };
@@ -261,21 +279,30 @@ impl Session {
             out.blocked = false;
             self.events.push_back(Event::Wake(key));
         }
+        self.keeper.taken(out, consumed);
+        if out.end_taken {
+            self.release(key);
+        }
     }
 
     fn handle_reset(&mut self, id: StreamId, code: StreamCode) -> Result<(), SessionError> {
         let Some(key) = self.key_of(id)? else { return Ok(()) };
         self.ids.remove(&id);
+        self.cut_off(key, code);
+        Ok(())
+    }
+
+    /// The peer has no such stream any more: what it had sent up to its own end is delivered.
+    pub(super) fn cut_off(&mut self, key: StreamKey, code: StreamCode) {
         if self.streams.get(&key).is_some_and(|stream| stream.incoming.finished && !stream.incoming.ended) {
             self.close_outgoing(key);
-            return Ok(());
+            return;
         }
         self.mark_reset(key, code);
         self.events.push_back(Event::Wake(key));
         if self.streams.get(&key).is_some_and(|stream| stream.is_unseen() || stream.incoming.ended) {
             self.release(key);
         }
-        Ok(())
     }
 
     /// The peer takes no more; what it sent before its own end is still delivered.
@@ -285,6 +312,7 @@ impl Session {
         stream.outgoing.finished = true;
         stream.outgoing.queue.clear();
         stream.outgoing.queued = 0;
+        self.keeper.give_up(&mut stream.outgoing);
         self.events.push_back(Event::Wake(key));
     }
 
@@ -351,6 +379,7 @@ impl Session {
         if wants_credit && takes_credit {
             self.grant(key, now);
         }
+        self.tell_end(key);
     }
 
     /// Grants a whole window, a larger one if half of the last was used up within a round trip.
@@ -375,7 +404,8 @@ impl Session {
     }
 
     /// Gives back what a stream that is over had of the pools.
-    pub(super) fn settle(&mut self, stream: &Stream) {
+    pub(super) fn settle(&mut self, mut stream: Stream) {
+        self.keeper.give_up(&mut stream.outgoing);
         let growth = stream.growth();
         self.pool_left = self.pool_left.saturating_add(growth);
         self.memory.give_back(growth);

@@ -3,14 +3,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::datagrams::charge;
 use super::pad::empty_message;
 use super::session::{CONTROL_BACKLOG, Closing};
-use super::{Capacity, Event, HEADROOM, Session, StreamKey, TRANSPORT_ROOM, Transmit};
+use super::{Capacity, Event, HEADROOM, Message, Session, StreamKey, TRANSPORT_ROOM, Transmit};
 use crate::frame::{Encoding, Frame, StreamId, binary, json};
 
 /// What goes around a payload at most: headers of HTTP/2 (9 bytes), WebSocket (4) and the frame itself (8).
 const HEADERS: usize = 21;
 /// Four TLS records hold it with its headers.
 const LONE_FRAME: usize = 4 * 16_384 - HEADERS;
-const SHARED_FRAME: usize = 16_384 - HEADERS;
+pub(super) const SHARED_FRAME: usize = 16_384 - HEADERS;
 const V1_FRAME: usize = 32 * 1024;
 const CONTROL_MESSAGE: usize = 16 * 1024;
 
@@ -77,11 +77,14 @@ impl Session {
 
     /// The next thing to write, if there is one: control frames first, then the streams in turn.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        if self.is_resuming() && self.closing.is_none() {
+            return self.resuming.take().map(|hello| self.whole(&hello));
+        }
         while !self.control.is_empty() {
             let mut message = self.control_message();
             if message.len() > TRANSPORT_ROOM {
                 self.append_padding(&mut message);
-                return Some(Transmit::Message(message));
+                return Some(Transmit::Message(message.into()));
             }
         }
         if self.transport_ping {
@@ -93,11 +96,22 @@ impl Session {
         }
         while let Some(key) = self.ready.pop_front() {
             if let Some(mut message) = self.stream_message(key) {
-                self.append_padding(&mut message);
+                self.append_padding(&mut message.head);
                 return Some(Transmit::Message(message));
             }
         }
         None
+    }
+
+    /// A message of one frame.
+    fn whole(&mut self, frame: &Frame) -> Transmit {
+        let mut message = empty_message(64);
+        match self.encoding {
+            Encoding::V1 => json::encode(frame, self.features, &mut (&mut message).writer()),
+            Encoding::V2 => binary::encode(frame, &mut message),
+        }
+        self.append_padding(&mut message);
+        Transmit::Message(message.into())
     }
 
     fn control_message(&mut self) -> BytesMut {
@@ -120,7 +134,7 @@ impl Session {
         message
     }
 
-    fn stream_message(&mut self, key: StreamKey) -> Option<BytesMut> {
+    fn stream_message(&mut self, key: StreamKey) -> Option<Message> {
         let queue_max = self.send_queue();
         let stream = self.streams.get_mut(&key)?;
         let out = &mut stream.outgoing;
@@ -131,7 +145,7 @@ impl Session {
                 let id = stream.id;
                 let message = self.encode_finish(id);
                 self.finished(key);
-                return Some(message);
+                return Some(message.into());
             }
             return None;
         };
@@ -162,24 +176,39 @@ impl Session {
             self.events.push_back(Event::Wake(key));
         }
         let id = stream.id;
-        if fin {
-            self.finished(key);
-        }
-        Some(match self.encoding {
+        let (mut message, body) = match self.encoding {
             Encoding::V1 => {
                 let payload = payload.freeze().slice(HEADROOM..);
                 let mut message = empty_message(len.saturating_mul(4).saturating_div(3).saturating_add(80));
-                json::encode(&Frame::Data { id, payload, fin: false }, self.features, &mut (&mut message).writer());
-                message
+                let frame = Frame::Data { id, payload, fin: false };
+                json::encode(&frame, self.features, &mut (&mut message).writer());
+                if let Frame::Data { payload, .. } = frame {
+                    self.keeper.keep(&mut stream.outgoing, payload);
+                }
+                (message, Bytes::new())
+            }
+            Encoding::V2 if stream.outgoing.kept.is_none() => (payload, Bytes::new()),
+            Encoding::V2 if self.padding.is_empty() => {
+                let mut message = payload;
+                let body = message.split_off(HEADROOM).freeze();
+                self.keeper.keep(&mut stream.outgoing, body.clone());
+                (message, body)
             }
             Encoding::V2 => {
-                let mut message = payload;
-                if let Some(header) = message.get_mut(TRANSPORT_ROOM..HEADROOM) {
-                    header.copy_from_slice(&binary::data_header(id, len, fin));
-                }
-                message
+                let kept = payload.get(HEADROOM..).map(Bytes::copy_from_slice).unwrap_or_default();
+                self.keeper.keep(&mut stream.outgoing, kept);
+                (payload, Bytes::new())
             }
-        })
+        };
+        if self.encoding == Encoding::V2
+            && let Some(header) = message.get_mut(TRANSPORT_ROOM..HEADROOM)
+        {
+            header.copy_from_slice(&binary::data_header(id, len, fin));
+        }
+        if fin {
+            self.finished(key);
+        }
+        Some(Message { head: message, body })
     }
 
     /// This side's end is on its way.

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
+use super::keep::Keeper;
 use super::pad::Random;
 use super::stream::Stream;
 use super::timers::Rtt;
@@ -23,6 +24,7 @@ pub(super) struct Closing(pub(super) Option<SessionCode>);
 
 /// One tunnel's state at one end: streams, credit, limits and timers, without a socket or a clock.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a session")]
 pub struct Session {
     pub(super) role: Role,
     pub(super) encoding: Encoding,
@@ -63,6 +65,13 @@ pub struct Session {
     pub(super) early: usize,
     pub(super) padding: VecDeque<(u16, u16)>,
     pub(super) random: Random,
+    pub(super) keeper: Keeper,
+    /// A client has asked to go on with a session and waits for the answer.
+    pub(super) resuming: Option<Frame>,
+    /// A client has asked that, and says nothing before it is answered.
+    pub(super) is_asked: bool,
+    /// Something came behind the last `hello`.
+    pub(super) confirmed: bool,
     pub(super) rtt: Rtt,
     pub(super) last_heard: Instant,
     pub(super) ping_after: Duration,
@@ -110,6 +119,10 @@ impl Session {
             },
             jitter: random.fraction(),
             random,
+            keeper: Keeper::new(&limits),
+            resuming: None,
+            is_asked: false,
+            confirmed: false,
             rtt: Rtt::default(),
             last_heard: now,
             ping_after: limits.ping_after,
@@ -125,6 +138,7 @@ impl Session {
         self.keep_alive(hello.keepalive);
         self.wanted = hello.features;
         self.greeted = true;
+        self.keeper.is_on = self.can_resume(hello.features);
         self.control.push_back(Frame::Hello(Box::new(hello)));
     }
 
@@ -132,6 +146,9 @@ impl Session {
     pub fn accept(&mut self, ok: HelloOk) {
         if self.phase == Phase::Deciding {
             self.phase = Phase::Open;
+            if ok.resume.is_some() {
+                self.keep_from_here();
+            }
             self.control.push_back(Frame::HelloOk(ok));
         }
     }
@@ -186,7 +203,7 @@ impl Session {
         }
     }
 
-    fn go_away(&mut self, last: StreamId, reconnect_in: Duration) {
+    pub(super) fn go_away(&mut self, last: StreamId, reconnect_in: Duration) {
         if self.encoding == Encoding::V2 && self.phase == Phase::Open {
             let reconnect_in_ms = u32::try_from(reconnect_in.as_millis()).unwrap_or(u32::MAX);
             self.control.push_back(Frame::GoAway { last, reconnect_in_ms, code: SessionCode::GoingAway });
@@ -242,6 +259,7 @@ impl Session {
             stream.reset = Some(code);
             stream.outgoing.queue.clear();
             stream.outgoing.queued = 0;
+            self.keeper.give_up(&mut stream.outgoing);
         }
     }
 
@@ -260,6 +278,7 @@ impl Session {
         stream.incoming.consumed = stream.incoming.received;
         stream.incoming.clear();
         self.unhold(unconsumed);
+        self.tell_end(key);
         if stop {
             self.stop(key);
         }
@@ -270,6 +289,7 @@ impl Session {
     pub(super) fn stop(&mut self, key: StreamKey) {
         let Some(stream) = self.streams.get_mut(&key) else { return };
         stream.incoming.finished = true;
+        stream.stopped = true;
         let id = stream.id;
         self.refuse(id, StreamCode::Cancelled);
         self.free_id(key);
@@ -278,7 +298,7 @@ impl Session {
     /// A v1 id is free once both sides have closed, whatever is still to be delivered.
     pub(super) fn free_id(&mut self, key: StreamKey) {
         let Some(stream) = self.streams.get(&key) else { return };
-        if stream.incoming.finished && stream.outgoing.finished && self.ids.get(&stream.id) == Some(&key) {
+        if stream.incoming.finished && stream.outgoing.is_over() && self.ids.get(&stream.id) == Some(&key) {
             self.ids.remove(&stream.id);
         }
     }
@@ -297,12 +317,16 @@ impl Session {
             Some(stream) => stream.is_over(),
             None => false,
         };
+        if over {
+            self.tell_last(key);
+        }
         if over && let Some(stream) = self.streams.remove(&key) {
+            let is_ended = stream.incoming.ended;
             if self.ids.get(&stream.id) == Some(&key) {
                 self.ids.remove(&stream.id);
             }
-            self.settle(&stream);
-            if !stream.incoming.ended {
+            self.settle(stream);
+            if !is_ended {
                 self.events.push_back(Event::Wake(key));
             }
         }
@@ -331,7 +355,7 @@ impl Session {
     fn cancel_streams(&mut self) {
         self.phase = Phase::Closed;
         for (_, stream) in std::mem::take(&mut self.streams) {
-            self.settle(&stream);
+            self.settle(stream);
         }
         self.ids.clear();
         self.ready.clear();
@@ -367,11 +391,15 @@ impl Session {
 
     fn is_early_full(&self) -> bool {
         self.phase == Phase::Deciding
+            && self.role == Role::Gateway
             && (self.early >= self.limits.early_bytes || self.streams.len() >= self.limits.early_streams)
     }
 
     /// Whether [`Session::poll_transmit`] has something.
     pub fn wants_transmit(&self) -> bool {
+        if self.is_resuming() {
+            return self.resuming.is_some() || self.closing.is_some();
+        }
         !self.control.is_empty() || self.transport_ping || self.closing.is_some() || !self.ready.is_empty()
     }
 

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::INITIAL_WINDOW;
-use crate::frame::{StreamCode, StreamId};
+use super::keep::Kept;
+use crate::frame::{StreamCode, StreamId, Target};
 
 /// A smaller payload is copied, so that it does not hold the whole message in memory while it is queued.
 const WORTH_KEEPING: usize = 4 * 1024;
@@ -29,6 +30,8 @@ pub(super) struct Incoming {
     /// What had arrived at `marked_at`; once it was all taken, a new mark is set.
     pub(super) marked: u64,
     marked_at: Instant,
+    /// The other side was told that its end was taken.
+    pub(super) end_told: bool,
 }
 
 impl Incoming {
@@ -92,6 +95,22 @@ pub(super) struct Outgoing {
     pub(super) blocked: bool,
     pub(super) finish: bool,
     pub(super) finished: bool,
+    /// What was sent and not taken, in a session that can be resumed.
+    pub(super) kept: Option<Kept>,
+    /// The other side has said that it has the end.
+    pub(super) end_taken: bool,
+}
+
+impl Outgoing {
+    /// Bytes given to the transport.
+    pub(super) fn sent(&self) -> u64 {
+        self.accepted.saturating_sub(self.queued as u64)
+    }
+
+    /// Whether nothing is left to do.
+    pub(super) fn is_over(&self) -> bool {
+        self.finished && (self.kept.is_none() || self.end_taken)
+    }
 }
 
 /// One logical stream.
@@ -104,6 +123,10 @@ pub(super) struct Stream {
     pub(super) in_turn: bool,
     /// It carries datagrams: no credit, the oldest are dropped.
     pub(super) udp: bool,
+    /// Where it leads, for a client that may have to open it again.
+    pub(super) target: Option<Box<Target>>,
+    /// The peer was told that nobody listens.
+    pub(super) stopped: bool,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     pub(super) reset: Option<StreamCode>,
@@ -117,6 +140,8 @@ impl Stream {
             head: None,
             in_turn: false,
             udp: false,
+            target: None,
+            stopped: false,
             incoming: Incoming {
                 queue: VecDeque::new(),
                 small: BytesMut::new(),
@@ -130,6 +155,7 @@ impl Stream {
                 progress: now,
                 marked: 0,
                 marked_at: now,
+                end_told: false,
             },
             outgoing: Outgoing {
                 queue: VecDeque::new(),
@@ -141,6 +167,8 @@ impl Stream {
                 blocked: false,
                 finish: false,
                 finished: false,
+                kept: None,
+                end_taken: false,
             },
             reset: None,
         }
@@ -149,6 +177,11 @@ impl Stream {
     /// Whether nobody was told of it.
     pub(super) fn is_unseen(&self) -> bool {
         self.in_turn || self.head.is_some()
+    }
+
+    /// Whether its target has not come whole.
+    pub(super) fn is_headless(&self) -> bool {
+        self.head.is_some()
     }
 
     /// Bytes that arrived and were not yet taken by the other side.
@@ -172,6 +205,6 @@ impl Stream {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.reset.is_some() || self.incoming.ended && self.incoming.finished && self.outgoing.finished
+        self.reset.is_some() || self.incoming.ended && self.incoming.finished && self.outgoing.is_over()
     }
 }

@@ -4,6 +4,7 @@ mod exactness;
 mod features;
 mod line;
 mod memory;
+mod resume;
 mod states;
 
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub(crate) fn limits() -> Limits {
         ping_after: Duration::from_secs(20),
         dead_after: Duration::from_secs(45),
         keepalive_max: Duration::from_secs(300),
+        kept: Arc::new(MemoryBudget::new(0)),
+        kept_per_session: 0,
     }
 }
 
@@ -49,6 +52,7 @@ pub(crate) fn hello() -> Hello {
         platform: String::new(),
         features: Features::NONE,
         keepalive: None,
+        resume: None,
     }
 }
 
@@ -127,7 +131,7 @@ fn opened(session: &mut Session) -> Option<StreamKey> {
 fn carry(from: &mut Session, to: &mut Session, now: Instant) -> Result<(), SessionError> {
     while let Some(transmit) = from.poll_transmit() {
         if let Transmit::Message(message) = transmit {
-            to.handle_message(message.freeze().slice(TRANSPORT_ROOM..), now)?;
+            to.handle_message(message.concat(), now)?;
         }
     }
     Ok(())
@@ -524,7 +528,7 @@ fn closing_tells_the_code_once_and_cancels_streams() {
         pair.gateway.close(Some(SessionCode::Internal), "", None);
         assert!(matches!(pair.gateway.receive(theirs), Received::Reset(_)));
         let Some(Transmit::Message(message)) = pair.gateway.poll_transmit() else { panic!("no error frame") };
-        pair.client.handle_message(message.freeze().slice(TRANSPORT_ROOM..), pair.now).unwrap();
+        pair.client.handle_message(message.concat(), pair.now).unwrap();
         assert!(matches!(pair.gateway.poll_transmit(), Some(Transmit::Close(Some(SessionCode::LimitReached)))));
         assert!(pair.gateway.poll_transmit().is_none());
         let ended = Event::Ended { code: SessionCode::LimitReached, retry_after: None };
@@ -546,7 +550,8 @@ fn streams_take_turns_by_bytes() {
     }
     let mut order = Vec::new();
     while let Some(Transmit::Message(message)) = pair.gateway.poll_transmit() {
-        order.push((message[HEADROOM], message.len() - HEADROOM));
+        let message = message.concat();
+        order.push((message[binary::HEADER_LEN], message.len() - binary::HEADER_LEN));
     }
     let before_second: usize = order.iter().take_while(|(mark, _)| *mark == 1).map(|(_, len)| len).sum();
     assert!(before_second <= 32_000, "{order:?}");

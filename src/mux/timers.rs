@@ -22,6 +22,11 @@ impl Rtt {
         self.smoothed.unwrap_or(RTT_ASSUMED)
     }
 
+    /// Its ping was lost.
+    pub(super) fn forget(&mut self) {
+        self.sent = None;
+    }
+
     fn sample(&mut self, sample: Duration, now: Instant) {
         let smoothed = match self.smoothed {
             Some(before) => before.saturating_mul(7).saturating_add(sample).div_f64(8.0),

@@ -1,7 +1,7 @@
 //! A stream of HTTP/2 as what carries a tunnel: credit is given back as bytes are handed over, and little waits to be
 //! sent (docs/04, "HTTP/2").
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
@@ -16,6 +16,7 @@ use hyper::header::{CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL};
 use tokio_util::sync::DropGuard;
 
 use crate::config;
+use crate::mux::Message;
 use crate::net::pool;
 use crate::net::tunnel::{Batch, Carrier, Inbox};
 
@@ -25,7 +26,8 @@ pub const MEDIA_TYPE: &str = "application/httvps";
 /// Bytes for one DATA frame; their buffer returns to its pool once they have left.
 #[derive(Debug, Default)]
 pub struct Piece {
-    bytes: BytesMut,
+    message: Message,
+    /// Where it begins in the message's head.
     at: usize,
     under_way: Option<Arc<UnderWay>>,
 }
@@ -39,27 +41,40 @@ struct UnderWay {
 
 impl From<Bytes> for Piece {
     fn from(bytes: Bytes) -> Self {
-        Self { bytes: bytes.into(), at: 0, under_way: None }
+        Self { message: Message { head: BytesMut::new(), body: bytes }, at: 0, under_way: None }
     }
 }
 
 impl Buf for Piece {
     fn remaining(&self) -> usize {
-        self.bytes.len() - self.at
+        self.message.head.len() - self.at + self.message.body.len()
     }
 
     fn chunk(&self) -> &[u8] {
-        &self.bytes[self.at..]
+        let head = &self.message.head[self.at..];
+        if head.is_empty() { &self.message.body } else { head }
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let parts = [&self.message.head[self.at..], &self.message.body];
+        let mut count = 0;
+        for (slice, part) in slices.iter_mut().zip(parts.into_iter().filter(|part| !part.is_empty())) {
+            *slice = IoSlice::new(part);
+            count += 1;
+        }
+        count
     }
 
     fn advance(&mut self, count: usize) {
-        self.at += count;
+        let in_head = (self.message.head.len() - self.at).min(count);
+        self.at += in_head;
+        self.message.body.advance(count - in_head);
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        pool::keep(std::mem::take(&mut self.bytes));
+        pool::keep(std::mem::take(&mut self.message.head));
         if let Some(under_way) = &self.under_way
             && under_way.pieces.fetch_sub(1, Ordering::AcqRel) == 1
         {
@@ -179,9 +194,9 @@ impl Carrier for Channel {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<()>> {
         let room = ready!(self.poll_room(cx, batch.next_len()))?;
-        let (bytes, at) = batch.take(room);
+        let (message, at) = batch.take(room);
         self.under_way.pieces.fetch_add(1, Ordering::AcqRel);
-        let piece = Piece { bytes, at, under_way: Some(Arc::clone(&self.under_way)) };
+        let piece = Piece { message, at, under_way: Some(Arc::clone(&self.under_way)) };
         Poll::Ready(self.send.send_data(piece, false).map_err(broken))
     }
 

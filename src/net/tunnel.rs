@@ -15,8 +15,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::digest::fresh_number;
-use crate::frame::{Encoding, Hello, HelloOk, Notice, Padding, SessionCode, StreamCode, Target};
+use crate::frame::{
+    Encoding, Features, Hello, HelloOk, Notice, Padding, Resume, SessionCode, StreamCode, Target, Token,
+};
 use crate::mux::{Event, Limits, MemoryBudget, OpenError, Pacer, Role, Session, StreamKey};
+use crate::net::pool;
 
 pub use batch::Batch;
 pub use carrier::Carrier;
@@ -30,6 +33,7 @@ pub use stream::TunnelStream;
 pub struct Tunnel(Arc<Mutex<State>>);
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a tunnel")]
 struct State {
     session: Session,
     streams: HashMap<StreamKey, Waker>,
@@ -39,6 +43,12 @@ struct State {
     driver_paused: bool,
     /// The socket takes nothing: having more to send is no reason to wake the driver.
     driver_blocked: bool,
+    /// Which of the session's drivers moves its bytes.
+    number: u32,
+    /// None does: the connection was lost, and another one may take the session up.
+    held: bool,
+    /// The session that this one's connection takes up, and the driver's number there.
+    successor: Option<(Tunnel, u32)>,
     gone: bool,
 }
 
@@ -53,12 +63,21 @@ impl Tunnel {
             driver: None,
             driver_paused: false,
             driver_blocked: false,
+            number: 0,
+            held: false,
+            successor: None,
             gone: false,
         })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, for the driver that is at work.
+    fn attached(&self, number: u32) -> Result<MutexGuard<'_, State>, Ended> {
+        let state = self.state();
+        if state.number == number { Ok(state) } else { Err(Ended::Replaced) }
     }
 
     fn act<T>(&self, action: impl FnOnce(&mut Session) -> T) -> T {
@@ -91,6 +110,73 @@ impl Tunnel {
             session.pad(padding);
             session.hello(hello);
         });
+    }
+
+    /// Asks to go on with the session over another connection (client); the next driver will move its bytes.
+    pub fn resume_with(&self, hello: Hello, ticket: &Token, padding: &Padding) {
+        let mut state = self.state();
+        state.replace_driver();
+        state.session.pad(padding);
+        state.session.resume_with(hello, ticket, Instant::now());
+    }
+
+    /// Takes up a session, with what the client has of it, over this tunnel's connection (gateway); false if it cannot be.
+    pub fn take_up(&self, session: &Self, theirs: &Resume, ok: HelloOk) -> bool {
+        let number = {
+            let mut state = session.state();
+            if state.gone || !state.session.is_resumable() {
+                return false;
+            }
+            state.session.resume(theirs, ok, Instant::now());
+            state.settle();
+            state.replace_driver()
+        };
+        let mut own = self.state();
+        if own.gone {
+            session.state().lose(number);
+        } else {
+            own.successor = Some((session.clone(), number));
+            own.wake_driver();
+        }
+        true
+    }
+
+    /// Whether a session with these features can be resumed.
+    pub fn can_resume(&self, features: Features) -> bool {
+        self.state().session.can_resume(features)
+    }
+
+    /// Whether the session is over, and its connection.
+    pub fn is_gone(&self) -> bool {
+        self.state().gone
+    }
+
+    /// Whether the connection was lost and the session waits for another one.
+    pub fn is_held(&self) -> bool {
+        self.state().held
+    }
+
+    /// Whether the peer has shown that it knows of the connection that the session is on.
+    pub fn is_confirmed(&self) -> bool {
+        self.state().session.is_confirmed()
+    }
+
+    /// Ends the session if it is held.
+    pub fn give_up(&self) {
+        let mut state = self.state();
+        if state.held {
+            state.connection_gone();
+        }
+    }
+
+    /// Leaves the connection, as if it were lost.
+    pub fn leave(&self) {
+        let mut state = self.state();
+        let number = state.number;
+        if state.lose(number) {
+            state.replace_driver();
+            state.held = true;
+        }
     }
 
     /// Pads the messages still to come by another scheme.
@@ -183,7 +269,7 @@ impl Tunnel {
     /// Whether streams may be opened: behind `hello` (v2) or its answer (v1).
     pub fn is_open(&self) -> bool {
         let state = self.state();
-        !state.gone && state.session.may_open()
+        !state.gone && !state.held && state.session.may_open()
     }
 }
 
@@ -191,6 +277,10 @@ impl State {
     /// Hands out what an action on the session brought about, also to the driver.
     fn settle(&mut self) {
         self.deliver();
+        if self.held && self.session.is_closed() {
+            self.held = false;
+            return self.connection_gone();
+        }
         let resumed = self.driver_paused && !self.session.is_paused();
         let news = self.session.is_closed() || self.session.wants_transmit() && !self.driver_blocked;
         if (resumed || news)
@@ -202,6 +292,11 @@ impl State {
 
     /// Hands out what the driver's own action brought about.
     fn deliver(&mut self) {
+        for buffer in self.session.take_free() {
+            if let Ok(buffer) = buffer.try_into_mut() {
+                pool::give(buffer);
+            }
+        }
         let mut for_owner = false;
         while let Some(event) = self.session.poll_event() {
             match event {
@@ -216,6 +311,8 @@ impl State {
                 | Event::Opened { .. }
                 | Event::GoingAway { .. }
                 | Event::Notice(_)
+                | Event::Held
+                | Event::Resumed
                 | Event::Ended { .. } => {
                     self.events.push_back(event);
                     for_owner = true;
@@ -231,6 +328,41 @@ impl State {
         for (_, waker) in self.streams.drain() {
             waker.wake();
         }
+    }
+
+    fn wake_driver(&mut self) {
+        if let Some(waker) = self.driver.take() {
+            waker.wake();
+        }
+    }
+
+    /// The driver at work is not any more; gives the number of the next.
+    fn replace_driver(&mut self) -> u32 {
+        self.number = self.number.wrapping_add(1);
+        self.held = false;
+        self.driver_paused = false;
+        self.driver_blocked = false;
+        self.wake_driver();
+        self.number
+    }
+
+    /// A driver's connection is lost; whether that does not end the session.
+    fn lose(&mut self, number: u32) -> bool {
+        if self.number != number {
+            return true;
+        }
+        if self.gone || !self.session.is_resumable() {
+            return false;
+        }
+        if !self.held {
+            self.held = true;
+            self.driver = None;
+            self.events.push_back(Event::Held);
+            if let Some(waker) = self.owner.take() {
+                waker.wake();
+            }
+        }
+        true
     }
 
     fn connection_gone(&mut self) {

@@ -1,10 +1,15 @@
-//! RFC 6455 framing: a sans-IO reader of its own (docs/04 says why) and headers by fastwebsockets.
+//! RFC 6455 framing, without a socket (docs/04 says why).
 
-use bytes::{Buf, Bytes, BytesMut};
-use fastwebsockets::{Frame, OpCode, Payload, unmask};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use fastwebsockets::{OpCode, unmask};
 
-use crate::mux::TRANSPORT_ROOM;
+use crate::mux::{Message, TRANSPORT_ROOM};
 
+const FIN: u8 = 0x80;
+const MASKED: u8 = 0x80;
+/// A length of two bytes follows, or one of eight.
+const LEN_U16: u8 = 126;
+const LEN_U64: u8 = 127;
 const CONTROL_MAX: usize = 125;
 /// Fragments below this are small.
 const SMALL: usize = 64;
@@ -212,17 +217,36 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
     Ok(Some(code))
 }
 
-/// Writes the frame header into the room in front of a body and masks the body if `side` is the client's; gives
+/// Writes the frame header into the room in front of a message and masks the message if `side` is the client's; gives
 /// where the frame begins.
-pub fn seal(message: &mut BytesMut, opcode: OpCode, side: Side) -> usize {
-    let (room, body) = message.split_at_mut(TRANSPORT_ROOM);
+pub fn write_header(message: &mut Message, opcode: OpCode, side: Side) -> usize {
     let mask = (side == Side::Client).then(random_mask);
-    let mut head = [0; 16];
-    let len = Frame::new(true, opcode, mask, Payload::Borrowed(body)).fmt_head(&mut head);
-    let start = TRANSPORT_ROOM - len;
-    room[start..].copy_from_slice(&head[..len]);
+    if mask.is_some() {
+        message.head.extend_from_slice(&std::mem::take(&mut message.body));
+    }
+    let mut header = [0; TRANSPORT_ROOM];
+    let mut room = &mut header[..];
+    room.put_u8(FIN | opcode as u8);
+    let masked = if mask.is_some() { MASKED } else { 0 };
+    match (u8::try_from(message.len()), u16::try_from(message.len())) {
+        (Ok(len @ 0..LEN_U16), _) => room.put_u8(masked | len),
+        (_, Ok(len)) => {
+            room.put_u8(masked | LEN_U16);
+            room.put_u16(len);
+        }
+        (_, Err(_)) => {
+            room.put_u8(masked | LEN_U64);
+            room.put_u64(message.len() as u64);
+        }
+    }
     if let Some(mask) = mask {
-        unmask(body, mask);
+        room.put_slice(&mask);
+    }
+    let len = TRANSPORT_ROOM - room.len();
+    let start = TRANSPORT_ROOM - len;
+    message.head[start..TRANSPORT_ROOM].copy_from_slice(&header[..len]);
+    if let Some(mask) = mask {
+        unmask(&mut message.head[TRANSPORT_ROOM..], mask);
     }
     start
 }

@@ -142,9 +142,9 @@ impl World {
         true
     }
 
-    fn inspect(&mut self, from: usize, message: BytesMut) -> Bytes {
-        assert!(message.len() > TRANSPORT_ROOM, "an empty message");
-        let body = message.freeze().slice(TRANSPORT_ROOM..);
+    fn inspect(&mut self, from: usize, message: Message) -> Bytes {
+        assert!(!message.is_empty(), "an empty message");
+        let body = message.concat();
         match self.setup.encoding {
             Encoding::V1 => {
                 let frame = json::decode(&body, Features::ALL).expect("a message of this side's");

@@ -18,6 +18,7 @@ fn hello() -> Hello {
         platform: "android".into(),
         features: Features::NONE,
         keepalive: None,
+        resume: None,
     }
 }
 
@@ -85,6 +86,7 @@ fn the_additions_both_ways() {
                     features: Features::NONE.with(Feature::Limits),
                     limits: Some(limits),
                     padding: None,
+                    resume: None,
                 }),
                 r#"{"type":"hello_ok","session_id":"s","features":["limits"],"limits":{"streams":512,"message":262144,"opens_per_second":200,"keepalive":20,"dead_after":45,"udp_idle":120}}"#,
             ),

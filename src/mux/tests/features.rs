@@ -11,7 +11,7 @@ fn say(session: &mut Session, text: &str, now: Instant) -> Result<(), SessionErr
 fn said(session: &mut Session) -> Vec<String> {
     let messages = std::iter::from_fn(|| session.poll_transmit());
     let body = |transmit| match transmit {
-        Transmit::Message(message) => Some(String::from_utf8(message[TRANSPORT_ROOM..].to_vec()).unwrap()),
+        Transmit::Message(message) => Some(String::from_utf8(message.concat().to_vec()).unwrap()),
         Transmit::Ping | Transmit::Close(_) => None,
     };
     messages.filter_map(body).collect()
@@ -159,7 +159,7 @@ fn padded(session: &mut Session, messages: usize) -> Vec<usize> {
     let mut sizes = Vec::new();
     for _ in 0..messages {
         let Some(Transmit::Message(message)) = session.poll_transmit() else { break };
-        let mut body = message.freeze().slice(TRANSPORT_ROOM..);
+        let mut body = message.concat();
         let frames = std::iter::from_fn(|| binary::decode(&mut body).unwrap());
         let padding = frames.map(|frame| if let Frame::Padding(len) = frame { len.into() } else { 0 });
         sizes.push(padding.sum());
@@ -196,7 +196,7 @@ fn a_padded_message_stays_within_the_largest() {
     let Capacity::Bytes(room) = pair.gateway.capacity(theirs) else { panic!("blocked") };
     pair.gateway.send(theirs, payload(&vec![1; room]));
     let Some(Transmit::Message(message)) = pair.gateway.poll_transmit() else { panic!("nothing") };
-    assert!(message.len() - TRANSPORT_ROOM <= binary::MAX_MESSAGE);
+    assert!(message.len() <= binary::MAX_MESSAGE);
 }
 
 #[test]

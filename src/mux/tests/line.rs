@@ -36,7 +36,7 @@ impl Way {
                 && let Some(transmit) = from.poll_transmit()
             {
                 if let Transmit::Message(message) = transmit {
-                    let message = message.freeze().slice(TRANSPORT_ROOM..);
+                    let message = message.concat();
                     self.held += message.len();
                     self.socket.push_back(message);
                 }

@@ -3,9 +3,10 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
 
+use crate::mux::Message;
 use crate::net::buffered::CHUNK;
 use crate::net::pool;
 
@@ -18,7 +19,7 @@ const TOGETHER: usize = 16_000;
 /// Messages that leave in one write, so that small ones share TLS records and system calls.
 #[derive(Debug, Default)]
 pub struct Batch {
-    messages: VecDeque<(BytesMut, usize)>,
+    messages: VecDeque<(Message, usize)>,
     bytes: usize,
     begun: bool,
 }
@@ -34,8 +35,8 @@ impl Batch {
     }
 
     /// Adds a message whose bytes begin at `start`.
-    pub(super) fn push(&mut self, message: BytesMut, start: usize) {
-        self.bytes += message.len() - start;
+    pub(super) fn push(&mut self, message: Message, start: usize) {
+        self.bytes += len(&message, start);
         self.messages.push_back((message, start));
     }
 
@@ -46,10 +47,12 @@ impl Batch {
     {
         self.begun = true;
         ready!(socket.as_mut().poll_flush(cx))?;
-        let mut slices = [IoSlice::new(&[]); MESSAGES];
-        let count = self.messages.len().min(MESSAGES);
-        for (slice, (message, start)) in slices.iter_mut().zip(&self.messages) {
-            *slice = IoSlice::new(&message[*start..]);
+        let mut slices = [IoSlice::new(&[]); 2 * MESSAGES];
+        let mut count = 0;
+        let parts = self.messages.iter().flat_map(|(message, start)| parts(message, *start));
+        for (slice, part) in slices.iter_mut().zip(parts.filter(|part| !part.is_empty())) {
+            *slice = IoSlice::new(part);
+            count += 1;
         }
         let written = ready!(socket.poll_write_vectored(cx, &slices[..count]))?;
         if written == 0 {
@@ -63,21 +66,20 @@ impl Batch {
         self.bytes -= written;
         self.begun = self.bytes > 0;
         while let Some((message, start)) = self.messages.front_mut() {
-            let left = message.len() - *start;
+            let left = len(message, *start);
             if written < left {
-                *start += written;
-                return;
+                return skip(message, start, written);
             }
             written -= left;
             if let Some((message, _)) = self.messages.pop_front() {
-                pool::keep(message);
+                pool::keep(message.head);
             }
         }
     }
 
     /// How many messages make up the next piece, and how many bytes they have: a large one, or several small ones.
     fn next(&self) -> (usize, usize) {
-        let lens = self.messages.iter().map(|(message, start)| message.len() - start);
+        let lens = self.messages.iter().map(|(message, start)| len(message, *start));
         let (mut count, mut bytes) = (0, 0);
         for len in lens {
             if count > 0 && (len >= SMALL || bytes + len > TOGETHER) {
@@ -96,13 +98,16 @@ impl Batch {
         self.next().1
     }
 
-    /// Takes the next piece off, at most so many bytes of it, and where they begin in the buffer.
-    pub fn take(&mut self, most: usize) -> (BytesMut, usize) {
+    /// Takes the next piece off, at most so many bytes of it, and where they begin in its head.
+    pub fn take(&mut self, most: usize) -> (Message, usize) {
         let (count, bytes) = self.next();
         let taken = bytes.min(most);
         let piece = match self.messages.front_mut() {
             Some((message, start)) if count == 1 && taken < bytes => {
-                let piece = (message.split_to(*start + taken), *start);
+                let in_head = (message.head.len() - *start).min(taken);
+                let head = message.head.split_to(*start + in_head);
+                let body = message.body.split_to(taken - in_head);
+                let piece = (Message { head, body }, *start);
                 *start = 0;
                 self.bytes -= taken;
                 piece
@@ -113,17 +118,33 @@ impl Batch {
             }
             _ => {
                 let mut piece = BytesMut::with_capacity(taken);
-                for (message, start) in self.messages.iter().take(count) {
-                    let len = (message.len() - start).min(taken - piece.len());
-                    piece.extend_from_slice(&message[*start..*start + len]);
+                let parts = self.messages.iter().take(count).flat_map(|(message, start)| parts(message, *start));
+                for part in parts {
+                    piece.extend_from_slice(&part[..part.len().min(taken - piece.len())]);
                 }
                 self.advance(taken);
-                (piece, 0)
+                (piece.into(), 0)
             }
         };
         self.begun = self.bytes > 0;
         piece
     }
+}
+
+/// Bytes of a message that begins at `start` of its head.
+fn len(message: &Message, start: usize) -> usize {
+    message.head.len() - start + message.body.len()
+}
+
+fn parts(message: &Message, start: usize) -> [&[u8]; 2] {
+    [&message.head[start..], &message.body]
+}
+
+/// Goes on behind some bytes of a message.
+fn skip(message: &mut Message, start: &mut usize, bytes: usize) {
+    let in_head = (message.head.len() - *start).min(bytes);
+    *start += in_head;
+    message.body.advance(bytes - in_head);
 }
 
 #[cfg(test)]
@@ -134,9 +155,10 @@ mod tests {
         let (mut batch, mut all) = (Batch::default(), Vec::new());
         for (at, len) in lens.iter().enumerate() {
             let bytes = vec![u8::try_from(at).unwrap(); *len];
-            let mut message = BytesMut::zeroed(14);
-            message.extend_from_slice(&bytes);
-            batch.push(message, 14);
+            let mut head = BytesMut::zeroed(14);
+            let cut = if at % 2 == 0 { bytes.len() } else { bytes.len().min(8) };
+            head.extend_from_slice(&bytes[..cut]);
+            batch.push(Message { head, body: bytes[cut..].to_vec().into() }, 14);
             all.extend(bytes);
         }
         (batch, all)
@@ -149,9 +171,9 @@ mod tests {
         while !batch.is_empty() {
             let len = batch.next_len();
             let (piece, start) = batch.take(usize::MAX);
-            assert_eq!(piece.len() - start, len);
+            assert_eq!(super::len(&piece, start), len);
             lens.push(len);
-            got.extend_from_slice(&piece[start..]);
+            got.extend_from_slice(&parts(&piece, start).concat());
         }
         assert_eq!(lens, [30, 5000, 12_030, 4000, 65_000, 7]);
         assert!(got == all && batch.bytes == 0 && batch.has_room());
@@ -164,8 +186,8 @@ mod tests {
             let mut got = Vec::new();
             while !batch.is_empty() {
                 let (piece, start) = batch.take(most);
-                assert!((1..=most).contains(&(piece.len() - start)));
-                got.extend_from_slice(&piece[start..]);
+                assert!((1..=most).contains(&len(&piece, start)));
+                got.extend_from_slice(&parts(&piece, start).concat());
             }
             assert!(got == all, "{most}");
         }

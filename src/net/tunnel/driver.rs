@@ -13,8 +13,8 @@ use super::batch::Batch;
 use super::carrier::Carrier;
 use super::inbox::Inbox;
 use crate::frame::{Encoding, SessionCode};
-use crate::mux::{SessionError, TRANSPORT_ROOM, Transmit};
-use crate::net::websocket::{Incoming, Side, Violation, seal};
+use crate::mux::{Message, SessionError, TRANSPORT_ROOM, Transmit};
+use crate::net::websocket::{Incoming, Side, Violation, write_header};
 
 /// Rounds before others run: few, so that what was read is still in the cache when its streams encrypt it.
 const TURNS: usize = 4;
@@ -56,6 +56,8 @@ pub enum Ended {
     ByPeer,
     #[error("the peer is gone")]
     Gone,
+    #[error("the session goes on over another connection")]
+    Replaced,
     #[error("connection lost: {0}")]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -68,6 +70,8 @@ pub enum Ended {
 pub struct Driver<C> {
     carrier: C,
     tunnel: Tunnel,
+    /// Which of the tunnel's drivers this is.
+    number: u32,
     transport: Transport,
     inbox: Inbox,
     output: Batch,
@@ -83,9 +87,11 @@ pub struct Driver<C> {
 impl<C: Carrier> Driver<C> {
     /// A driver for an upgraded socket or a stream; `read` is what was read of it beyond the handshake.
     pub fn new(carrier: C, read: Bytes, tunnel: Tunnel, transport: Transport) -> Self {
+        let number = tunnel.state().replace_driver();
         Self {
             carrier,
             tunnel,
+            number,
             transport,
             inbox: Inbox::new(&transport, read),
             output: Batch::default(),
@@ -102,6 +108,9 @@ impl<C: Carrier> Driver<C> {
     /// before it had said `hello`: then it is told nothing, and the session's owner says when the connection ends.
     pub async fn run(mut self) -> Ended {
         let mut ended = poll_fn(|cx| self.poll(cx)).await;
+        if self.is_lost(&ended) {
+            return ended;
+        }
         let refused = matches!(ended, Ended::Session(_) | Ended::Violation(_) | Ended::ByPeer);
         if refused && self.tunnel.state().session.is_unheard() {
             tracing::debug!(reason = %ended, "no hello");
@@ -115,6 +124,29 @@ impl<C: Carrier> Driver<C> {
         }
         self.tunnel.state().connection_gone();
         ended
+    }
+
+    /// Whether the session outlives the connection: it is on another one, or waits for one.
+    fn is_lost(&mut self, ended: &Ended) -> bool {
+        self.succeed();
+        match ended {
+            Ended::Replaced => true,
+            Ended::Io(_) | Ended::Gone | Ended::Session(SessionError::Silent(_)) => {
+                self.tunnel.state().lose(self.number)
+            }
+            Ended::Closed | Ended::ByPeer | Ended::Session(_) | Ended::Violation(_) => false,
+        }
+    }
+
+    /// Goes on with another session, if this one has taken one up.
+    fn succeed(&mut self) -> bool {
+        let successor = self.tunnel.state().successor.take();
+        let Some((tunnel, number)) = successor else { return false };
+        self.tunnel.state().gone = true;
+        (self.tunnel, self.number) = (tunnel, number);
+        self.inbox.allow(self.transport.message_max);
+        self.discard = usize::MAX;
+        true
     }
 
     /// Throws away what comes, a little of it, until the session is closed or the peer is gone.
@@ -156,7 +188,7 @@ impl<C: Carrier> Driver<C> {
     /// Says why, closes, and reads on until the peer closes too, so that what was said is not lost to a TCP reset.
     async fn part(&mut self, ended: &Ended) -> io::Result<()> {
         match ended {
-            Ended::Io(_) | Ended::Gone => return Ok(()),
+            Ended::Io(_) | Ended::Gone | Ended::Replaced => return Ok(()),
             Ended::Closed => {}
             Ended::Session(error) => self.tunnel.close(Some(error.code()), &error.to_string()),
             Ended::ByPeer => self.tunnel.close(None, ""),
@@ -196,9 +228,9 @@ impl<C: Carrier> Driver<C> {
             if read {
                 continue;
             }
-            match self.poll_timer(cx) {
-                Ok(false) if self.rest(cx, idle) => return Poll::Pending,
-                Ok(_) => {}
+            match self.poll_timer(cx).and_then(|handled| Ok(!handled && self.rest(cx, idle)?)) {
+                Ok(true) => return Poll::Pending,
+                Ok(false) => {}
                 Err(error) => return Poll::Ready(error),
             }
         }
@@ -208,18 +240,21 @@ impl<C: Carrier> Driver<C> {
 
     /// Registers for wake-ups from the tunnel; `false` when something came up meanwhile. While the socket takes
     /// nothing only the end of a pause matters.
-    fn rest(&mut self, cx: &mut Context<'_>, idle: bool) -> bool {
-        let mut state = self.tunnel.state();
+    fn rest(&mut self, cx: &mut Context<'_>, idle: bool) -> Result<bool, Ended> {
+        if self.discard <= DISCARD_MAX && self.succeed() {
+            return Ok(false);
+        }
+        let mut state = self.tunnel.attached(self.number)?;
         let paused = state.session.is_paused();
         let resumed = state.driver_paused && !paused;
         state.driver_paused = paused;
         let ended = state.session.is_closed() && self.last_words.is_none();
         if resumed || ended || idle && state.session.wants_transmit() {
-            return false;
+            return Ok(false);
         }
         state.driver_blocked = !idle;
         state.driver = Some(cx.waker().clone());
-        true
+        Ok(true)
     }
 
     /// Ready when a session that has ended could not say its last words in time.
@@ -239,7 +274,7 @@ impl<C: Carrier> Driver<C> {
     /// Writes what there is; `Ok(true)` when nothing is left and all is flushed.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
         loop {
-            self.gather();
+            self.gather()?;
             if self.output.is_empty() {
                 break;
             }
@@ -258,15 +293,15 @@ impl<C: Carrier> Driver<C> {
     }
 
     /// Takes messages from the session for one write.
-    fn gather(&mut self) {
+    fn gather(&mut self) -> Result<(), Ended> {
         if !self.output.has_room() || self.closing {
-            return;
+            return Ok(());
         }
         if let Some(payload) = self.pong.take() {
             self.queue(message_of(&payload), OpCode::Pong);
         }
         let tunnel = self.tunnel.clone();
-        let mut state = tunnel.state();
+        let mut state = tunnel.attached(self.number)?;
         while self.output.has_room()
             && !self.closing
             && let Some(transmit) = state.session.poll_transmit()
@@ -291,11 +326,13 @@ impl<C: Carrier> Driver<C> {
             }
         }
         state.deliver();
+        Ok(())
     }
 
-    fn queue(&mut self, mut message: BytesMut, opcode: OpCode) {
+    fn queue(&mut self, message: impl Into<Message>, opcode: OpCode) {
+        let mut message = message.into();
         let start = match self.transport.framing {
-            Framing::WebSocket(side) => seal(&mut message, opcode, side),
+            Framing::WebSocket(side) => write_header(&mut message, opcode, side),
             Framing::Frames => TRANSPORT_ROOM,
         };
         self.output.push(message, start);
@@ -359,7 +396,7 @@ impl<C: Carrier> Driver<C> {
             }
             (Incoming::Close(_), _) => return Err(Ended::ByPeer),
         };
-        let mut state = self.tunnel.state();
+        let mut state = self.tunnel.attached(self.number)?;
         let handled = state.session.handle_message(message, now);
         state.deliver();
         if state.session.is_open() {
