@@ -18,6 +18,9 @@ pub struct ValidateDevice {
     pub assign: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<Uuid>,
+    /// A session of the device whose place `session_id` takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Uuid>,
     /// Nodes the gateway cannot reach.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<Uuid>,

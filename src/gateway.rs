@@ -121,8 +121,10 @@ struct Shared {
     /// It was said that events come late.
     late_events: AtomicBool,
     ordered_drain: AtomicBool,
-    /// Counts events that end sessions.
+    /// Counts events that end sessions of users and devices.
     stops: AtomicU64,
+    /// Counts events that end single sessions.
+    session_stops: AtomicU64,
     /// Why the control plane does not want this gateway, if it does not.
     unwelcome: Mutex<Option<String>>,
     beating: tokio::sync::Mutex<()>,
@@ -234,6 +236,7 @@ impl Gateway {
             late_events: AtomicBool::new(false),
             ordered_drain: AtomicBool::new(false),
             stops: AtomicU64::new(0),
+            session_stops: AtomicU64::new(0),
             unwelcome: Mutex::default(),
             beating: tokio::sync::Mutex::default(),
         };

@@ -42,6 +42,7 @@ impl Door {
             platform: String::new(),
             features: Features::NONE,
             keepalive: None,
+            replaces: None,
         };
         let address = gateway.line("gateway").strip_prefix("wss://").unwrap().to_owned();
         Self { address, tls, hello }

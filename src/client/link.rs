@@ -238,6 +238,7 @@ impl Link {
             platform: std::env::consts::OS.to_owned(),
             features: self.config.features,
             keepalive: u32::try_from(self.config.keepalive.as_secs()).ok().filter(|seconds| *seconds > 0),
+            replaces: None,
         }
     }
 

@@ -50,6 +50,9 @@ pub struct Hello {
     /// Seconds of idleness before a ping that the client asks for.
     #[serde(default, deserialize_with = "integer", skip_serializing_if = "Option::is_none")]
     pub keepalive: Option<u32>,
+    /// The session whose place this one takes: an earlier `session_id` of this device, whose line is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
 }
 
 /// The gateway's consent to a `hello`.

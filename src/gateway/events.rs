@@ -180,7 +180,9 @@ impl Work {
 
 fn stop(shared: &Shared, event: &Event) {
     let code = event.code.unwrap_or(SessionCode::SessionKilled);
-    if !matches!(event.kind, EventKind::NodesChanged | EventKind::GatewayChanged) {
+    if event.kind == EventKind::SessionStopped {
+        shared.session_stops.fetch_add(1, Ordering::Release);
+    } else if !matches!(event.kind, EventKind::NodesChanged | EventKind::GatewayChanged) {
         shared.stops.fetch_add(1, Ordering::Release);
     }
     match (event.kind, event.subject) {

@@ -49,6 +49,7 @@ pub(crate) fn hello() -> Hello {
         platform: String::new(),
         features: Features::NONE,
         keepalive: None,
+        replaces: None,
     }
 }
 

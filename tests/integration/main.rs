@@ -67,6 +67,7 @@ mod python;
 mod query_plans;
 mod raw;
 mod refusals;
+mod replaces;
 mod replicas;
 mod rest;
 mod restart;

@@ -164,5 +164,6 @@ pub(crate) fn hello(world: &World) -> Hello {
         platform: "test".into(),
         features: Features::NONE,
         keepalive: None,
+        replaces: None,
     }
 }

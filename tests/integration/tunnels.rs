@@ -56,6 +56,7 @@ impl Entrance {
             platform: "test".into(),
             features: Features::NONE,
             keepalive: None,
+            replaces: None,
         };
         let address = world.gateway().line("gateway").strip_prefix("wss://").unwrap().to_owned();
         Self { address, tls: TlsConnector::from(tls), hello, limits: Arc::new(limits) }

@@ -115,6 +115,7 @@ impl Setup {
             platform: String::new(),
             features: self.features,
             keepalive: self.has(PATIENT).then_some(60),
+            replaces: None,
         }
     }
 

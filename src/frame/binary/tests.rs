@@ -73,6 +73,7 @@ fn hello_round_trip() {
         platform: "linux".into(),
         features: Features::ALL,
         keepalive: Some(60),
+        replaces: None,
     };
     let frame = Frame::Hello(Box::new(hello));
     assert_eq!(frames_of(&bytes_of(&frame)).unwrap(), [frame]);

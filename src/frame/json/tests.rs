@@ -18,6 +18,7 @@ fn hello() -> Hello {
         platform: "android".into(),
         features: Features::NONE,
         keepalive: None,
+        replaces: None,
     }
 }
 
