@@ -80,6 +80,7 @@ impl Session {
         while !self.control.is_empty() {
             let mut message = self.control_message();
             if message.len() > TRANSPORT_ROOM {
+                self.pulse.moved();
                 self.append_padding(&mut message);
                 return Some(Transmit::Message(message));
             }
@@ -93,6 +94,7 @@ impl Session {
         }
         while let Some(key) = self.ready.pop_front() {
             if let Some(mut message) = self.stream_message(key) {
+                self.pulse.moved();
                 self.append_padding(&mut message);
                 return Some(Transmit::Message(message));
             }
@@ -136,6 +138,7 @@ impl Session {
             return None;
         };
         let len = payload.len().saturating_sub(HEADROOM);
+        self.pulse.sent(len);
         if out.deficit < len {
             out.deficit = out.deficit.saturating_add(self.limits.quantum);
         }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::budget::Budget;
 use super::pad::Random;
+use super::pulse::Pulse;
 use super::stream::Stream;
 use super::timers::Rtt;
 use super::{Event, Limits, MemoryBudget, Pacer, Phase, Role, StreamKey};
@@ -64,6 +65,7 @@ pub struct Session {
     pub(super) padding: VecDeque<(u16, u16)>,
     pub(super) random: Random,
     pub(super) rtt: Rtt,
+    pub(super) pulse: Pulse,
     pub(super) last_heard: Instant,
     pub(super) ping_after: Duration,
     pub(super) dead_after: Duration,
@@ -111,6 +113,7 @@ impl Session {
             jitter: random.fraction(),
             random,
             rtt: Rtt::default(),
+            pulse: Pulse::new(now),
             last_heard: now,
             ping_after: limits.ping_after,
             dead_after: limits.dead_after,

@@ -4,6 +4,7 @@ mod exactness;
 mod features;
 mod line;
 mod memory;
+mod silence;
 mod states;
 
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub(crate) fn limits() -> Limits {
         idle_frames_per_second: 1_000_000,
         ping_after: Duration::from_secs(20),
         dead_after: Duration::from_secs(45),
+        ping_after_busy: Duration::from_secs(3),
+        dead_after_busy: Duration::from_secs(10),
         keepalive_max: Duration::from_secs(300),
     }
 }
