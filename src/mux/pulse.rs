@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use super::stream::Stream;
 use super::{Phase, Session, SessionError};
 
 /// Bytes that a slow line carries in a millisecond: 64 kbit/s.
@@ -151,7 +152,8 @@ impl Session {
     /// When [`Session::watch`] has something to do.
     pub(super) fn next_watch(&self) -> Option<Instant> {
         let pulse = &self.pulse;
-        if !pulse.unanswered && !pulse.expecting || !self.is_watched() {
+        let is_under_way = pulse.unanswered || pulse.expecting;
+        if !is_under_way || !self.is_watched() {
             return None;
         }
         let due = match pulse.began {
@@ -170,7 +172,8 @@ impl Session {
             self.pulse.unread(now);
             return Ok(());
         }
-        self.pulse.expecting = self.pulse.expecting && self.streams.values().any(|stream| stream.may_bring_more());
+        self.pulse.unanswered = self.pulse.unanswered && !self.streams.is_empty();
+        self.pulse.expecting = self.pulse.expecting && self.streams.values().any(Stream::may_bring_more);
         if !self.pulse.unanswered && !self.pulse.expecting {
             self.pulse.began = None;
             return Ok(());
