@@ -229,7 +229,7 @@ impl Line {
                     [(&mut *gateway, *theirs), (&mut *client, *ours)]
                 };
                 while let Capacity::Bytes(room) = from.capacity(key) {
-                    from.send(key, payload(&vec![0; room]));
+                    from.send(key, payload(&vec![0; room.min(16 * 1024)]));
                 }
                 receive_all(to, other, *now);
             }
