@@ -248,7 +248,7 @@ async fn work(shared: &Arc<Shared>, desk: &Desk, place: &mut Place) -> Result<()
         *place = work.place;
         shared.persist.set(Name::Place, place);
         shared.persist.flush(&shared.offline).await;
-        let ack = EventAck { epoch, seq };
+        let ack = EventAck { epoch, seq, instance: Some(shared.instance) };
         shared.control.ack(&ack).await.map_err(|error: ControlError| error.to_string())?;
         if closed {
             return Ok(());
