@@ -18,6 +18,9 @@ pub struct ValidateDevice {
     pub assign: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<Uuid>,
+    /// A session of the device whose place `session_id` takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Uuid>,
     /// Nodes the gateway cannot reach.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<Uuid>,
@@ -179,6 +182,9 @@ pub struct UsageReport {
     /// How long the client has sent nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silent_ms: Option<u64>,
+    /// Its gateway's process drains: it may give its place to another session of the device.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
 }
 
 /// `POST /api/v1/usage/report`: one report or a batch.
@@ -251,6 +257,15 @@ pub struct GatewayHeartbeat {
     /// Of the certificate that clients are shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Validity>,
+    /// The process that sends it, of those that act for the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Uuid>,
+    /// It knows that no other process acts for the gateway.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
+    /// It ends, and is not to be waited for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
 }
 
 /// From when to when a certificate is valid.
@@ -369,6 +384,9 @@ pub struct Event {
 pub struct EventAck {
     pub epoch: String,
     pub seq: i64,
+    /// The process that has acted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Uuid>,
 }
 
 /// `POST /api/v1/auth/enroll`

@@ -86,6 +86,10 @@ const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
 
 /// What the gateway's parts share.
 struct Shared {
+    /// This process, among those of the gateway.
+    instance: Uuid,
+    /// No other process acts for the gateway, which the control plane has not heard yet.
+    alone: AtomicBool,
     arrivals: Arrivals,
     gateway: config::Gateway,
     tunnel: config::Tunnel,
@@ -124,8 +128,10 @@ struct Shared {
     /// It was said that events come late.
     late_events: AtomicBool,
     ordered_drain: AtomicBool,
-    /// Counts events that end sessions.
+    /// Counts events that end sessions of users and devices.
     stops: AtomicU64,
+    /// Counts events that end single sessions.
+    session_stops: AtomicU64,
     /// Why the control plane does not want this gateway, if it does not.
     unwelcome: Mutex<Option<String>>,
     beating: tokio::sync::Mutex<()>,
@@ -200,6 +206,8 @@ impl Gateway {
         let max_age = offline.max_age;
         let relay: config::Relay = source.section()?;
         let shared = Shared {
+            instance: Uuid::new_v4(),
+            alone: AtomicBool::new(true),
             arrivals: Arrivals::new(&tunnel, source.section()?),
             lookups: egress::Lookups::new(egress.lookups, resolver),
             egress,
@@ -237,6 +245,7 @@ impl Gateway {
             late_events: AtomicBool::new(false),
             ordered_drain: AtomicBool::new(false),
             stops: AtomicU64::new(0),
+            session_stops: AtomicU64::new(0),
             unwelcome: Mutex::default(),
             beating: tokio::sync::Mutex::default(),
         };
@@ -291,6 +300,10 @@ impl Gateway {
             front,
             aborted,
             ops,
+            async {
+                shutdown.draining().await;
+                shared.usage.leave(&shared.control).await;
+            },
             shared.usage.run(&shared.control, &background),
             shared.keys.run(&shared.control, &shared.persist, shared.gateway.jwks_refresh, &background),
             shared.persist.run(&shared.offline, &background),
@@ -386,17 +399,24 @@ impl Shared {
                 let met = self.met_control.load(Ordering::Relaxed);
                 let pause = if met { self.gateway.heartbeat_interval } else { HEARTBEAT_RETRY };
                 tokio::select! {
-                    () = shutdown.draining() => return,
+                    () = shutdown.draining() => break,
                     () = tokio::time::sleep(pause) => {}
                     () = self.control.reach().trial_due() => {}
                 }
+            }
+            if self.met_control.load(Ordering::Relaxed) {
+                self.beat(true).await;
             }
         };
         tokio::join!(beats, self.nodes.run(&self.control, &self.clock, shutdown));
     }
 
-    /// One at a time: an older answer must not overwrite a newer list.
     async fn heartbeat(&self) -> bool {
+        self.beat(false).await
+    }
+
+    /// One at a time: an older answer must not overwrite a newer list. The last one says that this process is leaving.
+    async fn beat(&self, leaving: bool) -> bool {
         let _turn = self.beating.lock().await;
         let request = GatewayHeartbeat {
             gateway_id: None,
@@ -406,10 +426,14 @@ impl Shared {
             refusals: self.refusals.take(),
             clock_offset_ms: self.clock.offset(),
             certificate: self.certificates.validity().map(|(begins, ends)| Validity { begins, ends }),
+            instance: Some(self.instance),
+            alone: self.alone.load(Ordering::Relaxed),
+            leaving,
         };
         let asked_at = Instant::now();
         match self.control.heartbeat(&request).await {
             Ok(orders) => {
+                self.alone.store(false, Ordering::Relaxed);
                 self.clock.measured(orders.server_time, asked_at);
                 self.obey(orders);
                 true

@@ -8,6 +8,7 @@ mod keep;
 mod memory;
 mod opening;
 mod pad;
+mod pulse;
 mod receive;
 mod resume;
 mod send;
@@ -108,6 +109,9 @@ pub struct Limits {
     pub ping_after: Duration,
     /// The session ends after so long without a byte from the peer.
     pub dead_after: Duration,
+    /// The same two while data is under way.
+    pub ping_after_busy: Duration,
+    pub dead_after_busy: Duration,
     /// The longest `ping_after` that a client may ask for.
     pub keepalive_max: Duration,
 }
@@ -139,6 +143,8 @@ impl Limits {
             idle_frames_per_second: mux.idle_frames_per_second,
             ping_after: mux.ping_after,
             dead_after: mux.dead_after,
+            ping_after_busy: mux.ping_after_busy,
+            dead_after_busy: mux.dead_after_busy,
             keepalive_max: mux.keepalive_max,
         }
     }

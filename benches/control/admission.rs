@@ -76,6 +76,7 @@ impl<'a> Callers<'a> {
             region: gateway.region.clone(),
             assign: true,
             session_id: Some(Uuid::now_v7()),
+            replaces: None,
             exclude: Vec::new(),
             client_version: Some("1.0.0".into()),
             platform: Some("android".into()),

@@ -55,6 +55,7 @@ fn first(number: u64) -> UsageReport {
         allowed: is_limited(number).then_some(LEASE),
         asks: false,
         silent_ms: None,
+        leaving: false,
     }
 }
 

@@ -43,6 +43,7 @@ impl Door {
             features: Features::NONE,
             keepalive: None,
             resume: None,
+            replaces: None,
         };
         let address = gateway.line("gateway").strip_prefix("wss://").unwrap().to_owned();
         Self { address, tls, hello }

@@ -271,6 +271,7 @@ impl Link {
             features: self.config.features,
             keepalive: u32::try_from(self.config.keepalive.as_secs()).ok().filter(|seconds| *seconds > 0),
             resume: None,
+            replaces: None,
         }
     }
 

@@ -51,6 +51,12 @@ pub struct Mux {
     /// Silence after which a peer is gone.
     #[serde(with = "humantime_serde")]
     pub dead_after: Duration,
+    /// Silence before a ping while data is under way.
+    #[serde(with = "humantime_serde")]
+    pub ping_after_busy: Duration,
+    /// Silence after which a peer is gone while data is under way.
+    #[serde(with = "humantime_serde")]
+    pub dead_after_busy: Duration,
     /// The longest idle time before a ping that a client may ask for.
     #[serde(with = "humantime_serde")]
     pub keepalive_max: Duration,
@@ -76,6 +82,10 @@ impl Section for Mux {
         }
         if self.dead_after <= self.ping_after.mul_f64(1.2) {
             return Err(Invalid::new("dead_after", "must be longer than ping_after by a fifth"));
+        }
+        if self.ping_after_busy < Duration::from_millis(100) || self.dead_after_busy < self.ping_after_busy * 2 {
+            let reason = "must be at least twice ping_after_busy, and that 100ms";
+            return Err(Invalid::new("dead_after_busy", reason));
         }
         if self.window_pool.as_u64() < 64 * 1024 {
             return Err(Invalid::new("window_pool", "must be at least 64 KiB"));

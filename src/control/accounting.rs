@@ -23,7 +23,7 @@ pub(crate) struct Item {
     pub allowed: Option<i64>,
     /// Whether the session wants to move more than that now.
     pub asks: bool,
-    /// Its client has sent nothing for a while.
+    /// Its client has sent nothing for a while, or its gateway's process drains.
     pub silent: bool,
 }
 

@@ -26,8 +26,12 @@ pub(crate) struct Wish {
     pub fresh: bool,
     /// The gateway has shown a fresh token of the device.
     pub vouched: bool,
+    /// The session whose place this one takes, if it is the device's.
+    pub replaces: Option<Id>,
     /// The nodes of the region to choose from.
     pub nodes: Vec<Candidate>,
+    /// Nodes that the gateway cannot reach.
+    pub exclude: Vec<Uuid>,
     pub client_version: Option<String>,
     pub now: Time,
     pub rules: Rules,
@@ -49,6 +53,8 @@ pub(super) struct Facts {
     pub older_devices: i64,
     /// Other live sessions of the device, oldest first; none are looked at if the session has its place already.
     pub live_sessions: Vec<Live>,
+    /// A session of the device that the client has given up and that is not over.
+    pub given_up: Option<Id>,
     /// Whether the plan allows the region.
     pub region_allowed: bool,
 }
@@ -73,7 +79,7 @@ pub(crate) struct Grant {
     /// Bytes charged in this period, if there is a limit.
     pub used: u64,
     pub remaining: Option<u64>,
-    /// Fading sessions that make room for this one.
+    /// Sessions that make room for this one: the one that was given up, and fading ones.
     pub replaces: Vec<Id>,
 }
 
@@ -115,6 +121,16 @@ impl Wish {
         self.region_id().unwrap_or(Id(Uuid::nil()))
     }
 
+    /// Those of some nodes that the gateway can reach.
+    pub(super) fn reachable(&self, mut nodes: Vec<Candidate>) -> Vec<Candidate> {
+        nodes.retain(|node| self.can_reach(node.id));
+        nodes
+    }
+
+    pub(super) fn can_reach(&self, node: Id) -> bool {
+        !self.exclude.contains(&node.0)
+    }
+
     /// Whether a session is the gateway's and the device's, and live.
     pub(super) fn owns(&self, session: &Session) -> bool {
         session.gateway_node_id == self.gateway.id
@@ -141,6 +157,7 @@ impl Facts {
     pub(super) fn replaced(&self) -> Vec<Id> {
         let max = self.subscription.as_ref().and_then(|(_, plan)| plan.max_sessions);
         let mut replaced = max.and_then(|max| make_room(&self.live_sessions, max)).unwrap_or_default();
+        replaced.extend(self.given_up);
         replaced.sort_unstable();
         replaced
     }
@@ -170,10 +187,11 @@ impl Facts {
         if remaining == Some(0) {
             return Err(SessionCode::LimitReached);
         }
-        let replaces = match plan.max_sessions {
+        let mut replaces = match plan.max_sessions {
             Some(max) => make_room(&self.live_sessions, max).ok_or(SessionCode::TooManySessions)?,
             None => Vec::new(),
         };
+        replaces.extend(self.given_up);
         if wish.region_id().is_none() || !self.region_allowed {
             return Err(SessionCode::UnknownRegion);
         }

@@ -14,7 +14,7 @@ mod user;
 
 pub(super) use enrolment::{ActivationCode, RefreshFamily, RefusalRow};
 pub(super) use event::EventRow;
-pub(super) use gateway::{Gateway, GatewayChange};
+pub(super) use gateway::{Gateway, GatewayChange, GatewayInstance, InstanceBeat};
 pub(super) use node::{Candidate, NodeChange, NodeReport, NodeVerdict, NodeView, OutlineNode};
 pub(super) use period::{Counters, Loan};
 pub(super) use plan::{Plan, PlanChange};

@@ -53,6 +53,9 @@ pub struct Hello {
     /// The session to go on with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
+    /// The session whose place this one takes: an earlier `session_id` of this device, whose line is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
 }
 
 /// The gateway's consent to a `hello`.

@@ -1,6 +1,6 @@
 //! Whether a device may have a session, and what it is told (docs/04, "A session").
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use reqwest::StatusCode;
@@ -25,7 +25,24 @@ use crate::token::{Claims, TokenError};
 pub(super) struct Admitted {
     pub(super) session: Session,
     /// Stops that the gateway had heard of when it asked.
-    pub(super) stops: u64,
+    pub(super) stops: Stops,
+}
+
+/// How many stops a gateway has heard of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stops {
+    /// Of users and devices, and what else may end a session.
+    pub(super) devices: u64,
+    /// Of single sessions, which say nothing of their devices.
+    pub(super) sessions: u64,
+}
+
+impl Stops {
+    /// Those heard of by now.
+    pub(super) fn of(shared: &Shared) -> Self {
+        let heard = |count: &AtomicU64| count.load(Ordering::Acquire);
+        Self { devices: heard(&shared.stops), sessions: heard(&shared.session_stops) }
+    }
 }
 
 /// A session that is refused, with what the client may quote.
@@ -51,6 +68,11 @@ pub(super) async fn admit(
     })?;
     let device = claims.sub;
     let id = Uuid::now_v7();
+    let replaces = hello.replaces.as_ref().and_then(|id| id.parse().ok());
+    if let Some(given_up) = replaces {
+        let is_own = |account: &Account| account.session() == given_up && account.device() == device;
+        shared.usage.cut(is_own, SessionCode::SessionKilled);
+    }
     let text = |text: &str| (!text.is_empty()).then(|| text.chars().take(64).collect());
     let request = ValidateDevice {
         device_id: device,
@@ -58,17 +80,18 @@ pub(super) async fn admit(
         region: hello.region.clone(),
         assign: true,
         session_id: Some(id),
+        replaces,
         exclude: shared.nodes.down(),
         client_version: text(&hello.client_version),
         platform: text(&hello.platform),
         support_id: Some(support_id.clone()),
     };
     let asked_at = Instant::now();
-    let stops = shared.stops.load(Ordering::Acquire);
+    let stops = Stops::of(shared);
     let note = |code| {
         shared.refusals.note(shared.clock.now(), device, code, &hello.client_version, &support_id);
     };
-    let granted = match ask(shared, request, asked_at, stops).await {
+    let granted = match ask(shared, request, asked_at, stops.devices).await {
         Answered::Memory(granted) => Ok(granted),
         Answered::Control(Ok(answer)) if answer.ok => Granted::by_control(shared, device, &hello.region, *answer)
             .inspect_err(|code| {

@@ -180,7 +180,9 @@ impl Work {
 
 fn stop(shared: &Shared, event: &Event) {
     let code = event.code.unwrap_or(SessionCode::SessionKilled);
-    if !matches!(event.kind, EventKind::NodesChanged | EventKind::GatewayChanged) {
+    if event.kind == EventKind::SessionStopped {
+        shared.session_stops.fetch_add(1, Ordering::Release);
+    } else if !matches!(event.kind, EventKind::NodesChanged | EventKind::GatewayChanged) {
         shared.stops.fetch_add(1, Ordering::Release);
     }
     match (event.kind, event.subject) {
@@ -246,7 +248,7 @@ async fn work(shared: &Arc<Shared>, desk: &Desk, place: &mut Place) -> Result<()
         *place = work.place;
         shared.persist.set(Name::Place, place);
         shared.persist.flush(&shared.offline).await;
-        let ack = EventAck { epoch, seq };
+        let ack = EventAck { epoch, seq, instance: Some(shared.instance) };
         shared.control.ack(&ack).await.map_err(|error: ControlError| error.to_string())?;
         if closed {
             return Ok(());

@@ -2,14 +2,13 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::admission::Refused;
+use super::admission::{Refused, Stops};
 use super::lane::Lane;
 use super::places::Place;
 use super::resume::Held;
@@ -148,12 +147,15 @@ async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: 
     tunnel.accept(admission::consent(&shared, &tunnel, &hello, session.id, agreement.encoding, resumable));
     session.account.enforce();
     session.account.remind(session.account.valid_until());
-    if shared.stops.load(Ordering::Acquire) != admitted.stops {
+    let stops = Stops::of(&shared);
+    if stops.devices != admitted.stops.devices {
         if session.account.is_known() {
             shared.offline.forget(session.device);
         } else if shared.offline.recall(session.device, &session.region).is_none() {
             session.account.cut(SessionCode::ControlUnavailable);
         }
+    }
+    if stops != admitted.stops {
         shared.usage.urgent().add(session.id);
     }
     shared.metrics.handshake.observe(at.elapsed().as_secs_f64());
@@ -169,7 +171,7 @@ async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: 
     drop((open, lane));
     shared.resumptions.forget(&session);
     let cut = session.account.cut_code();
-    if cut.is_some_and(SessionCode::is_final) {
+    if cut.is_some_and(|code| code.is_final() && code != SessionCode::SessionKilled) {
         shared.offline.forget(session.device);
     }
     let code = cut.map_or("closed", SessionCode::as_str);

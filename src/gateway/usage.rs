@@ -3,7 +3,7 @@
 mod line;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub(crate) struct Usage {
     /// An answer must not be followed by an older one's.
     reporting: tokio::sync::Mutex<()>,
     ended: Notify,
+    /// The process drains: other sessions may take the places of those that are open.
+    leaving: AtomicBool,
     urgent: Arc<Urgent>,
     journal: Journal,
     config: config::Gateway,
@@ -90,7 +92,7 @@ impl Usage {
         if !over.is_empty() {
             tracing::info!(sessions = over.len(), "adopted unreported usage");
         }
-        let (live, unkept, vouched, flushing, unwritable, reporting, ended, urgent) = Default::default();
+        let (live, unkept, vouched, flushing, unwritable, reporting, ended, leaving, urgent) = Default::default();
         Ok(Self {
             live,
             over: Mutex::new(over),
@@ -101,6 +103,7 @@ impl Usage {
             unwritable,
             reporting,
             ended,
+            leaving,
             urgent,
             journal,
             config,
@@ -204,6 +207,14 @@ impl Usage {
     /// Reports every open session now; whether the control plane took it.
     pub(crate) async fn report_all(&self, control: &ControlClient) -> bool {
         self.report(control, Listed::All, false).await
+    }
+
+    /// The process drains, which every open session's report says from now on.
+    pub(crate) async fn leave(&self, control: &ControlClient) {
+        self.leaving.store(true, Ordering::Relaxed);
+        if self.live_count() > 0 {
+            self.report_all(control).await;
+        }
     }
 
     /// Reports the open sessions of a kind now; whether the control plane took it.
@@ -329,7 +340,8 @@ impl Usage {
             let reports = {
                 let (tokens, vouched) = (lock(&self.tokens), lock(&self.vouched));
                 let token = |entry: &Entry| tokens.get(&entry.session).filter(|_| vouched.contains(&entry.session));
-                lines.iter().map(|line| line.view(token(&line.entry))).collect()
+                let leaving = self.leaving.load(Ordering::Relaxed);
+                lines.iter().map(|line| line.view(token(&line.entry), leaving)).collect()
             };
             let asked_at = Instant::now();
             match control.report(reports).await {

@@ -82,6 +82,7 @@ impl Session {
             return Err(OpenError::Later(self.opens.next().unwrap_or(now)));
         }
         self.last_own = id;
+        self.pulse.opened();
         let key = match self.encoding {
             Encoding::V1 => {
                 let key = self.fresh_key();

@@ -112,6 +112,7 @@ impl Session {
                 if !self.pings.take(now) {
                     return Err(SessionError::Flood("ping"));
                 }
+                self.pulse.pinged();
                 if !self.is_unheard() {
                     self.control.push_back(Frame::Pong(bytes));
                 }
@@ -185,6 +186,7 @@ impl Session {
             self.charge_idle(0, now)?;
         } else {
             self.charge_tiny(payload.len(), now);
+            self.pulse.received();
         }
         if self.streams.get(&key).is_some_and(|stream| stream.udp) {
             self.handle_datagrams(key, &payload, fin);

@@ -83,6 +83,7 @@ impl Session {
         while !self.control.is_empty() {
             let mut message = self.control_message();
             if message.len() > TRANSPORT_ROOM {
+                self.pulse.moved();
                 self.append_padding(&mut message);
                 return Some(Transmit::Message(message.into()));
             }
@@ -96,6 +97,7 @@ impl Session {
         }
         while let Some(key) = self.ready.pop_front() {
             if let Some(mut message) = self.stream_message(key) {
+                self.pulse.moved();
                 self.append_padding(&mut message.head);
                 return Some(Transmit::Message(message));
             }
@@ -150,6 +152,7 @@ impl Session {
             return None;
         };
         let len = payload.len().saturating_sub(HEADROOM);
+        self.pulse.sent(len);
         if out.deficit < len {
             out.deficit = out.deficit.saturating_add(self.limits.quantum);
         }

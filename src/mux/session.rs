@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::budget::Budget;
 use super::keep::Keeper;
 use super::pad::Random;
+use super::pulse::Pulse;
 use super::stream::Stream;
 use super::timers::Rtt;
 use super::{Event, Limits, MemoryBudget, Pacer, Phase, Role, StreamKey};
@@ -73,6 +74,7 @@ pub struct Session {
     /// Something came behind the last `hello`.
     pub(super) confirmed: bool,
     pub(super) rtt: Rtt,
+    pub(super) pulse: Pulse,
     pub(super) last_heard: Instant,
     pub(super) ping_after: Duration,
     pub(super) dead_after: Duration,
@@ -124,6 +126,7 @@ impl Session {
             is_asked: false,
             confirmed: false,
             rtt: Rtt::default(),
+            pulse: Pulse::new(now),
             last_heard: now,
             ping_after: limits.ping_after,
             dead_after: limits.dead_after,

@@ -194,6 +194,12 @@ impl Stream {
         !self.udp && self.unconsumed() > 0
     }
 
+    /// Whether the peer may send more on it.
+    pub(super) fn may_bring_more(&self) -> bool {
+        let has_credit = self.udp || self.incoming.received < self.incoming.limit;
+        has_credit && !self.incoming.finished && self.reset.is_none()
+    }
+
     /// Whether what waited for the destination a while ago still does.
     pub(super) fn is_stalled(&self, after: Duration, now: Instant) -> bool {
         self.waits() && now.saturating_duration_since(self.incoming.marked_at) >= after

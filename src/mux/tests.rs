@@ -5,6 +5,7 @@ mod features;
 mod line;
 mod memory;
 mod resume;
+mod silence;
 mod states;
 
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub(crate) fn limits() -> Limits {
         idle_frames_per_second: 1_000_000,
         ping_after: Duration::from_secs(20),
         dead_after: Duration::from_secs(45),
+        ping_after_busy: Duration::from_secs(3),
+        dead_after_busy: Duration::from_secs(10),
         keepalive_max: Duration::from_secs(300),
         kept: Arc::new(MemoryBudget::new(0)),
         kept_per_session: 0,
@@ -53,6 +56,7 @@ pub(crate) fn hello() -> Hello {
         features: Features::NONE,
         keepalive: None,
         resume: None,
+        replaces: None,
     }
 }
 

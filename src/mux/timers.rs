@@ -27,6 +27,11 @@ impl Rtt {
         self.sent = None;
     }
 
+    /// Whether one is being measured.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.sent.is_some()
+    }
+
     fn sample(&mut self, sample: Duration, now: Instant) {
         let smoothed = match self.smoothed {
             Some(before) => before.saturating_mul(7).saturating_add(sample).div_f64(8.0),
@@ -41,6 +46,7 @@ impl Session {
     /// A byte arrived from the peer.
     pub fn heard(&mut self, now: Instant) {
         self.last_heard = now;
+        self.pulse.heard(now);
     }
 
     /// How long the peer has sent nothing.
@@ -75,6 +81,7 @@ impl Session {
         }
         self.rtt.count = self.rtt.count.wrapping_add(1);
         self.rtt.sent = Some((self.rtt.count, now));
+        self.pulse.pinging();
         match self.encoding {
             Encoding::V1 => self.transport_ping = true,
             Encoding::V2 => self.control.push_back(Frame::Ping(self.rtt.count.to_be_bytes())),
@@ -86,7 +93,7 @@ impl Session {
             && bytes == count.to_be_bytes()
         {
             self.rtt.sent = None;
-            self.rtt.sample(now.saturating_duration_since(sent), now);
+            self.took(now.saturating_duration_since(sent), now);
         }
     }
 
@@ -94,8 +101,13 @@ impl Session {
         if self.encoding == Encoding::V1
             && let Some((_, sent)) = self.rtt.sent.take()
         {
-            self.rtt.sample(now.saturating_duration_since(sent), now);
+            self.took(now.saturating_duration_since(sent), now);
         }
+    }
+
+    fn took(&mut self, sample: Duration, now: Instant) {
+        self.rtt.sample(sample, now);
+        self.pulse.answered(sample);
     }
 
     /// When [`Session::handle_timeout`] wants to be called.
@@ -110,7 +122,7 @@ impl Session {
             self.last_heard.checked_add(self.next_ping())
         };
         let keepalive = if self.is_unread() { None } else { keepalive };
-        [full, keepalive, self.paused_until, self.next_turn()].into_iter().flatten().min()
+        [full, keepalive, self.next_watch(), self.paused_until, self.next_turn()].into_iter().flatten().min()
     }
 
     fn next_ping(&self) -> Duration {
@@ -127,6 +139,7 @@ impl Session {
         if self.paused_until.is_some_and(|until| until <= now) {
             self.tiny.refill(now);
             self.paused_until = None;
+            self.pulse.unread(now);
         }
         self.take_turns(now);
         if self.is_unread() {
@@ -149,6 +162,6 @@ impl Session {
         if silent >= self.next_ping() && self.phase == Phase::Open {
             self.ping(now);
         }
-        Ok(())
+        self.watch(now)
     }
 }

@@ -138,14 +138,14 @@ async fn a_standby_is_promoted_and_found() {
     assert_eq!(control.get("plans", &plan).await["name"], "kept");
 }
 
-/// A relay to PostgreSQL; connections from before it is frozen stay open and carry nothing.
-struct Freezer {
-    port: u16,
+/// A relay to a server; connections from before it is frozen stay open and carry nothing.
+pub(crate) struct Freezer {
+    pub(crate) port: u16,
     generation: watch::Sender<u32>,
 }
 
 impl Freezer {
-    async fn start(server: &str) -> Self {
+    pub(crate) async fn start(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (generation, seen) = watch::channel(0);
@@ -181,7 +181,7 @@ impl Freezer {
         Self { port, generation }
     }
 
-    fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.generation.send_modify(|generation| *generation += 1);
     }
 }

@@ -75,10 +75,7 @@ impl Raw {
     }
 
     pub(crate) async fn say(&mut self, opcode: OpCode, body: &[u8]) {
-        let mut message = BytesMut::zeroed(TRANSPORT_ROOM);
-        message.extend_from_slice(body);
-        let start = seal(&mut message, opcode, Side::Client);
-        self.socket.write_all(&message[start..]).await.unwrap();
+        self.socket.write_all(&sealed(opcode, body)).await.unwrap();
     }
 
     pub(crate) async fn text(&mut self, text: &str) {
@@ -115,11 +112,15 @@ impl Raw {
         }
     }
 
-    /// The next frame that is no padding, ping or window.
+    /// The next frame that is no padding, ping or window; pings are answered.
     pub(crate) async fn next_frame(&mut self) -> Frame {
         loop {
             match self.waiting.pop_front() {
-                Some(Frame::Padding(_) | Frame::Ping(_) | Frame::Window { .. }) => {}
+                Some(Frame::Ping(bytes)) => {
+                    let message = sealed(OpCode::Binary, &encoded(&[Frame::Pong(bytes)]));
+                    let _ = self.socket.write_all(&message).await;
+                }
+                Some(Frame::Padding(_) | Frame::Window { .. }) => {}
                 Some(frame) => return frame,
                 None => self.waiting = self.message().await.into(),
             }
@@ -141,6 +142,13 @@ impl Raw {
     pub(crate) async fn is_quiet(&mut self, time: Duration) -> bool {
         tokio::time::timeout(time, self.read()).await.is_err()
     }
+}
+
+fn sealed(opcode: OpCode, body: &[u8]) -> BytesMut {
+    let mut message = BytesMut::zeroed(TRANSPORT_ROOM);
+    message.extend_from_slice(body);
+    let start = seal(&mut message, opcode, Side::Client);
+    message.split_off(start)
 }
 
 pub(crate) fn encoded(frames: &[Frame]) -> BytesMut {
@@ -165,5 +173,6 @@ pub(crate) fn hello(world: &World) -> Hello {
         features: Features::NONE,
         keepalive: None,
         resume: None,
+        replaces: None,
     }
 }

@@ -48,6 +48,56 @@ async fn a_session_whose_gateway_drains_gives_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_its_client_names_gives_way_whatever_its_state() {
+    for kind in BOTH {
+        let api = Api::start(kind, &[1], &[]).await;
+        let subscriber = Subscriber::create(&api.control, json!({ "max_sessions": 1, "traffic_limit_gb": 1 })).await;
+        let first = api.begin(&subscriber).await;
+        assert_eq!(api.tell(Api::report(&subscriber, &first, 700, 0)).await["continue"], true);
+        let replaced = async |named: &str| {
+            let wish = json!({ "assign": true, "session_id": Uuid::now_v7(), "replaces": named });
+            let answer = api.validate(&subscriber, wish).await;
+            assert_eq!(answer["ok"], true, "{answer}");
+            assert_eq!(api.control.get("sessions", named).await["state"], "killed");
+            assert_eq!(api.counts().await, [1]);
+        };
+        replaced(&first).await;
+        let late = api.tell(Api::report(&subscriber, &first, 1000, 0)).await;
+        assert_eq!((&late["continue"], &late["code"]), (&json!(false), &json!("SESSION_KILLED")));
+        if kind == Kind::Postgres {
+            let sessions = api.control.list("sessions").await;
+            let second = id(sessions.iter().find(|row| row["state"] == "reserved").unwrap());
+            let reap = format!("UPDATE sessions SET state = 'reaped', ended_at = now() WHERE id = '{second}'");
+            api.control.rewrite(&format!("{reap}; UPDATE outline_nodes SET active_sessions = 0")).await;
+            replaced(&second).await;
+        }
+        let used: i64 = api.control.list("sessions").await.iter().map(|row| row["bytes_up"].as_i64().unwrap()).sum();
+        assert_eq!(used, 1000, "what came late is charged once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_none_of_the_devices_sessions_does_nothing() {
+    let (api, subscriber, first) = crowded(Kind::Sqlite).await;
+    let stranger = Subscriber::create(&api.control, json!({ "max_sessions": 1 })).await;
+    let theirs = api.begin(&stranger).await;
+    let mut last = Api::report(&subscriber, &first, 1, 1);
+    last["ended_at"] = json!("2026-11-22T10:00:00Z");
+    api.tell(last).await;
+    let (over, first) = (first, api.begin(&subscriber).await);
+    let refused = json!({ "ok": false, "code": "TOO_MANY_SESSIONS" });
+    for named in [theirs.clone(), over, Uuid::now_v7().to_string()] {
+        let wish = json!({ "assign": true, "session_id": Uuid::now_v7(), "replaces": named });
+        assert_eq!(api.validate(&subscriber, wish).await, refused);
+    }
+    let unasked = json!({ "replaces": first });
+    assert_eq!(api.validate(&subscriber, unasked).await["code"], "TOO_MANY_SESSIONS", "nothing ends without `assign`");
+    for session in [first, theirs] {
+        assert_eq!(api.control.get("sessions", &session).await["state"], "reserved");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_has_its_place_moves_although_the_device_has_too_many() {
     let api = Api::start(Kind::Postgres, &[10], &[]).await;
     let subscriber = Subscriber::create(&api.control, json!({ "max_sessions": 2 })).await;

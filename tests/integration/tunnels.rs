@@ -57,6 +57,7 @@ impl Entrance {
             features: Features::NONE,
             keepalive: None,
             resume: None,
+            replaces: None,
         };
         let address = world.gateway().line("gateway").strip_prefix("wss://").unwrap().to_owned();
         Self { address, tls: TlsConnector::from(tls), hello, limits: Arc::new(limits) }

@@ -102,6 +102,8 @@ impl Setup {
             idle_frames_per_second: OFTEN,
             ping_after: Duration::from_secs(20),
             dead_after: NEVER,
+            ping_after_busy: Duration::from_secs(3),
+            dead_after_busy: NEVER,
             keepalive_max: Duration::from_secs(300),
         }
     }
@@ -115,6 +117,7 @@ impl Setup {
             platform: String::new(),
             features: self.features,
             keepalive: self.has(PATIENT).then_some(60),
+            replaces: None,
         }
     }
 

@@ -54,7 +54,9 @@ fn wish(user: Id) -> Wish {
         session: None,
         fresh: false,
         vouched: true,
+        replaces: None,
         nodes: Vec::new(),
+        exclude: Vec::new(),
         client_version: None,
         now,
         rules: Rules {
@@ -128,6 +130,7 @@ fn good(user: Id) -> Facts {
         counters: used(1),
         older_devices: 1,
         live_sessions: vec![live(false), live(false)],
+        given_up: None,
         region_allowed: true,
     }
 }
@@ -177,6 +180,18 @@ fn fading_sessions_make_room_and_live_ones_do_not() {
     let mut facts = good(user);
     facts.live_sessions.extend([old, live(false)]);
     assert_eq!(facts.judge(&wish(user)).unwrap_err(), SessionCode::TooManySessions);
+}
+
+#[test]
+fn a_session_that_was_given_up_ends_whether_or_not_there_is_room() {
+    let user = Id::fresh();
+    let given_up = Some(Id::fresh());
+    let facts = Facts { given_up, ..good(user) };
+    assert_eq!(facts.replaced(), given_up.as_slice());
+    assert_eq!(facts.judge(&wish(user)).unwrap().replaces, given_up.as_slice());
+    let mut full = Facts { given_up, ..good(user) };
+    full.live_sessions.push(live(false));
+    assert_eq!(full.judge(&wish(user)).unwrap_err(), SessionCode::TooManySessions, "others hold all places");
 }
 
 #[test]

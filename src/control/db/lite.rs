@@ -86,6 +86,8 @@ pub(crate) mod enrolment;
 pub(crate) mod events;
 #[path = "queries/health.rs"]
 pub(crate) mod health;
+#[path = "queries/instances.rs"]
+pub(crate) mod instances;
 #[path = "queries/nodes.rs"]
 pub(crate) mod nodes;
 #[path = "queries/period.rs"]

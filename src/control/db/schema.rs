@@ -113,6 +113,16 @@ tables! {
         certificate_begins -> Nullable<SqlTime>,
         certificate_ends -> Nullable<SqlTime>,
     }
+    gateway_instances (gateway_node_id, id) {
+        gateway_node_id -> SqlUuid,
+        id -> SqlUuid,
+        version -> Text,
+        sessions -> BigInt,
+        streams -> BigInt,
+        acked_seq -> BigInt,
+        started_at -> SqlTime,
+        last_heartbeat_at -> SqlTime,
+    }
     gateway_exit_regions (gateway_node_id, region_id) {
         gateway_node_id -> SqlUuid,
         region_id -> SqlUuid,
@@ -230,6 +240,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     outline_nodes,
     gateway_nodes,
     gateway_exit_regions,
+    gateway_instances,
     node_health,
     sessions,
     session_tombstones,

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State as Shared;
 use jsonwebtoken::jwk::JwkSet;
-use uuid::Uuid;
 
 use super::views::{millis, node_view};
 use crate::api::{AssignOutline, Assigned, Lease, LimitsView, SubscriptionView, UserView, ValidateDevice, Validated};
@@ -14,7 +13,6 @@ use crate::control::db::{DbConn, on};
 use crate::control::error::ApiError;
 use crate::control::extract::{FromGateway, Relayed};
 use crate::control::gateways::Known;
-use crate::control::models::Candidate;
 use crate::digest::fresh_number;
 use crate::frame::SessionCode;
 use crate::token::TokenError;
@@ -46,7 +44,9 @@ pub(in crate::control) async fn validate_device(
         session: request.session_id.filter(|_| request.assign).map(Id),
         fresh: true,
         vouched: true,
+        replaces: request.replaces.filter(|_| request.assign).map(Id),
         nodes: Vec::new(),
+        exclude: request.exclude,
         client_version: request.client_version,
         now: Time::now(),
         rules: state.rules.clone(),
@@ -55,7 +55,7 @@ pub(in crate::control) async fn validate_device(
     let (region, device, at) = (wish.region.clone(), wish.device, wish.now);
     let (from, version) = (wish.gateway.id, wish.client_version.clone());
     let mut conn = state.db.get().await?;
-    match admit(&state, &mut conn, wish, &request.exclude).await {
+    match admit(&state, &mut conn, wish).await {
         Ok(admission) => Ok(Json(grant(&state, admission, &region)?)),
         Err(Refusal::Code(code)) => {
             if let Some(support) = request.support_id.as_deref().filter(|_| code != SessionCode::InvalidToken) {
@@ -71,11 +71,11 @@ pub(in crate::control) async fn validate_device(
 }
 
 /// Decides on a wish, and remembers what comes of it; a session that is there already was asked for before.
-async fn admit(state: &State, conn: &mut DbConn, mut wish: Wish, exclude: &[Uuid]) -> Result<Admission, Refusal> {
-    let mut decided = decide(state, conn, &mut wish, exclude).await;
+async fn admit(state: &State, conn: &mut DbConn, mut wish: Wish) -> Result<Admission, Refusal> {
+    let mut decided = decide(state, conn, &mut wish).await;
     if wish.fresh && matches!(decided, Err(Refusal::SessionTaken)) {
         wish.fresh = false;
-        decided = decide(state, conn, &mut wish, exclude).await;
+        decided = decide(state, conn, &mut wish).await;
     }
     let admission = decided?;
     if let Some((node, _)) = &admission.assigned {
@@ -91,23 +91,20 @@ async fn admit(state: &State, conn: &mut DbConn, mut wish: Wish, exclude: &[Uuid
 }
 
 /// Chooses among the nodes that are remembered, and if none of them has a place among those that there are.
-async fn decide(state: &State, conn: &mut DbConn, wish: &mut Wish, exclude: &[Uuid]) -> Result<Admission, Refusal> {
+async fn decide(state: &State, conn: &mut DbConn, wish: &mut Wish) -> Result<Admission, Refusal> {
     let Some(region) = wish.region_id().filter(|_| wish.session.is_some()) else {
         return on!(conn, admission::admit(wish));
     };
-    let is_wanted = |node: &Candidate| !exclude.contains(&node.id.0);
-    if let Some(mut nodes) = state.nodes.remembered(region) {
-        nodes.retain(is_wanted);
-        if !nodes.is_empty() {
-            wish.nodes = nodes;
+    if let Some(nodes) = state.nodes.remembered(region) {
+        wish.nodes = wish.reachable(nodes);
+        if !wish.nodes.is_empty() {
             let admission = on!(conn, admission::admit(wish));
             if !matches!(admission, Err(Refusal::Code(SessionCode::NoNodeAvailable))) {
                 return admission;
             }
         }
     }
-    wish.nodes = state.nodes.read(conn, region).await?;
-    wish.nodes.retain(is_wanted);
+    wish.nodes = wish.reachable(state.nodes.read(conn, region).await?);
     on!(conn, admission::admit(wish))
 }
 
@@ -152,7 +149,7 @@ pub(in crate::control) async fn assign_outline(
     let session = request.session_id.map_or_else(Id::fresh, Id);
     let wish = wish_of(&state, &known, &request, session);
     let mut conn = state.db.get().await?;
-    let admission = admit(&state, &mut conn, wish, &request.exclude).await.map_err(assign_error)?;
+    let admission = admit(&state, &mut conn, wish).await.map_err(assign_error)?;
     let Some((node, alternates)) = admission.assigned else { return Err(ApiError::internal("no node was reserved")) };
     Ok(Json(Assigned {
         session_id: session.0,
@@ -174,7 +171,9 @@ fn wish_of(state: &State, known: &Known, request: &AssignOutline, session: Id) -
             let claims = state.verifier.verify(token.expose());
             claims.is_ok_and(|claims| (claims.sub, claims.uid) == (request.device_id, request.user_id))
         }),
+        replaces: None,
         nodes: Vec::new(),
+        exclude: request.exclude.clone(),
         client_version: None,
         now: Time::now(),
         rules: state.rules.clone(),

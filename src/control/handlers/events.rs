@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::api::EventAck;
 use crate::control::State;
 use crate::control::db::on;
+use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
 use crate::control::extract::{Body, FromGateway, Query};
 
@@ -58,6 +59,6 @@ pub(in crate::control) async fn ack(
     if request.epoch != state.events.epoch() {
         return Err(ApiError::conflict("OTHER_EPOCH", "the database is another one: take a snapshot"));
     }
-    on!(&mut state.db.get().await?, events::ack(known.gateway.id, request.seq))?;
+    on!(&mut state.db.get().await?, events::ack(known.gateway.id, request.instance.map(Id), request.seq, Time::now()))?;
     Ok(StatusCode::NO_CONTENT)
 }

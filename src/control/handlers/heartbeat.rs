@@ -11,7 +11,7 @@ use crate::control::db::on;
 use crate::control::db::types::{Id, Time};
 use crate::control::error::ApiError;
 use crate::control::extract::{Body, FromGateway, Relayed};
-use crate::control::models::{NodeReport, NodeView};
+use crate::control::models::{GatewayInstance, InstanceBeat, NodeReport, NodeView};
 use crate::frame::Version;
 
 const VERSION_MAX: usize = 64;
@@ -53,7 +53,21 @@ pub(in crate::control) async fn gateway_heartbeat(
         state.gateways.forget();
         return Err(outdated);
     }
-    let nodes = on!(&mut conn, health::gateway_alive(&gateway, now))?;
+    let beat = request.instance.map(|instance| InstanceBeat {
+        instance: GatewayInstance {
+            gateway_node_id: gateway.id,
+            id: Id(instance),
+            version: gateway.version.clone(),
+            sessions: gateway.sessions,
+            streams: gateway.streams,
+            acked_seq: 0,
+            started_at: now,
+            last_heartbeat_at: now,
+        },
+        alone: request.alone,
+        leaving: request.leaving,
+    });
+    let nodes = on!(&mut conn, health::gateway_alive(&gateway, beat.as_ref(), now))?;
     if gateway.version != known.gateway.version {
         state.gateways.forget();
     }

@@ -122,7 +122,7 @@ fn item(state: &State, report: &UsageReport, now: Time) -> Option<Item> {
         vouched: claims.is_some(),
         allowed: report.allowed.map(|allowed| i64::try_from(allowed).unwrap_or(i64::MAX)),
         asks: report.asks,
-        silent: report.silent_ms.is_some_and(|silent| silent >= millis(state.rules.silent_after)),
+        silent: report.leaving || report.silent_ms.is_some_and(|silent| silent >= millis(state.rules.silent_after)),
     })
 }
 

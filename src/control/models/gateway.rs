@@ -1,7 +1,7 @@
 use diesel::prelude::*;
 use serde::Serialize;
 
-use crate::control::db::schema::gateway_nodes;
+use crate::control::db::schema::{gateway_instances, gateway_nodes};
 use crate::control::db::types::{Id, Time};
 
 /// A gateway; of its token only the hash is kept.
@@ -37,6 +37,42 @@ pub struct Gateway {
     /// From when to when its certificate is valid.
     pub certificate_begins: Option<Time>,
     pub certificate_ends: Option<Time>,
+}
+
+/// A process that acts for a gateway.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[diesel(table_name = gateway_instances)]
+pub struct GatewayInstance {
+    #[serde(skip)]
+    pub gateway_node_id: Id,
+    pub id: Id,
+    pub version: String,
+    pub sessions: i64,
+    pub streams: i64,
+    /// The newest event that it has acted on.
+    pub acked_seq: i64,
+    pub started_at: Time,
+    pub last_heartbeat_at: Time,
+}
+
+/// A heartbeat of a process.
+#[derive(Clone, Debug)]
+pub(crate) struct InstanceBeat {
+    pub instance: GatewayInstance,
+    /// No other process acts for the gateway.
+    pub alone: bool,
+    /// It ends.
+    pub leaving: bool,
+}
+
+impl Gateway {
+    /// Counts what its processes have together; an event is acted on when all of them have.
+    pub(crate) fn sum_up(&mut self, instances: &[GatewayInstance]) {
+        let own = || instances.iter().filter(|instance| instance.gateway_node_id == self.id);
+        let Some(acked_seq) = own().map(|instance| instance.acked_seq).min() else { return };
+        let (sessions, streams) = (own().map(|one| one.sessions).sum(), own().map(|one| one.streams).sum());
+        (self.acked_seq, self.sessions, self.streams) = (acked_seq, sessions, streams);
+    }
 }
 
 /// What an administrator may change of a gateway.

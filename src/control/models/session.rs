@@ -60,7 +60,7 @@ pub(crate) struct Session {
     pub lease_bytes: i64,
     /// The period they are charged to.
     pub lease_period: Option<Time>,
-    /// Its client has sent nothing for a while.
+    /// Its client has sent nothing for a while, or its gateway's process drains.
     pub silent: bool,
 }
 

@@ -74,6 +74,7 @@ fn hello_round_trip() {
         features: Features::ALL,
         keepalive: Some(60),
         resume: None,
+        replaces: None,
     };
     let frame = Frame::Hello(Box::new(hello));
     assert_eq!(frames_of(&bytes_of(&frame)).unwrap(), [frame]);

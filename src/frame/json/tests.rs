@@ -19,6 +19,7 @@ fn hello() -> Hello {
         features: Features::NONE,
         keepalive: None,
         resume: None,
+        replaces: None,
     }
 }
 

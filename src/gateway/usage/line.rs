@@ -51,7 +51,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    pub(super) fn view(&self, token: Option<&Token>) -> UsageReport {
+    pub(super) fn view(&self, token: Option<&Token>, leaving: bool) -> UsageReport {
         let silence = self.account.map(|account| account.silence());
         UsageReport {
             gateway_id: None,
@@ -65,6 +65,7 @@ impl<'a> Line<'a> {
             allowed: self.account.map(|_| self.holds),
             asks: self.asks,
             silent_ms: silence.map(|silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)),
+            leaving: leaving && self.account.is_some(),
         }
     }
 }

@@ -113,6 +113,7 @@ async fn attempt(conn: &mut Conn, wish: &Wish) -> Result<Admission, Refusal> {
             return Ok(Admission { grant, assigned: None, allowed: None, told: None, seen });
         };
         let (mut facts, held) = facts(conn, wish, session).await?;
+        let freed = give_up(conn, wish, session, &mut facts).await?;
         if !wish.vouched && !held.as_ref().is_some_and(|held| wish.owns(held)) {
             return Err(Refusal::NotVouched);
         }
@@ -127,15 +128,18 @@ async fn attempt(conn: &mut Conn, wish: &Wish) -> Result<Admission, Refusal> {
         }
         let grant = facts.judge(wish)?;
         let balance = lent.map(|lent| Balance { limit: grant.limit.unwrap_or(0), used: grant.used, lent });
+        let mut ended = Vec::new();
         if !grant.replaces.is_empty() {
             lock_nodes(conn).await?;
             for replaced in &grant.replaces {
-                session::end(conn, *replaced, wish.now).await?;
+                if session::end(conn, *replaced, wish.now).await? {
+                    ended.push(*replaced);
+                }
             }
         }
-        let (assigned, allowed) = reserve(conn, wish, &grant, Found { session, held }, balance).await?;
+        let (assigned, allowed) = reserve(conn, wish, &grant, Found { session, held, freed }, balance).await?;
         let mut told = None;
-        for replaced in &grant.replaces {
+        for replaced in &ended {
             let stop = Emit::stopped(EventKind::SessionStopped, *replaced, SessionCode::SessionKilled);
             told = Some(events::emit(conn, stop, wish.now).await?);
         }
@@ -149,6 +153,8 @@ async fn attempt(conn: &mut Conn, wish: &Wish) -> Result<Admission, Refusal> {
 struct Found {
     session: Id,
     held: Option<Session>,
+    /// The node of a session that ends for it.
+    freed: Option<Id>,
 }
 
 /// What the database knows of the device, and the session's row if it is looked for and there.
@@ -207,8 +213,25 @@ async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts,
             .into_iter()
             .map(|(session, silent, gateway)| Live { session, fading: silent || !staying.contains(&gateway) })
             .collect(),
+        given_up: None,
     };
     Ok((facts, held))
+}
+
+/// Notes the session that the client has given up, if it is the device's and not over; gives its node.
+async fn give_up(conn: &mut Conn, wish: &Wish, session: Id, facts: &mut Facts) -> QueryResult<Option<Id>> {
+    let Some(named) = wish.replaces.filter(|named| *named != session) else { return Ok(None) };
+    let found: Option<(Id, Option<Id>)> = sessions::table
+        .find(named)
+        .filter(sessions::device_id.eq(wish.device).and(sessions::user_id.eq(wish.user)))
+        .filter(sessions::state.ne_all([state::ENDED, state::KILLED]))
+        .select((sessions::id, sessions::outline_node_id))
+        .first(conn)
+        .await
+        .optional()?;
+    facts.given_up = found.map(|(id, _)| id);
+    facts.live_sessions.retain(|live| Some(live.session) != facts.given_up);
+    Ok(found.and_then(|(_, node)| node))
 }
 
 /// Those of some gateways that are neither draining nor gone.
@@ -272,8 +295,9 @@ async fn reserve(
     found: Found,
     balance: Option<Balance>,
 ) -> Result<((OutlineNode, Vec<Id>), Option<u64>), Refusal> {
-    let Found { session, held } = found;
-    let order = choose(wish.nodes.clone(), wish.random);
+    let Found { session, held, freed } = found;
+    let mut order = choose(wish.nodes.clone(), wish.random);
+    order.extend(freed.filter(|node| wish.can_reach(*node) && order.iter().all(|other| other.id != *node)).map(last));
     let alternates = |node: Id| order.iter().map(|other| other.id).filter(|id| *id != node).collect();
     if let Some(held) = held {
         let (node, allowed) = rebook(conn, wish, grant, &held, &order).await?;
@@ -317,6 +341,11 @@ async fn reserve(
     };
     let alternates = alternates(node.id);
     Ok(((node, alternates), lent))
+}
+
+/// A node that was full until now.
+fn last(id: Id) -> Candidate {
+    Candidate { id, max_sessions: 1, active_sessions: 0, weight: 1, health_status: "unknown".into() }
 }
 
 /// Takes a place on the first of the nodes that has one.

@@ -1,7 +1,7 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, identity, notify};
+use super::{Conn, identity, instances, notify};
 use crate::control::db::schema::{devices, events, gateway_nodes, installation, sessions, users};
 use crate::control::db::types::{Id, Time};
 use crate::control::events::Emit;
@@ -60,8 +60,11 @@ pub(crate) async fn snapshot(conn: &mut Conn, gateway: Id) -> QueryResult<(i64, 
     Ok((seq, listed))
 }
 
-/// A gateway has acted on everything up to a number.
-pub(crate) async fn ack(conn: &mut Conn, gateway: Id, seq: i64) -> QueryResult<()> {
+/// A gateway, or one of its processes, has acted on everything up to a number.
+pub(crate) async fn ack(conn: &mut Conn, gateway: Id, instance: Option<Id>, seq: i64, now: Time) -> QueryResult<()> {
+    if let Some(instance) = instance {
+        return instances::ack(conn, gateway, instance, seq, now).await;
+    }
     diesel::update(gateway_nodes::table.find(gateway))
         .set(gateway_nodes::acked_seq.eq(seq))
         .execute(conn)
@@ -71,11 +74,7 @@ pub(crate) async fn ack(conn: &mut Conn, gateway: Id, seq: i64) -> QueryResult<(
 
 /// Online gateways that have acted on a number, and all that are online.
 pub(crate) async fn acks(conn: &mut Conn, seq: i64) -> QueryResult<(i64, i64)> {
-    let seen: Vec<i64> = gateway_nodes::table
-        .filter(gateway_nodes::status.eq("online").and(gateway_nodes::revoked.eq(false)))
-        .select(gateway_nodes::acked_seq)
-        .load(conn)
-        .await?;
+    let seen = instances::acked(conn).await?;
     let acked = seen.iter().filter(|acked| **acked >= seq).count();
     Ok((i64::try_from(acked).unwrap_or(i64::MAX), i64::try_from(seen.len()).unwrap_or(i64::MAX)))
 }

@@ -1,16 +1,17 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, admission};
+use super::{Conn, admission, instances};
 use crate::config::Pool;
 use crate::control::db::schema::{gateway_exit_regions, gateway_nodes, node_health, outline_nodes, regions};
 use crate::control::db::types::{Id, Time};
-use crate::control::models::{Gateway, NodeReport, NodeVerdict, NodeView, OutlineNode};
+use crate::control::models::{Gateway, InstanceBeat, NodeReport, NodeVerdict, NodeView, OutlineNode};
 
-/// Notes that a gateway is alive; gives the nodes it may use with their regions' codes.
+/// Notes that a gateway is alive, and which of its processes; gives the nodes it may use with their regions' codes.
 pub(crate) async fn gateway_alive(
     conn: &mut Conn,
     gateway: &Gateway,
+    beat: Option<&InstanceBeat>,
     now: Time,
 ) -> QueryResult<Vec<(OutlineNode, String)>> {
     transaction!(conn, async |conn: &mut Conn| {
@@ -27,6 +28,9 @@ pub(crate) async fn gateway_alive(
             ))
             .execute(conn)
             .await?;
+        if let Some(beat) = beat {
+            instances::beat(conn, beat).await?;
+        }
         let exits: Vec<Id> =
             admission::exit_regions(conn, gateway).await?.into_iter().map(|region| region.id).collect();
         outline_nodes::table

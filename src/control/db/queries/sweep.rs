@@ -1,7 +1,7 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, enrolment, events, lock_sessions, session};
+use super::{Conn, enrolment, events, instances, lock_sessions, session};
 use crate::control::db::schema::{gateway_nodes, outline_nodes, refusals, session_tombstones, sessions};
 use crate::control::db::types::{Id, Time};
 use crate::control::models::{Cutoffs, Swept, empty, live, state};
@@ -32,6 +32,7 @@ pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swep
         QueryResult::Ok(Swept { expired, reaped, gateways, nodes, deleted: 0 })
     })
     .await?;
+    instances::forget(conn, cutoffs.gateways).await?;
     enrolment::forget(conn, cutoffs.now, cutoffs.tombstones).await?;
     events::forget(conn, cutoffs.events).await?;
     diesel::delete(session_tombstones::table.filter(session_tombstones::deleted_at.lt(cutoffs.tombstones)))

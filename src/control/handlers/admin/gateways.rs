@@ -79,7 +79,11 @@ pub(super) async fn list(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let of = page.region_id.map(Id);
-    let rows = on!(&mut state.db.read().await?, admin::list_gateways(page.after(), of, limit))?;
+    let mut conn = state.db.read().await?;
+    let mut rows = on!(&mut conn, admin::list_gateways(page.after(), of, limit))?;
+    let ids: Vec<Id> = rows.iter().map(|row| row.id).collect();
+    let instances = on!(&mut conn, instances::of(&ids))?;
+    rows.iter_mut().for_each(|row| row.sum_up(&instances));
     listed(&rows, |row| row.id, limit)
 }
 
@@ -89,8 +93,12 @@ pub(super) async fn get(
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, ApiError> {
     let mut conn = state.db.read().await?;
-    let row = on!(&mut conn, admin::gateway::get(Id(id)))?;
-    Ok(Json(view(&mut conn, &row).await?))
+    let mut row = on!(&mut conn, admin::gateway::get(Id(id)))?;
+    let instances = on!(&mut conn, instances::of(&[row.id]))?;
+    row.sum_up(&instances);
+    let exits = on!(&mut conn, admin::exit_codes(row.id))?;
+    let (_, value) = created_with(&row, json!({ "exit_regions": exits, "instances": instances }))?;
+    Ok(value)
 }
 
 fn secret() -> Result<(String, String), ApiError> {

@@ -1,0 +1,193 @@
+use std::time::{Duration, Instant};
+
+use super::stream::Stream;
+use super::{Phase, Session, SessionError};
+
+/// Bytes that a slow line carries in a millisecond: 64 kbit/s.
+const SLOW_LINE: u64 = 8;
+/// With so many bytes in front of it a ping may be late on a slow line.
+const MUCH: u64 = 32 * 1024;
+/// No more are counted: sockets hold about as much.
+const MOST: u64 = 256 * 1024;
+/// A ping that was answered so soon behind much shows that the line is not slow.
+const SOON: Duration = Duration::from_secs(1);
+/// How often a full transport is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// A deadline that is past by more was past when data left.
+const LATE: Duration = Duration::from_millis(100);
+
+/// What is known of the line while data is under way (docs/04, "Keepalive").
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of one line")]
+pub(super) struct Pulse {
+    /// Data has left since the peer was last heard.
+    unanswered: bool,
+    /// Data came, and since then neither a ping nor the answer to one.
+    expecting: bool,
+    /// Since when silence counts, if it does.
+    began: Option<Instant>,
+    /// Bytes that a slow line may not have carried to the peer yet, at that time.
+    ahead: u64,
+    ahead_at: Instant,
+    /// Those in front of the ping that is under way.
+    before_ping: u64,
+    /// The line was seen to be faster than a slow one.
+    quick: bool,
+    /// Something was handed to the transport since the last look.
+    moved: bool,
+    /// At the last look the transport took nothing.
+    full: bool,
+    /// Although it had been full, it had taken something before the last look.
+    lively: bool,
+    looked: Instant,
+}
+
+impl Pulse {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            unanswered: false,
+            expecting: false,
+            began: None,
+            ahead: 0,
+            ahead_at: now,
+            before_ping: 0,
+            quick: false,
+            moved: false,
+            full: false,
+            lively: false,
+            looked: now,
+        }
+    }
+
+    /// A byte of the peer's arrived.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.unanswered = false;
+        self.began = None;
+        if self.ahead > 0 {
+            let passed = now.saturating_duration_since(self.ahead_at).as_micros();
+            let carried = u64::try_from(passed).unwrap_or(u64::MAX).saturating_mul(SLOW_LINE).div_euclid(1000);
+            self.ahead = self.ahead.saturating_sub(carried);
+        }
+        self.ahead_at = now;
+    }
+
+    /// Data of the peer's arrived.
+    pub(super) fn received(&mut self) {
+        self.expecting = true;
+    }
+
+    /// A stream was opened.
+    pub(super) fn opened(&mut self) {
+        self.unanswered = true;
+    }
+
+    /// So many bytes of data were handed to the transport.
+    pub(super) fn sent(&mut self, len: usize) {
+        self.unanswered = true;
+        self.ahead = self.ahead.saturating_add(len as u64).min(MOST);
+    }
+
+    /// A message was handed to the transport.
+    pub(super) fn moved(&mut self) {
+        self.moved = true;
+    }
+
+    /// The peer pinged: it has nothing else to say.
+    pub(super) fn pinged(&mut self) {
+        self.expecting = false;
+    }
+
+    /// A ping is about to leave.
+    pub(super) fn pinging(&mut self) {
+        self.before_ping = self.ahead;
+    }
+
+    /// It was answered.
+    pub(super) fn answered(&mut self, after: Duration) {
+        self.expecting = false;
+        if self.before_ping >= MUCH {
+            self.quick = after <= SOON;
+        }
+        self.ahead = self.ahead.saturating_sub(self.before_ping);
+        self.before_ping = 0;
+    }
+
+    /// The peer was not read until now.
+    pub(super) fn unread(&mut self, now: Instant) {
+        self.began = self.began.and(Some(now));
+    }
+
+    /// Notes whether the transport is full; one that was and has moved since carries what the peer acknowledges.
+    fn look(&mut self, full: bool, now: Instant) {
+        if now.saturating_duration_since(self.looked) < LOOK {
+            return;
+        }
+        let progress = self.full && self.moved;
+        if progress {
+            self.began = self.began.map(|began| began.max(self.looked));
+            self.quick = self.lively;
+        }
+        self.lively = progress;
+        self.full = full;
+        self.moved = false;
+        self.looked = now;
+    }
+
+    /// How much silence is too much, of a time that is long enough unless the line is slow.
+    fn patience(&self, dead_after: Duration) -> Duration {
+        if self.quick || self.ahead < MUCH { dead_after } else { dead_after.saturating_mul(2) }
+    }
+}
+
+impl Session {
+    /// Whether silence while data is under way says anything: the peer may always send, and is read.
+    fn is_watched(&self) -> bool {
+        self.phase == Phase::Open && self.has_credit() && !self.is_paused()
+    }
+
+    fn ping_after_busy(&self) -> Duration {
+        self.limits.ping_after_busy.mul_f64(0.8 + 0.4 * self.jitter)
+    }
+
+    /// When [`Session::watch`] has something to do.
+    pub(super) fn next_watch(&self) -> Option<Instant> {
+        let pulse = &self.pulse;
+        let is_under_way = pulse.unanswered || pulse.expecting;
+        if !is_under_way || !self.is_watched() {
+            return None;
+        }
+        let due = match pulse.began {
+            Some(began) if self.rtt.is_under_way() => began.checked_add(pulse.patience(self.limits.dead_after_busy)),
+            Some(began) => began.checked_add(self.ping_after_busy()),
+            None => self.last_heard.checked_add(self.ping_after_busy()),
+        };
+        let look = if pulse.unanswered && self.wants_transmit() { pulse.looked.checked_add(LOOK) } else { None };
+        [due, look].into_iter().flatten().min()
+    }
+
+    /// Pings a peer that is silent while data is under way; an error if it was for too long.
+    pub(super) fn watch(&mut self, now: Instant) -> Result<(), SessionError> {
+        self.pulse.look(self.wants_transmit(), now);
+        if !self.is_watched() {
+            self.pulse.unread(now);
+            return Ok(());
+        }
+        self.pulse.unanswered = self.pulse.unanswered && !self.streams.is_empty();
+        self.pulse.expecting = self.pulse.expecting && self.streams.values().any(Stream::may_bring_more);
+        if !self.pulse.unanswered && !self.pulse.expecting {
+            self.pulse.began = None;
+            return Ok(());
+        }
+        let ping_after = self.ping_after_busy();
+        let fresh = self.silence(now) > ping_after.saturating_add(LATE);
+        let began = *self.pulse.began.get_or_insert(if fresh { now } else { self.last_heard });
+        let silent = now.saturating_duration_since(began);
+        if silent >= self.pulse.patience(self.limits.dead_after_busy) {
+            return Err(SessionError::Silent(self.silence(now)));
+        }
+        if silent >= ping_after {
+            self.ping(now);
+        }
+        Ok(())
+    }
+}
