@@ -110,7 +110,6 @@ struct Shared {
     refusals: Refusals,
     portal: Portal,
     site: Site,
-    /// Hellos of each device.
     /// Of devices, and of those whose token is out of date.
     hellos: Rates<(Uuid, bool)>,
     usage: Usage,
