@@ -145,7 +145,7 @@ async fn a_client_needs_nothing_but_a_gateway() {
     assert_eq!((&payload["regions"][0]["code"], &payload["min_client_version"]), (&json!(REGION), &json!("")));
     assert_eq!(payload["exp"].as_i64().unwrap() - payload["iat"].as_i64().unwrap(), 86_400);
     let endpoint = json!({
-        "host": "gw.example.com", "port": 443, "sni": "gw.example.com", "path": PATH, "transports": ["ws"],
+        "host": "gw.example.com", "port": 443, "sni": "gw.example.com", "path": PATH, "transports": ["h2", "h2ws", "ws"],
         "tls_pin": "", "weight": 1, "state": "active",
     });
     let gateway = &payload["gateways"][0];
@@ -393,7 +393,7 @@ async fn regions_and_endpoints_are_administered() {
         let endpoint = add_endpoint(&control, &gateway, "gw.example.com").await;
         assert_eq!(
             (&endpoint["gateway_id"], &endpoint["port"], &endpoint["sni"], &endpoint["transports"]),
-            (&json!(gateway), &json!(443), &json!("gw.example.com"), &json!(["ws"]))
+            (&json!(gateway), &json!(443), &json!("gw.example.com"), &json!(["h2", "h2ws", "ws"]))
         );
         let change = json!({ "transports": "h2,ws", "state": "reserve", "weight": "3", "port": "8443" });
         let changed = control.update("endpoints", &id(&endpoint), change).await;
