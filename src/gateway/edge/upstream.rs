@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Decoy, ProxyProtocol, host_and_port};
-use crate::gateway::body::Body;
+use crate::gateway::body::{Body, without_connection};
 use crate::net::dial::Dialer;
 use crate::net::proxy_protocol::{Named, Version};
 
@@ -25,9 +25,6 @@ use crate::net::proxy_protocol::{Named, Version};
 const PIECE: usize = 16 * 1024;
 /// The same of an answer that is asked for.
 const ANSWER_PIECE: usize = 32 * 1024;
-/// What is of a connection and not of a request (RFC 9110, section 7.6.1).
-const CONNECTION_SPECIFIC: [&str; 6] =
-    ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
 /// A web server behind the gateway.
 pub(super) struct Upstream {
@@ -125,9 +122,7 @@ fn forwarded(mut request: Request<Body>) -> Request<Body> {
     {
         headers.insert(COOKIE, joined);
     }
-    for name in CONNECTION_SPECIFIC {
-        headers.remove(name);
-    }
+    without_connection(headers);
     request
 }
 
