@@ -212,7 +212,7 @@ impl Gateway {
                 listeners.iter().filter_map(|listener| listener.socket.local_addr().ok()).map(|addr| addr.ip()),
             ),
             control,
-            keys: Keys::new(Arc::clone(&clock)),
+            keys: Keys::new(Arc::clone(&clock), metrics.tokens.clone()),
             nodes: Nodes::new(source.section::<Probe>()?, &relay, dialer.clone(), metrics.clone()),
             relay,
             paces: Paces::default(),

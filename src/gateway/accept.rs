@@ -20,7 +20,7 @@ use super::arrival::{Arrival, Listener, Peer};
 use super::edge::{self, First, Lively, Protocol};
 use super::places::Admittance;
 use super::session::{self, Greeted};
-use super::upgrade::{Agreement, Outcome, respond};
+use super::upgrade::{Agreement, Grant, Outcome, respond};
 use super::{Shared, http2};
 use crate::lifecycle::Shutdown;
 use crate::net::buffered::Buffered;
@@ -51,7 +51,7 @@ pub(super) async fn run(listener: Listener, shared: Arc<Shared>, shutdown: &Shut
 /// What a connection turned out to be; these bytes of it were read.
 enum Agreed {
     Tunnel(Socket, Bytes, Agreement),
-    Http2(Prefixed<Socket>, Peer, Named),
+    Http2(Prefixed<Socket>, Peer, Named, Option<Grant>),
 }
 
 /// Finds out who has come; a session goes on in a task of its own, which keeps idle tunnels small.
@@ -71,9 +71,9 @@ async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, ses
             let lifetime = sessions.clone();
             sessions.spawn(tunnel(shared, socket, read, agreement, arrival, lifetime));
         }
-        Ok(Some(Agreed::Http2(socket, peer, ends))) => {
+        Ok(Some(Agreed::Http2(socket, peer, ends, first))) => {
             let lifetime = sessions.clone();
-            sessions.spawn(http2::serve(shared, socket, arrival, (peer, ends), lifetime));
+            sessions.spawn(http2::serve(shared, socket, arrival, (peer, ends), first, lifetime));
         }
         Ok(None) => {}
         Err(reason) => shared.metrics.refuse(reason),
@@ -104,17 +104,18 @@ async fn welcome(
     if peer.forwards || protocol == Protocol::Http2 && !shared.site.speaks(protocol) {
         let socket = Prefixed::new(Bytes::new(), socket);
         return match protocol {
-            Protocol::Http1 => agree(shared, socket, arrival, peer, ends).await,
-            Protocol::Http2 => Ok(Some(Agreed::Http2(socket, *peer, ends))),
+            Protocol::Http1 => agree(shared, socket, arrival, (peer, ends), None).await,
+            Protocol::Http2 => Ok(Some(Agreed::Http2(socket, *peer, ends, None))),
         };
     }
     let mut socket = socket;
     match edge::first(&mut socket, shared, protocol, ends, due).await? {
-        First::Ours(read) => {
+        First::Ours(read, granted) => {
             let socket = Prefixed::new(read.freeze(), socket);
+            let first = Some(granted);
             match protocol {
-                Protocol::Http1 => timeout_at(due.into(), agree(shared, socket, arrival, peer, ends)).await?,
-                Protocol::Http2 => Ok(Some(Agreed::Http2(socket, *peer, ends))),
+                Protocol::Http1 => timeout_at(due.into(), agree(shared, socket, arrival, (peer, ends), first)).await?,
+                Protocol::Http2 => Ok(Some(Agreed::Http2(socket, *peer, ends, first))),
             }
         }
         First::Strangers(handover) => {
@@ -123,7 +124,7 @@ async fn welcome(
             let left = shared.site.serve(Lively::new(socket, &tell), handover, ends).await;
             Ok(left.map(|left| {
                 let (read, socket) = left.into_parts();
-                Agreed::Http2(Prefixed::new(read, socket.into_inner()), *peer, ends)
+                Agreed::Http2(Prefixed::new(read, socket.into_inner()), *peer, ends, None)
             }))
         }
     }
@@ -153,15 +154,15 @@ async fn encrypted(
     Ok((!is_over).then_some(Socket::Tls(socket)))
 }
 
-/// Answers requests until one becomes a tunnel. Those of a proxy may be of several clients and of strangers.
+/// Answers requests, of which the first may have been let in already, until one becomes a tunnel. Those of a proxy may be of several clients and of strangers.
 async fn agree(
     shared: &Arc<Shared>,
     socket: Prefixed<Socket>,
     arrival: &Arrival,
-    peer: &Peer,
-    ends: Named,
+    (peer, ends): (&Peer, Named),
+    first: Option<Grant>,
 ) -> io::Result<Option<Agreed>> {
-    let outcome = Arc::new(Outcome::default());
+    let outcome = Arc::new(Outcome::after(first));
     let service = service_fn(|request: Request<Incoming>| {
         let (shared, outcome) = (Arc::clone(shared), Arc::clone(&outcome));
         let client = shared.arrivals.client(peer, request.headers());

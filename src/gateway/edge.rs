@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 
 use super::Shared;
+use super::upgrade::Grant;
 use crate::net::proxy_protocol::Named;
 use judge::{Line, Owner};
 pub(super) use lively::Lively;
@@ -63,8 +64,8 @@ impl<'a> Judge<'a> {
 
 /// What the first bytes of a connection have shown.
 pub(super) enum First {
-    /// A client's, with what was read.
-    Ours(BytesMut),
+    /// A client's, with what was read and what its first request was let in for.
+    Ours(BytesMut, Grant),
     /// The site's.
     Strangers(Handover),
 }
@@ -72,7 +73,7 @@ pub(super) enum First {
 impl First {
     fn of(owner: Owner, protocol: Protocol, read: BytesMut, line: Option<(TcpStream, usize)>) -> Self {
         match owner {
-            Owner::Client => Self::Ours(read),
+            Owner::Client(granted) => Self::Ours(read, granted),
             Owner::Site => Self::Strangers(Handover { protocol, read, line }),
         }
     }

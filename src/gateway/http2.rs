@@ -21,7 +21,7 @@ use super::arrival::{Arrival, Peer};
 use super::lane::Lane;
 use super::places::Admittance;
 use super::session::{self, Greeted};
-use super::upgrade::asked;
+use super::upgrade::Grant;
 use crate::config;
 use crate::digest::fresh_fraction;
 use crate::lifecycle::Shutdown;
@@ -36,6 +36,7 @@ pub(super) async fn serve<S>(
     socket: S,
     arrival: Arrival,
     (peer, ends): (Peer, Named),
+    first: Option<Grant>,
     shutdown: Shutdown,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -62,6 +63,7 @@ pub(super) async fn serve<S>(
         connection,
         requests: JoinSet::new(),
         own: Some(admittance),
+        first,
         peer,
         ends,
         began: Some(at),
@@ -98,6 +100,8 @@ struct Line<S: AsyncRead + AsyncWrite + Unpin> {
     requests: JoinSet<()>,
     /// What the connection holds itself; its first tunnel takes it.
     own: Option<Admittance>,
+    /// What the first request was let in for, if it was looked at.
+    first: Option<Grant>,
     peer: Peer,
     ends: Named,
     /// When the connection was accepted, for its first tunnel.
@@ -200,10 +204,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     fn take(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Piece>) {
         let shared = Arc::clone(&self.shared);
         let client = shared.arrivals.client(&self.peer, request.headers());
-        let Some(asked) = asked(&request, &shared) else {
-            let client = SocketAddr::new(client, self.ends.client.port());
-            self.requests.spawn(request::answer(shared, request, respond, Named { client, ..self.ends }));
-            return;
+        let asked = match self.first.take().or_else(|| Grant::of(&request, &shared)) {
+            Some(Grant::Tunnel(asked)) => asked,
+            other => {
+                let errand = if let Some(Grant::Portal(errand)) = other { Some(errand) } else { None };
+                let ends = Named { client: SocketAddr::new(client, self.ends.client.port()), ..self.ends };
+                self.requests.spawn(request::answer(shared, errand, request, respond, ends));
+                return;
+            }
         };
         let admittance = match self.own.take() {
             Some(own) if own.place.name(client) => Ok(own),

@@ -12,8 +12,9 @@ use tokio_rustls::client::TlsStream;
 use uuid::Uuid;
 
 use crate::database::{BOTH, Kind};
+use crate::http2_peer::{self, Peer};
 use crate::node::CHACHA;
-use crate::raw::{self, Raw, dial};
+use crate::raw::{self, Raw, UPGRADE, dial};
 use crate::world::{ADMIN_KEY, Control, PATH, REGION, SEED, Subscriber, World, id, register_gateway};
 
 const CONFIG: &str = "/api/v1/client/config";
@@ -422,4 +423,28 @@ async fn regions_and_endpoints_are_administered() {
         control.admin(Method::DELETE, &format!("endpoints/{}", id(&endpoint)), Value::Null).await;
         assert_eq!(control.list("endpoints").await.len(), 0);
     }
+}
+
+async fn checked(world: &World) -> u64 {
+    world.metric("httvps_tokens_checked_total{outcome=\"genuine\"}").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requests_token_is_checked_once() {
+    let world = world(&[]).await;
+    let token = world.subscriber.token.clone();
+    assert_eq!(checked(&world).await, 0);
+    assert_eq!(get(&world, CONFIG, &token).await.status(), 200);
+    assert_eq!(checked(&world).await, 1, "a request of the portal's");
+    let peer = Peer::dial(&world).await;
+    let headers = [("authorization", format!("Bearer {token}"))];
+    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let asked = peer.ask(http2_peer::request("GET", &below(CONFIG), &headers), b"").await.unwrap();
+    assert_eq!((asked.status.as_u16(), checked(&world).await), (200, 2), "over HTTP/2");
+    drop(Peer::dial(&world).await.plain(&world).await);
+    assert_eq!(checked(&world).await, 4, "a tunnel's over HTTP/2, and hello's");
+    let mut socket = dial(&world).await;
+    let upgrade = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}{}\r\n", bearer(&token));
+    assert!(raw::request(&mut socket, &upgrade).await.starts_with("HTTP/1.1 101 "));
+    assert_eq!(checked(&world).await, 5, "an upgrade's");
 }

@@ -8,7 +8,8 @@ use h2::server::{Connection, Handshake};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::judge::Owner;
-use crate::gateway::{Shared, http2, portal, upgrade};
+use crate::gateway::upgrade::Grant;
+use crate::gateway::{Shared, http2};
 
 /// Bytes of the client's preface and of a frame's header (RFC 9113, sections 3.4 and 4.1).
 const PREFACE: usize = 24;
@@ -49,10 +50,7 @@ impl<'a> Preface<'a> {
         }
         let State::Open(connection) = &mut self.state else { return self.unless_too_long() };
         match connection.poll_accept(&mut cx) {
-            Poll::Ready(Some(Ok((request, _)))) => {
-                let is_ours = upgrade::asked(&request, self.shared).is_some() || portal::may(&request, self.shared);
-                Some(if is_ours { Owner::Client } else { Owner::Site })
-            }
+            Poll::Ready(Some(Ok((request, _)))) => Some(Owner::of(Grant::of(&request, self.shared))),
             Poll::Ready(Some(Err(_)) | None) => Some(Owner::Site),
             Poll::Pending => self.unless_too_long(),
         }

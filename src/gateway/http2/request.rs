@@ -14,7 +14,8 @@ use hyper::{Request, Response};
 use tokio::time::timeout;
 
 use crate::gateway::body::{Body, without_connection};
-use crate::gateway::{Shared, portal, upgrade};
+use crate::gateway::portal::Errand;
+use crate::gateway::{Shared, upgrade};
 use crate::net::http2::Piece;
 use crate::net::proxy_protocol::Named;
 
@@ -52,6 +53,7 @@ impl HttpBody for Incoming {
 /// gives the stream up.
 pub(super) async fn answer(
     shared: Arc<Shared>,
+    errand: Option<Errand>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Piece>,
     ends: Named,
@@ -60,10 +62,9 @@ pub(super) async fn answer(
     let request = request.map(|stream| Incoming { stream, len });
     let patience = shared.tunnel.handshake_timeout;
     let answering = async {
-        if portal::may(&request, &shared) {
-            upgrade::relay(request, ends, &shared).await
-        } else {
-            shared.site.answer(request, ends).await
+        match &errand {
+            Some(errand) => upgrade::relay(errand, request, ends, &shared).await,
+            None => shared.site.answer(request, ends).await,
         }
     };
     let answered = tokio::select! {
