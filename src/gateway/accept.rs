@@ -17,14 +17,13 @@ use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
 
 use super::arrival::{Arrival, Listener, Peer};
-use super::edge::{self, First, Lively, Protocol};
+use super::edge::{self, First, Protocol};
 use super::places::Admittance;
 use super::session::{self, Greeted};
 use super::upgrade::{Agreement, Grant, Outcome, respond};
 use super::{Shared, http2};
 use crate::lifecycle::Shutdown;
 use crate::net::buffered::Buffered;
-use crate::net::prefixed::Prefixed;
 use crate::net::proxy_protocol::Named;
 use crate::net::socket::Socket;
 use crate::net::tunnel::Framing;
@@ -51,7 +50,7 @@ pub(super) async fn run(listener: Listener, shared: Arc<Shared>, shutdown: &Shut
 /// What a connection turned out to be; these bytes of it were read.
 enum Agreed {
     Tunnel(Socket, Bytes, Agreement),
-    Http2(Prefixed<Socket>, Peer, Named, Option<Grant>),
+    Http2(Socket, Peer, Named, Option<Grant>),
 }
 
 /// Finds out who has come; a session goes on in a task of its own, which keeps idle tunnels small.
@@ -99,19 +98,17 @@ async fn welcome(
 ) -> io::Result<Option<Agreed>> {
     let due = arrival.at + shared.tunnel.handshake_timeout;
     let ends = Named { client: peer.address, local: peer.local.map_or_else(|| socket.local_addr(), Ok)? };
-    let Some(socket) = encrypted(shared, socket, arrival, ends, due).await? else { return Ok(None) };
+    let Some(mut socket) = encrypted(shared, socket, arrival, ends, due).await? else { return Ok(None) };
     let protocol = if socket.alpn() == Some(tls::H2.as_bytes()) { Protocol::Http2 } else { Protocol::Http1 };
     if peer.forwards || protocol == Protocol::Http2 && !shared.site.speaks(protocol) {
-        let socket = Prefixed::new(Bytes::new(), socket);
         return match protocol {
             Protocol::Http1 => agree(shared, socket, arrival, (peer, ends), None).await,
             Protocol::Http2 => Ok(Some(Agreed::Http2(socket, *peer, ends, None))),
         };
     }
-    let mut socket = socket;
     match edge::first(&mut socket, shared, protocol, ends, due).await? {
         First::Ours(read, granted) => {
-            let socket = Prefixed::new(read.freeze(), socket);
+            socket.put_back(read.freeze());
             let first = Some(granted);
             match protocol {
                 Protocol::Http1 => timeout_at(due.into(), agree(shared, socket, arrival, (peer, ends), first)).await?,
@@ -120,12 +117,8 @@ async fn welcome(
         }
         First::Strangers(handover) => {
             shared.metrics.refuse("not_a_tunnel");
-            let tell = || arrival.admittance.place.moved();
-            let left = shared.site.serve(Lively::new(socket, &tell), handover, ends).await;
-            Ok(left.map(|left| {
-                let (read, socket) = left.into_parts();
-                Agreed::Http2(Prefixed::new(read, socket.into_inner()), *peer, ends, None)
-            }))
+            let left = shared.site.serve(socket, handover, ends, || arrival.admittance.place.moved()).await;
+            Ok(left.map(|socket| Agreed::Http2(socket, *peer, ends, None)))
         }
     }
 }
@@ -139,7 +132,7 @@ async fn encrypted(
     due: Instant,
 ) -> io::Result<Option<Socket>> {
     if arrival.beginning.is_clear {
-        return Ok(Some(Socket::Clear(socket)));
+        return Ok(Some(socket.into()));
     }
     let mut first = [0];
     timeout_at(due.into(), socket.peek(&mut first)).await??;
@@ -151,13 +144,13 @@ async fn encrypted(
     let acceptor = TlsAcceptor::from(shared.tls());
     let socket = timeout_at(due.into(), acceptor.accept(Buffered::reading(socket))).await??;
     let is_over = tls::is_validation(socket.get_ref().1);
-    Ok((!is_over).then_some(Socket::Tls(socket)))
+    Ok((!is_over).then(|| socket.into()))
 }
 
 /// Answers requests, of which the first may have been let in already, until one becomes a tunnel. Those of a proxy may be of several clients and of strangers.
 async fn agree(
     shared: &Arc<Shared>,
-    socket: Prefixed<Socket>,
+    socket: Socket,
     arrival: &Arrival,
     (peer, ends): (&Peer, Named),
     first: Option<Grant>,
@@ -189,11 +182,9 @@ async fn agree(
     let Some((upgrade, agreement)) = outcome.take_tunnel() else { return Ok(None) };
     let upgraded = upgrade.await.map_err(io::Error::other)?.into_inner().into_inner();
     let parts = upgraded
-        .downcast::<TokioIo<Prefixed<Socket>>>()
+        .downcast::<TokioIo<Socket>>()
         .map_err(|_| io::Error::other("the upgraded socket is of another type"))?;
-    let (rest, socket) = parts.io.into_inner().into_parts();
-    let read = if rest.is_empty() { parts.read_buf } else { [parts.read_buf, rest].concat().into() };
-    Ok(Some(Agreed::Tunnel(socket, read, agreement)))
+    Ok(Some(Agreed::Tunnel(parts.io.into_inner(), parts.read_buf, agreement)))
 }
 
 async fn tunnel(

@@ -19,7 +19,7 @@ use super::Shared;
 use super::upgrade::Grant;
 use crate::net::proxy_protocol::Named;
 use judge::{Line, Owner};
-pub(super) use lively::Lively;
+pub(super) use lively::lively;
 use preface::Preface;
 pub(super) use site::Site;
 
