@@ -99,7 +99,13 @@ async fn welcome(
     let due = arrival.at + shared.tunnel.handshake_timeout;
     let ends = Named { client: peer.address, local: peer.local.map_or_else(|| socket.local_addr(), Ok)? };
     let Some(mut socket) = encrypted(shared, socket, arrival, ends, due).await? else { return Ok(None) };
-    let protocol = if socket.alpn() == Some(tls::H2.as_bytes()) { Protocol::Http2 } else { Protocol::Http1 };
+    let may_be_h2c = peer.forwards && arrival.beginning.is_clear && shared.http2.enabled;
+    let is_http2 = if may_be_h2c {
+        timeout_at(due.into(), socket.begins_with(edge::PREFACE)).await??
+    } else {
+        socket.alpn() == Some(tls::H2.as_bytes())
+    };
+    let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
     if peer.forwards || protocol == Protocol::Http2 && !shared.site.speaks(protocol) {
         return match protocol {
             Protocol::Http1 => agree(shared, socket, arrival, (peer, ends), None).await,

@@ -20,6 +20,7 @@ use super::upgrade::Grant;
 use crate::net::proxy_protocol::Named;
 use judge::{Line, Owner};
 pub(super) use lively::lively;
+pub(super) use preface::PREFACE;
 use preface::Preface;
 pub(super) use site::Site;
 

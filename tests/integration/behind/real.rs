@@ -27,8 +27,14 @@ pub(super) async fn world_of(name: &str, address: Option<&str>, more: &[(&str, &
 
 /// Bytes both ways at once, and a sum at the end of an upload, exactly; and exactly that is billed.
 async fn carries(world: &World, url: &str) {
+    carries_by(world, url, "ws").await;
+}
+
+async fn carries_by(world: &World, url: &str, transport: &str) {
     let (up, down) = world.totals().await;
-    let client = Process::start(&["connect"], &world.client_env_of(url, "v2")).await;
+    let mut env = world.client_env_of(url, "v2");
+    env.extend(crate::world::env(&[("CLIENT__TRANSPORT", transport)]));
+    let client = Process::start(&["connect"], &env).await;
     let [echo, sink] = [Manner::Echo, Manner::Sink].map(Destination::start);
     let (mut read, mut write) = socks::connect(client.line("socks"), echo.address).await.unwrap().into_split();
     let sent = Arc::new(pattern_bytes(LEN));
@@ -82,6 +88,18 @@ async fn haproxy_ends_tls_and_passes_upgrades_on() {
     let upstream = ("127.0.0.1:8445", listener(&world, "gateway-clear"));
     let proxy = Proxy::haproxy(&world, "haproxy-http.cfg", upstream).await;
     carries(&world, &proxy.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn haproxy_ends_tls_and_speaks_http2_to_the_gateway() {
+    let world = world_of("gateway-clear.toml", Some("127.0.0.1:8445"), &[]).await;
+    let upstream = ("127.0.0.1:8445", listener(&world, "gateway-clear"));
+    let proxy = Proxy::haproxy(&world, "haproxy-h2c.cfg", upstream).await;
+    for transport in ["h2", "h2ws", "ws"] {
+        carries_by(&world, &proxy.url(), transport).await;
+    }
+    let by = (world.tunnels_by("h2").await, world.tunnels_by("h2ws").await, world.tunnels_by("ws").await);
+    assert_eq!(by, (1, 2, 0), "HAProxy turns an upgrade into an extended CONNECT");
 }
 
 #[tokio::test(flavor = "multi_thread")]
