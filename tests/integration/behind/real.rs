@@ -91,8 +91,9 @@ async fn haproxy_ends_tls_and_passes_upgrades_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn haproxy_ends_tls_and_speaks_http2_to_the_gateway() {
-    let world = world_of("gateway-clear.toml", Some("127.0.0.1:8445"), &[]).await;
+async fn haproxy_ends_tls_and_speaks_http2_to_a_gateway_without_a_certificate() {
+    let none = [("GATEWAY__LISTEN", ""), ("TLS__CERT", ""), ("TLS__KEY", "")];
+    let world = world_of("gateway-clear.toml", Some("127.0.0.1:8445"), &none).await;
     let upstream = ("127.0.0.1:8445", listener(&world, "gateway-clear"));
     let proxy = Proxy::haproxy(&world, "haproxy-h2c.cfg", upstream).await;
     for transport in ["h2", "h2ws", "ws"] {
