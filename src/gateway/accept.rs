@@ -11,6 +11,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
@@ -20,7 +21,7 @@ use super::arrival::{Arrival, Listener, Peer};
 use super::edge::{self, First, Protocol};
 use super::places::Admittance;
 use super::session::{self, Greeted};
-use super::upgrade::{Agreement, Grant, Outcome, respond};
+use super::upgrade::{Agreement, Grant, Outcome, Switched, respond};
 use super::{Shared, http2};
 use crate::lifecycle::Shutdown;
 use crate::net::buffered::Buffered;
@@ -153,7 +154,8 @@ async fn encrypted(
     Ok((!is_over).then(|| socket.into()))
 }
 
-/// Answers requests, of which the first may have been let in already, until one becomes a tunnel. Those of a proxy may be of several clients and of strangers.
+/// Answers requests, of which the first may have been let in already, until one becomes a tunnel. Those of a proxy may be of
+/// several clients and of strangers.
 async fn agree(
     shared: &Arc<Shared>,
     socket: Socket,
@@ -161,14 +163,15 @@ async fn agree(
     (peer, ends): (&Peer, Named),
     first: Option<Grant>,
 ) -> io::Result<Option<Agreed>> {
-    let outcome = Arc::new(Outcome::after(first));
-    let service = service_fn(|request: Request<Incoming>| {
+    let outcome = Arc::new(Outcome::after(first, peer.forwards));
+    let service = service_fn(|mut request: Request<Incoming>| {
         let (shared, outcome) = (Arc::clone(shared), Arc::clone(&outcome));
         let client = shared.arrivals.client(peer, request.headers());
         let has_place = !peer.forwards || arrival.admittance.place.name(client);
         async move {
             if !has_place {
                 shared.metrics.refuse("pre_hello");
+                request.extensions_mut().remove::<OnUpgrade>();
                 return Ok(shared.site.answer(request, ends).await);
             }
             let client = SocketAddr::new(client, ends.client.port());
@@ -185,7 +188,16 @@ async fn agree(
         .with_upgrades()
         .await
         .map_err(io::Error::other)?;
-    let Some((upgrade, agreement)) = outcome.take_tunnel() else { return Ok(None) };
+    let (upgrade, agreement) = match outcome.take() {
+        Some(Switched::Tunnel(upgrade, agreement)) => (upgrade, agreement),
+        Some(Switched::Site(client, server)) => {
+            let (client, server) = tokio::try_join!(client, server).map_err(io::Error::other)?;
+            let mut client = edge::lively(TokioIo::new(client), || arrival.admittance.place.moved());
+            tokio::io::copy_bidirectional(&mut client, &mut TokioIo::new(server)).await?;
+            return Ok(None);
+        }
+        None => return Ok(None),
+    };
     let upgraded = upgrade.await.map_err(io::Error::other)?.into_inner().into_inner();
     let parts = upgraded
         .downcast::<TokioIo<Socket>>()

@@ -13,6 +13,7 @@ use hyper::header::{
     SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
 };
 use hyper::http::request::Parts;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use uuid::Uuid;
 
@@ -49,7 +50,8 @@ pub(super) enum Grant {
 impl Grant {
     /// What a request is let in for; none if it is the site's.
     pub(super) fn of<B>(request: &Request<B>, shared: &Shared) -> Option<Self> {
-        let tunnel = if request.version() == Version::HTTP_2 { asked(request, shared) } else { upgrading(request, shared) };
+        let tunnel =
+            if request.version() == Version::HTTP_2 { asked(request, shared) } else { upgrading(request, shared) };
         tunnel.map(Self::Tunnel).or_else(|| portal::errand(request, shared).map(Self::Portal))
     }
 }
@@ -58,22 +60,35 @@ impl Grant {
 pub(super) struct Outcome {
     /// What the first of them was let in for, if that is known.
     first: Mutex<Option<Grant>>,
-    tunnel: Mutex<Option<(UpgradeFut, Agreement)>>,
+    /// Whether the site may switch the connection to another protocol.
+    may_switch: bool,
+    switched: Mutex<Option<Switched>>,
+}
+
+/// What a connection has become.
+pub(super) enum Switched {
+    Tunnel(UpgradeFut, Agreement),
+    /// The site's, from here to there.
+    Site(OnUpgrade, OnUpgrade),
 }
 
 impl Outcome {
     /// Nothing yet; the first request was let in for this, if it was looked at.
-    pub(super) fn after(first: Option<Grant>) -> Self {
-        Self { first: Mutex::new(first), tunnel: Mutex::default() }
+    pub(super) fn after(first: Option<Grant>, may_switch: bool) -> Self {
+        Self { first: Mutex::new(first), may_switch, switched: Mutex::default() }
     }
 
     fn take_first(&self) -> Option<Grant> {
         self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The upgrade that was agreed on, once.
-    pub(super) fn take_tunnel(&self) -> Option<(UpgradeFut, Agreement)> {
-        self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn switch(&self, to: Switched) {
+        *self.switched.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
+    }
+
+    /// What the connection has become, once.
+    pub(super) fn take(&self) -> Option<Switched> {
+        self.switched.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -87,8 +102,7 @@ pub(super) async fn respond(
     match outcome.take_first().or_else(|| Grant::of(&request, shared)) {
         Some(Grant::Tunnel(asked)) => {
             if let Ok((response, upgrade)) = upgrade(&mut request) {
-                let agreed = (upgrade, asked.agreement);
-                *outcome.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(agreed);
+                outcome.switch(Switched::Tunnel(upgrade, asked.agreement));
                 let mut response = response.map(boxed);
                 if let Some(name) = asked.echo {
                     response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
@@ -98,8 +112,23 @@ pub(super) async fn respond(
             shared.site.answer(request, ends).await
         }
         Some(Grant::Portal(errand)) => relay(&errand, request, ends, shared).await,
-        None => shared.site.answer(request, ends).await,
+        None => pass_on(request, ends, shared, outcome).await,
     }
+}
+
+/// Has the site answer, which may switch the connection to another protocol behind a proxy that forwards requests.
+async fn pass_on(mut request: Request<Incoming>, ends: Named, shared: &Shared, outcome: &Outcome) -> Response<Body> {
+    let client = request.extensions().get::<OnUpgrade>().cloned();
+    if !outcome.may_switch {
+        request.extensions_mut().remove::<OnUpgrade>();
+    }
+    let mut response = shared.site.answer(request, ends).await;
+    if let Some(client) = client
+        && response.status() == StatusCode::SWITCHING_PROTOCOLS
+    {
+        outcome.switch(Switched::Site(client, hyper::upgrade::on(&mut response)));
+    }
+    response
 }
 
 /// The control plane's answer to a request that may have one, or the site's.
