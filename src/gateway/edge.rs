@@ -113,6 +113,9 @@ where
         return Ok(First::of(owner, protocol, read, None));
     }
     let Some(mut line) = shared.site.announce(protocol, ends).await else {
+        if protocol == Protocol::Http2 {
+            return Ok(First::of(Owner::Site, protocol, read, None));
+        }
         let decided = timeout_at(due.into(), decide(socket, &mut judge, &mut read)).await;
         return Ok(First::of(decided??, protocol, read, None));
     };

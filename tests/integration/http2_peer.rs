@@ -137,6 +137,13 @@ impl Peer {
         Channel::requested(stream, response, protocol, &self.config, CancellationToken::new().drop_guard())
     }
 
+    /// The body of an answer that has begun.
+    pub(crate) async fn open(&self, request: Request<()>) -> h2::RecvStream {
+        let mut send = self.send.clone().ready().await.unwrap();
+        let (response, _) = send.send_request(request, true).unwrap();
+        tokio::time::timeout(PATIENCE, response).await.expect("an answer").unwrap().into_body()
+    }
+
     /// A request whose body goes out as the server takes it, while it is held.
     pub(crate) async fn upload(&self, path: &str, len: usize) -> Upload {
         let mut send = self.send.clone().ready().await.unwrap();
