@@ -2,6 +2,7 @@
 # Runs the WebSocket cases of Autobahn against examples/echo.rs: with kosoku, and with wstest if AUTOBAHN_WSTEST is its path.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/serve.sh
 sections=(1 2 3 4 5 6 7 9 10)
 venv=${XDG_CACHE_HOME:-$HOME/.cache}/httvps-autobahn
 
@@ -10,30 +11,8 @@ if ! "$venv/bin/pip" show kosoku 2>/dev/null | grep -qx 'Version: 0.1.0'; then
     "$venv/bin/pip" install --quiet 'kosoku==0.1.0'
 fi
 cargo build --locked --release --example echo
-target=$(cargo metadata --locked --no-deps --format-version 1 |
-    "$venv/bin/python" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
-
-work=$(mktemp -d)
-server=
-stop() {
-    [ -z "$server" ] || kill "$server" 2>/dev/null || true
-    rm -rf "$work"
-}
-trap stop EXIT
-
-"$target/release/examples/echo" 127.0.0.1:0 >"$work/log" 2>&1 &
-server=$!
-for _ in $(seq 100); do
-    if grep -qx ready "$work/log"; then break; fi
-    kill -0 "$server" 2>/dev/null || break
-    sleep 0.1
-done
-url=$(sed -n 's/^echo //p' "$work/log")
-if ! grep -qx ready "$work/log" || [ -z "$url" ]; then
-    echo "error: the echo server did not start" >&2
-    cat "$work/log" >&2
-    exit 1
-fi
+serve "the echo server" "echo " "$(target)/release/examples/echo" 127.0.0.1:0
+url=$served
 
 check() {
     "$venv/bin/python" - "$1" "$2" <<'PYTHON'

@@ -2,6 +2,7 @@
 # Looks at a gateway's TLS with Debian's testssl.sh; fails for a finding above "low" that is not of the test authority or the site.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/serve.sh
 
 testssl=$(command -v testssl || command -v testssl.sh || true)
 if [ -z "$testssl" ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
@@ -15,17 +16,8 @@ fi
 executable=${HTTVPS_TESTSSL_EXECUTABLE:-}
 if [ -z "$executable" ]; then
     cargo build --locked --release
-    executable=$(cargo metadata --locked --no-deps --format-version 1 |
-        python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/release/httvps
+    executable=$(target)/release/httvps
 fi
-
-work=$(mktemp -d)
-gateway=
-stop() {
-    [ -z "$gateway" ] || kill "$gateway" 2>/dev/null || true
-    rm -rf "$work"
-}
-trap stop EXIT
 
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout "$work/ca.key" -out "$work/ca.pem" \
     -days 30 -subj "/CN=A test authority" 2>/dev/null
@@ -35,25 +27,14 @@ openssl x509 -req -in "$work/request.pem" -CA "$work/ca.pem" -CAkey "$work/ca.ke
     -extfile <(printf 'subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth\nkeyUsage=digitalSignature\n') 2>/dev/null
 cat "$work/leaf.pem" "$work/ca.pem" >"$work/cert.pem"
 
-env -i PATH="$PATH" HTTVPS_GATEWAY__LISTEN=127.0.0.1:0 HTTVPS_GATEWAY__CONTROL_URL=http://127.0.0.1:9 HTTVPS_GATEWAY__TOKEN=none \
+serve "the gateway" "gateway wss:.*:" env -i PATH="$PATH" HTTVPS_GATEWAY__LISTEN=127.0.0.1:0 \
+    HTTVPS_GATEWAY__CONTROL_URL=http://127.0.0.1:9 HTTVPS_GATEWAY__TOKEN=none \
     HTTVPS_GATEWAY__STATE_DIR="$work/state" HTTVPS_TUNNEL__PATH=/none HTTVPS_OPS__GATEWAY_LISTEN= \
     HTTVPS_TUNNEL__MAX_PRE_HELLO_PER_ADDRESS=512 HTTVPS_TLS__CERT="$work/cert.pem" HTTVPS_TLS__KEY="$work/key.pem" \
-    "$executable" serve-gateway >"$work/out" 2>"$work/log" &
-gateway=$!
-for _ in $(seq 100); do
-    if grep -qx ready "$work/out"; then break; fi
-    kill -0 "$gateway" 2>/dev/null || break
-    sleep 0.1
-done
-port=$(sed -n 's/^gateway wss:.*://p' "$work/out")
-if ! grep -qx ready "$work/out" || [ -z "$port" ]; then
-    echo "error: the gateway did not start" >&2
-    cat "$work/log" >&2
-    exit 1
-fi
+    "$executable" serve-gateway
 
 timeout 1200 "$testssl" --quiet --color 0 --warnings batch --ip 127.0.0.1 --add-ca "$work/ca.pem" --jsonfile "$work/report.json" \
-    "localhost:$port" >"$work/text" 2>&1 || echo "testssl ended with $?"
+    "localhost:$served" >"$work/text" 2>&1 || echo "testssl ended with $?"
 python3 - "$work/report.json" <<'PYTHON'
 import collections
 import json

@@ -117,7 +117,6 @@ struct Shared {
     resumptions: Resumptions,
     portal: Portal,
     site: Site,
-    /// Hellos of each device.
     /// Of devices, and of those whose token is out of date.
     hellos: Rates<(Uuid, bool)>,
     usage: Usage,
@@ -224,7 +223,7 @@ impl Gateway {
                 listeners.iter().filter_map(|listener| listener.socket.local_addr().ok()).map(|addr| addr.ip()),
             ),
             control,
-            keys: Keys::new(Arc::clone(&clock)),
+            keys: Keys::new(Arc::clone(&clock), metrics.tokens.clone()),
             nodes: Nodes::new(source.section::<Probe>()?, &relay, dialer.clone(), metrics.clone()),
             relay,
             paces: Paces::default(),

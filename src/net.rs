@@ -10,7 +10,6 @@ pub mod listener;
 pub mod metered;
 pub mod ops;
 pub mod pool;
-pub mod prefixed;
 pub mod proxy_protocol;
 pub mod resolver;
 pub mod seats;

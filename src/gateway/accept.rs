@@ -11,20 +11,20 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
 
 use super::arrival::{Arrival, Listener, Peer};
-use super::edge::{self, First, Lively, Protocol};
+use super::edge::{self, First, Protocol};
 use super::places::Admittance;
 use super::session::{self, Greeted};
-use super::upgrade::{Agreement, Outcome, respond};
+use super::upgrade::{Agreement, Grant, Outcome, Switched, respond};
 use super::{Shared, http2};
 use crate::lifecycle::Shutdown;
 use crate::net::buffered::Buffered;
-use crate::net::prefixed::Prefixed;
 use crate::net::proxy_protocol::Named;
 use crate::net::socket::Socket;
 use crate::net::tunnel::Framing;
@@ -51,7 +51,7 @@ pub(super) async fn run(listener: Listener, shared: Arc<Shared>, shutdown: &Shut
 /// What a connection turned out to be; these bytes of it were read.
 enum Agreed {
     Tunnel(Socket, Bytes, Agreement),
-    Http2(Prefixed<Socket>, Peer, Named),
+    Http2(Socket, Peer, Named, Option<Grant>),
 }
 
 /// Finds out who has come; a session goes on in a task of its own, which keeps idle tunnels small.
@@ -71,9 +71,9 @@ async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, ses
             let lifetime = sessions.clone();
             sessions.spawn(tunnel(shared, socket, read, agreement, arrival, lifetime));
         }
-        Ok(Some(Agreed::Http2(socket, peer, ends))) => {
+        Ok(Some(Agreed::Http2(socket, peer, ends, first))) => {
             let lifetime = sessions.clone();
-            sessions.spawn(http2::serve(shared, socket, arrival, (peer, ends), lifetime));
+            sessions.spawn(http2::serve(shared, socket, arrival, (peer, ends), first, lifetime));
         }
         Ok(None) => {}
         Err(reason) => shared.metrics.refuse(reason),
@@ -99,32 +99,33 @@ async fn welcome(
 ) -> io::Result<Option<Agreed>> {
     let due = arrival.at + shared.tunnel.handshake_timeout;
     let ends = Named { client: peer.address, local: peer.local.map_or_else(|| socket.local_addr(), Ok)? };
-    let Some(socket) = encrypted(shared, socket, arrival, ends, due).await? else { return Ok(None) };
-    let protocol = if socket.alpn() == Some(tls::H2.as_bytes()) { Protocol::Http2 } else { Protocol::Http1 };
+    let Some(mut socket) = encrypted(shared, socket, arrival, ends, due).await? else { return Ok(None) };
+    let may_be_h2c = peer.forwards && arrival.beginning.is_clear && shared.http2.enabled;
+    let is_http2 = if may_be_h2c {
+        timeout_at(due.into(), socket.begins_with(edge::PREFACE)).await??
+    } else {
+        socket.alpn() == Some(tls::H2.as_bytes())
+    };
+    let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
     if peer.forwards || protocol == Protocol::Http2 && !shared.site.speaks(protocol) {
-        let socket = Prefixed::new(Bytes::new(), socket);
         return match protocol {
-            Protocol::Http1 => agree(shared, socket, arrival, peer, ends).await,
-            Protocol::Http2 => Ok(Some(Agreed::Http2(socket, *peer, ends))),
+            Protocol::Http1 => agree(shared, socket, arrival, (peer, ends), None).await,
+            Protocol::Http2 => Ok(Some(Agreed::Http2(socket, *peer, ends, None))),
         };
     }
-    let mut socket = socket;
     match edge::first(&mut socket, shared, protocol, ends, due).await? {
-        First::Ours(read) => {
-            let socket = Prefixed::new(read.freeze(), socket);
+        First::Ours(read, granted) => {
+            socket.put_back(read.freeze());
+            let first = Some(granted);
             match protocol {
-                Protocol::Http1 => timeout_at(due.into(), agree(shared, socket, arrival, peer, ends)).await?,
-                Protocol::Http2 => Ok(Some(Agreed::Http2(socket, *peer, ends))),
+                Protocol::Http1 => timeout_at(due.into(), agree(shared, socket, arrival, (peer, ends), first)).await?,
+                Protocol::Http2 => Ok(Some(Agreed::Http2(socket, *peer, ends, first))),
             }
         }
         First::Strangers(handover) => {
             shared.metrics.refuse("not_a_tunnel");
-            let tell = || arrival.admittance.place.moved();
-            let left = shared.site.serve(Lively::new(socket, &tell), handover, ends).await;
-            Ok(left.map(|left| {
-                let (read, socket) = left.into_parts();
-                Agreed::Http2(Prefixed::new(read, socket.into_inner()), *peer, ends)
-            }))
+            let left = shared.site.serve(socket, handover, ends, || arrival.admittance.place.moved()).await;
+            Ok(left.map(|socket| Agreed::Http2(socket, *peer, ends, None)))
         }
     }
 }
@@ -138,7 +139,7 @@ async fn encrypted(
     due: Instant,
 ) -> io::Result<Option<Socket>> {
     if arrival.beginning.is_clear {
-        return Ok(Some(Socket::Clear(socket)));
+        return Ok(Some(socket.into()));
     }
     let mut first = [0];
     timeout_at(due.into(), socket.peek(&mut first)).await??;
@@ -150,25 +151,27 @@ async fn encrypted(
     let acceptor = TlsAcceptor::from(shared.tls());
     let socket = timeout_at(due.into(), acceptor.accept(Buffered::reading(socket))).await??;
     let is_over = tls::is_validation(socket.get_ref().1);
-    Ok((!is_over).then_some(Socket::Tls(socket)))
+    Ok((!is_over).then(|| socket.into()))
 }
 
-/// Answers requests until one becomes a tunnel. Those of a proxy may be of several clients and of strangers.
+/// Answers requests, of which the first may have been let in already, until one becomes a tunnel. Those of a proxy may be of
+/// several clients and of strangers.
 async fn agree(
     shared: &Arc<Shared>,
-    socket: Prefixed<Socket>,
+    socket: Socket,
     arrival: &Arrival,
-    peer: &Peer,
-    ends: Named,
+    (peer, ends): (&Peer, Named),
+    first: Option<Grant>,
 ) -> io::Result<Option<Agreed>> {
-    let outcome = Arc::new(Outcome::default());
-    let service = service_fn(|request: Request<Incoming>| {
+    let outcome = Arc::new(Outcome::after(first, peer.forwards));
+    let service = service_fn(|mut request: Request<Incoming>| {
         let (shared, outcome) = (Arc::clone(shared), Arc::clone(&outcome));
         let client = shared.arrivals.client(peer, request.headers());
         let has_place = !peer.forwards || arrival.admittance.place.name(client);
         async move {
             if !has_place {
                 shared.metrics.refuse("pre_hello");
+                request.extensions_mut().remove::<OnUpgrade>();
                 return Ok(shared.site.answer(request, ends).await);
             }
             let client = SocketAddr::new(client, ends.client.port());
@@ -185,14 +188,21 @@ async fn agree(
         .with_upgrades()
         .await
         .map_err(io::Error::other)?;
-    let Some((upgrade, agreement)) = outcome.take_tunnel() else { return Ok(None) };
+    let (upgrade, agreement) = match outcome.take() {
+        Some(Switched::Tunnel(upgrade, agreement)) => (upgrade, agreement),
+        Some(Switched::Site(client, server)) => {
+            let (client, server) = tokio::try_join!(client, server).map_err(io::Error::other)?;
+            let mut client = edge::lively(TokioIo::new(client), || arrival.admittance.place.moved());
+            tokio::io::copy_bidirectional(&mut client, &mut TokioIo::new(server)).await?;
+            return Ok(None);
+        }
+        None => return Ok(None),
+    };
     let upgraded = upgrade.await.map_err(io::Error::other)?.into_inner().into_inner();
     let parts = upgraded
-        .downcast::<TokioIo<Prefixed<Socket>>>()
+        .downcast::<TokioIo<Socket>>()
         .map_err(|_| io::Error::other("the upgraded socket is of another type"))?;
-    let (rest, socket) = parts.io.into_inner().into_parts();
-    let read = if rest.is_empty() { parts.read_buf } else { [parts.read_buf, rest].concat().into() };
-    Ok(Some(Agreed::Tunnel(socket, read, agreement)))
+    Ok(Some(Agreed::Tunnel(parts.io.into_inner(), parts.read_buf, agreement)))
 }
 
 async fn tunnel(

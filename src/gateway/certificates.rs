@@ -37,16 +37,18 @@ pub(super) fn load(source: &Source, metrics: &Metrics) -> Result<Loaded, ConfigE
     }
     let mut made = None;
     let default = if by_acme.is_on() {
-        Certificate::awaited(&acme::path(&by_acme, &state_dir), &net)
+        Certificate::awaited(&acme::path(&by_acme, &state_dir), by_acme.names.first().cloned(), &net)
     } else if config.self_signed {
         let identity = Identity::self_signed().map_err(bad("self_signed"))?;
         let certificate = Certificate::of(&identity, &net).map_err(bad("self_signed"))?;
         made = Some(identity.cert);
         certificate
-    } else if config.cert.is_empty() {
+    } else if !config.cert.is_empty() {
+        Certificate::read(&config.cert, &config.key, &net).map_err(bad("cert"))?
+    } else if speaks_tls(source)? {
         return Err(bad("cert")(NONE.into()));
     } else {
-        Certificate::read(&config.cert, &config.key, &net).map_err(bad("cert"))?
+        Certificate::none(&net)
     };
     let obtained = by_acme.is_on().then(|| Arc::clone(&default));
     let others = config.certificates.iter().map(|pair| Certificate::read(&pair.cert, &pair.key, &net));
@@ -56,6 +58,12 @@ pub(super) fn load(source: &Source, metrics: &Metrics) -> Result<Loaded, ConfigE
         secret => Tickets::shared(secret.as_bytes(), net.ticket_lifetime),
     };
     Ok(Loaded { all: Certificates::new(default, others, &net, metrics), obtained, made, tickets })
+}
+
+/// Whether any listener needs a certificate.
+fn speaks_tls(source: &Source) -> Result<bool, ConfigError> {
+    let (gateway, behind) = (source.section::<config::Gateway>()?, source.section::<config::Behind>()?);
+    Ok(!gateway.listen.is_empty() || !behind.proxy_listen.is_empty())
 }
 
 impl Shared {

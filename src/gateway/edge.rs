@@ -16,9 +16,11 @@ use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 
 use super::Shared;
+use super::upgrade::Grant;
 use crate::net::proxy_protocol::Named;
 use judge::{Line, Owner};
-pub(super) use lively::Lively;
+pub(super) use lively::lively;
+pub(super) use preface::PREFACE;
 use preface::Preface;
 pub(super) use site::Site;
 
@@ -63,8 +65,8 @@ impl<'a> Judge<'a> {
 
 /// What the first bytes of a connection have shown.
 pub(super) enum First {
-    /// A client's, with what was read.
-    Ours(BytesMut),
+    /// A client's, with what was read and what its first request was let in for.
+    Ours(BytesMut, Grant),
     /// The site's.
     Strangers(Handover),
 }
@@ -72,7 +74,7 @@ pub(super) enum First {
 impl First {
     fn of(owner: Owner, protocol: Protocol, read: BytesMut, line: Option<(TcpStream, usize)>) -> Self {
         match owner {
-            Owner::Client => Self::Ours(read),
+            Owner::Client(granted) => Self::Ours(read, granted),
             Owner::Site => Self::Strangers(Handover { protocol, read, line }),
         }
     }
@@ -111,6 +113,9 @@ where
         return Ok(First::of(owner, protocol, read, None));
     }
     let Some(mut line) = shared.site.announce(protocol, ends).await else {
+        if protocol == Protocol::Http2 {
+            return Ok(First::of(Owner::Site, protocol, read, None));
+        }
         let decided = timeout_at(due.into(), decide(socket, &mut judge, &mut read)).await;
         return Ok(First::of(decided??, protocol, read, None));
     };

@@ -1,7 +1,9 @@
 //! Connections that speak HTTP/2: tunnels, the portal's requests and the site's beside each other (docs/04, "HTTP/2").
 
 mod request;
+mod unread;
 
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +23,7 @@ use super::arrival::{Arrival, Peer};
 use super::lane::Lane;
 use super::places::Admittance;
 use super::session::{self, Greeted};
-use super::upgrade::asked;
+use super::upgrade::Grant;
 use crate::config;
 use crate::digest::fresh_fraction;
 use crate::lifecycle::Shutdown;
@@ -29,6 +31,7 @@ use crate::net::http2::{Channel, MEDIA_TYPE, Piece};
 use crate::net::metered::Metered;
 use crate::net::proxy_protocol::Named;
 use crate::net::tunnel::Framing;
+use unread::Unread;
 
 /// Serves a connection to its end, which is after that of its last tunnel.
 pub(super) async fn serve<S>(
@@ -36,6 +39,7 @@ pub(super) async fn serve<S>(
     socket: S,
     arrival: Arrival,
     (peer, ends): (Peer, Named),
+    first: Option<Grant>,
     shutdown: Shutdown,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -61,7 +65,9 @@ pub(super) async fn serve<S>(
     let line = Line {
         connection,
         requests: JoinSet::new(),
+        unread: Unread::default(),
         own: Some(admittance),
+        first,
         peer,
         ends,
         began: Some(at),
@@ -96,8 +102,11 @@ pub(super) fn builder(config: &config::Http2) -> h2::server::Builder {
 struct Line<S: AsyncRead + AsyncWrite + Unpin> {
     connection: Connection<S, Piece>,
     requests: JoinSet<()>,
+    unread: Unread,
     /// What the connection holds itself; its first tunnel takes it.
     own: Option<Admittance>,
+    /// What the first request was let in for, if it was looked at.
+    first: Option<Grant>,
     peer: Peer,
     ends: Named,
     /// When the connection was accepted, for its first tunnel.
@@ -118,7 +127,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         loop {
             let is_idle = self.requests.is_empty();
             tokio::select! {
-                accepted = self.connection.accept() => match accepted {
+                accepted = poll_fn(|cx| {
+                    let accepted = self.connection.poll_accept(cx);
+                    let ended = self.unread.bound(share(&self.shared.http2));
+                    (0..ended).for_each(|_| self.shared.metrics.refuse("unread"));
+                    accepted
+                }) => match accepted {
                     Some(Ok((request, respond))) => self.take(request, respond),
                     Some(Err(error)) => {
                         tracing::debug!(%error, "HTTP/2 connection lost");
@@ -127,7 +141,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                     None => break,
                 },
                 Some(_) = self.requests.join_next() => self.rest(),
-                Ok(()) = self.admitted.changed() => self.set_window(),
+                Ok(()) = self.admitted.changed() => {
+                    self.unread.forget_ended();
+                    self.set_window();
+                }
                 () = sleep_until(self.quiet_until), if is_idle => {
                     if self.is_closing {
                         break;
@@ -168,6 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
 
     /// A stream is over; without any, the connection is as silent as a new one.
     fn rest(&mut self) {
+        self.unread.forget_ended();
         if !self.requests.is_empty() {
             return;
         }
@@ -188,22 +206,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         if is_unnamed { entrance.enter_unnamed(ip) } else { entrance.enter(ip) }
     }
 
-    /// No tunnel that stands still can use up what another one needs.
+    /// No stream that stands still can use up what a tunnel needs: each has a stream's window, and the others share one.
     fn set_window(&mut self) {
-        let admitted = u32::try_from(*self.admitted.borrow_and_update()).unwrap_or(u32::MAX);
+        let admitted = *self.admitted.borrow_and_update();
         let config = &self.shared.http2;
-        let each = config::Http2::size(config.stream_window);
-        let window = each.saturating_mul(admitted).saturating_add(config::Http2::size(config.connection_window));
-        self.connection.set_target_window_size(window.min(i32::MAX as u32));
+        let each = usize::try_from(config.stream_window.as_u64()).unwrap_or(usize::MAX);
+        let window = match admitted {
+            0 => usize::try_from(config.connection_window.as_u64()).unwrap_or(usize::MAX),
+            _ => each.saturating_mul(admitted).saturating_add(share(config)),
+        };
+        self.connection.set_target_window_size(u32::try_from(window).unwrap_or(u32::MAX).min(i32::MAX as u32));
     }
 
-    fn take(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Piece>) {
+    fn take(&mut self, mut request: Request<RecvStream>, mut respond: SendResponse<Piece>) {
         let shared = Arc::clone(&self.shared);
         let client = shared.arrivals.client(&self.peer, request.headers());
-        let Some(asked) = asked(&request, &shared) else {
-            let client = SocketAddr::new(client, self.ends.client.port());
-            self.requests.spawn(request::answer(shared, request, respond, Named { client, ..self.ends }));
-            return;
+        let asked = match self.first.take().or_else(|| Grant::of(&request, &shared)) {
+            Some(Grant::Tunnel(asked)) => asked,
+            other => {
+                let errand = if let Some(Grant::Portal(errand)) = other { Some(errand) } else { None };
+                let ends = Named { client: SocketAddr::new(client, self.ends.client.port()), ..self.ends };
+                let flow = (!request.body().is_end_stream()).then(|| request.body_mut().flow_control().clone());
+                let task = self.requests.spawn(request::answer(shared, errand, request, respond, ends));
+                if let Some(flow) = flow {
+                    self.unread.watch(flow, task, None);
+                }
+                return;
+            }
         };
         let admittance = match self.own.take() {
             Some(own) if own.place.name(client) => Ok(own),
@@ -223,8 +252,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         };
         let Admittance { place, permit } = admittance;
         let at = self.began.take().unwrap_or_else(Instant::now);
-        let lane = Some(Lane::new(self.lanes.clone()));
-        let greeted = Greeted { place, at, agreement: asked.agreement, lane };
+        let lane = Lane::new(self.lanes.clone());
+        let (flow, admitted) = (request.body_mut().flow_control().clone(), lane.is_wide());
+        let greeted = Greeted { place, at, agreement: asked.agreement, lane: Some(lane) };
         let mut response = Response::new(());
         if asked.framing == Framing::Frames {
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
@@ -235,12 +265,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         let Ok(send) = respond.send_response(response, false) else { return self.rest() };
         let channel = Channel::accepted(send, request.into_body(), &shared.http2);
         let shutdown = self.shutdown.clone();
-        self.requests.spawn(async move {
+        let task = self.requests.spawn(async move {
             let run = session::run(shared, channel, Bytes::new(), asked.framing, greeted, shutdown);
             let refused = Box::pin(run).await;
             drop((refused, permit));
         });
+        self.unread.watch(flow, task, Some(admitted));
     }
+}
+
+/// What may lie unread of all streams of a connection together that are no tunnel that was admitted.
+fn share(config: &config::Http2) -> usize {
+    let size = config.stream_window.as_u64().saturating_add(config.connection_window.as_u64());
+    usize::try_from(size).unwrap_or(usize::MAX)
 }
 
 async fn crowded_out(own: Option<&Admittance>) {

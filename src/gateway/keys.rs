@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
+use prometheus::IntCounterVec;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -19,13 +20,21 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Keys {
     verifier: RwLock<Verifier>,
     clock: Arc<Clock>,
+    checked: IntCounterVec,
     unknown: Notify,
     refreshed: watch::Sender<()>,
 }
 
 impl Keys {
-    pub(crate) fn new(clock: Arc<Clock>) -> Self {
-        Self { verifier: RwLock::default(), clock, unknown: Notify::new(), refreshed: watch::Sender::default() }
+    /// No keys yet; counts what is checked, by outcome.
+    pub(crate) fn new(clock: Arc<Clock>, checked: IntCounterVec) -> Self {
+        Self {
+            verifier: RwLock::default(),
+            clock,
+            checked,
+            unknown: Notify::new(),
+            refreshed: watch::Sender::default(),
+        }
     }
 
     /// Checks a token's signature and life; if its key is unknown, once more after the keys were fetched again.
@@ -52,7 +61,9 @@ impl Keys {
     }
 
     fn check(&self, token: &str) -> Result<Claims, TokenError> {
-        self.verifier.read().unwrap_or_else(PoisonError::into_inner).verify_at(token, self.clock.now())
+        let checked = self.verifier.read().unwrap_or_else(PoisonError::into_inner).verify_at(token, self.clock.now());
+        self.checked.with_label_values(&[if checked.is_ok() { "genuine" } else { "refused" }]).inc();
+        checked
     }
 
     /// The device of a genuine token, whatever its age.

@@ -1,22 +1,30 @@
 //! A tunnel's part of what its connection in HTTP/2 may receive (docs/04, "HTTP/2").
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::sync::watch;
 
 /// Counts a tunnel of a connection once it is admitted and until this is dropped.
 pub(super) struct Lane {
     admitted: watch::Sender<usize>,
-    is_wide: bool,
+    is_wide: Arc<AtomicBool>,
 }
 
 impl Lane {
     /// A lane that is not wide yet; `admitted` has how many of the connection's are.
     pub(super) fn new(admitted: watch::Sender<usize>) -> Self {
-        Self { admitted, is_wide: false }
+        Self { admitted, is_wide: Arc::default() }
+    }
+
+    /// Tells from elsewhere whether the tunnel was admitted.
+    pub(super) fn is_wide(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_wide)
     }
 
     /// The tunnel was admitted.
     pub(super) fn widen(&mut self) {
-        if !std::mem::replace(&mut self.is_wide, true) {
+        if !self.is_wide.swap(true, Ordering::Relaxed) {
             self.admitted.send_modify(|admitted| *admitted += 1);
         }
     }
@@ -24,7 +32,7 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        if self.is_wide {
+        if self.is_wide.load(Ordering::Relaxed) {
             self.admitted.send_modify(|admitted| *admitted -= 1);
         }
     }

@@ -45,9 +45,11 @@ impl Portal {
 
 /// A request that is the control plane's to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Errand {
+pub(super) struct Errand {
     path: String,
     proof: Proof,
+    /// The device whose token it carries, where that is the proof.
+    device: Option<Uuid>,
 }
 
 /// What makes it worth asking.
@@ -74,26 +76,36 @@ impl Errand {
             }
             _ => return None,
         };
-        Some(Self { path, proof })
+        Some(Self { path, proof, device: None })
     }
 }
 
-/// Whether a request is one that the control plane may answer.
-pub(super) fn may<B>(request: &Request<B>, shared: &Shared) -> bool {
+/// What a request asks of the control plane, if that may answer it.
+pub(super) fn errand<B>(request: &Request<B>, shared: &Shared) -> Option<Errand> {
     let portal = &shared.portal;
-    let Some(errand) = Errand::of(request.method(), request.uri().path(), &shared.tunnel.path) else { return false };
+    let mut errand = Errand::of(request.method(), request.uri().path(), &shared.tunnel.path)?;
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let proves = || errand.proof != Proof::AccessToken || device(request.headers(), shared).is_some();
-    portal.enabled && length.is_none_or(|length| length <= portal.body_max) && proves()
+    if !portal.enabled || length.is_some_and(|length| length > portal.body_max) {
+        return None;
+    }
+    if errand.proof == Proof::AccessToken {
+        errand.device = Some(device(request.headers(), shared)?);
+    }
+    Some(errand)
 }
 
 /// The control plane's answer to a client; none if the site's is due.
-pub(super) async fn answer(head: &Parts, body: Bytes, from: IpAddr, shared: &Shared) -> Option<Response<Full<Bytes>>> {
+pub(super) async fn answer(
+    errand: &Errand,
+    head: &Parts,
+    body: Bytes,
+    from: IpAddr,
+    shared: &Shared,
+) -> Option<Response<Full<Bytes>>> {
     let portal = &shared.portal;
-    let errand = Errand::of(&head.method, head.uri.path(), &shared.tunnel.path)?;
-    let (headers, device) = credentials(errand.proof, &head.headers, &body, shared)?;
+    let headers = credentials(errand.proof, &head.headers, &body)?;
     let now = Instant::now();
-    let may = match device {
+    let may = match errand.device {
         Some(device) => portal.devices.take(device, now),
         None => portal.addresses.take(counted(from), now),
     };
@@ -134,10 +146,9 @@ fn device(headers: &HeaderMap, shared: &Shared) -> Option<Uuid> {
     Some(shared.keys.check_at_once(bearer(headers.get(AUTHORIZATION)?)?).ok()?.sub)
 }
 
-/// The headers that travel on, if the request may leave the gateway, and the device that it proves to be of.
-fn credentials(proof: Proof, headers: &HeaderMap, body: &[u8], shared: &Shared) -> Option<(HeaderMap, Option<Uuid>)> {
+/// The headers that travel on, if the request may leave the gateway.
+fn credentials(proof: Proof, headers: &HeaderMap, body: &[u8]) -> Option<HeaderMap> {
     let mut kept = HeaderMap::new();
-    let mut known = None;
     match proof {
         Proof::Code => {
             serde_json::from_slice::<Enroll>(body).ok()?;
@@ -146,7 +157,6 @@ fn credentials(proof: Proof, headers: &HeaderMap, body: &[u8], shared: &Shared) 
             serde_json::from_slice::<Refresh>(body).ok()?;
         }
         Proof::AccessToken => {
-            known = Some(device(headers, shared)?);
             for name in [AUTHORIZATION, IF_NONE_MATCH] {
                 if let Some(value) = headers.get(&name) {
                     kept.insert(name, value.clone());
@@ -154,7 +164,7 @@ fn credentials(proof: Proof, headers: &HeaderMap, body: &[u8], shared: &Shared) 
             }
         }
     }
-    Some((kept, known))
+    Some(kept)
 }
 
 /// Success, and refusals that only a genuine code or token can have.

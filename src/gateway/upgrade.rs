@@ -13,12 +13,13 @@ use hyper::header::{
     SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
 };
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode, Version};
 use uuid::Uuid;
 
 use super::Shared;
 use super::body::{Body, boxed};
-use super::portal;
+use super::portal::{self, Errand};
 use crate::frame::Encoding;
 use crate::net::http2::MEDIA_TYPE;
 use crate::net::proxy_protocol::Named;
@@ -37,14 +38,57 @@ pub(super) struct Agreement {
     pub(super) bearer: Option<Uuid>,
 }
 
+/// What a request that is a client's was let in for; its token, if it has one, was checked.
+#[derive(Clone, Debug)]
+pub(super) enum Grant {
+    /// It becomes a tunnel.
+    Tunnel(Asked),
+    /// The control plane may answer it.
+    Portal(Errand),
+}
+
+impl Grant {
+    /// What a request is let in for; none if it is the site's.
+    pub(super) fn of<B>(request: &Request<B>, shared: &Shared) -> Option<Self> {
+        let tunnel =
+            if request.version() == Version::HTTP_2 { asked(request, shared) } else { upgrading(request, shared) };
+        tunnel.map(Self::Tunnel).or_else(|| portal::errand(request, shared).map(Self::Portal))
+    }
+}
+
 /// What the requests of a connection have led to.
-#[derive(Default)]
-pub(super) struct Outcome(Mutex<Option<(UpgradeFut, Agreement)>>);
+pub(super) struct Outcome {
+    /// What the first of them was let in for, if that is known.
+    first: Mutex<Option<Grant>>,
+    /// Whether the site may switch the connection to another protocol.
+    may_switch: bool,
+    switched: Mutex<Option<Switched>>,
+}
+
+/// What a connection has become.
+pub(super) enum Switched {
+    Tunnel(UpgradeFut, Agreement),
+    /// The site's, from here to there.
+    Site(OnUpgrade, OnUpgrade),
+}
 
 impl Outcome {
-    /// The upgrade that was agreed on, once.
-    pub(super) fn take_tunnel(&self) -> Option<(UpgradeFut, Agreement)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Nothing yet; the first request was let in for this, if it was looked at.
+    pub(super) fn after(first: Option<Grant>, may_switch: bool) -> Self {
+        Self { first: Mutex::new(first), may_switch, switched: Mutex::default() }
+    }
+
+    fn take_first(&self) -> Option<Grant> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn switch(&self, to: Switched) {
+        *self.switched.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
+    }
+
+    /// What the connection has become, once.
+    pub(super) fn take(&self) -> Option<Switched> {
+        self.switched.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -55,19 +99,40 @@ pub(super) async fn respond(
     shared: &Shared,
     outcome: &Outcome,
 ) -> Response<Body> {
-    if let Some((response, agreed)) = accept(&mut request, shared) {
-        *outcome.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(agreed);
-        return response;
-    }
-    if portal::may(&request, shared) {
-        relay(request, ends, shared).await
-    } else {
-        shared.site.answer(request, ends).await
+    match outcome.take_first().or_else(|| Grant::of(&request, shared)) {
+        Some(Grant::Tunnel(asked)) => {
+            if let Ok((response, upgrade)) = upgrade(&mut request) {
+                outcome.switch(Switched::Tunnel(upgrade, asked.agreement));
+                let mut response = response.map(boxed);
+                if let Some(name) = asked.echo {
+                    response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+                }
+                return response;
+            }
+            shared.site.answer(request, ends).await
+        }
+        Some(Grant::Portal(errand)) => relay(&errand, request, ends, shared).await,
+        None => pass_on(request, ends, shared, outcome).await,
     }
 }
 
+/// Has the site answer, which may switch the connection to another protocol behind a proxy that forwards requests.
+async fn pass_on(mut request: Request<Incoming>, ends: Named, shared: &Shared, outcome: &Outcome) -> Response<Body> {
+    let client = request.extensions().get::<OnUpgrade>().cloned();
+    if !outcome.may_switch {
+        request.extensions_mut().remove::<OnUpgrade>();
+    }
+    let mut response = shared.site.answer(request, ends).await;
+    if let Some(client) = client
+        && response.status() == StatusCode::SWITCHING_PROTOCOLS
+    {
+        outcome.switch(Switched::Site(client, hyper::upgrade::on(&mut response)));
+    }
+    response
+}
+
 /// The control plane's answer to a request that may have one, or the site's.
-pub(super) async fn relay<B>(request: Request<B>, ends: Named, shared: &Shared) -> Response<Body>
+pub(super) async fn relay<B>(errand: &Errand, request: Request<B>, ends: Named, shared: &Shared) -> Response<Body>
 where
     B: HttpBody<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
 {
@@ -75,7 +140,8 @@ where
     let Some(body) = portal::collect(body, shared.portal.body_max()).await else {
         return shared.site.error(StatusCode::PAYLOAD_TOO_LARGE);
     };
-    let Some(response) = Box::pin(portal::answer(&head, body.clone(), ends.client.ip(), shared)).await else {
+    let answered = Box::pin(portal::answer(errand, &head, body.clone(), ends.client.ip(), shared)).await;
+    let Some(response) = answered else {
         return shared.site.answer(without_secrets(head), ends).await;
     };
     response.map(boxed)
@@ -89,29 +155,14 @@ fn without_secrets(mut head: Parts) -> Request<Full<Bytes>> {
     Request::from_parts(head, Full::default())
 }
 
-fn accept(request: &mut Request<Incoming>, shared: &Shared) -> Option<(Response<Body>, (UpgradeFut, Agreement))> {
-    let (agreement, echo) = agreement(request, shared)?;
-    let (response, upgrade) = upgrade(&mut *request).ok()?;
-    let mut response = response.map(boxed);
-    if let Some(name) = echo {
-        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
-    }
-    Some((response, (upgrade, agreement)))
-}
-
-/// Whether a request becomes a tunnel.
-pub(super) fn may<B>(request: &Request<B>, shared: &Shared) -> bool {
-    agreement(request, shared).is_some()
-}
-
-/// What a WebSocket client and the gateway agree on, and the subprotocol to echo.
-fn agreement<B>(request: &Request<B>, shared: &Shared) -> Option<(Agreement, Option<&'static str>)> {
+/// What a WebSocket client over HTTP/1.1 asks for, if that is a tunnel.
+fn upgrading<B>(request: &Request<B>, shared: &Shared) -> Option<Asked> {
     if request.uri().path() != shared.tunnel.path || !is_handshake(request) {
         return None;
     }
     let (encoding, echo) = encoding_of(request)?;
     let bearer = vouched(request, shared, shared.tunnel.require_bearer).ok()?;
-    Some((Agreement { encoding, bearer }, echo))
+    Some(Asked { agreement: Agreement { encoding, bearer }, framing: Framing::WebSocket(Side::Server), echo })
 }
 
 /// RFC 6455, section 4.2.1, to the letter.
@@ -128,7 +179,8 @@ fn is_handshake<B>(request: &Request<B>) -> bool {
         && ![CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| request.headers().contains_key(name))
 }
 
-/// A tunnel that a request over HTTP/2 asks for.
+/// A tunnel that a request asks for.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub(super) agreement: Agreement,
     pub(super) framing: Framing,
@@ -137,7 +189,7 @@ pub(super) struct Asked {
 }
 
 /// What a request over HTTP/2 asks for, if that is a tunnel: extended CONNECT (RFC 8441), or a POST of our media type.
-pub(super) fn asked<B>(request: &Request<B>, shared: &Shared) -> Option<Asked> {
+fn asked<B>(request: &Request<B>, shared: &Shared) -> Option<Asked> {
     if request.uri().path() != shared.tunnel.path {
         return None;
     }

@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::database::Kind;
@@ -334,4 +335,47 @@ async fn without_a_site_everything_is_missing_and_said_so_at_the_start() {
     assert!(seen.bytes.contains("plain HTTP request was sent to HTTPS port"), "{}", seen.bytes);
     let log = world.gateway.take().unwrap().stop().await.stderr;
     assert!(log.contains("there is no web site behind this gateway"), "{log}");
+}
+
+async fn answer_without_end(mut socket: TcpStream) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await?);
+    }
+    socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await?;
+    loop {
+        socket.write_all(&[b'x'; 1000]).await?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A web server that answers the first request of each connection without end.
+pub(crate) async fn endless_site() -> (String, AbortHandle) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let task = tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(answer_without_end(socket));
+        }
+    });
+    (address, task.abort_handle())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_visitor_to_whom_bytes_move_makes_room_behind_those_who_are_silent() {
+    let (upstream, _site) = endless_site().await;
+    let more = [("DECOY__UPSTREAM", upstream.as_str()), ("DECOY__PATIENCE", "10m"), ("TUNNEL__MAX_PRE_HELLO", "3")];
+    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
+    let mut visitor = dial(&world).await;
+    visitor.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut page = vec![0; 100_000];
+    let (mut silent, mut other) = (dial(&world).await, dial(&world).await);
+    visitor.read_exact(&mut page).await.unwrap();
+    let _last = dial(&world).await;
+    let left = tokio::time::timeout(PATIENCE, silent.read(&mut [0])).await.expect("the first of the silent leaves");
+    assert!(!matches!(left, Ok(1..)), "{left:?}");
+    tokio::time::timeout(PATIENCE, visitor.read_exact(&mut page)).await.expect("the visitor stays").unwrap();
+    let second = tokio::time::timeout(Duration::from_millis(100), other.read(&mut [0])).await;
+    assert!(second.is_err(), "one was enough: {second:?}");
+    assert_eq!(world.metric("httvps_refused_total{reason=\"crowded_out\"}").await, 1);
 }

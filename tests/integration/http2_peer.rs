@@ -1,6 +1,7 @@
 //! A client's end of an HTTP/2 connection: several tunnels and other requests beside each other.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -31,6 +32,28 @@ pub(crate) struct Peer {
     pub(crate) connection: JoinHandle<Result<(), h2::Error>>,
     config: Http2,
     limits: Arc<Limits>,
+}
+
+/// A request whose body is under way.
+pub(crate) struct Upload {
+    left: Arc<AtomicUsize>,
+    pub(crate) task: JoinHandle<Result<(), h2::Error>>,
+}
+
+impl Upload {
+    /// Whether the server has taken a stream's window of it, and no more.
+    pub(crate) fn is_held_up(&self) -> Result<(), String> {
+        match self.left.load(Ordering::Relaxed) {
+            left if left <= 2 << 20 => Ok(()),
+            left => Err(format!("{left} bytes are left")),
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// What came back for a request.
@@ -112,6 +135,33 @@ impl Peer {
         let mut send = self.send.clone().ready().await.unwrap();
         let (response, stream) = send.send_request(request, false).unwrap();
         Channel::requested(stream, response, protocol, &self.config, CancellationToken::new().drop_guard())
+    }
+
+    /// The body of an answer that has begun.
+    pub(crate) async fn open(&self, request: Request<()>) -> h2::RecvStream {
+        let mut send = self.send.clone().ready().await.unwrap();
+        let (response, _) = send.send_request(request, true).unwrap();
+        tokio::time::timeout(PATIENCE, response).await.expect("an answer").unwrap().into_body()
+    }
+
+    /// A request whose body goes out as the server takes it, while it is held.
+    pub(crate) async fn upload(&self, path: &str, len: usize) -> Upload {
+        let mut send = self.send.clone().ready().await.unwrap();
+        let (response, mut stream) = send.send_request(request("POST", path, &[]), false).unwrap();
+        let left = Arc::new(AtomicUsize::new(len));
+        let counter = Arc::clone(&left);
+        let task = tokio::spawn(async move {
+            while counter.load(Ordering::Relaxed) > 0 {
+                stream.reserve_capacity(counter.load(Ordering::Relaxed).min(64 * 1024));
+                let Some(Ok(room)) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else { break };
+                if room > 0 && stream.send_data(Bytes::from(vec![b'x'; room]).into(), false).is_err() {
+                    break;
+                }
+                counter.fetch_sub(room.min(counter.load(Ordering::Relaxed)), Ordering::Relaxed);
+            }
+            response.await.map(drop)
+        });
+        Upload { left, task }
     }
 
     /// A tunnel in plain HTTP/2 that says something and whose answer nobody reads, while it is held.

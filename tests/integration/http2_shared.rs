@@ -1,13 +1,15 @@
 //! Several tunnels on one connection: none of them stands in another's way.
 
 use std::future::poll_fn;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use httvps::frame::{Encoding, Frame, StreamId, Target};
 use httvps::net::tunnel::Tunnel;
 use serde_json::json;
+use tokio::net::TcpSocket;
+use tokio::task::AbortHandle;
 
 use crate::database::Kind;
 use crate::destination::{Destination, Manner, pattern_bytes, sum};
@@ -18,6 +20,9 @@ use crate::tunnels::{fetch, receive, send};
 use crate::world::World;
 
 const EACH: usize = 5_000_000;
+/// More than a stream's window.
+const UPLOAD: usize = 6 << 20;
+const SLACK: Duration = Duration::from_secs(1);
 
 async fn world() -> World {
     World::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 20 }), &[]).await
@@ -125,6 +130,59 @@ async fn tunnels_that_are_not_read_leave_the_connection_to_the_others() {
         }
     })
     .await;
+}
+
+/// A web server that takes connections and reads nothing of them.
+fn stalled_site() -> (String, AbortHandle) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(100).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let task = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok(connection) = listener.accept().await {
+            held.push(connection);
+        }
+    });
+    (address, task.abort_handle())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_the_site_does_not_take_leave_the_connection_to_tunnels() {
+    let (upstream, _site) = stalled_site();
+    let more = [("DECOY__UPSTREAM", upstream.as_str())];
+    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 20 }), &more).await;
+    let peer = Peer::dial(&world).await;
+    let tunnel = peer.plain(&world).await;
+    let (source, sink) = (Destination::start(Manner::Source), Destination::start(Manner::Sink));
+    works(&tunnel, &source, &sink).await;
+    let began = Instant::now();
+    works(&tunnel, &source, &sink).await;
+    let alone = began.elapsed();
+    let mut stalled = vec![peer.upload("/upload", UPLOAD).await];
+    eventually(|| async { stalled[0].is_held_up() }).await;
+    let began = Instant::now();
+    works(&tunnel, &source, &sink).await;
+    assert!(began.elapsed() < 3 * alone + SLACK, "beside one: {:?} instead of {alone:?}", began.elapsed());
+    assert_eq!(world.metric("httvps_refused_total{reason=\"unread\"}").await, 0, "one upload may wait");
+    for _ in 0..20 {
+        stalled.push(peer.upload("/upload", UPLOAD).await);
+    }
+    eventually(|| async {
+        match world.metric("httvps_refused_total{reason=\"unread\"}").await {
+            0 => Err("none was reset".into()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    for _ in 0..3 {
+        let began = Instant::now();
+        works(&tunnel, &source, &sink).await;
+        assert!(began.elapsed() < 3 * alone + SLACK, "beside all: {:?} instead of {alone:?}", began.elapsed());
+    }
+    drop(stalled);
+    works(&peer.plain(&world).await, &source, &sink).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

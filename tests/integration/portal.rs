@@ -12,8 +12,9 @@ use tokio_rustls::client::TlsStream;
 use uuid::Uuid;
 
 use crate::database::{BOTH, Kind};
+use crate::http2_peer::{self, Peer};
 use crate::node::CHACHA;
-use crate::raw::{self, Raw, dial};
+use crate::raw::{self, Raw, UPGRADE, dial};
 use crate::world::{ADMIN_KEY, Control, PATH, REGION, SEED, Subscriber, World, id, register_gateway};
 
 const CONFIG: &str = "/api/v1/client/config";
@@ -145,7 +146,7 @@ async fn a_client_needs_nothing_but_a_gateway() {
     assert_eq!((&payload["regions"][0]["code"], &payload["min_client_version"]), (&json!(REGION), &json!("")));
     assert_eq!(payload["exp"].as_i64().unwrap() - payload["iat"].as_i64().unwrap(), 86_400);
     let endpoint = json!({
-        "host": "gw.example.com", "port": 443, "sni": "gw.example.com", "path": PATH, "transports": ["ws"],
+        "host": "gw.example.com", "port": 443, "sni": "gw.example.com", "path": PATH, "transports": ["h2", "h2ws", "ws"],
         "tls_pin": "", "weight": 1, "state": "active",
     });
     let gateway = &payload["gateways"][0];
@@ -393,7 +394,7 @@ async fn regions_and_endpoints_are_administered() {
         let endpoint = add_endpoint(&control, &gateway, "gw.example.com").await;
         assert_eq!(
             (&endpoint["gateway_id"], &endpoint["port"], &endpoint["sni"], &endpoint["transports"]),
-            (&json!(gateway), &json!(443), &json!("gw.example.com"), &json!(["ws"]))
+            (&json!(gateway), &json!(443), &json!("gw.example.com"), &json!(["h2", "h2ws", "ws"]))
         );
         let change = json!({ "transports": "h2,ws", "state": "reserve", "weight": "3", "port": "8443" });
         let changed = control.update("endpoints", &id(&endpoint), change).await;
@@ -422,4 +423,28 @@ async fn regions_and_endpoints_are_administered() {
         control.admin(Method::DELETE, &format!("endpoints/{}", id(&endpoint)), Value::Null).await;
         assert_eq!(control.list("endpoints").await.len(), 0);
     }
+}
+
+async fn checked(world: &World) -> u64 {
+    world.metric("httvps_tokens_checked_total{outcome=\"genuine\"}").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requests_token_is_checked_once() {
+    let world = world(&[]).await;
+    let token = world.subscriber.token.clone();
+    assert_eq!(checked(&world).await, 0);
+    assert_eq!(get(&world, CONFIG, &token).await.status(), 200);
+    assert_eq!(checked(&world).await, 1, "a request of the portal's");
+    let peer = Peer::dial(&world).await;
+    let headers = [("authorization", format!("Bearer {token}"))];
+    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let asked = peer.ask(http2_peer::request("GET", &below(CONFIG), &headers), b"").await.unwrap();
+    assert_eq!((asked.status.as_u16(), checked(&world).await), (200, 2), "over HTTP/2");
+    drop(Peer::dial(&world).await.plain(&world).await);
+    assert_eq!(checked(&world).await, 4, "a tunnel's over HTTP/2, and hello's");
+    let mut socket = dial(&world).await;
+    let upgrade = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}{}\r\n", bearer(&token));
+    assert!(raw::request(&mut socket, &upgrade).await.starts_with("HTTP/1.1 101 "));
+    assert_eq!(checked(&world).await, 5, "an upgrade's");
 }

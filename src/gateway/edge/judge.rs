@@ -1,6 +1,7 @@
 use hyper::{Method, Request, Uri, Version};
 
-use crate::gateway::{Shared, portal, upgrade};
+use crate::gateway::Shared;
+use crate::gateway::upgrade::Grant;
 
 /// What is read at once of a first request.
 pub(super) const PIECE: usize = 4 * 1024;
@@ -9,12 +10,19 @@ const FIELDS_MAX: usize = 64;
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// Whose a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Owner {
     /// A client's: its first request is one that the gateway answers.
-    Client,
+    Client(Grant),
     /// The site's: what came cannot be ours any more.
     Site,
+}
+
+impl Owner {
+    /// By what the first request was let in for.
+    pub(super) fn of(granted: Option<Grant>) -> Self {
+        granted.map_or(Self::Site, Self::Client)
+    }
 }
 
 /// How bytes compare with what requests of ours begin with.
@@ -62,9 +70,7 @@ impl<'a> Line<'a> {
             return (read.len() > most).then_some(Owner::Site);
         };
         let head = read.get(..self.scanned + at + HEAD_END.len()).unwrap_or(read);
-        let is_ours = request_of(head)
-            .is_some_and(|request| upgrade::may(&request, self.shared) || portal::may(&request, self.shared));
-        Some(if is_ours { Owner::Client } else { Owner::Site })
+        Some(Owner::of(request_of(head).and_then(|request| Grant::of(&request, self.shared))))
     }
 }
 

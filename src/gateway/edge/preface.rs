@@ -8,10 +8,12 @@ use h2::server::{Connection, Handshake};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::judge::Owner;
-use crate::gateway::{Shared, http2, portal, upgrade};
+use crate::gateway::upgrade::Grant;
+use crate::gateway::{Shared, http2};
 
-/// Bytes of the client's preface and of a frame's header (RFC 9113, sections 3.4 and 4.1).
-const PREFACE: usize = 24;
+/// What a client says first (RFC 9113, section 3.4).
+pub(in crate::gateway) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Bytes of a frame's header (RFC 9113, section 4.1).
 const HEADER: usize = 9;
 const HEADERS: u8 = 1;
 
@@ -49,10 +51,7 @@ impl<'a> Preface<'a> {
         }
         let State::Open(connection) = &mut self.state else { return self.unless_too_long() };
         match connection.poll_accept(&mut cx) {
-            Poll::Ready(Some(Ok((request, _)))) => {
-                let is_ours = upgrade::asked(&request, self.shared).is_some() || portal::may(&request, self.shared);
-                Some(if is_ours { Owner::Client } else { Owner::Site })
-            }
+            Poll::Ready(Some(Ok((request, _)))) => Some(Owner::of(Grant::of(&request, self.shared))),
             Poll::Ready(Some(Err(_)) | None) => Some(Owner::Site),
             Poll::Pending => self.unless_too_long(),
         }
@@ -60,7 +59,7 @@ impl<'a> Preface<'a> {
 
     /// How much of what was read comes before the first request, which may be a client's.
     pub(super) fn open(read: &[u8]) -> usize {
-        let mut open = PREFACE;
+        let mut open = PREFACE.len();
         while let Some(&[high, middle, low, kind, ..]) = read.get(open..open.saturating_add(HEADER))
             && kind != HEADERS
         {
@@ -119,8 +118,8 @@ mod tests {
 
     #[test]
     fn what_comes_before_the_first_request_is_open() {
-        let mut read = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        assert_eq!((Preface::open(&read[..10]), Preface::open(&read)), (10, PREFACE));
+        let mut read = PREFACE.to_vec();
+        assert_eq!((Preface::open(&read[..10]), Preface::open(&read)), (10, 24));
         read.extend([0, 0, 2, 4, 0, 0, 0, 0, 0, 7, 7]);
         assert_eq!((Preface::open(&read[..30]), Preface::open(&read)), (24, 35));
         read.extend([0, 0, 9, HEADERS, 4, 0, 0, 0, 1, 0x82]);

@@ -5,17 +5,17 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hyper::body::Body as HttpBody;
 use hyper::{Request, Response, StatusCode};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::lively;
 use super::pages::{Pages, Situation};
 use super::upstream::{Upstream, relay};
 use super::{Handover, Protocol};
 use crate::config::Decoy;
 use crate::gateway::body::{Body, boxed};
 use crate::net::dial::Dialer;
-use crate::net::prefixed::Prefixed;
 use crate::net::proxy_protocol::Named;
+use crate::net::socket::Socket;
 
 /// The web site that everybody meets who is not a client.
 pub(in crate::gateway) struct Site {
@@ -71,16 +71,15 @@ impl Site {
         self.upstream(protocol).is_some()
     }
 
-    /// Serves a connection that is the site's to its end. One in HTTP/2 is given back if the upstream is not to be reached.
-    pub(in crate::gateway) async fn serve<S>(
+    /// Serves a connection that is the site's to its end, and tells when bytes have moved to its caller. One in HTTP/2 is given
+    /// back if the upstream is not to be reached.
+    pub(in crate::gateway) async fn serve(
         &self,
-        socket: S,
+        mut socket: Socket,
         mut handover: Handover,
         ends: Named,
-    ) -> Option<Prefixed<S>>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
+        moved: impl Fn(),
+    ) -> Option<Socket> {
         let line = match (handover.line.take(), self.upstream(handover.protocol)) {
             (Some(known), _) => Some(Ok(known)),
             (None, Some(upstream)) => Some(upstream.announce(ends).await.map(|line| (line, 0))),
@@ -88,7 +87,7 @@ impl Site {
         };
         let situation = match line {
             Some(Ok((line, passed))) => {
-                if let Err(error) = relay(socket, handover.read, line, passed).await {
+                if let Err(error) = relay(lively(socket, moved), handover.read, line, passed).await {
                     tracing::debug!(%error, "a stranger's connection ended");
                 }
                 return None;
@@ -99,9 +98,9 @@ impl Site {
             }
             None => Situation::Normal,
         };
-        let socket = Prefixed::new(handover.read.freeze(), socket);
+        socket.put_back(handover.read.freeze());
         match handover.protocol {
-            Protocol::Http1 => self.pages.serve(socket, situation).await,
+            Protocol::Http1 => self.pages.serve(lively(socket, moved), situation).await,
             Protocol::Http2 => return Some(socket),
         }
         None

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper::header::{COOKIE, HOST, HeaderValue};
+use hyper::header::{CONNECTION, COOKIE, HOST, HeaderValue, UPGRADE};
 use hyper::http::uri::PathAndQuery;
-use hyper::{Request, Response, Uri};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
@@ -17,7 +18,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Decoy, ProxyProtocol, host_and_port};
-use crate::gateway::body::Body;
+use crate::gateway::body::{Body, without_connection};
 use crate::net::dial::Dialer;
 use crate::net::proxy_protocol::{Named, Version};
 
@@ -25,9 +26,6 @@ use crate::net::proxy_protocol::{Named, Version};
 const PIECE: usize = 16 * 1024;
 /// The same of an answer that is asked for.
 const ANSWER_PIECE: usize = 32 * 1024;
-/// What is of a connection and not of a request (RFC 9110, section 7.6.1).
-const CONNECTION_SPECIFIC: [&str; 6] =
-    ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
 /// A web server behind the gateway.
 pub(super) struct Upstream {
@@ -64,7 +62,8 @@ impl Upstream {
         Ok(line)
     }
 
-    /// Asks the server on behalf of a client whose connection is not its own. The line lives as long as the answer.
+    /// Asks the server on behalf of a client whose connection is not its own. The line lives as long as the answer, or is what the
+    /// connection is switched to if the request may do that.
     pub(super) async fn ask(&self, request: Request<Body>, ends: Named) -> io::Result<Response<Answer>> {
         let asking = Arc::clone(&self.asking).acquire_owned().await.map_err(io::Error::other)?;
         let line = self.announce(ends).await?;
@@ -75,20 +74,23 @@ impl Upstream {
             .await
             .map_err(io::Error::other)?;
         let line = AbortOnDropHandle::new(tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "a line to the site ended");
             }
         }));
         let response = sender.send_request(forwarded(request)).await.map_err(io::Error::other)?;
-        Ok(response.map(|body| Answer { body, _line: line, _asking: asking }))
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            line.detach();
+            return Ok(response.map(|body| Answer { body, _asked: None }));
+        }
+        Ok(response.map(|body| Answer { body, _asked: Some((line, asking)) }))
     }
 }
 
 /// An answer's body, with the line that it comes on.
 pub(super) struct Answer {
     body: Incoming,
-    _line: AbortOnDropHandle<()>,
-    _asking: OwnedSemaphorePermit,
+    _asked: Option<(AbortOnDropHandle<()>, OwnedSemaphorePermit)>,
 }
 
 impl HttpBody for Answer {
@@ -109,12 +111,13 @@ impl HttpBody for Answer {
 }
 
 /// A request as its server expects it: the path in its first line, its authority as Host, cookies in one field (RFC 9113,
-/// section 8.2.3), nothing of the connection.
+/// section 8.2.3), nothing of the connection unless it may be switched.
 fn forwarded(mut request: Request<Body>) -> Request<Body> {
     let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from(path);
     *request.version_mut() = hyper::Version::HTTP_11;
+    let may_switch = request.extensions().get::<OnUpgrade>().is_some();
     let headers = request.headers_mut();
     if let Some(authority) = authority {
         headers.entry(HOST).or_insert(authority);
@@ -125,8 +128,11 @@ fn forwarded(mut request: Request<Body>) -> Request<Body> {
     {
         headers.insert(COOKIE, joined);
     }
-    for name in CONNECTION_SPECIFIC {
-        headers.remove(name);
+    let protocol = headers.get(UPGRADE).filter(|_| may_switch).cloned();
+    without_connection(headers);
+    if let Some(protocol) = protocol {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocol);
     }
     request
 }

@@ -9,17 +9,15 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use hyper::header::{CONTENT_LENGTH, DATE, HeaderValue};
 use hyper::{Request, Response};
 use tokio::time::timeout;
 
-use crate::gateway::body::Body;
-use crate::gateway::{Shared, portal, upgrade};
+use crate::gateway::body::{Body, without_connection};
+use crate::gateway::portal::Errand;
+use crate::gateway::{Shared, upgrade};
 use crate::net::http2::Piece;
 use crate::net::proxy_protocol::Named;
-
-/// Fields that HTTP/2 does not have (RFC 9113, section 8.2.2).
-const CONNECTION_SPECIFIC: [HeaderName; 3] = [CONNECTION, TRANSFER_ENCODING, UPGRADE];
 
 /// The body of a request.
 pub(super) struct Incoming {
@@ -55,6 +53,7 @@ impl HttpBody for Incoming {
 /// gives the stream up.
 pub(super) async fn answer(
     shared: Arc<Shared>,
+    errand: Option<Errand>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Piece>,
     ends: Named,
@@ -63,10 +62,9 @@ pub(super) async fn answer(
     let request = request.map(|stream| Incoming { stream, len });
     let patience = shared.tunnel.handshake_timeout;
     let answering = async {
-        if portal::may(&request, &shared) {
-            upgrade::relay(request, ends, &shared).await
-        } else {
-            shared.site.answer(request, ends).await
+        match &errand {
+            Some(errand) => upgrade::relay(errand, request, ends, &shared).await,
+            None => shared.site.answer(request, ends).await,
         }
     };
     let answered = tokio::select! {
@@ -75,9 +73,7 @@ pub(super) async fn answer(
     };
     let Ok(response) = answered else { return respond.send_reset(Reason::CANCEL) };
     let (mut head, body) = response.into_parts();
-    for name in CONNECTION_SPECIFIC {
-        head.headers.remove(name);
-    }
+    without_connection(&mut head.headers);
     if !head.headers.contains_key(DATE)
         && let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
     {

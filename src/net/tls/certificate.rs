@@ -70,6 +70,8 @@ pub struct Certificate {
     /// None if it was not read from files.
     files: Option<(String, String)>,
     provider: Arc<CryptoProvider>,
+    /// What it is called until there is a first one.
+    awaited: Option<String>,
     /// None until there is a first one.
     served: RwLock<Option<Arc<Served>>>,
     rejected: Mutex<Option<Rejected>>,
@@ -93,30 +95,42 @@ impl Certificate {
         let identity = Identity::read(cert, key)?;
         let served = Served::new(&identity, &super::provider());
         let served = served.map_err(|reason| if cert == key { reason } else { format!("{cert}, {key}: {reason}") })?;
-        Ok(Self::new(Some(served), Some((cert.to_owned(), key.to_owned())), config))
+        Ok(Arc::new(Self::new(Some(served), Some((cert.to_owned(), key.to_owned())), config)))
     }
 
     /// A certificate without files.
     pub fn of(identity: &Identity, config: &config::Net) -> Result<Arc<Self>, String> {
-        Ok(Self::new(Some(Served::new(identity, &super::provider())?), None, config))
+        Ok(Arc::new(Self::new(Some(Served::new(identity, &super::provider())?), None, config)))
     }
 
-    /// Chain and key from one file that may come later, or may be of no use yet.
-    pub fn awaited(path: &Path, config: &config::Net) -> Arc<Self> {
+    /// Chain and key from one file that may come later, or may be of no use yet; until then it has a name.
+    pub fn awaited(path: &Path, name: Option<String>, config: &config::Net) -> Arc<Self> {
         let path = path.to_string_lossy().into_owned();
-        let certificate = Self::new(None, Some((path.clone(), path)), config);
+        let mut certificate = Self::new(None, Some((path.clone(), path)), config);
+        certificate.awaited = name;
         certificate.look(true);
-        certificate
+        Arc::new(certificate)
     }
 
-    fn new(served: Option<Served>, files: Option<(String, String)>, config: &config::Net) -> Arc<Self> {
-        Arc::new(Self {
+    /// None at all, where nobody speaks TLS.
+    pub fn none(config: &config::Net) -> Arc<Self> {
+        Arc::new(Self::new(None, None, config))
+    }
+
+    fn new(served: Option<Served>, files: Option<(String, String)>, config: &config::Net) -> Self {
+        Self {
             files,
+            awaited: None,
             served: RwLock::new(served.map(Arc::new)),
             provider: super::provider(),
             rejected: Mutex::default(),
             warn_before: config.certificate_warn_before,
-        })
+        }
+    }
+
+    /// What it is called where it is spoken of, if it is anything yet.
+    pub(super) fn name(&self) -> Option<String> {
+        self.served().map(|served| served.name().to_owned()).or_else(|| self.awaited.clone())
     }
 
     pub(super) fn served(&self) -> Option<Arc<Served>> {

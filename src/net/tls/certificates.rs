@@ -15,8 +15,8 @@ use crate::config;
 use crate::lifecycle::{Hangup, Shutdown};
 use crate::metrics::Metrics;
 
-/// What is shown of a certificate: seconds until it expires, and whether its files are of no use.
-type Figures = (i64, bool);
+/// What is shown of a certificate: seconds until it expires, if there is one, and whether its files are of no use.
+type Figures = (Option<i64>, bool);
 
 /// The certificates of a listener: clients get that of the name they ask for, or the default one.
 pub struct Certificates {
@@ -90,14 +90,16 @@ impl Certificates {
     pub fn show(&self, now: OffsetDateTime) {
         let mut figures = BTreeMap::<String, Figures>::new();
         for certificate in self.all() {
-            let Some(served) = certificate.served() else { continue };
-            let (left, unusable) = ((served.ends - now).whole_seconds(), certificate.is_unusable());
-            let figure = figures.entry(served.name().to_owned()).or_insert((left, unusable));
-            *figure = (figure.0.min(left), figure.1 || unusable);
+            let Some(name) = certificate.name() else { continue };
+            let left = certificate.validity().map(|(_, ends)| (ends - now).whole_seconds());
+            let figure = figures.entry(name).or_default();
+            *figure = (figure.0.into_iter().chain(left).min(), figure.1 || certificate.is_unusable());
         }
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, (left, unusable)) in &figures {
-            self.expiry.with_label_values(&[name]).set(*left);
+            if let Some(left) = left {
+                self.expiry.with_label_values(&[name]).set(*left);
+            }
             self.unusable.with_label_values(&[name]).set((*unusable).into());
         }
         for gone in shown.keys().filter(|name| !figures.contains_key(*name)) {

@@ -7,9 +7,12 @@ use tokio_rustls::client::TlsStream;
 use super::proxy::Proxy;
 use super::real::{cdn, world_of};
 use super::{connect_from, is_closed, listener, refused, secure, somebody};
+use crate::http2_peer::{Peer, websocket};
+use crate::process::eventually;
 use crate::raw::{UPGRADE, request};
 use crate::world::{PATH, World};
 
+const PROXY: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const ONE: [(&str, &str); 2] = [("TUNNEL__MAX_PRE_HELLO_PER_ADDRESS", "1"), ("PORTAL__REQUESTS_PER_MINUTE", "1")];
 
 /// What somebody is answered who wants a tunnel through a proxy that ends TLS; the connection.
@@ -99,4 +102,26 @@ async fn clients_behind_a_proxy_header_are_counted_one_by_one() {
             assert_eq!(&answer, b"HTTP/1.1 101");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxys_connection_of_http2_keeps_its_place_when_a_client_of_its_is_refused() {
+    let world = world_of("gateway-cdn.toml", None, &[ONE[0], ("BEHIND__MAX_UNNAMED", "1")]).await;
+    let direct = listener(&world, "gateway");
+    let _held = connect_from(somebody(2), direct).await;
+    let proxy = Peer::dial(&world).await;
+    let asks = |client: &'static str| {
+        let offer =
+            [("sec-websocket-version", "13"), ("sec-websocket-protocol", "httvps.v2"), ("x-forwarded-for", client)];
+        websocket("websocket", &offer)
+    };
+    let before = refused(&world, "pre_hello").await;
+    let second = proxy.ask(asks("127.0.1.2"), b"").await.unwrap_err();
+    assert_eq!(second.reason(), Some(h2::Reason::REFUSED_STREAM), "that client has a place elsewhere");
+    assert_eq!(refused(&world, "pre_hello").await, before + 1);
+    assert!(is_closed(&mut connect_from(PROXY, direct).await).await, "the proxy's own place is still taken");
+    let _tunnel = proxy.channel(asks("127.0.1.3"), Some("httvps.v2")).await;
+    eventually(|| async { if world.tunnels_by("h2ws").await == 1 { Ok(()) } else { Err("no tunnel".into()) } }).await;
+    assert_eq!(refused(&world, "pre_hello").await, before + 2, "the other client takes it over");
+    drop(secure(&world, connect_from(PROXY, direct).await).await.unwrap());
 }

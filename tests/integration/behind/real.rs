@@ -1,15 +1,19 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
 
 use super::proxy::{Proxy, behind, file};
-use super::{listener, refused};
+use super::{connect_from, listener, refused, secure, somebody};
 use crate::database::Kind;
 use crate::destination::{Destination, Manner, pattern_bytes, sum};
 use crate::node::AEAD_2022;
 use crate::process::Process;
+use crate::raw::{self, UPGRADE};
 use crate::socks;
 use crate::world::{World, free_port};
 
@@ -27,8 +31,14 @@ pub(super) async fn world_of(name: &str, address: Option<&str>, more: &[(&str, &
 
 /// Bytes both ways at once, and a sum at the end of an upload, exactly; and exactly that is billed.
 async fn carries(world: &World, url: &str) {
+    carries_by(world, url, "ws").await;
+}
+
+async fn carries_by(world: &World, url: &str, transport: &str) {
     let (up, down) = world.totals().await;
-    let client = Process::start(&["connect"], &world.client_env_of(url, "v2")).await;
+    let mut env = world.client_env_of(url, "v2");
+    env.extend(crate::world::env(&[("CLIENT__TRANSPORT", transport)]));
+    let client = Process::start(&["connect"], &env).await;
     let [echo, sink] = [Manner::Echo, Manner::Sink].map(Destination::start);
     let (mut read, mut write) = socks::connect(client.line("socks"), echo.address).await.unwrap().into_split();
     let sent = Arc::new(pattern_bytes(LEN));
@@ -82,6 +92,79 @@ async fn haproxy_ends_tls_and_passes_upgrades_on() {
     let upstream = ("127.0.0.1:8445", listener(&world, "gateway-clear"));
     let proxy = Proxy::haproxy(&world, "haproxy-http.cfg", upstream).await;
     carries(&world, &proxy.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn haproxy_ends_tls_and_speaks_http2_to_a_gateway_without_a_certificate() {
+    let none = [("GATEWAY__LISTEN", ""), ("TLS__CERT", ""), ("TLS__KEY", "")];
+    let world = world_of("gateway-clear.toml", Some("127.0.0.1:8445"), &none).await;
+    let upstream = ("127.0.0.1:8445", listener(&world, "gateway-clear"));
+    let proxy = Proxy::haproxy(&world, "haproxy-h2c.cfg", upstream).await;
+    for transport in ["h2", "h2ws", "ws"] {
+        carries_by(&world, &proxy.url(), transport).await;
+    }
+    let by = (world.tunnels_by("h2").await, world.tunnels_by("h2ws").await, world.tunnels_by("ws").await);
+    assert_eq!(by, (1, 2, 0), "HAProxy turns an upgrade into an extended CONNECT");
+}
+
+/// A web server whose connections become echoes if they ask for another protocol.
+async fn switching_site() -> (String, AbortHandle) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let task = tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(socket.read_u8().await?);
+                }
+                let head = String::from_utf8(head).unwrap().to_lowercase();
+                if !head.contains("upgrade: websocket") || !head.contains("connection: upgrade") {
+                    return socket.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+                }
+                let answer =
+                    b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello";
+                socket.write_all(answer).await?;
+                let (mut read, mut write) = socket.split();
+                tokio::io::copy(&mut read, &mut write).await.map(drop)
+            });
+        }
+    });
+    (address, task.abort_handle())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_of_the_sites_passes_behind_nginx() {
+    let (upstream, _site) = switching_site().await;
+    let more = [("DECOY__UPSTREAM", upstream.as_str()), ("TUNNEL__HANDSHAKE_TIMEOUT", "2s")];
+    let world = world_of("gateway-clear.toml", Some("127.0.0.1:8445"), &more).await;
+    let front = ("127.0.0.1:8445", listener(&world, "gateway-clear"));
+    let proxy = Proxy::nginx(&world, "nginx-http.conf", front, &[]).await;
+    let ask = async |path: &str, more: &str| {
+        let mut socket = secure(&world, connect_from(somebody(2), proxy.address).await).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n");
+        let head = raw::request(&mut socket, &request).await;
+        (head.lines().next().unwrap().to_owned(), socket)
+    };
+    assert_eq!(ask("/", "").await.0, "HTTP/1.1 404 Not Found");
+    let (status, socket) = ask("/chat", UPGRADE).await;
+    assert_eq!(status, "HTTP/1.1 101 Switching Protocols");
+    let (mut read, mut write) = tokio::io::split(socket);
+    let mut hello = [0; 5];
+    read.read_exact(&mut hello).await.unwrap();
+    assert_eq!(&hello, b"hello");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let sent = pattern_bytes(LEN);
+    let expected = sent.clone();
+    let writer = tokio::spawn(async move {
+        write.write_all(&sent).await.unwrap();
+        write.flush().await.unwrap();
+        write
+    });
+    let mut got = vec![0; LEN];
+    read.read_exact(&mut got).await.unwrap();
+    assert!(got == expected, "and no time-out of the handshake ends it");
+    drop(writer.await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

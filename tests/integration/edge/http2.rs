@@ -1,17 +1,22 @@
 //! The same over HTTP/2, where the site speaks it in clear text.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
-use super::{SITE, SLACK, Seen, Site, converse};
+use super::{SITE, SLACK, Seen, Site, converse, endless_site};
+use crate::database::Kind;
 use crate::destination::{Destination, Manner};
 use crate::http2_peer::{Peer, request as peer_request};
+use crate::node::CHACHA;
 use crate::transfer::echo;
-use crate::world::PATH;
+use crate::world::{PATH, World};
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) const SETTINGS: u8 = 4;
@@ -171,4 +176,63 @@ async fn clients_are_clients_where_the_site_speaks_http2() {
     }
     assert_eq!((site.world.tunnels_by("h2").await, site.world.tunnels_by("h2ws").await), (1, 1));
     assert!(!site.nginx.requests().contains(PATH), "{}", site.nginx.requests());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_whose_http2_is_away_is_asked_over_http1() {
+    let mut site = Site::start(SITE, &[]).await;
+    site.world.gateway.take().unwrap().stop().await;
+    site.world.gateway_env.extend(crate::world::env(&[("DECOY__UPSTREAM_H2", "127.0.0.1:9")]));
+    site.world.start_gateway().await;
+    let peer = Peer::dial(&site.world).await;
+    let page = peer.ask(peer_request("GET", "/", &[]), b"").await.unwrap();
+    assert_eq!((page.status.as_u16(), page.body.as_slice()), (200, &b"<h1>A web site</h1>\n"[..]));
+    drop(peer.plain(&site.world).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cookies_reach_the_site_in_one_field() {
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = upstream.local_addr().unwrap().to_string();
+    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[("DECOY__UPSTREAM", &address)]).await;
+    let peer = Peer::dial(&world).await;
+    let crumbs = [("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")];
+    let answering = async {
+        let (mut line, _) = upstream.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(line.read_u8().await.unwrap());
+        }
+        line.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
+        String::from_utf8(head).unwrap().to_lowercase()
+    };
+    let (head, answer) = tokio::join!(answering, peer.ask(peer_request("GET", "/", &crumbs), b""));
+    assert_eq!(answer.unwrap().status.as_u16(), 204);
+    let cookies: Vec<_> = head.lines().filter(|line| line.starts_with("cookie:")).collect();
+    assert_eq!(cookies, ["cookie: a=1; b=2; c=3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_page_of_the_site_goes_on_while_the_gateway_drains_and_does_not_hold_it_up() {
+    let (upstream, _site) = endless_site().await;
+    let more =
+        [("DECOY__UPSTREAM", upstream.as_str()), ("GATEWAY__DRAIN_TIMEOUT", "3s"), ("TUNNEL__CLOSE_TIMEOUT", "1s")];
+    let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
+    let peer = Peer::dial(&world).await;
+    let mut page = peer.open(peer_request("GET", "/", &[])).await;
+    let first = page.data().await.unwrap().unwrap();
+    page.flow_control().release_capacity(first.len()).unwrap();
+    let gateway = world.gateway.take().unwrap();
+    gateway.signal("-TERM");
+    let began = Instant::now();
+    let reading = async {
+        while let Some(Ok(piece)) = page.data().await {
+            page.flow_control().release_capacity(piece.len()).unwrap();
+        }
+        began.elapsed()
+    };
+    let (lasted, ended) = tokio::join!(reading, gateway.ended());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(lasted > Duration::from_secs(2), "it goes on until the drain is over: {lasted:?}");
+    assert!(began.elapsed() < Duration::from_secs(3 * 4), "{:?}", began.elapsed());
 }

@@ -18,7 +18,8 @@ use crate::control::extract::{Body, FromAdmin, Query};
 use crate::control::lenient;
 use crate::control::models::{Endpoint, EndpointChange};
 
-const TRANSPORTS: [&str; 3] = ["ws", "h2ws", "h2"];
+/// What a gateway speaks, the best first.
+const TRANSPORTS: [&str; 3] = ["h2", "h2ws", "ws"];
 const STATES: [&str; 3] = ["active", "reserve", "blocked"];
 const HTTPS: i32 = 443;
 const PIN_LENGTH: usize = 32;
@@ -181,7 +182,7 @@ pub(super) async fn create(
         sni: given.sni.unwrap_or_else(|| host.clone()),
         host,
         path: new.path,
-        transports: given.transports.unwrap_or_else(|| "ws".into()),
+        transports: given.transports.unwrap_or_else(|| TRANSPORTS.join(",")),
         tls_pin: given.tls_pin.unwrap_or_default(),
         weight: given.weight.unwrap_or(1),
         state: given.state.unwrap_or_else(|| "active".into()),

@@ -67,7 +67,7 @@ fn one_that_is_awaited_is_taken_once_it_is_there() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("both.pem");
     let made = made(BEGINS, ENDS);
-    let certificate = Certificate::awaited(&path, &net());
+    let certificate = Certificate::awaited(&path, None, &net());
     assert_eq!((certificate.look(true), certificate.validity()), (Look::Same, None));
     assert!(certificate.complaints(BEGINS).is_empty() && !certificate.is_for(&["localhost".into()]));
     std::fs::write(&path, &made.cert).unwrap();

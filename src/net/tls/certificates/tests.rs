@@ -48,3 +48,25 @@ fn each_is_shown_by_its_name() {
         assert!(text.contains(&format!("httvps_certificate_unusable{{name=\"{name}\"}} 0")), "{text}");
     }
 }
+
+#[test]
+fn one_that_is_awaited_is_shown_as_unusable_while_its_file_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, metrics) = (folder.path().join("both.pem"), Metrics::new("test"));
+    let net: config::Net = Source::with::<&str, &str>([]).unwrap().section().unwrap();
+    let certificate = Certificate::awaited(&path, Some("vpn.example.com".to_owned()), &net);
+    let certificates = Certificates::new(Arc::clone(&certificate), Vec::new(), &net, &metrics);
+    let shown = || {
+        certificates.show(OffsetDateTime::now_utc());
+        metrics.render()
+    };
+    assert!(shown().contains("httvps_certificate_unusable{name=\"vpn.example.com\"} 0"), "{}", shown());
+    std::fs::write(&path, "nonsense").unwrap();
+    certificate.look(true);
+    let text = shown();
+    assert!(text.contains("httvps_certificate_unusable{name=\"vpn.example.com\"} 1"), "{text}");
+    assert!(!text.contains("httvps_certificate_expiry_seconds{"), "{text}");
+    let nobody = Certificates::new(Certificate::none(&net), Vec::new(), &net, &Metrics::new("other"));
+    nobody.show(OffsetDateTime::now_utc());
+    assert_eq!((nobody.validity(), nobody.complaints(OffsetDateTime::now_utc()).len()), (None, 0));
+}

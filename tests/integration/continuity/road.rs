@@ -1,0 +1,82 @@
+//! What lies between a client and its gateway: a line that can be lost in more than one way.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+/// What becomes of the connections that stand when the line is switched; new ones pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Both sides are told.
+    Reset,
+    /// Nothing passes any more, and nobody is told.
+    Swallowed,
+}
+
+/// Passes connections on, as the network that a client is in.
+pub(crate) struct Road {
+    pub(crate) address: SocketAddr,
+    to: Arc<Mutex<String>>,
+    lost: watch::Sender<Option<Loss>>,
+    task: AbortHandle,
+}
+
+impl Road {
+    pub(crate) async fn to(gateway: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let to = Arc::new(Mutex::new(gateway.to_owned()));
+        let lost = watch::Sender::new(None);
+        let (target, switched) = (Arc::clone(&to), lost.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                let (near, _) = listener.accept().await.unwrap();
+                let target = target.lock().unwrap().clone();
+                tokio::spawn(carry(near, target, switched.subscribe()));
+            }
+        });
+        Self { address, to, lost, task: task.abort_handle() }
+    }
+
+    /// The client is in another network from here on.
+    pub(crate) fn switch(&self, loss: Loss) {
+        self.lost.send_replace(Some(loss));
+    }
+
+    /// New connections come to another gateway.
+    pub(crate) fn lead_to(&self, gateway: &str) {
+        gateway.clone_into(&mut self.to.lock().unwrap());
+    }
+}
+
+impl Drop for Road {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn carry(mut near: TcpStream, to: String, mut switched: watch::Receiver<Option<Loss>>) -> std::io::Result<()> {
+    switched.mark_unchanged();
+    let mut far = TcpStream::connect(to).await?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    tokio::select! {
+        passed = tokio::io::copy_bidirectional(&mut near, &mut far) => {
+            if passed.is_err() {
+                near.set_zero_linger()?;
+                far.set_zero_linger()?;
+            }
+            return Ok(());
+        }
+        changed = switched.changed() => if changed.is_err() { return Ok(()) },
+    }
+    let loss = *switched.borrow_and_update();
+    if loss == Some(Loss::Swallowed) {
+        while switched.changed().await.is_ok() {}
+    }
+    near.set_zero_linger()?;
+    far.set_zero_linger()
+}
