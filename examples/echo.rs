@@ -12,7 +12,7 @@ use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
 use http_body_util::Empty;
 use httvps::mux::TRANSPORT_ROOM;
 use httvps::net::listener;
-use httvps::net::websocket::{Incoming, Reader, Side, Violation, seal};
+use httvps::net::websocket::{Incoming, Reader, Side, Violation, write_header};
 use hyper::body::Incoming as Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -133,8 +133,9 @@ impl Echo {
         let mut message = BytesMut::with_capacity(TRANSPORT_ROOM + payload.len());
         message.resize(TRANSPORT_ROOM, 0);
         message.extend_from_slice(payload);
-        let start = seal(&mut message, opcode, Side::Server);
-        self.socket.write_all(&message[start..]).await
+        let mut message = message.into();
+        let start = write_header(&mut message, opcode, Side::Server);
+        self.socket.write_all(&message.head[start..]).await
     }
 
     async fn discard(&mut self) -> io::Result<()> {

@@ -189,10 +189,7 @@ impl Gateway {
             .await
             .map_err(|reason| bad("state_dir", reason))?;
         let listeners = Listener::bind_all(source, &net).await?;
-        let ops: Ops = source.section()?;
-        let ops = ops::bind(&ops.gateway_listen, &net)
-            .await
-            .map_err(|reason| source.unusable::<Ops>("gateway_listen", reason))?;
+        let ops = bind_ops(source, &net).await?;
         let (v1, mux, egress): (V1, Mux, Egress) = (source.section()?, source.section()?, source.section()?);
         let padding = source.section::<config::Padding>()?.scheme;
         let limits = Arc::new(Limits::new(&mux, &v1, padding).resumable(&source.section()?));
@@ -317,6 +314,12 @@ impl Gateway {
             events::run(&shared, self.place, &background),
         );
     }
+}
+
+async fn bind_ops(source: &Source, net: &config::Net) -> Result<Option<TcpListener>, ConfigError> {
+    let ops: Ops = source.section()?;
+    let bound = ops::bind(&ops.gateway_listen, net).await;
+    bound.map_err(|reason| source.unusable::<Ops>("gateway_listen", reason))
 }
 
 impl Shared {

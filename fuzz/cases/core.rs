@@ -106,6 +106,7 @@ fn step(world: &mut World, operation: u8, input: &mut Cursor<'_>) {
             let bytes = input.bytes();
             world.inject(end, bytes);
         }
+        22 => world.cut(input.small() % 4),
         _ => {
             world.round();
         }

@@ -152,6 +152,7 @@ impl Link {
                 }
                 Outcome::Moved(line, reconnect_in) => {
                     past.leaving = Some(line);
+                    past.session = None;
                     reconnect_in.min(self.config.backoff_max)
                 }
             };
@@ -178,11 +179,11 @@ impl Link {
             Err(_) => return (Outcome::Refused("timed out".into()), false),
         };
         let tunnel = if let Some(held) = &past.held {
-            held.tunnel.resume_with(self.hello(), &held.ticket, &self.padding());
+            held.tunnel.resume_with(self.hello(past), &held.ticket, &self.padding());
             held.tunnel.clone()
         } else {
             let tunnel = Tunnel::new(Role::Client, self.encoding, Arc::clone(&self.limits));
-            tunnel.hello(self.hello(), &self.padding());
+            tunnel.hello(self.hello(past), &self.padding());
             tunnel
         };
         let driving = match opened {
@@ -212,6 +213,7 @@ impl Link {
             *self.padding.lock().unwrap_or_else(PoisonError::into_inner) = padding;
         }
         past.held = None;
+        past.session = Some(ok.session_id);
         self.current.send_replace(Some(line.tunnel.clone()));
         if let Some(old) = past.leaving.take() {
             tokio::spawn(old.finish());
@@ -261,7 +263,7 @@ impl Link {
         tokio::spawn(Driver::new(carrier, Bytes::new(), tunnel.clone(), transport).run())
     }
 
-    fn hello(&self) -> Hello {
+    fn hello(&self, past: &Past) -> Hello {
         Hello {
             device_id: self.config.device_id.clone(),
             access_token: Token::from(self.config.token.expose().to_owned()),
@@ -271,7 +273,7 @@ impl Link {
             features: self.config.features,
             keepalive: u32::try_from(self.config.keepalive.as_secs()).ok().filter(|seconds| *seconds > 0),
             resume: None,
-            replaces: None,
+            replaces: past.session.clone(),
         }
     }
 
@@ -323,6 +325,8 @@ struct Past {
     leaving: Option<Line>,
     /// A session whose connection was lost.
     held: Option<Held>,
+    /// The last session, unless it serves still.
+    session: Option<String>,
 }
 
 impl Past {

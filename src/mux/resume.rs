@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::keep::Kept;
+use super::pulse::Pulse;
 use super::send::SHARED_FRAME;
 use super::stream::Outgoing;
 use super::{Event, HEADROOM, Phase, Role, Session, StreamKey};
@@ -157,6 +158,7 @@ impl Session {
         self.rtt.forget();
         self.confirmed = false;
         self.paused_until = None;
+        self.pulse = Pulse::new(now);
         self.heard(now);
     }
 

@@ -1,6 +1,6 @@
 //! What a user sees when something moves: a line for each case (docs/04, "What a user sees").
 
-mod road;
+pub(crate) mod road;
 mod user;
 
 use std::time::Duration;

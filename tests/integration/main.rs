@@ -75,6 +75,7 @@ mod replicas;
 mod rest;
 mod restart;
 mod restore;
+mod resume;
 mod revocation;
 mod schema;
 mod schemas;

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use fastwebsockets::OpCode;
 use httvps::frame::{Features, Frame, Hello, Token, binary};
 use httvps::mux::TRANSPORT_ROOM;
-use httvps::net::websocket::{Incoming, Reader, Side, seal};
+use httvps::net::websocket::{Incoming, Reader, Side, write_header};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -147,8 +147,9 @@ impl Raw {
 fn sealed(opcode: OpCode, body: &[u8]) -> BytesMut {
     let mut message = BytesMut::zeroed(TRANSPORT_ROOM);
     message.extend_from_slice(body);
-    let start = seal(&mut message, opcode, Side::Client);
-    message.split_off(start)
+    let mut message = message.into();
+    let start = write_header(&mut message, opcode, Side::Client);
+    message.head.split_off(start)
 }
 
 pub(crate) fn encoded(frames: &[Frame]) -> BytesMut {

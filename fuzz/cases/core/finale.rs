@@ -90,7 +90,7 @@ impl World {
     }
 
     fn check_empty(&self) {
-        let left = self.ends.each_ref().map(|node| (node.session.stream_count(), node.memory.held()));
-        assert_eq!(left, [(0, 0); 2], "streams and bytes are left");
+        let left = self.ends.each_ref().map(|node| (node.session.stream_count(), node.memory.held(), node.kept.held()));
+        assert_eq!(left, [(0, 0, 0); 2], "streams and bytes are left");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use httvps::frame::{Encoding, Feature, Features, Hello, HelloOk, Notice, Padding, Token};
+use httvps::frame::{Encoding, Feature, Features, Hello, HelloOk, Notice, Padding, Resumable, Token};
 use httvps::mux::{INITIAL_WINDOW, Limits, MemoryBudget};
 
 pub(super) const STREAMS: usize = 8;
@@ -105,6 +105,8 @@ impl Setup {
             ping_after_busy: Duration::from_secs(3),
             dead_after_busy: NEVER,
             keepalive_max: Duration::from_secs(300),
+            kept: Arc::new(MemoryBudget::new(1 << 30)),
+            kept_per_session: 1 << 30,
         }
     }
 
@@ -117,13 +119,26 @@ impl Setup {
             platform: String::new(),
             features: self.features,
             keepalive: self.has(PATIENT).then_some(60),
+            resume: None,
             replaces: None,
         }
     }
 
     pub(super) fn consent(self) -> HelloOk {
         let padding = self.has(PADDED).then(Padding::documented);
-        HelloOk { session_id: "s".to_owned(), features: self.features, padding, ..HelloOk::default() }
+        let resume = self.resumes().then(|| Resumable {
+            ticket: Token::from("t".to_owned()),
+            hold: 30,
+            resumed: false,
+            opened: 0,
+            streams: Vec::new(),
+        });
+        HelloOk { session_id: "s".to_owned(), features: self.features, padding, resume, ..HelloOk::default() }
+    }
+
+    pub(super) fn resumes(self) -> bool {
+        let needed = [Feature::Window, Feature::Open, Feature::Half, Feature::Code, Feature::Resume];
+        needed.into_iter().all(|feature| self.features.has(feature))
     }
 }
 

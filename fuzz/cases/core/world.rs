@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use httvps::frame::{Encoding, Features, Frame, SessionCode, Target, binary, json};
-use httvps::mux::{Event, MemoryBudget, Role, Session, SessionError, StreamKey, TRANSPORT_ROOM, Transmit};
+use httvps::mux::{Event, MemoryBudget, Message, Role, Session, SessionError, StreamKey, Transmit};
 
 use super::setup::{NOTICE, STREAMS, Setup, UDP_QUEUE};
 use super::streams::Stream;
@@ -27,6 +27,7 @@ pub(super) enum Item {
 pub(super) struct Node {
     pub(super) session: Session,
     pub(super) memory: Arc<MemoryBudget>,
+    pub(super) kept: Arc<MemoryBudget>,
     pub(super) wire: VecDeque<Item>,
     pub(super) drained: bool,
     pub(super) parted: bool,
@@ -35,9 +36,9 @@ pub(super) struct Node {
 impl Node {
     fn new(role: Role, setup: Setup, now: Instant) -> Self {
         let limits = setup.limits();
-        let memory = Arc::clone(&limits.memory);
+        let (memory, kept) = (Arc::clone(&limits.memory), Arc::clone(&limits.kept));
         let session = Session::new(role, setup.encoding, Arc::new(limits), role as u64 + 1, now);
-        Self { session, memory, wire: VecDeque::new(), drained: false, parted: false }
+        Self { session, memory, kept, wire: VecDeque::new(), drained: false, parted: false }
     }
 }
 
@@ -83,6 +84,39 @@ impl World {
         if self.greeted && !self.accepted && !self.ends[GATEWAY].session.is_closed() {
             self.accepted = true;
             self.ends[GATEWAY].session.accept(self.setup.consent());
+        }
+    }
+
+    /// The line is lost with all that is under way on it; so are this many requests to go on or their answers, then the next
+    /// one arrives.
+    pub(super) fn cut(&mut self, lost: usize) {
+        let is_held = self.ends.iter().all(|node| node.session.is_resumable() && !node.parted);
+        if !is_held || !self.accepted || self.tainted {
+            return;
+        }
+        for attempt in 0..=lost {
+            for node in &mut self.ends {
+                node.wire.clear();
+            }
+            let hello = self.setup.hello();
+            let ticket = hello.access_token.clone();
+            self.ends[CLIENT].session.resume_with(hello, &ticket, self.now);
+            self.see(CLIENT);
+            self.transmit(CLIENT, 2);
+            let Some(Item::Message(asked)) = self.ends[CLIENT].wire.pop_front() else { panic!("nothing is asked") };
+            assert!(self.ends[CLIENT].wire.is_empty(), "something follows before the answer");
+            if attempt % 2 == 1 && attempt < lost {
+                continue;
+            }
+            let asked = match self.setup.encoding {
+                Encoding::V1 => json::decode(&asked, Features::ALL),
+                Encoding::V2 => binary::decode(&mut asked.clone()).map(|frame| frame.expect("a frame")),
+            };
+            let Ok(Frame::Hello(hello)) = asked else { panic!("something else is asked") };
+            let theirs = hello.resume.expect("what the client has");
+            self.ends[GATEWAY].session.resume(&theirs, self.setup.consent(), self.now);
+            self.see(GATEWAY);
+            self.transmit(GATEWAY, attempt);
         }
     }
 
@@ -227,7 +261,11 @@ impl World {
                         self.accept();
                     }
                 }
-                Event::Accepted(ok) => assert!(ok == self.setup.consent() || self.tainted),
+                Event::Accepted(ok) => {
+                    let is_resumed = ok.resume.as_ref().is_some_and(|resumable| resumable.resumed);
+                    assert!(is_resumed || ok == self.setup.consent() || self.tainted);
+                }
+                Event::Held | Event::Resumed => assert!(self.setup.resumes()),
                 Event::Opened { key, target } => self.opened(key, target.as_ref()),
                 Event::GoingAway { .. } => assert!(self.ends[1 - end].drained || self.tainted),
                 Event::Notice(notice) => assert!(notice == NOTICE || self.tainted),

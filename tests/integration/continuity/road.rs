@@ -1,6 +1,7 @@
 //! What lies between a client and its gateway: a line that can be lost in more than one way.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +22,7 @@ pub(crate) struct Road {
     pub(crate) address: SocketAddr,
     to: Arc<Mutex<String>>,
     lost: watch::Sender<Option<Loss>>,
+    refused: Arc<AtomicUsize>,
     task: AbortHandle,
 }
 
@@ -30,20 +32,29 @@ impl Road {
         let address = listener.local_addr().unwrap();
         let to = Arc::new(Mutex::new(gateway.to_owned()));
         let lost = watch::Sender::new(None);
-        let (target, switched) = (Arc::clone(&to), lost.clone());
+        let refused = Arc::new(AtomicUsize::new(0));
+        let (target, switched, refuse) = (Arc::clone(&to), lost.clone(), Arc::clone(&refused));
         let task = tokio::spawn(async move {
             loop {
                 let (near, _) = listener.accept().await.unwrap();
+                if refuse.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                    continue;
+                }
                 let target = target.lock().unwrap().clone();
                 tokio::spawn(carry(near, target, switched.subscribe()));
             }
         });
-        Self { address, to, lost, task: task.abort_handle() }
+        Self { address, to, lost, refused, task: task.abort_handle() }
     }
 
     /// The client is in another network from here on.
     pub(crate) fn switch(&self, loss: Loss) {
         self.lost.send_replace(Some(loss));
+    }
+
+    /// So many new connections are closed at once.
+    pub(crate) fn refuse(&self, connections: usize) {
+        self.refused.store(connections, Ordering::Relaxed);
     }
 
     /// New connections come to another gateway.

@@ -83,7 +83,9 @@ pub(super) async fn list(
     let mut rows = on!(&mut conn, admin::list_gateways(page.after(), of, limit))?;
     let ids: Vec<Id> = rows.iter().map(|row| row.id).collect();
     let instances = on!(&mut conn, instances::of(&ids))?;
-    rows.iter_mut().for_each(|row| row.sum_up(&instances));
+    for row in &mut rows {
+        row.sum_up(&instances);
+    }
     listed(&rows, |row| row.id, limit)
 }
 
