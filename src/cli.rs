@@ -22,6 +22,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{ConfigError, Runtime, Source};
 use crate::control::StartError;
 use crate::migrate::MigrateError;
+use crate::net::listener::Inherited;
 use crate::net::pool;
 use crate::telemetry;
 
@@ -71,6 +72,10 @@ struct Failure {
 impl Failure {
     fn runtime(message: impl Display) -> Self {
         Self { code: RUNTIME, message: format!("{message}") }
+    }
+
+    fn usage(message: impl Display) -> Self {
+        Self { code: USAGE, message: format!("{message}") }
     }
 }
 
@@ -145,6 +150,15 @@ fn run(cli: Cli) -> Result<(), Failure> {
         return Ok(());
     }
     let runtime: Runtime = source.section()?;
+    let inherited = match cli.command {
+        Command::ServeGateway => Inherited::from_service_manager().map_err(Failure::usage)?,
+        Command::ServeControl
+        | Command::Migrate(_)
+        | Command::Demo(_)
+        | Command::Connect(_)
+        | Command::Admin(_)
+        | Command::Healthcheck(_) => Inherited::default(),
+    };
     raise_file_limit();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -154,12 +168,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let idle_after = runtime.buffers_idle;
     let runtime = builder.enable_all().build()?;
     runtime.spawn(pool::shrink_every(idle_after));
-    let ended = runtime.block_on(dispatch(cli.command, source));
+    let ended = runtime.block_on(dispatch(cli.command, source, inherited));
     runtime.shutdown_background();
     ended
 }
 
-async fn dispatch(command: Command, source: Source) -> Result<(), Failure> {
+async fn dispatch(command: Command, source: Source, inherited: Inherited) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => return Box::pin(demo::run(args)).await,
         Command::Admin(args) => return Box::pin(admin::run(args, &source)).await,
@@ -169,7 +183,7 @@ async fn dispatch(command: Command, source: Source) -> Result<(), Failure> {
     let _flush = telemetry::init(&source)?;
     match command {
         Command::ServeControl => Box::pin(serve::control(&source)).await,
-        Command::ServeGateway => Box::pin(serve::gateway(&source)).await,
+        Command::ServeGateway => Box::pin(serve::gateway(&source, inherited)).await,
         Command::Migrate(args) => migrate::run(args, &source).await,
         Command::Connect(_) => Box::pin(connect::run(&source)).await,
         Command::Demo(_) | Command::Admin(_) | Command::Healthcheck(_) => Ok(()),

@@ -12,6 +12,7 @@ use crate::control::{Control, StartError, db};
 use crate::digest::{fresh_key, fresh_path, fresh_token};
 use crate::gateway::{Gateway, egress};
 use crate::lifecycle::Shutdown;
+use crate::net::listener::Inherited;
 use crate::shadowsocks::{NodeKey, Server};
 use crate::telemetry;
 
@@ -120,7 +121,8 @@ async fn serve(
     let path = base.section::<crate::config::Tunnel>()?.path;
     let base = base
         .overridden([("HTTVPS_GATEWAY__CONTROL_URL", control_url), ("HTTVPS_GATEWAY__TOKEN", &made.gateway_token)])?;
-    let gateway = Gateway::bind(&base).await?;
+    let mut gateway = Gateway::bind(&base, Inherited::default()).await?;
+    gateway.succeed().await?;
     let (_, gateway_url) = gateway.urls()?.into_iter().next().unwrap_or_default();
     let gateway_url = format!("{gateway_url}{path}");
     let ops_gateway = gateway.ops_address();

@@ -11,6 +11,7 @@ mod breaker;
 mod certificates;
 mod clock;
 mod control;
+mod drain;
 mod edge;
 pub(crate) mod egress;
 mod enrol;
@@ -32,9 +33,11 @@ mod rates;
 mod reach;
 mod refusals;
 mod resume;
+mod serving;
 mod session;
 mod store;
 mod streams;
+mod takeover;
 mod upgrade;
 mod urgent;
 mod usage;
@@ -56,15 +59,16 @@ use crate::frame::{Encoding, SessionCode, binary};
 use crate::lifecycle::Shutdown;
 use crate::mux::Limits;
 use crate::net::dial::Dialer;
+use crate::net::listener::{self, Inherited, Purpose};
 use crate::net::ops::Readiness;
 use crate::net::resolver::Resolver;
-use crate::net::tls::Certificates;
-use crate::net::{ops, tls};
+use crate::net::tls::{self, Certificates};
 
 use acme::Acme;
 use arrival::{Arrivals, Listener};
 use clock::Clock;
 use control::{ControlClient, ControlError};
+use drain::Drain;
 use edge::Site;
 use journal::Journal;
 use keys::Keys;
@@ -78,6 +82,7 @@ use portal::Portal;
 use rates::Rates;
 use refusals::Refusals;
 use resume::Resumptions;
+use takeover::{Claim, Predecessor};
 use usage::Usage;
 
 /// Answers to a heartbeat that mean that this gateway is not wanted: too old, or revoked.
@@ -90,6 +95,7 @@ struct Shared {
     instance: Uuid,
     /// No other process acts for the gateway, which the control plane has not heard yet.
     alone: AtomicBool,
+    drain: Drain,
     arrivals: Arrivals,
     gateway: config::Gateway,
     tunnel: config::Tunnel,
@@ -140,30 +146,24 @@ struct Shared {
 pub struct Gateway {
     shared: Arc<Shared>,
     listeners: Vec<Listener>,
-    ops: Option<TcpListener>,
+    ops: Option<(Purpose, TcpListener)>,
+    claim: Claim,
+    /// The process that serves until this one does.
+    predecessor: Option<Predecessor>,
     certificate: Option<Vec<u8>>,
     /// The last event that an earlier process had acted on.
     place: events::Place,
 }
 
 impl Gateway {
-    /// Loads keys, opens the journal and binds the sockets.
-    pub async fn bind(source: &Source) -> Result<Self, ConfigError> {
+    /// Loads keys, opens the journal and binds the sockets that are not inherited. A process that serves from the same
+    /// `state_dir` hands over its own, and goes on until [`Gateway::succeed`].
+    pub async fn bind(source: &Source, mut inherited: Inherited) -> Result<Self, ConfigError> {
         let mut gateway: config::Gateway = source.section()?;
         let tunnel: config::Tunnel = source.section()?;
         let http2: config::Http2 = source.section()?;
         let bad = |key, reason: String| source.unusable::<config::Gateway>(key, reason);
-        if gateway.control_url.is_empty() {
-            return Err(bad("control_url", "must be set".into()));
-        }
-        if tunnel.path.is_empty() {
-            let reason = "must be set; `httvps admin keygen` proposes one";
-            return Err(source.unusable::<config::Tunnel>("path", reason));
-        }
-        let ca = match gateway.control_ca.as_str() {
-            "" => None,
-            path => Some(read_file(path).map_err(|reason| bad("control_ca", reason))?),
-        };
+        let ca = given(source, &gateway, &tunnel)?;
         let net: config::Net = source.section()?;
         let resolver =
             Resolver::new(&net, &[]).map_err(|reason| source.unusable::<config::Net>("dns_timeout", reason))?;
@@ -175,21 +175,27 @@ impl Gateway {
         let tls = tls.map_err(|reason| source.unusable::<Tls>("cert", reason))?;
         let acme = certificates::obtaining(source, certificates.obtained, &tls, &metrics.all).await?;
         let clock = Arc::new(Clock::new(source.section::<config::Clock>()?.warn_after, &metrics));
-        let journal = Journal::open(Path::new(&gateway.state_dir)).map_err(|reason| bad("state_dir", reason))?;
+        let state_dir = Path::new(&gateway.state_dir);
+        let claimed = Claim::make(state_dir, gateway.takeover_timeout, &mut inherited).await;
+        let (claim, mut predecessor) = claimed.map_err(|reason| bad("state_dir", reason))?;
+        let journal = Journal::open(state_dir).map_err(|reason| bad("state_dir", reason))?;
         gateway.token =
             enrol::token(&gateway, ca.as_deref(), &dialer).await.map_err(|(key, reason)| bad(key, reason))?;
         let offline: config::Offline = source.section()?;
-        let (persist, kept) =
-            Persist::open(Path::new(&gateway.state_dir), &gateway.control_url, offline.flush_interval)
-                .map_err(|reason| bad("state_dir", reason))?;
         let shown = Some(metrics.control_reachable.clone());
         let control =
             ControlClient::new(&gateway, ca.as_deref(), &dialer, shown).map_err(|reason| bad("control_ca", reason))?;
         let usage = Usage::open(journal, gateway.clone(), metrics.clone(), Arc::clone(&clock))
             .await
             .map_err(|reason| bad("state_dir", reason))?;
-        let listeners = Listener::bind_all(source, &net).await?;
-        let ops = bind_ops(source, &net).await?;
+        let listeners = Listener::open_all(source, &net, &mut inherited).await?;
+        let ops = operations_listener(source, &net, &mut inherited).await?;
+        inherited.close();
+        if let Some(predecessor) = &predecessor {
+            let listening: Vec<&Purpose> = listeners.iter().map(|listener| &listener.purpose).collect();
+            let is_same = predecessor.is_same(gateway.token.expose(), &listening);
+            is_same.map_err(|reason| bad("state_dir", format!("{} {reason}", gateway.state_dir)))?;
+        }
         let (v1, mux, egress): (V1, Mux, Egress) = (source.section()?, source.section()?, source.section()?);
         let padding = source.section::<config::Padding>()?.scheme;
         let limits = Arc::new(Limits::new(&mux, &v1, padding).resumable(&source.section()?));
@@ -201,9 +207,12 @@ impl Gateway {
             .map_err(|(key, reason)| source.unusable::<config::Decoy>(key, reason))?;
         let max_age = offline.max_age;
         let relay: config::Relay = source.section()?;
+        let kept = kept_state(&gateway, offline.flush_interval, predecessor.as_mut()).await;
+        let (persist, kept) = kept.map_err(|reason| bad("state_dir", reason))?;
         let shared = Shared {
             instance: Uuid::new_v4(),
-            alone: AtomicBool::new(true),
+            alone: AtomicBool::new(predecessor.is_none()),
+            drain: Drain::new(&gateway),
             arrivals: Arrivals::new(&tunnel, source.section()?),
             lookups: egress::Lookups::new(egress.lookups, resolver),
             egress,
@@ -246,7 +255,8 @@ impl Gateway {
             beating: tokio::sync::Mutex::default(),
         };
         let place = shared.restore(&kept, max_age);
-        Ok(Self { shared: Arc::new(shared), listeners, ops, certificate: certificates.made, place })
+        let shared = Arc::new(shared);
+        Ok(Self { shared, listeners, ops, claim, predecessor, certificate: certificates.made, place })
     }
 
     /// Where clients and proxies connect: what each listener is called, and its URL; at least one.
@@ -260,7 +270,7 @@ impl Gateway {
 
     /// Where the operations listener is, if there is one.
     pub fn ops_address(&self) -> Option<SocketAddr> {
-        self.ops.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.ops.as_ref().and_then(|(_, listener)| listener.local_addr().ok())
     }
 
     /// The self-signed certificate in PEM, if one was made.
@@ -268,58 +278,56 @@ impl Gateway {
         self.certificate.as_deref()
     }
 
-    /// Serves until drained: sessions end first, then their usage is reported.
-    pub async fn serve(self, shutdown: Shutdown) {
-        let shared = self.shared;
-        let sessions = shutdown.child();
-        let background = Shutdown::default();
-        let front = async {
-            let accepting =
-                self.listeners.into_iter().map(|one| accept::run(one, Arc::clone(&shared), &shutdown, &sessions));
-            futures_util::future::join_all(accepting).await;
-            sessions.finished().await;
-            background.drain();
-        };
-        let aborted = async {
-            tokio::select! {
-                () = async { shutdown.aborted().await; tokio::time::sleep(shared.tunnel.close_timeout).await } => background.abort(),
-                () = background.draining() => {}
-            }
-        };
-        let ops = async {
-            if let Some(listener) = self.ops {
-                let metrics = shared.metrics.all.clone();
-                ops::serve(listener, metrics, Arc::clone(&shared), shutdown.clone(), &background).await;
-            }
-        };
-        tokio::join!(
-            front,
-            aborted,
-            ops,
-            async {
-                shutdown.draining().await;
-                shared.usage.leave(&shared.control).await;
-            },
-            shared.usage.run(&shared.control, &background),
-            shared.keys.run(&shared.control, &shared.persist, shared.gateway.jwks_refresh, &background),
-            shared.persist.run(&shared.offline, &background),
-            shared.nodes_and_heartbeat(&background),
-            shared.relieve_memory(&background),
-            shared.certificates.watch(&background),
-            async {
-                if let Some(acme) = &shared.acme {
-                    acme.run(&shared.clock, &shutdown).await;
-                }
-            },
-            events::run(&shared, self.place, &background),
-        );
+    /// Has the process that served until now drain, if there is one; from now on another can follow this one. Fails if that
+    /// one serves on.
+    pub async fn succeed(&mut self) -> Result<(), String> {
+        if let Some(predecessor) = self.predecessor.take() {
+            predecessor.retire().await?;
+        }
+        self.claim.open_up();
+        Ok(())
     }
 }
 
-async fn bind_ops(source: &Source, net: &config::Net) -> Result<Option<TcpListener>, ConfigError> {
-    let ops: Ops = source.section()?;
-    let bound = ops::bind(&ops.gateway_listen, net).await;
-    bound.map_err(|reason| source.unusable::<Ops>("gateway_listen", reason))
+/// Fails without what has no default; gives the authority of the control plane's certificate, if there is one.
+fn given(source: &Source, gateway: &config::Gateway, tunnel: &config::Tunnel) -> Result<Option<Vec<u8>>, ConfigError> {
+    if gateway.control_url.is_empty() {
+        return Err(source.unusable::<config::Gateway>("control_url", "must be set"));
+    }
+    if tunnel.path.is_empty() {
+        let reason = "must be set; `httvps admin keygen` proposes one";
+        return Err(source.unusable::<config::Tunnel>("path", reason));
+    }
+    if gateway.control_ca.is_empty() {
+        return Ok(None);
+    }
+    let ca = read_file(&gateway.control_ca);
+    ca.map(Some).map_err(|reason| source.unusable::<config::Gateway>("control_ca", reason))
+}
+
+async fn operations_listener(
+    source: &Source,
+    net: &config::Net,
+    inherited: &mut Inherited,
+) -> Result<Option<(Purpose, TcpListener)>, ConfigError> {
+    let address = source.section::<Ops>()?.gateway_listen;
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let opened = listener::open("ops.gateway_listen", &address, net, inherited).await;
+    opened.map(Some).map_err(|reason| source.unusable::<Ops>("gateway_listen", reason))
+}
+
+/// What an earlier process had kept; one that serves writes it now.
+async fn kept_state(
+    gateway: &config::Gateway,
+    flush_interval: Duration,
+    predecessor: Option<&mut Predecessor>,
+) -> Result<(Persist, Kept), String> {
+    if let Some(predecessor) = predecessor {
+        predecessor.release_state().await?;
+    }
+    Persist::open(Path::new(&gateway.state_dir), &gateway.control_url, flush_interval)
 }
 
 impl Shared {

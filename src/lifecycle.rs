@@ -53,6 +53,11 @@ impl Shutdown {
         self.tasks.spawn(task);
     }
 
+    /// Whether no task runs.
+    pub fn is_idle(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
     /// Resolves when draining was asked for and every task has ended.
     pub async fn finished(&self) {
         self.draining().await;

@@ -3,6 +3,7 @@ use crate::config::Source;
 use crate::control::Control;
 use crate::gateway::Gateway;
 use crate::lifecycle::Shutdown;
+use crate::net::listener::Inherited;
 
 pub(super) async fn control(source: &Source) -> Result<(), Failure> {
     let shutdown = Shutdown::default();
@@ -21,11 +22,11 @@ pub(super) async fn control(source: &Source) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) async fn gateway(source: &Source) -> Result<(), Failure> {
+pub(super) async fn gateway(source: &Source, inherited: Inherited) -> Result<(), Failure> {
     let shutdown = Shutdown::default();
     shutdown.on_signals_of_a_role()?;
-    let gateway = tokio::select! {
-        bound = Gateway::bind(source) => bound?,
+    let mut gateway = tokio::select! {
+        bound = Gateway::bind(source, inherited) => bound?,
         () = shutdown.draining() => return Ok(()),
     };
     for (name, url) in gateway.urls()? {
@@ -40,6 +41,7 @@ pub(super) async fn gateway(source: &Source) -> Result<(), Failure> {
         std::fs::write(&path, certificate)?;
         say(format_args!("ca {}", path.display()));
     }
+    gateway.succeed().await.map_err(Failure::runtime)?;
     say("ready");
     Box::pin(gateway.serve(shutdown)).await;
     Ok(())

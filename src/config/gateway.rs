@@ -63,6 +63,9 @@ pub struct Gateway {
     /// How long a client may take to reconnect before its new streams are refused.
     #[serde(with = "humantime_serde")]
     pub drain_move: Duration,
+    /// Longest wait for the other process in a takeover.
+    #[serde(with = "humantime_serde")]
+    pub takeover_timeout: Duration,
     /// Time between fetches of the signing keys.
     #[serde(with = "humantime_serde")]
     pub jwks_refresh: Duration,
@@ -80,6 +83,7 @@ impl Section for Gateway {
             ("control_timeout", self.control_timeout),
             ("control_patience", self.control_patience),
             ("control_retry_min", self.control_retry_min),
+            ("takeover_timeout", self.takeover_timeout),
         ];
         if let Some((key, _)) = periods.into_iter().find(|(_, period)| period.is_zero()) {
             return Err(Invalid::new(key, "must be longer than zero"));

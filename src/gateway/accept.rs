@@ -34,11 +34,14 @@ use crate::net::{listener, tls};
 /// The first byte of TLS: a record of the handshake (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
-/// Accepts until draining; `sessions` counts what was accepted.
-pub(super) async fn run(listener: Listener, shared: Arc<Shared>, shutdown: &Shutdown, sessions: &Shutdown) {
+/// Accepts until another process does, or the drain is over; `sessions` counts what was accepted.
+pub(super) async fn run(listener: Listener, shared: Arc<Shared>, sessions: &Shutdown) {
+    let succeeded = shared.drain.succeeded();
+    let mut succeeded = std::pin::pin!(succeeded);
     loop {
         let (socket, from) = tokio::select! {
-            () = shutdown.draining() => return,
+            () = sessions.draining() => return,
+            () = &mut succeeded => return,
             accepted = listener::accept(&listener.socket) => accepted,
         };
         match shared.arrivals.admit(listener.beginning, from) {

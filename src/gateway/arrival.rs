@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::places::{Admittance, Entrance};
 use crate::config::{self, Behind, ConfigError, Net, Section, Source, Tunnel};
 use crate::net::forwarded;
-use crate::net::listener;
+use crate::net::listener::{self, Inherited, Purpose};
 use crate::net::proxy_protocol::{self, HeaderError, Named};
 
 /// How a listener's connections begin.
@@ -25,13 +25,18 @@ pub(super) struct Beginning {
 
 /// Where connections come in.
 pub(super) struct Listener {
+    pub(super) purpose: Purpose,
     pub(super) socket: TcpListener,
     pub(super) beginning: Beginning,
 }
 
 impl Listener {
-    /// Binds all that are configured.
-    pub(super) async fn bind_all(source: &Source, net: &Net) -> Result<Vec<Self>, ConfigError> {
+    /// Binds all that are configured and not inherited.
+    pub(super) async fn open_all(
+        source: &Source,
+        net: &Net,
+        inherited: &mut Inherited,
+    ) -> Result<Vec<Self>, ConfigError> {
         let gateway: config::Gateway = source.section()?;
         let behind: Behind = source.section()?;
         let all = [
@@ -42,12 +47,14 @@ impl Listener {
         ];
         let mut listeners = Vec::new();
         for (section, key, addresses, has_header, is_clear) in all {
-            let sockets = listener::bind_all(addresses, net).await.map_err(|reason| match section {
+            let name = format!("{section}.{key}");
+            let opened = listener::open_all(&name, addresses, net, inherited).await;
+            let opened = opened.map_err(|reason| match section {
                 Behind::NAME => source.unusable::<Behind>(key, reason),
                 _ => source.unusable::<config::Gateway>(key, reason),
             })?;
             let beginning = Beginning { has_header, is_clear };
-            listeners.extend(sockets.into_iter().map(|socket| Self { socket, beginning }));
+            listeners.extend(opened.into_iter().map(|(purpose, socket)| Self { purpose, socket, beginning }));
         }
         if listeners.is_empty() {
             return Err(source.unusable::<config::Gateway>("listen", "must be set, or a listener of [behind]"));

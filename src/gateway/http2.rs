@@ -5,8 +5,9 @@ mod unread;
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
@@ -25,13 +26,15 @@ use super::places::Admittance;
 use super::session::{self, Greeted};
 use super::upgrade::Grant;
 use crate::config;
-use crate::digest::fresh_fraction;
 use crate::lifecycle::Shutdown;
 use crate::net::http2::{Channel, MEDIA_TYPE, Piece};
 use crate::net::metered::Metered;
 use crate::net::proxy_protocol::Named;
 use crate::net::tunnel::Framing;
 use unread::Unread;
+
+/// How long the socket of a connection that ends by GOAWAY is there for the client's own, which finds it closed otherwise.
+const FAREWELL: Duration = Duration::from_millis(250);
 
 /// Serves a connection to its end, which is after that of its last tunnel.
 pub(super) async fn serve<S>(
@@ -122,8 +125,10 @@ struct Line<S: AsyncRead + AsyncWrite + Unpin> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     async fn run(mut self) {
-        let (mut closes_at, mut ends_at) = (None, None);
-        let (last_words, mut is_aborted) = (self.shared.tunnel.close_timeout, false);
+        let shared = Arc::clone(&self.shared);
+        let mut leaving = pin!(shared.drain.leave(tokio::time::Instant::now()));
+        let (mut is_leaving, mut is_ending, mut is_aborted, mut ends_at) = (false, false, false, None);
+        let last_words = shared.tunnel.close_timeout;
         loop {
             let is_idle = self.requests.is_empty();
             tokio::select! {
@@ -155,20 +160,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                     self.shared.metrics.refuse("crowded_out");
                     break;
                 }
-                () = self.shutdown.draining(), if closes_at.is_none() => {
-                    let (now, config) = (tokio::time::Instant::now(), &self.shared.gateway);
-                    closes_at = Some(now + config.drain_jitter.mul_f64(fresh_fraction()));
-                    ends_at = Some(now + config.drain_timeout + last_words);
+                leave = &mut leaving, if !is_leaving => {
+                    is_leaving = true;
+                    ends_at.get_or_insert(leave.due + last_words);
+                    self.close();
+                }
+                () = self.shutdown.draining(), if !is_ending => {
+                    is_ending = true;
+                    self.close();
                 }
                 () = self.shutdown.aborted(), if !is_aborted => {
                     is_aborted = true;
                     ends_at = Some(tokio::time::Instant::now() + last_words);
                 }
                 () = due(ends_at) => break,
-                () = due(closes_at), if !self.is_closing => self.close(),
             }
         }
         let Self { connection, mut requests, own, .. } = self;
+        if is_leaving && !is_aborted {
+            tokio::time::sleep(FAREWELL.min(last_words)).await;
+        }
         drop((connection, own));
         let ended = async { while requests.join_next().await.is_some() {} };
         if tokio::time::timeout(last_words, ended).await.is_err() {
@@ -178,6 +189,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
 
     /// Says that no more streams are taken; the connection ends with the last of those that are open.
     fn close(&mut self) {
+        if self.is_closing {
+            return;
+        }
         self.connection.graceful_shutdown();
         self.is_closing = true;
         self.quiet_until = tokio::time::Instant::now() + self.shared.tunnel.close_timeout;

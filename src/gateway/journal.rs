@@ -1,6 +1,6 @@
 //! Unreported usage on disk, so that a crash loses at most the last flush (docs/04, "Accounting").
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use diesel::connection::SimpleConnection;
@@ -12,7 +12,10 @@ use uuid::Uuid;
 use super::store::atomically;
 use crate::frame::Token;
 
-const SETUP: &str = "PRAGMA busy_timeout = 2000; PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; \
+/// More processes than ever drain at a time.
+const FILES_MAX: usize = 64;
+
+const SETUP: &str = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; \
     PRAGMA synchronous = NORMAL; BEGIN EXCLUSIVE; \
     CREATE TABLE IF NOT EXISTS sessions (id BLOB PRIMARY KEY NOT NULL, device BLOB NOT NULL, up BIGINT NOT NULL, \
     down BIGINT NOT NULL, started BIGINT NOT NULL, seen BIGINT NOT NULL, ended BIGINT) WITHOUT ROWID; \
@@ -36,9 +39,13 @@ pub(crate) struct Entry {
     pub(crate) ended_at: Option<OffsetDateTime>,
 }
 
-/// The journal's file; one process owns it.
+/// A process's journal: a file of its own among those of the folder.
 #[derive(Clone)]
-pub(crate) struct Journal(Arc<Mutex<SqliteConnection>>);
+pub(crate) struct Journal {
+    conn: Arc<Mutex<SqliteConnection>>,
+    folder: Arc<Path>,
+    number: usize,
+}
 
 #[derive(QueryableByName)]
 struct Row {
@@ -67,18 +74,39 @@ struct TokenRow {
 }
 
 impl Journal {
-    /// Opens `usage.db` in a folder, which is made if it is not there; fails if another process has it.
+    /// Opens the first of `usage.db`, `usage-1.db`, … in a folder that no process has.
     pub(crate) fn open(folder: &Path) -> Result<Self, String> {
-        std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let path = folder.join("usage.db");
-        let shown = path.display();
-        let mut conn =
-            SqliteConnection::establish(&path.to_string_lossy()).map_err(|error| format!("{shown}: {error}"))?;
-        conn.batch_execute(SETUP).map_err(|error| match error.to_string() {
-            reason if reason.contains("locked") => format!("{shown} is in use by another gateway"),
-            reason => format!("{shown}: {reason}"),
-        })?;
-        Ok(Self(Arc::new(Mutex::new(conn))))
+        for number in 0..FILES_MAX {
+            if let Some(conn) = take(folder, number)? {
+                return Ok(Self { conn: Arc::new(Mutex::new(conn)), folder: folder.into(), number });
+            }
+        }
+        Err(format!("{}: all of {FILES_MAX} journals are in use", folder.display()))
+    }
+
+    /// Takes over what processes that are gone have left in their files, which are empty then: sessions as those of
+    /// [`Self::leftovers`].
+    pub(crate) async fn adopt(&self, now: OffsetDateTime) -> Result<(Vec<Entry>, Vec<(Uuid, Token)>), String> {
+        let (mut entries, mut tokens) = (Vec::new(), Vec::new());
+        for number in 0..FILES_MAX {
+            let there = file(&self.folder, number).exists();
+            if number == self.number || !there {
+                continue;
+            }
+            let folder = Arc::clone(&self.folder);
+            let taken = tokio::task::spawn_blocking(move || take(&folder, number)).await;
+            let Some(conn) = taken.map_err(|error| error.to_string())?? else { continue };
+            let left = Self { conn: Arc::new(Mutex::new(conn)), folder: Arc::clone(&self.folder), number };
+            let (sessions, of_sessions) = left.leftovers().await?;
+            if sessions.is_empty() {
+                continue;
+            }
+            self.keep(sessions.clone(), of_sessions.clone(), now).await?;
+            left.forget(sessions.iter().map(|entry| entry.session).collect()).await?;
+            entries.extend(sessions);
+            tokens.extend(of_sessions);
+        }
+        Ok((entries, tokens))
     }
 
     /// What an earlier process left: sessions that are over, at the latest when they were last seen, and tokens of those
@@ -148,9 +176,25 @@ impl Journal {
         &self,
         work: impl FnOnce(&mut SqliteConnection) -> QueryResult<T> + Send + 'static,
     ) -> Result<T, String> {
-        let conn = Arc::clone(&self.0);
+        let conn = Arc::clone(&self.conn);
         let done = tokio::task::spawn_blocking(move || work(&mut conn.lock().unwrap_or_else(PoisonError::into_inner)));
         done.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+}
+
+fn file(folder: &Path, number: usize) -> PathBuf {
+    folder.join(if number == 0 { "usage.db".to_owned() } else { format!("usage-{number}.db") })
+}
+
+/// Opens a file, unless another process has it.
+fn take(folder: &Path, number: usize) -> Result<Option<SqliteConnection>, String> {
+    let path = file(folder, number);
+    let named = |reason: String| format!("{}: {reason}", path.display());
+    let mut conn = SqliteConnection::establish(&path.to_string_lossy()).map_err(|error| named(error.to_string()))?;
+    match conn.batch_execute(SETUP) {
+        Ok(()) => Ok(Some(conn)),
+        Err(error) if error.to_string().contains("locked") => Ok(None),
+        Err(error) => Err(named(error.to_string())),
     }
 }
 
@@ -178,7 +222,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_latest_counters_survive_and_one_process_owns_them() {
+    async fn the_latest_counters_survive_the_process() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(folder.path()).unwrap();
         let started_at = moment(1_000);
@@ -188,7 +232,6 @@ mod tests {
         journal.keep(vec![entry], vec![(entry.session, token.clone())], moment(2_000)).await.unwrap();
         entry.up = 10;
         journal.keep(vec![entry], Vec::new(), moment(3_000)).await.unwrap();
-        assert!(Journal::open(folder.path()).err().unwrap().contains("in use by another gateway"));
         drop(journal);
         let journal = Journal::open(folder.path()).unwrap();
         let (left, tokens) = journal.leftovers().await.unwrap();
@@ -197,6 +240,34 @@ mod tests {
         assert!(left[0].ended_at.is_some_and(|at| at > started_at));
         journal.forget(vec![entry.session]).await.unwrap();
         assert_eq!(journal.leftovers().await.unwrap(), (Vec::new(), Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn each_process_has_a_file_and_adopts_those_of_others_that_are_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Journal::open(folder.path()).unwrap();
+        let (first, second) = (open(), open());
+        assert_eq!((first.number, second.number), (0, 1));
+        let entry = Entry {
+            session: Uuid::now_v7(),
+            device: Uuid::now_v7(),
+            up: 1,
+            down: 2,
+            started_at: moment(1_000),
+            ended_at: None,
+        };
+        let token = (entry.session, Token::from("secret".to_owned()));
+        first.keep(vec![entry], vec![token.clone()], moment(2_000)).await.unwrap();
+        assert_eq!(second.adopt(moment(3_000)).await.unwrap(), (Vec::new(), Vec::new()), "its owner lives");
+        drop(first);
+        let adopted = second.adopt(moment(3_000)).await.unwrap();
+        assert_eq!(adopted, (vec![Entry { ended_at: Some(moment(2_000)), ..entry }], vec![token.clone()]));
+        assert_eq!(second.adopt(moment(4_000)).await.unwrap(), (Vec::new(), Vec::new()), "once");
+        assert_eq!(open().leftovers().await.unwrap(), (Vec::new(), Vec::new()));
+        drop(second);
+        let (first, second) = (open(), open());
+        assert_eq!((first.number, second.number), (0, 1));
+        assert_eq!(second.leftovers().await.unwrap(), adopted, "they are in the adopter's file");
     }
 
     #[tokio::test]
@@ -213,7 +284,7 @@ mod tests {
         };
         let limit = |pages: u32| {
             let limit = format!("PRAGMA max_page_count = {pages}");
-            journal.0.lock().unwrap().batch_execute(&limit).unwrap();
+            journal.conn.lock().unwrap().batch_execute(&limit).unwrap();
         };
         limit(10);
         let entries: Vec<Entry> = (0..2000).map(|_| entry()).collect();

@@ -102,6 +102,8 @@ pub(super) struct Persist {
     news: Notify,
     flushing: tokio::sync::Mutex<()>,
     failing: AtomicBool,
+    /// Another process has the store, or may have it.
+    released: AtomicBool,
     every: Duration,
 }
 
@@ -120,6 +122,7 @@ impl Persist {
             news: Notify::new(),
             flushing: tokio::sync::Mutex::default(),
             failing: AtomicBool::new(false),
+            released: AtomicBool::new(false),
             every,
         };
         let kept = Kept(of_origin(entries, control_url));
@@ -176,6 +179,27 @@ impl Persist {
     /// Writes what has changed, now.
     pub(super) async fn flush(&self, devices: &OfflineCache) {
         let _turn = self.flushing.lock().await;
+        if !self.released.load(Ordering::Relaxed) {
+            self.write(devices).await;
+        }
+    }
+
+    /// Writes what has changed and leaves the store to another process.
+    pub(super) async fn release(&self, devices: &OfflineCache) {
+        let _turn = self.flushing.lock().await;
+        self.write(devices).await;
+        self.released.store(true, Ordering::Relaxed);
+        self.store.close();
+    }
+
+    /// The other process does not want it.
+    pub(super) async fn resume(&self, devices: &OfflineCache) {
+        if self.released.swap(false, Ordering::Relaxed) {
+            self.flush(devices).await;
+        }
+    }
+
+    async fn write(&self, devices: &OfflineCache) {
         let named = std::mem::take(&mut *lock(&self.pending));
         let mut changes: Changes = named.into_iter().map(|(name, value)| (name.to_owned(), Some(value))).collect();
         let changed = devices.take_changed();

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Refused, Stops};
+use super::drain::Leave;
 use super::lane::Lane;
 use super::places::Place;
 use super::resume::Held;
@@ -16,10 +17,13 @@ use super::streams::Session;
 use super::upgrade::Agreement;
 use super::{Shared, admission, resume};
 use crate::digest::fresh_fraction;
-use crate::frame::{Notice, SessionCode};
+use crate::frame::{Encoding, Feature, Notice, SessionCode};
 use crate::lifecycle::Shutdown;
 use crate::mux::{Event, Role};
 use crate::net::tunnel::{Carrier, Driver, Framing, Transport, Tunnel};
+
+/// How soon a v1 client moves that is told of a shutdown (docs/03, "Draining").
+const V1_MOVES_WITHIN: Duration = Duration::from_secs(5);
 
 /// What came before `hello`.
 pub(super) struct Greeted {
@@ -162,7 +166,12 @@ async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: 
     tracing::info!(session = %session.id, device = %session.device, region = session.region, "session begun");
     let relays = TaskTracker::new();
     let abort = CancellationToken::new();
-    open_streams(&session, &tunnel, &relays, &abort, &shutdown).await;
+    let hears = match agreement.encoding {
+        Encoding::V2 => Hears::GoAway,
+        Encoding::V1 if hello.features.has(Feature::Notice) => Hears::Notices,
+        Encoding::V1 => Hears::Nothing,
+    };
+    open_streams(&session, &tunnel, (&relays, &abort), &shutdown, hears).await;
     relays.close();
     if tokio::time::timeout(shared.tunnel.close_timeout, relays.wait()).await.is_err() {
         abort.cancel();
@@ -179,30 +188,34 @@ async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: 
     Left::Nothing
 }
 
-/// Starts a relay for each stream until the connection is gone; drains when told to.
+/// How a client hears that it is to go.
+#[derive(Clone, Copy)]
+enum Hears {
+    GoAway,
+    Notices,
+    Nothing,
+}
+
+/// Starts a relay for each stream until the connection is gone; sends the client away when it is time.
 async fn open_streams(
     session: &Arc<Session>,
     tunnel: &Tunnel,
-    relays: &TaskTracker,
-    abort: &CancellationToken,
+    (relays, abort): (&TaskTracker, &CancellationToken),
     shutdown: &Shutdown,
+    hears: Hears,
 ) {
-    let config = &session.shared.gateway;
+    let mut leaving = pin!(session.shared.drain.leave(tokio::time::Instant::now()));
+    let mut told = None;
     let resumptions = &session.shared.resumptions;
-    let (mut drain, mut held): (Option<Drain>, Option<Held<'_>>) = (None, None);
+    let mut held: Option<Held<'_>> = None;
     loop {
         let event = tokio::select! {
             event = tunnel.next_event() => event,
-            () = shutdown.draining(), if drain.is_none() => {
-                let jitter = config.drain_jitter.mul_f64(fresh_fraction());
-                tunnel.drain(jitter);
-                let within_ms = u64::try_from(config.drain_timeout.as_millis()).unwrap_or(u64::MAX);
-                tunnel.notice(Notice::Maintenance { within_ms });
-                let now = tokio::time::Instant::now();
-                drain = Some(Drain { moved: now + jitter + config.drain_move, due: now + config.drain_timeout });
+            leave = &mut leaving, if told.is_none() => {
+                told = Some(send_away(tunnel, leave, hears));
                 continue;
             }
-            () = drained(tunnel, drain), if drain.is_some() && session.account.cut_code().is_none() => {
+            () = drained(tunnel, told), if told.is_some() && session.account.cut_code().is_none() => {
                 session.account.cut(SessionCode::GoingAway);
                 continue;
             }
@@ -223,7 +236,7 @@ async fn open_streams(
             Some(Event::Resumed) => {
                 held = None;
                 session.shared.usage.urgent().add(session.id);
-                if drain.is_some() {
+                if told.is_some() {
                     tunnel.drain(Duration::ZERO);
                 }
             }
@@ -263,16 +276,24 @@ async fn given_up(held: Option<&Held<'_>>) {
     }
 }
 
-/// When a session that drains takes no more streams, and when it ends.
-#[derive(Clone, Copy)]
-struct Drain {
-    moved: tokio::time::Instant,
-    due: tokio::time::Instant,
+/// Tells the client; gives when it has moved, and when the session ends.
+fn send_away(tunnel: &Tunnel, leave: Leave, hears: Hears) -> (tokio::time::Instant, tokio::time::Instant) {
+    let Leave { reconnect_in, moved, due } = leave;
+    let now = tokio::time::Instant::now();
+    let within = due.saturating_duration_since(now);
+    tunnel.drain(reconnect_in);
+    tunnel.notice(Notice::Maintenance { within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX) });
+    let moved = match hears {
+        Hears::GoAway => moved,
+        Hears::Notices => moved + V1_MOVES_WITHIN.saturating_sub(reconnect_in),
+        Hears::Nothing => now + reconnect_in,
+    };
+    (moved, due)
 }
 
 /// Resolves when the client of a draining session had time to move and has no streams here, or no time is left.
-async fn drained(tunnel: &Tunnel, drain: Option<Drain>) {
-    let Some(Drain { moved, due }) = drain else { return std::future::pending().await };
+async fn drained(tunnel: &Tunnel, told: Option<(tokio::time::Instant, tokio::time::Instant)>) {
+    let Some((moved, due)) = told else { return std::future::pending().await };
     let is_over = async {
         tokio::time::sleep_until(moved).await;
         tunnel.refuse_streams();

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use diesel::connection::SimpleConnection;
@@ -30,8 +30,11 @@ pub(super) type Changes = Vec<(String, Option<Vec<u8>>)>;
 
 /// The file of entries and its key; one process owns it.
 pub(super) struct Store {
-    conn: Arc<Mutex<SqliteConnection>>,
+    /// None while another process may have the file.
+    conn: Arc<Mutex<Option<SqliteConnection>>>,
     sealer: Arc<Sealer>,
+    /// None if it is in memory.
+    path: Option<PathBuf>,
     /// Why nothing of it reaches the disk.
     pub(super) unkept: Option<String>,
 }
@@ -94,19 +97,17 @@ impl Store {
         let key = key(&folder.join(KEY)).map_err(|error| Unusable::Denied(format!("{KEY}: {error}")))?;
         let path = folder.join(DATABASE);
         own(&path).map_err(|error| Unusable::Denied(format!("{DATABASE}: {error}")))?;
-        let conn = SqliteConnection::establish(&path.to_string_lossy());
-        Self::with(conn.map_err(|error| Unusable::of(&error))?, &key)
+        let (store, entries) = Self::with(connect(&path)?, &key)?;
+        Ok((Self { path: Some(path), ..store }, entries))
     }
 
     fn in_memory() -> Result<(Self, Entries), Unusable> {
         let key: [u8; 32] = fresh_bytes().map_err(Unusable::Denied)?;
-        let conn = SqliteConnection::establish(":memory:").map_err(|error| Unusable::of(&error))?;
-        Self::with(conn, &key)
+        Self::with(connect(Path::new(":memory:"))?, &key)
     }
 
     fn with(mut conn: SqliteConnection, key: &[u8]) -> Result<(Self, Entries), Unusable> {
         let sealer = Sealer::new(key).map_err(|error| Unusable::Damaged(format!("{KEY}: {error}")))?;
-        conn.batch_execute(SETUP).map_err(|error| Unusable::of(&error))?;
         let rows: Vec<Row> = diesel::sql_query("SELECT name, value FROM entries")
             .load(&mut conn)
             .map_err(|error| Unusable::of(&error))?;
@@ -115,25 +116,47 @@ impl Store {
             Ok((row.name, value.map_err(|error| Unusable::Damaged(format!("{DATABASE}: {error}")))?))
         });
         let entries = opened.collect::<Result<_, Unusable>>()?;
-        Ok((Self { conn: Arc::new(Mutex::new(conn)), sealer: Arc::new(sealer), unkept: None }, entries))
+        let conn = Arc::new(Mutex::new(Some(conn)));
+        Ok((Self { conn, sealer: Arc::new(sealer), path: None, unkept: None }, entries))
     }
 
     /// Removes everything.
     pub(super) fn clear(&self) -> Result<(), String> {
         let mut conn = self.conn.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(conn) = conn.as_mut() else { return Ok(()) };
         conn.batch_execute("DELETE FROM entries").map_err(|error| error.to_string())
+    }
+
+    /// Closes the file, so that another process can have it; the next write opens it again.
+    pub(super) fn close(&self) {
+        if self.path.is_some() {
+            *self.conn.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     /// Writes all of it, or nothing; gives it back if it could not be written.
     pub(super) async fn write(&self, changes: Changes) -> Result<(), (Changes, String)> {
-        let (conn, sealer) = (Arc::clone(&self.conn), Arc::clone(&self.sealer));
+        let (conn, sealer, path) = (Arc::clone(&self.conn), Arc::clone(&self.sealer), self.path.clone());
         let written = tokio::task::spawn_blocking(move || {
             let mut conn = conn.lock().unwrap_or_else(PoisonError::into_inner);
-            let result = atomically(&mut conn, |conn| put(conn, &sealer, &changes));
+            if let (None, Some(path)) = (&*conn, path) {
+                match connect(&path) {
+                    Ok(opened) => *conn = Some(opened),
+                    Err(unusable) => return Err((changes, unusable.to_string())),
+                }
+            }
+            let Some(conn) = conn.as_mut() else { return Err((changes, "it is closed".to_owned())) };
+            let result = atomically(conn, |conn| put(conn, &sealer, &changes));
             result.map_err(|error| (changes, error.to_string()))
         });
         written.await.unwrap_or_else(|error| Err((Vec::new(), error.to_string())))
     }
+}
+
+fn connect(path: &Path) -> Result<SqliteConnection, Unusable> {
+    let mut conn = SqliteConnection::establish(&path.to_string_lossy()).map_err(|error| Unusable::of(&error))?;
+    conn.batch_execute(SETUP).map_err(|error| Unusable::of(&error))?;
+    Ok(conn)
 }
 
 /// All or nothing. A full disk rolls back by itself, which diesel's transactions take for a broken connection.
@@ -247,14 +270,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_closed_can_be_had_by_another_and_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(folder.path()).unwrap();
+        store.write(vec![("device".into(), Some(vec![1]))]).await.unwrap();
+        store.close();
+        let (other, entries) = Store::open(folder.path()).unwrap();
+        assert!(entries == [("device".to_owned(), vec![1])] && other.unkept.is_none());
+        assert!(store.write(vec![("device".into(), Some(vec![2]))]).await.is_err());
+        drop(other);
+        store.write(vec![("device".into(), Some(vec![2]))]).await.unwrap();
+        drop(store);
+        assert_eq!(Store::open(folder.path()).unwrap().1, [("device".to_owned(), vec![2])]);
+    }
+
+    #[tokio::test]
     async fn what_could_not_be_written_is_given_back() {
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(folder.path()).unwrap();
-        store.conn.lock().unwrap().batch_execute("PRAGMA max_page_count = 2").unwrap();
+        let limit = |pages: u32| {
+            let mut conn = store.conn.lock().unwrap();
+            conn.as_mut().unwrap().batch_execute(&format!("PRAGMA max_page_count = {pages}")).unwrap();
+        };
+        limit(2);
         let changes = vec![("device".to_owned(), Some(vec![1; 100_000]))];
         let (back, reason) = store.write(changes.clone()).await.unwrap_err();
         assert!(back == changes && reason.contains("full"), "{reason}");
-        store.conn.lock().unwrap().batch_execute("PRAGMA max_page_count = 1000").unwrap();
+        limit(1000);
         store.write(back).await.unwrap();
     }
 }

@@ -87,11 +87,11 @@ impl Usage {
         clock: Arc<Clock>,
     ) -> Result<Self, String> {
         let (entries, tokens) = journal.leftovers().await?;
+        if !entries.is_empty() {
+            tracing::info!(sessions = entries.len(), "adopted unreported usage");
+        }
         let over: HashMap<_, _> = entries.into_iter().map(|entry| (entry.session, entry)).collect();
         let tokens = Mutex::new(tokens.into_iter().collect());
-        if !over.is_empty() {
-            tracing::info!(sessions = over.len(), "adopted unreported usage");
-        }
         let (live, unkept, vouched, flushing, unwritable, reporting, ended, leaving, urgent) = Default::default();
         Ok(Self {
             live,
@@ -244,6 +244,7 @@ impl Usage {
             tokio::select! {
                 () = shutdown.draining() => return,
                 _ = report.tick() => {
+                    self.adopt().await;
                     self.report(control, Listed::All, true).await;
                 }
                 () = self.ended.notified() => {
@@ -251,6 +252,19 @@ impl Usage {
                     self.report(control, listed, false).await;
                 }
             }
+        }
+    }
+
+    /// Takes over what processes that are gone have not reported.
+    async fn adopt(&self) {
+        match self.journal.adopt(self.clock.now()).await {
+            Ok((entries, _)) if entries.is_empty() => {}
+            Ok((entries, tokens)) => {
+                tracing::info!(sessions = entries.len(), "adopted unreported usage of another process");
+                lock(&self.over).extend(entries.into_iter().map(|entry| (entry.session, entry)));
+                lock(&self.tokens).extend(tokens);
+            }
+            Err(reason) => tracing::error!(reason, "unreported usage of another process stays on disk"),
         }
     }
 

@@ -1,8 +1,10 @@
-//! Listening sockets.
+//! Listening sockets: bound here, or open before this process began.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -12,6 +14,66 @@ use crate::config::{Addresses, Net};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const BACKLOG: i32 = 1024;
 
+/// What a listener is for: the key that names it, and the address as it is written there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purpose {
+    pub key: String,
+    pub address: String,
+}
+
+/// Listening sockets that were open before this process began: a service manager's, or those of a process that it follows.
+#[derive(Debug, Default)]
+pub struct Inherited(Vec<(Option<Purpose>, std::net::TcpListener)>);
+
+impl Inherited {
+    /// Those that a service manager gave (`LISTEN_FDS`, systemd.socket(5)). It changes the environment, so there must be no
+    /// other threads yet.
+    pub fn from_service_manager() -> Result<Self, String> {
+        let mut given = ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for at in 0..given.len() {
+            let taken = given.take_tcp_listener(at);
+            let socket = taken.map_err(|error| format!("a socket of the service manager cannot be used: {error}"))?;
+            sockets.extend(socket.map(|socket| (None, socket)));
+        }
+        if sockets.iter().all(|(_, socket)| SockRef::from(socket).is_listener().unwrap_or_default()) {
+            return Ok(Self(sockets));
+        }
+        Err("a socket of the service manager does not listen: it must be given with Accept=no".into())
+    }
+
+    /// Adds one whose purpose is known.
+    pub fn add(&mut self, purpose: Purpose, socket: OwnedFd) {
+        self.0.push((Some(purpose), socket.into()));
+    }
+
+    /// Takes the one that was for the same purpose, else one that is bound to the same address.
+    async fn take(&mut self, purpose: &Purpose, v6_only: bool) -> Option<std::net::TcpListener> {
+        let fits = |socket: &std::net::TcpListener| {
+            let is_all_v6 = socket.local_addr().is_ok_and(|local| local.is_ipv6() && local.ip().is_unspecified());
+            !is_all_v6 || SockRef::from(socket).only_v6().is_ok_and(|only| only == v6_only)
+        };
+        let same = self.0.iter().position(|(known, socket)| known.as_ref() == Some(purpose) && fits(socket));
+        let at = if let Some(at) = same {
+            at
+        } else {
+            let wanted: Vec<SocketAddr> = tokio::net::lookup_host(&purpose.address).await.ok()?.collect();
+            let is_wanted = |local: SocketAddr| wanted.contains(&local);
+            self.0.iter().position(|(_, socket)| socket.local_addr().is_ok_and(is_wanted) && fits(socket))?
+        };
+        Some(self.0.swap_remove(at).1)
+    }
+
+    /// Closes those that nobody took.
+    pub fn close(self) {
+        for (_, socket) in self.0 {
+            if let Ok(address) = socket.local_addr() {
+                tracing::warn!(%address, "a listening socket that the configuration does not name is closed");
+            }
+        }
+    }
+}
+
 /// Binds `host:port`; what it accepts has keepalive. The error says which address and why.
 pub async fn bind(address: &str, net: &Net) -> Result<TcpListener, String> {
     let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
@@ -19,22 +81,55 @@ pub async fn bind(address: &str, net: &Net) -> Result<TcpListener, String> {
     Ok(listener)
 }
 
-/// Binds several; `[::]` takes IPv4 along unless `0.0.0.0` has the same port.
-pub async fn bind_all(addresses: &Addresses, net: &Net) -> Result<Vec<TcpListener>, String> {
+/// As [`bind`], unless the socket is inherited; gives its purpose along.
+pub async fn open(
+    key: &str,
+    address: &str,
+    net: &Net,
+    inherited: &mut Inherited,
+) -> Result<(Purpose, TcpListener), String> {
+    open_one(key, address, false, net, inherited).await
+}
+
+/// As [`open`], for several; `[::]` takes IPv4 along unless `0.0.0.0` has the same port.
+pub async fn open_all(
+    key: &str,
+    addresses: &Addresses,
+    net: &Net,
+    inherited: &mut Inherited,
+) -> Result<Vec<(Purpose, TcpListener)>, String> {
     let known: Vec<SocketAddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
     let has_v4 = |port: u16| known.iter().any(|other| other.is_ipv4() && other.port() == port);
+    let is_alone = |address: &str| {
+        address
+            .parse()
+            .is_ok_and(|v6: SocketAddr| v6.is_ipv6() && v6.ip().is_unspecified() && v6.port() != 0 && has_v4(v6.port()))
+    };
     let mut listeners = Vec::new();
     for address in addresses.iter() {
-        let alone = address
-            .parse()
-            .ok()
-            .filter(|v6: &SocketAddr| v6.is_ipv6() && v6.ip().is_unspecified() && v6.port() != 0 && has_v4(v6.port()));
-        listeners.push(match alone {
-            Some(v6) => bind_v6_only(v6, net).map_err(|error| format!("cannot listen on {address}: {error}"))?,
-            None => bind(address, net).await?,
-        });
+        listeners.push(open_one(key, address, is_alone(address), net, inherited).await?);
     }
     Ok(listeners)
+}
+
+async fn open_one(
+    key: &str,
+    address: &str,
+    v6_only: bool,
+    net: &Net,
+    inherited: &mut Inherited,
+) -> Result<(Purpose, TcpListener), String> {
+    let purpose = Purpose { key: key.to_owned(), address: address.to_owned() };
+    let cannot = |error: std::io::Error| format!("cannot listen on {address}: {error}");
+    let listener = match (inherited.take(&purpose, v6_only).await, address.parse()) {
+        (Some(socket), _) => {
+            keep_alive(&SockRef::from(&socket), net);
+            socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)).map_err(cannot)?
+        }
+        (None, Ok(v6)) if v6_only => bind_v6_only(v6, net).map_err(cannot)?,
+        (None, _) => bind(address, net).await?,
+    };
+    Ok((purpose, listener))
 }
 
 fn bind_v6_only(address: SocketAddr, net: &Net) -> std::io::Result<TcpListener> {

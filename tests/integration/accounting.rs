@@ -142,7 +142,8 @@ async fn what_was_flushed_survives_kill_9_without_any_report() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_lets_streams_finish_and_reports_the_rest() {
     for encoding in ["v1", "v2"] {
-        let mut world = World::start(Kind::Sqlite, CHACHA).await;
+        let more = [("GATEWAY__DRAIN_TIMEOUT", "20s")];
+        let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
         let client = world.connect(encoding).await;
         let source = Destination::start(Manner::Source);
         let len = 30_000_000u64;

@@ -82,6 +82,7 @@ mod schemas;
 mod socks;
 mod standing;
 mod surroundings;
+mod takeover;
 mod tls;
 mod transfer;
 mod trust;

@@ -124,7 +124,7 @@ async fn the_gateway_names_what_it_lacks() {
     let cert = with(&with(&cert, "TLS__CERT", "/nonexistent.pem"), "TLS__KEY", "/nonexistent.pem");
     fails(&serve, &cert, 2, "tls.cert: /nonexistent.pem: No such file").await;
     let held = crate::process::Process::start(&serve, &env).await;
-    fails(&serve, &env, 2, "is in use by another gateway").await;
+    fails(&serve, &with(&env, "GATEWAY__TOKEN", "u"), 2, "is in use by another gateway, process ").await;
     assert_eq!(held.stop().await.code, Some(0));
 }
 

@@ -52,13 +52,18 @@ impl Process {
 
     /// Starts with a signal ignored, and waits for `ready`.
     pub(crate) async fn start_ignoring(signal: &str, args: &[&str], env: &[(String, String)]) -> Self {
-        let known = command(args, env);
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("trap '' {signal}; exec \"$0\" \"$@\"")]);
-        command.arg(known.as_std().get_program()).args(args).env_clear().envs(env.iter().cloned()).kill_on_drop(true);
+        let script = format!("trap '' {signal}; exec \"$0\" \"$@\"");
+        let known = [&["-c", &script, env!("CARGO_BIN_EXE_httvps")], args].concat();
+        Self::try_start_by("sh", &known, env).await.unwrap_or_else(|ended| panic!("{args:?} ended: {}", ended.stderr))
+    }
+
+    /// Starts by way of a program that becomes it.
+    pub(crate) async fn try_start_by(program: &str, args: &[&str], env: &[(String, String)]) -> Result<Self, Ended> {
+        let mut command = Command::new(program);
+        command.args(args).env_clear().envs(env.iter().cloned()).kill_on_drop(true);
         command.env("PATH", std::env::var("PATH").unwrap_or_default());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self::spawned(command).await.unwrap_or_else(|ended| panic!("{args:?} ended: {}", ended.stderr))
+        Self::spawned(command).await
     }
 
     async fn spawned(mut command: Command) -> Result<Self, Ended> {

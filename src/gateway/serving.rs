@@ -1,0 +1,104 @@
+//! What runs while a gateway serves, and in which order it ends (docs/04, "Drain").
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::takeover::{Offered, await_successor};
+use super::{Gateway, Shared, accept, events};
+use crate::lifecycle::Shutdown;
+use crate::net::ops;
+
+/// How often it is seen whether a drain is over.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+impl Gateway {
+    /// Serves until drained: sessions end first, then their usage is reported.
+    pub async fn serve(self, shutdown: Shutdown) {
+        let Self { shared, listeners, ops, claim, place, .. } = self;
+        let (draining, sessions, background) = (shutdown.child(), Shutdown::default(), Shutdown::default());
+        let ops_shutdown = background.child();
+        let offered = listeners.iter().map(|listener| (&listener.purpose, &listener.socket));
+        let offered = offered.chain(ops.iter().map(|(purpose, socket)| (purpose, socket)));
+        let offered: std::io::Result<Vec<Offered>> =
+            offered.map(|(purpose, socket)| Offered::of(purpose, socket)).collect();
+        let succession = async {
+            match offered {
+                Ok(offered) => {
+                    let drain = || {
+                        shared.drain.succeed();
+                        draining.drain();
+                        ops_shutdown.drain();
+                    };
+                    await_successor(&shared, claim, offered, &sessions, drain).await
+                }
+                Err(error) => {
+                    tracing::error!(%error, "no other process can take over from this one");
+                    Some(claim.into_lock())
+                }
+            }
+        };
+        let front = async {
+            let accepting = listeners.into_iter().map(|one| accept::run(one, Arc::clone(&shared), &sessions));
+            tokio::join!(futures_util::future::join_all(accepting), until_over(&shared, &draining, &sessions));
+            sessions.finished().await;
+            background.drain();
+        };
+        let aborted = async {
+            let aborting = async {
+                shutdown.aborted().await;
+                sessions.abort();
+                tokio::time::sleep(shared.tunnel.close_timeout).await;
+            };
+            tokio::select! {
+                () = aborting => background.abort(),
+                () = background.draining() => {}
+            }
+        };
+        let ops = async {
+            if let Some((_, listener)) = ops {
+                let metrics = shared.metrics.all.clone();
+                ops::serve(listener, metrics, Arc::clone(&shared), draining.clone(), &ops_shutdown).await;
+            }
+        };
+        let acme = async {
+            if let Some(acme) = &shared.acme {
+                acme.run(&shared.clock, &draining).await;
+            }
+        };
+        let leaving = async {
+            draining.draining().await;
+            shared.usage.leave(&shared.control).await;
+        };
+        let _lock = tokio::join!(
+            succession,
+            front,
+            aborted,
+            ops,
+            acme,
+            leaving,
+            shared.usage.run(&shared.control, &background),
+            shared.keys.run(&shared.control, &shared.persist, shared.gateway.jwks_refresh, &background),
+            shared.persist.run(&shared.offline, &background),
+            shared.nodes_and_heartbeat(&background),
+            shared.relieve_memory(&background),
+            shared.certificates.watch(&background),
+            events::run(&shared, place, &background),
+        );
+    }
+}
+
+/// Begins the drain when it is asked for, and has everything in front end when it is over.
+async fn until_over(shared: &Shared, draining: &Shutdown, sessions: &Shutdown) {
+    tokio::select! {
+        () = draining.draining() => {}
+        () = sessions.draining() => return,
+    }
+    shared.drain.begin();
+    while !shared.drain.is_over(shared.usage.live_count(), sessions.is_idle()) {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = sessions.draining() => return,
+        }
+    }
+    sessions.drain();
+}
