@@ -29,8 +29,9 @@ pub(super) struct Pulse {
     /// Bytes that a slow line may not have carried to the peer yet, at that time.
     ahead: u64,
     ahead_at: Instant,
-    /// Those in front of the ping that is under way.
+    /// Those in front of the ping that is under way, and what was sent behind it.
     before_ping: u64,
+    behind_ping: u64,
     /// The line was seen to be faster than a slow one.
     quick: bool,
     /// Something was handed to the transport since the last look.
@@ -51,6 +52,7 @@ impl Pulse {
             ahead: 0,
             ahead_at: now,
             before_ping: 0,
+            behind_ping: 0,
             quick: false,
             moved: false,
             full: false,
@@ -85,6 +87,7 @@ impl Pulse {
     pub(super) fn sent(&mut self, len: usize) {
         self.unanswered = true;
         self.ahead = self.ahead.saturating_add(len as u64).min(MOST);
+        self.behind_ping = self.behind_ping.saturating_add(len as u64);
     }
 
     /// A message was handed to the transport.
@@ -100,6 +103,7 @@ impl Pulse {
     /// A ping is about to leave.
     pub(super) fn pinging(&mut self) {
         self.before_ping = self.ahead;
+        self.behind_ping = 0;
     }
 
     /// It was answered.
@@ -108,8 +112,7 @@ impl Pulse {
         if self.before_ping >= MUCH {
             self.quick = after <= SOON;
         }
-        self.ahead = self.ahead.saturating_sub(self.before_ping);
-        self.before_ping = 0;
+        self.ahead = self.ahead.min(self.behind_ping);
     }
 
     /// The peer was not read until now.
@@ -134,8 +137,8 @@ impl Pulse {
     }
 
     /// How much silence is too much, of a time that is long enough unless the line is slow.
-    fn patience(&self, dead_after: Duration) -> Duration {
-        if self.quick || self.ahead < MUCH { dead_after } else { dead_after.saturating_mul(2) }
+    fn patience(&self, dead_after: Duration, waiting: bool) -> Duration {
+        if self.quick || self.ahead < MUCH && !waiting { dead_after } else { dead_after.saturating_mul(2) }
     }
 }
 
@@ -145,6 +148,11 @@ impl Session {
         self.phase == Phase::Open && self.has_credit() && !self.is_paused()
     }
 
+    /// Whether data waits for a transport that takes nothing.
+    fn has_waiting(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     fn ping_after_busy(&self) -> Duration {
         self.limits.ping_after_busy.mul_f64(0.8 + 0.4 * self.jitter)
     }
@@ -152,29 +160,31 @@ impl Session {
     /// When [`Session::watch`] has something to do.
     pub(super) fn next_watch(&self) -> Option<Instant> {
         let pulse = &self.pulse;
-        let is_under_way = pulse.unanswered || pulse.expecting;
+        let is_under_way = pulse.unanswered || pulse.expecting || self.has_waiting();
         if !is_under_way || !self.is_watched() {
             return None;
         }
         let due = match pulse.began {
-            Some(began) if self.rtt.is_under_way() => began.checked_add(pulse.patience(self.limits.dead_after_busy)),
+            Some(began) if self.rtt.is_under_way() => {
+                began.checked_add(pulse.patience(self.limits.dead_after_busy, self.has_waiting()))
+            }
             Some(began) => began.checked_add(self.ping_after_busy()),
             None => self.last_heard.checked_add(self.ping_after_busy()),
         };
-        let look = if pulse.unanswered && self.wants_transmit() { pulse.looked.checked_add(LOOK) } else { None };
+        let look = if self.has_waiting() { pulse.looked.checked_add(LOOK) } else { None };
         [due, look].into_iter().flatten().min()
     }
 
     /// Pings a peer that is silent while data is under way; an error if it was for too long.
     pub(super) fn watch(&mut self, now: Instant) -> Result<(), SessionError> {
-        self.pulse.look(self.wants_transmit(), now);
+        self.pulse.look(self.has_waiting(), now);
         if !self.is_watched() {
             self.pulse.unread(now);
             return Ok(());
         }
         self.pulse.unanswered = self.pulse.unanswered && !self.streams.is_empty();
         self.pulse.expecting = self.pulse.expecting && self.streams.values().any(Stream::may_bring_more);
-        if !self.pulse.unanswered && !self.pulse.expecting {
+        if !self.pulse.unanswered && !self.pulse.expecting && !self.has_waiting() {
             self.pulse.began = None;
             return Ok(());
         }
@@ -182,7 +192,7 @@ impl Session {
         let fresh = self.silence(now) > ping_after.saturating_add(LATE);
         let began = *self.pulse.began.get_or_insert(if fresh { now } else { self.last_heard });
         let silent = now.saturating_duration_since(began);
-        if silent >= self.pulse.patience(self.limits.dead_after_busy) {
+        if silent >= self.pulse.patience(self.limits.dead_after_busy, self.has_waiting()) {
             return Err(SessionError::Silent(self.silence(now)));
         }
         if silent >= ping_after {

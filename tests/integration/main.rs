@@ -79,6 +79,7 @@ mod resume;
 mod revocation;
 mod schema;
 mod schemas;
+mod silence;
 mod socks;
 mod standing;
 mod surroundings;
