@@ -61,7 +61,7 @@ async fn another_network_and_the_old_one_resets() {
     let _turn = TURN.lock().await;
     let mut scene = Scene::of(&[CHACHA], &[]).await;
     let seen = scene.seen("Wi-Fi to LTE, reset", async |_, road| road.switch(Loss::Reset)).await;
-    assert!(seen.lost <= 1 + UNDER_WAY, "{seen:?}");
+    assert_eq!(seen.lost, 0, "{seen:?}");
     assert!(seen.gap.max(seen.wait) < SLACK * Duration::from_secs(2), "{seen:?}");
 }
 
@@ -69,7 +69,9 @@ async fn another_network_and_the_old_one_resets() {
 async fn another_network_and_the_old_one_swallows() {
     let _turn = TURN.lock().await;
     let mut scene = Scene::of(&[CHACHA], &[]).await;
-    scene.seen("Wi-Fi to LTE, black hole", async |_, road| road.switch(Loss::Swallowed)).await;
+    let seen = scene.seen("Wi-Fi to LTE, black hole", async |_, road| road.switch(Loss::Swallowed)).await;
+    assert_eq!(seen.lost, 0, "{seen:?}");
+    assert!(seen.gap.max(seen.wait) < SLACK * Duration::from_secs(10), "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
