@@ -3,8 +3,6 @@ use std::time::{Duration, Instant};
 use super::stream::Stream;
 use super::{Phase, Session, SessionError};
 
-/// Bytes that a slow line carries in a millisecond: 64 kbit/s.
-const SLOW_LINE: u64 = 8;
 /// With so many bytes in front of it a ping may be late on a slow line.
 const MUCH: u64 = 32 * 1024;
 /// No more are counted: sockets hold about as much.
@@ -26,9 +24,8 @@ pub(super) struct Pulse {
     expecting: bool,
     /// Since when silence counts, if it does.
     began: Option<Instant>,
-    /// Bytes that a slow line may not have carried to the peer yet, at that time.
+    /// Bytes that no answered ping has shown to have arrived.
     ahead: u64,
-    ahead_at: Instant,
     /// Those in front of the ping that is under way, and what was sent behind it.
     before_ping: u64,
     behind_ping: u64,
@@ -50,7 +47,6 @@ impl Pulse {
             expecting: false,
             began: None,
             ahead: 0,
-            ahead_at: now,
             before_ping: 0,
             behind_ping: 0,
             quick: false,
@@ -62,15 +58,9 @@ impl Pulse {
     }
 
     /// A byte of the peer's arrived.
-    pub(super) fn heard(&mut self, now: Instant) {
+    pub(super) fn heard(&mut self) {
         self.unanswered = false;
         self.began = None;
-        if self.ahead > 0 {
-            let passed = now.saturating_duration_since(self.ahead_at).as_micros();
-            let carried = u64::try_from(passed).unwrap_or(u64::MAX).saturating_mul(SLOW_LINE).div_euclid(1000);
-            self.ahead = self.ahead.saturating_sub(carried);
-        }
-        self.ahead_at = now;
     }
 
     /// Data of the peer's arrived.

@@ -46,7 +46,7 @@ impl Session {
     /// A byte arrived from the peer.
     pub fn heard(&mut self, now: Instant) {
         self.last_heard = now;
-        self.pulse.heard(now);
+        self.pulse.heard();
     }
 
     /// How long the peer has sent nothing.
