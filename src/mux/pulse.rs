@@ -7,8 +7,6 @@ use super::{Phase, Session, SessionError};
 const MUCH: u64 = 32 * 1024;
 /// No more are counted: sockets hold about as much.
 const MOST: u64 = 256 * 1024;
-/// A ping that was answered so soon behind much shows that the line is not slow.
-const SOON: Duration = Duration::from_secs(1);
 /// How often a full transport is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// A deadline that is past by more was past when data left.
@@ -26,8 +24,7 @@ pub(super) struct Pulse {
     began: Option<Instant>,
     /// Bytes that no answered ping has shown to have arrived.
     ahead: u64,
-    /// Those in front of the ping that is under way, and what was sent behind it.
-    before_ping: u64,
+    /// What was sent behind the ping that is under way.
     behind_ping: u64,
     /// The line was seen to be faster than a slow one.
     quick: bool,
@@ -47,7 +44,6 @@ impl Pulse {
             expecting: false,
             began: None,
             ahead: 0,
-            before_ping: 0,
             behind_ping: 0,
             quick: false,
             moved: false,
@@ -92,16 +88,12 @@ impl Pulse {
 
     /// A ping is about to leave.
     pub(super) fn pinging(&mut self) {
-        self.before_ping = self.ahead;
         self.behind_ping = 0;
     }
 
     /// It was answered.
-    pub(super) fn answered(&mut self, after: Duration) {
+    pub(super) fn answered(&mut self) {
         self.expecting = false;
-        if self.before_ping >= MUCH {
-            self.quick = after <= SOON;
-        }
         self.ahead = self.ahead.min(self.behind_ping);
     }
 

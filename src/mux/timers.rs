@@ -107,7 +107,7 @@ impl Session {
 
     fn took(&mut self, sample: Duration, now: Instant) {
         self.rtt.sample(sample, now);
-        self.pulse.answered(sample);
+        self.pulse.answered();
     }
 
     /// When [`Session::handle_timeout`] wants to be called.

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use crate::continuity::road::{Loss, Road};
 use crate::database::Kind;
 use crate::destination::{Destination, Manner};
-use crate::node::CHACHA;
+use crate::node::AEAD_2022;
 use crate::process::{Process, eventually};
 use crate::raw::{Raw, hello};
 use crate::socks;
@@ -84,7 +84,7 @@ async fn cut(road: &Road, source: &Destination, refused: usize) {
 }
 
 async fn exact(encoding: &str, transports: &str, refused: usize) {
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[]).await;
+    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[]).await;
     let road = Road::to(world.gateway().line("gateway").strip_prefix("wss://").unwrap()).await;
     let mut settings = world.client_env_of(&format!("wss://{}{PATH}", road.address), encoding);
     settings.extend(env(&[("CLIENT__TRANSPORT", "auto"), ("CLIENT__TRANSPORTS", transports)]));
@@ -141,7 +141,7 @@ fn is_resumed(ok: &HelloOk) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_serves_once_also_for_a_connection_that_looks_alive() {
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({ "max_sessions": 9 }), &[]).await;
+    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 9 }), &[]).await;
     let (_alive, first) = say(&world, asking(&world)).await;
     assert!(!is_resumed(&first));
     let (_lost, second) = say(&world, going_on(&world, &first, 0, &[])).await;
@@ -161,7 +161,7 @@ async fn a_ticket_serves_once_also_for_a_connection_that_looks_alive() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_is_its_devices_and_void_once_the_device_is_revoked() {
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({ "max_sessions": 9 }), &[]).await;
+    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 9 }), &[]).await;
     let (raw, first) = say(&world, asking(&world)).await;
     let other = crate::world::Subscriber::create(&world.control, json!({})).await;
     let token = httvps::frame::Token::from(other.token.clone());
@@ -176,8 +176,7 @@ async fn a_ticket_is_its_devices_and_void_once_the_device_is_revoked() {
         }
     })
     .await;
-    let path = format!("/api/v1/devices/{}/revoke", world.subscriber.device);
-    world.control.admin(reqwest::Method::POST, &path, json!({})).await;
+    world.control.update("devices", &world.subscriber.device, json!({ "status": "revoked" })).await;
     eventually(|| async {
         match world.metric("httvps_sessions_held").await {
             0 => Ok(()),
@@ -192,7 +191,7 @@ async fn a_ticket_is_its_devices_and_void_once_the_device_is_revoked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_side_lacks_is_sent_again_and_what_it_never_had_is_over() {
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[]).await;
+    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[]).await;
     let greeter = Destination::start(Manner::Greeter);
     let (mut raw, ok) = say(&world, asking(&world)).await;
     let open = |id| Frame::Open {
@@ -228,7 +227,7 @@ async fn what_one_side_lacks_is_sent_again_and_what_it_never_had_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_are_held_for_a_time_and_few_of_them() {
     let more = [("RESUME__HOLD", "2s"), ("RESUME__MAX_HELD", "1")];
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({ "max_sessions": 9 }), &more).await;
+    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 9 }), &more).await;
     let (first, ok) = say(&world, asking(&world)).await;
     let (second, _) = say(&world, asking(&world)).await;
     drop(first);
