@@ -266,7 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         };
         let Admittance { place, permit } = admittance;
         let at = self.began.take().unwrap_or_else(Instant::now);
-        let lane = Lane::new(self.lanes.clone());
+        let lane = Arc::new(Lane::new(self.lanes.clone()));
         let (flow, admitted) = (request.body_mut().flow_control().clone(), lane.is_wide());
         let greeted = Greeted { place, at, agreement: asked.agreement, lane: Some(lane) };
         let mut response = Response::new(());

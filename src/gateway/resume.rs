@@ -31,6 +31,9 @@ pub(super) struct Resumptions {
     held: Mutex<(u64, BTreeMap<u64, Tunnel>)>,
 }
 
+/// A session that is served: when this is dropped its tickets are void, and what is left of it ends.
+pub(super) struct Served<'a>(pub(super) &'a Session);
+
 /// A session without a connection.
 pub(super) struct Held<'a> {
     resumptions: &'a Resumptions,
@@ -82,7 +85,7 @@ impl Resumptions {
     }
 
     /// A session is over.
-    pub(super) fn forget(&self, session: &Session) {
+    fn forget(&self, session: &Session) {
         let Tickets { last, before } = std::mem::take(&mut *lock(&session.tickets));
         let mut sessions = lock(&self.sessions);
         for ticket in [last, before].into_iter().flatten() {
@@ -119,8 +122,15 @@ impl Drop for Held<'_> {
     }
 }
 
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        self.0.account.tunnel().close(None, "");
+        self.0.shared.resumptions.forget(self.0);
+    }
+}
+
 /// Goes on with the session that a `hello` names, over the connection that it came by; false if it is another device's, is
-/// over, or was never here. How old the token is does not matter.
+/// over, or was never here, or if the device says hello too often. How old the token is does not matter.
 pub(super) fn take_up(shared: &Shared, tunnel: &Tunnel, hello: &Hello, agreement: Agreement) -> bool {
     let resumed = try_take_up(shared, tunnel, hello, agreement).is_some();
     shared.metrics.resumed.with_label_values(&[if resumed { "resumed" } else { "unknown" }]).inc();
@@ -143,9 +153,15 @@ fn try_take_up(
     if session.device != device || session.encoding != encoding || session.region != hello.region {
         return None;
     }
+    if !admission::may_say_hello(shared, device) {
+        return None;
+    }
     let resumable = shared.resumptions.issue(&session, Some(&resume.ticket))?;
     let ok = admission::consent(shared, tunnel, hello, session.id, encoding, Some(resumable));
     if !tunnel.take_up(session.account.tunnel(), resume, ok) {
+        if session.account.tunnel().is_gone() {
+            shared.resumptions.forget(&session);
+        }
         return None;
     }
     tracing::info!(session = %session.id, "session resumed");

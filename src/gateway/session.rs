@@ -12,7 +12,7 @@ use super::admission::{Refused, Stops};
 use super::drain::Leave;
 use super::lane::Lane;
 use super::places::Place;
-use super::resume::Held;
+use super::resume::{Held, Served};
 use super::streams::Session;
 use super::upgrade::Agreement;
 use super::{Shared, admission, resume};
@@ -32,7 +32,7 @@ pub(super) struct Greeted {
     pub(super) at: Instant,
     pub(super) agreement: Agreement,
     /// The tunnel's part of a connection that it shares with others.
-    pub(super) lane: Option<Lane>,
+    pub(super) lane: Option<Arc<Lane>>,
 }
 
 /// Runs a tunnel that was agreed on over what carries it; one that was not admitted gives its place back.
@@ -60,70 +60,57 @@ pub(super) async fn run<C: Carrier>(
         fragments_max: shared.tunnel.fragments_max,
         close_timeout: shared.tunnel.close_timeout,
     };
+    let lane = greeted.lane.clone();
     let mut driving = pin!(Driver::new(carrier, read, tunnel.clone(), transport).run());
     let mut serving = Box::pin(serve(shared, tunnel.clone(), greeted, shutdown.clone()));
-    let (ended, left) = tokio::select! {
+    let (ended, place) = tokio::select! {
         ended = &mut driving => (ended, None),
-        left = &mut serving => (driving.await, Some(left)),
+        place = &mut serving => (driving.await, Some(place)),
     };
     tracing::debug!(reason = %ended, "connection ended");
-    let left = match left {
-        Some(left) => left,
+    match place {
+        Some(place) => place,
         None if tunnel.is_gone() => serving.await,
         None => {
+            if let Some(lane) = lane {
+                lane.narrow();
+            }
             shutdown.spawn(async move { drop(serving.await) });
-            Left::Nothing
-        }
-    };
-    match left {
-        Left::Place(place) => Some(place),
-        Left::Lane(lane) => {
-            drop(lane);
             None
         }
-        Left::Nothing => None,
     }
 }
 
-/// What is to be held while a connection lasts that does not have, or does not have any more, a session of its own.
-enum Left {
-    Nothing,
-    /// Nobody was admitted.
-    Place(Place),
-    /// The session is one that had another connection before.
-    Lane(Option<Lane>),
-}
-
-/// Serves a tunnel from its `hello` to its end.
-async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: Shutdown) -> Left {
+/// Serves a tunnel from its `hello` to its end; gives the place back of somebody who was not admitted.
+async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: Shutdown) -> Option<Place> {
     let hello = tokio::select! {
         hello = tokio::time::timeout(shared.tunnel.hello_timeout, tunnel.next_event()) => hello,
         () = greeted.place.crowded_out() => {
             shared.metrics.refuse("crowded_out");
             tunnel.close(None, "");
-            return Left::Place(greeted.place);
+            return Some(greeted.place);
         }
         () = shutdown.draining() => {
             tunnel.close(None, "");
-            return Left::Place(greeted.place);
+            return Some(greeted.place);
         }
     };
     let hello = match hello {
         Ok(Some(Event::Hello(hello))) => hello,
-        Ok(_) => return Left::Place(greeted.place),
+        Ok(_) => return Some(greeted.place),
         Err(_) => {
             shared.metrics.refuse("hello_timeout");
             tunnel.close(None, "");
-            return Left::Place(greeted.place);
+            return Some(greeted.place);
         }
     };
-    let Greeted { mut place, at, agreement, mut lane } = greeted;
+    let Greeted { mut place, at, agreement, lane } = greeted;
     place.spoke();
     if hello.resume.is_some() && resume::take_up(&shared, &tunnel, &hello, agreement) {
-        if let Some(lane) = &mut lane {
+        if let Some(lane) = &lane {
             lane.widen();
         }
-        return Left::Lane(lane);
+        return None;
     }
     let admitted = match admission::admit(&shared, &tunnel, &hello, agreement).await {
         Ok(admitted) => admitted,
@@ -136,15 +123,15 @@ async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: 
             } else {
                 tunnel.refuse(code, &message, shared.tunnel.retry_after.mul_f64(0.5 + fresh_fraction()));
             }
-            return Left::Place(place);
+            return Some(place);
         }
     };
     drop(place);
-    if let Some(lane) = &mut lane {
+    if let Some(lane) = &lane {
         lane.widen();
     }
     let session = Arc::new(admitted.session);
-    let open = shared.usage.begin(&session.account);
+    let (open, served) = (shared.usage.begin(&session.account), Served(&session));
     tunnel.charge(Arc::clone(session.account.share()));
     tunnel.pace(session.account.pacer());
     let resumable = if tunnel.can_resume(hello.features) { shared.resumptions.issue(&session, None) } else { None };
@@ -177,15 +164,14 @@ async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: 
         abort.cancel();
         relays.wait().await;
     }
-    drop((open, lane));
-    shared.resumptions.forget(&session);
+    drop((open, served));
     let cut = session.account.cut_code();
     if cut.is_some_and(|code| code.is_final() && code != SessionCode::SessionKilled) {
         shared.offline.forget(session.device);
     }
     let code = cut.map_or("closed", SessionCode::as_str);
     tracing::info!(session = %session.id, code, "session over");
-    Left::Nothing
+    None
 }
 
 /// How a client hears that it is to go.
@@ -236,8 +222,9 @@ async fn open_streams(
             Some(Event::Resumed) => {
                 held = None;
                 session.shared.usage.urgent().add(session.id);
-                if told.is_some() {
+                if let Some((_, due)) = told {
                     tunnel.drain(Duration::ZERO);
+                    tunnel.notice(maintenance(due));
                 }
             }
             Some(Event::Opened { key, target }) => {
@@ -280,15 +267,19 @@ async fn given_up(held: Option<&Held<'_>>) {
 fn send_away(tunnel: &Tunnel, leave: Leave, hears: Hears) -> (tokio::time::Instant, tokio::time::Instant) {
     let Leave { reconnect_in, moved, due } = leave;
     let now = tokio::time::Instant::now();
-    let within = due.saturating_duration_since(now);
     tunnel.drain(reconnect_in);
-    tunnel.notice(Notice::Maintenance { within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX) });
+    tunnel.notice(maintenance(due));
     let moved = match hears {
         Hears::GoAway => moved,
         Hears::Notices => moved + V1_MOVES_WITHIN.saturating_sub(reconnect_in),
         Hears::Nothing => now + reconnect_in,
     };
     (moved, due)
+}
+
+fn maintenance(due: tokio::time::Instant) -> Notice {
+    let within = due.saturating_duration_since(tokio::time::Instant::now());
+    Notice::Maintenance { within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX) }
 }
 
 /// Resolves when the client of a draining session had time to move and has no streams here, or no time is left.

@@ -23,14 +23,14 @@ use crate::world::{PATH, World, metric};
 const GAP: Duration = Duration::from_millis(3 * 300);
 
 /// One address in front of several gateways.
-struct Balancer {
-    address: SocketAddr,
-    chosen: watch::Sender<String>,
+pub(crate) struct Balancer {
+    pub(crate) address: SocketAddr,
+    pub(crate) chosen: watch::Sender<String>,
     task: AbortHandle,
 }
 
 impl Balancer {
-    async fn to(gateway: &str) -> Self {
+    pub(crate) async fn to(gateway: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (chosen, seen) = watch::channel(gateway.to_owned());

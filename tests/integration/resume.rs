@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use httvps::frame::{Feature, Features, Frame, Hello, HelloOk, Resume, StreamId, StreamState, Target};
+use httvps::frame::{
+    Feature, Features, Frame, Hello, HelloOk, Notice, Resume, SessionCode, StreamId, StreamState, Target,
+};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -13,12 +15,15 @@ use tokio::task::AbortHandle;
 use crate::continuity::road::{Loss, Road};
 use crate::database::Kind;
 use crate::destination::{Destination, Manner};
+use crate::leases::Branch;
+use crate::moved::Balancer;
 use crate::node::AEAD_2022;
 use crate::process::{Process, eventually};
-use crate::raw::{Raw, hello};
+use crate::raw::{Raw, dial_to, hello, request, upgrade_request};
+use crate::replaces::address_of;
 use crate::socks;
 use crate::transfer::{download, upload_then_half_close};
-use crate::world::{PATH, World, env};
+use crate::world::{PATH, World, env, id};
 
 const LEN: usize = 100_000_000;
 const CUTS: u64 = 10;
@@ -127,12 +132,37 @@ fn asking(world: &World) -> Hello {
 }
 
 async fn say(world: &World, hello: Hello) -> (Raw, HelloOk) {
-    let mut raw = Raw::open(world, "httvps.v2").await;
-    raw.frames(&[Frame::Hello(Box::new(hello))]).await;
-    match raw.next_frame().await {
-        Frame::HelloOk(ok) => (raw, ok),
-        other => panic!("no consent: {other:?}"),
+    say_at(world, address_of(world.gateway()), hello).await
+}
+
+async fn say_at(world: &World, address: &str, hello: Hello) -> (Raw, HelloOk) {
+    match answered(world, address, hello).await {
+        (raw, Frame::HelloOk(ok)) => (raw, ok),
+        (_, other) => panic!("no consent: {other:?}"),
     }
+}
+
+async fn answered(world: &World, address: &str, hello: Hello) -> (Raw, Frame) {
+    let mut socket = dial_to(address, &world.ca()).await;
+    let head = request(&mut socket, &upgrade_request("httvps.v2")).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let mut raw = Raw::new(socket);
+    raw.frames(&[Frame::Hello(Box::new(hello))]).await;
+    let answer = raw.next_frame().await;
+    (raw, answer)
+}
+
+/// Waits until sessions are live as the control plane knows them, and no others.
+async fn live(world: &World, expected: &[&str]) {
+    eventually(|| async {
+        let rows = world.control.list("sessions").await;
+        let mut live: Vec<_> = rows.iter().filter(|row| row["ended_at"].is_null()).map(id).collect();
+        let mut expected = expected.to_vec();
+        live.sort_unstable();
+        expected.sort_unstable();
+        if live == expected { Ok(()) } else { Err(format!("{live:?} are live, not {expected:?}")) }
+    })
+    .await;
 }
 
 fn is_resumed(ok: &HelloOk) -> bool {
@@ -255,4 +285,72 @@ async fn sessions_are_held_for_a_time_and_few_of_them() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_gateways_behind_one_address_do_not_confuse_their_tickets() {
+    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 9 }), &[]).await;
+    let branch = Branch::start(&world, "other", &[]).await;
+    let (first, second) = (address_of(world.gateway()), address_of(branch.process.as_ref().unwrap()));
+    let balancer = Balancer::to(first).await;
+    let address = balancer.address.to_string();
+    let by = async |gateway: &str, hello: Hello| {
+        balancer.chosen.send_replace(gateway.to_owned());
+        say_at(&world, &address, hello).await
+    };
+    let (raw, here) = by(first, asking(&world)).await;
+    drop(raw);
+    let (_there, there) = by(second, going_on(&world, &here, 0, &[])).await;
+    assert!(!is_resumed(&there) && there.session_id != here.session_id, "a ticket of another gateway");
+    let (raw, again) = by(first, going_on(&world, &here, 0, &[])).await;
+    assert!(is_resumed(&again) && again.session_id == here.session_id, "it was not spent elsewhere");
+    live(&world, &[&here.session_id, &there.session_id]).await;
+    drop(raw);
+    let replacing = Hello { replaces: Some(here.session_id.clone()), ..going_on(&world, &again, 0, &[]) };
+    let (_raw, new) = by(second, replacing).await;
+    assert!(!is_resumed(&new));
+    live(&world, &[&there.session_id, &new.session_id]).await;
+    let (_raw, other) = by(first, going_on(&world, &again, 0, &[])).await;
+    assert!(!is_resumed(&other) && other.session_id != here.session_id, "it was replaced");
+    assert_eq!(world.metric("httvps_sessions_held").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_go_on_is_a_hello_that_counts() {
+    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[("TUNNEL__HELLOS_PER_MINUTE", "3")]).await;
+    let (mut raw, mut ok) = say(&world, asking(&world)).await;
+    for _ in 0..2 {
+        (raw, ok) = say(&world, going_on(&world, &ok, 0, &[])).await;
+        assert!(is_resumed(&ok));
+    }
+    let (_, refused) = answered(&world, address_of(world.gateway()), going_on(&world, &ok, 0, &[])).await;
+    assert!(matches!(refused, Frame::Error { code: SessionCode::Overloaded, .. }), "{refused:?}");
+    raw.frames(&[Frame::Ping([7; 8])]).await;
+    assert_eq!(raw.next_frame().await, Frame::Pong([7; 8]), "the session is as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_during_a_drain_is_told_again() {
+    let more = [("GATEWAY__DRAIN_TIMEOUT", "60s")];
+    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &more).await;
+    let greeter = Destination::start(Manner::Greeter);
+    let (mut raw, ok) = say(&world, asking(&world)).await;
+    let target = Some(Target::Ip(greeter.address));
+    let open = Frame::Open { id: StreamId(1), target, payload: bytes::Bytes::new(), fin: false, udp: false };
+    raw.frames(&[open]).await;
+    while !matches!(raw.next_frame().await, Frame::Data { .. }) {}
+    world.gateway().signal("-TERM");
+    while !matches!(raw.next_frame().await, Frame::GoAway { .. }) {}
+    drop(raw);
+    let has = StreamState { id: 1, received: 0, fin: false };
+    let (mut raw, ok) = say(&world, going_on(&world, &ok, 1, &[has])).await;
+    assert!(is_resumed(&ok));
+    let mut told = (false, false);
+    while told != (true, true) {
+        match raw.next_frame().await {
+            Frame::GoAway { .. } => told.0 = true,
+            Frame::Notice(Notice::Maintenance { .. }) => told.1 = true,
+            _ => {}
+        }
+    }
 }
