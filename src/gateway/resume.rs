@@ -143,6 +143,9 @@ fn try_take_up(
     if session.device != device || session.encoding != encoding || session.region != hello.region {
         return None;
     }
+    if !shared.hellos.take((device, false), std::time::Instant::now()) {
+        return None;
+    }
     let resumable = shared.resumptions.issue(&session, Some(&resume.ticket))?;
     let ok = admission::consent(shared, tunnel, hello, session.id, encoding, Some(resumable));
     if !tunnel.take_up(session.account.tunnel(), resume, ok) {
