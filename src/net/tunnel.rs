@@ -133,7 +133,7 @@ impl Tunnel {
         };
         let mut own = self.state();
         if own.gone {
-            session.state().lose(number);
+            session.abandon(number);
         } else {
             own.successor = Some((session.clone(), number));
             own.wake_driver();
@@ -169,13 +169,20 @@ impl Tunnel {
         }
     }
 
-    /// Leaves the connection, as if it were lost.
+    /// Leaves the connection, as if it were lost; the owner, who knows, is not told.
     pub fn leave(&self) {
         let mut state = self.state();
-        let number = state.number;
-        if state.lose(number) {
+        if !state.gone && state.session.is_resumable() {
             state.replace_driver();
             state.held = true;
+        }
+    }
+
+    /// A driver ends without a word.
+    fn abandon(&self, number: u32) {
+        let mut state = self.state();
+        if !state.gone && !state.lose(number) {
+            state.connection_gone();
         }
     }
 

@@ -126,9 +126,12 @@ impl<C: Carrier> Driver<C> {
         ended
     }
 
-    /// Whether the session outlives the connection: it is on another one, or waits for one.
+    /// Whether the session outlives the connection: it is on another one, whatever came by this one, or waits for one.
     fn is_lost(&mut self, ended: &Ended) -> bool {
         self.succeed();
+        if self.tunnel.attached(self.number).is_err() {
+            return true;
+        }
         match ended {
             Ended::Replaced => true,
             Ended::Io(_) | Ended::Gone | Ended::Session(SessionError::Silent(_)) => {
@@ -136,17 +139,6 @@ impl<C: Carrier> Driver<C> {
             }
             Ended::Closed | Ended::ByPeer | Ended::Session(_) | Ended::Violation(_) => false,
         }
-    }
-
-    /// Goes on with another session, if this one has taken one up.
-    fn succeed(&mut self) -> bool {
-        let successor = self.tunnel.state().successor.take();
-        let Some((tunnel, number)) = successor else { return false };
-        self.tunnel.state().gone = true;
-        (self.tunnel, self.number) = (tunnel, number);
-        self.inbox.allow(self.transport.message_max);
-        self.discard = usize::MAX;
-        true
     }
 
     /// Throws away what comes, a little of it, until the session is closed or the peer is gone.
@@ -430,6 +422,26 @@ impl<C: Carrier> Driver<C> {
     }
 }
 
+impl<C> Driver<C> {
+    /// Goes on with another session, if this one has taken one up.
+    fn succeed(&mut self) -> bool {
+        let successor = self.tunnel.state().successor.take();
+        let Some((tunnel, number)) = successor else { return false };
+        self.tunnel.state().gone = true;
+        (self.tunnel, self.number) = (tunnel, number);
+        self.inbox.allow(self.transport.message_max);
+        self.discard = usize::MAX;
+        true
+    }
+}
+
+impl<C> Drop for Driver<C> {
+    fn drop(&mut self) {
+        self.succeed();
+        self.tunnel.abandon(self.number);
+    }
+}
+
 /// The WebSocket status of a session code: 4000 + its number, 1001 for going away.
 fn close_status(code: SessionCode) -> u16 {
     if code == SessionCode::GoingAway { 1001 } else { 4000 + code.number() }
@@ -440,3 +452,6 @@ fn message_of(body: &[u8]) -> BytesMut {
     message.put_slice(body);
     message
 }
+
+#[cfg(test)]
+mod tests;
