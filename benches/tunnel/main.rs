@@ -50,6 +50,7 @@ mod measure;
 mod peers;
 mod rate;
 mod report;
+mod resume;
 mod session;
 mod streams;
 mod throughput;
@@ -65,8 +66,8 @@ use report::Report;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-const MEASURES: [&str; 10] =
-    ["bulk", "latency", "streams", "tunnels", "transports", "idle", "floor", "flood", "rate", "line"];
+const MEASURES: [&str; 11] =
+    ["bulk", "latency", "streams", "tunnels", "transports", "resume", "idle", "floor", "flood", "rate", "line"];
 const OF_THE_FIELD: [&str; 4] = ["bulk", "latency", "streams", "tunnels"];
 const FILES_NEEDED: u64 = 4_096;
 /// Set, a missed goal is a failure.
@@ -115,6 +116,9 @@ async fn run(words: &[String]) {
     }
     if wants("transports") {
         transports::run(&mut report).await;
+    }
+    if wants("resume") {
+        resume::run(&mut report).await;
     }
     if wants("idle") {
         idle::run(&mut report).await;

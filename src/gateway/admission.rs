@@ -185,11 +185,6 @@ async fn check(shared: &Shared, hello: &Hello, bearer: Option<Uuid>) -> Result<C
     Ok(claims)
 }
 
-/// Whether a device has another `hello` this minute.
-pub(super) fn may_say_hello(shared: &Shared, device: Uuid) -> bool {
-    may_ask(shared, device, false).is_ok()
-}
-
 /// A device that asks too often is told so, and nobody else hears of it.
 fn may_ask(shared: &Shared, device: Uuid, is_late: bool) -> Result<(), (SessionCode, Option<Uuid>)> {
     if shared.hellos.take((device, is_late), std::time::Instant::now()) {

@@ -153,7 +153,7 @@ fn try_take_up(
     if session.device != device || session.encoding != encoding || session.region != hello.region {
         return None;
     }
-    if !admission::may_say_hello(shared, device) {
+    if !shared.hellos.take((device, false), std::time::Instant::now()) {
         return None;
     }
     let resumable = shared.resumptions.issue(&session, Some(&resume.ticket))?;

@@ -166,9 +166,7 @@ impl Session {
     fn rejoin(&mut self, theirs: &[StreamState], opened: Option<u32>) {
         let theirs: HashMap<u32, &StreamState> = theirs.iter().map(|state| (state.id, state)).collect();
         let is_known = |id: StreamId| opened.is_none_or(|opened| id.0 <= opened);
-        let may_stay =
-            |frame: &Frame| matches!(frame, Frame::Window { id, .. } | Frame::Reset { id, .. } if is_known(*id));
-        self.control.retain(may_stay);
+        self.control.retain(|frame| matches!(frame, Frame::Reset { id, .. } if is_known(*id)));
         self.ready.clear();
         let mut keys: Vec<_> = self.streams.iter().map(|(key, stream)| (stream.id, *key)).collect();
         keys.sort_unstable_by_key(|(id, _)| *id);

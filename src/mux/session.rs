@@ -373,10 +373,8 @@ impl Session {
 
     /// Whether the transport must not hand over more messages now.
     pub fn is_paused(&self) -> bool {
-        self.phase == Phase::Closed
-            || self.paused_until.is_some()
-            || self.control.len() >= CONTROL_BACKLOG
-            || self.is_unread()
+        let is_busy = self.paused_until.is_some() || self.control.len() >= CONTROL_BACKLOG || self.is_unread();
+        self.phase == Phase::Closed || is_busy && !self.is_resuming()
     }
 
     pub(super) fn is_flooded(&self) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
 use h2::client::ResponseFuture;
@@ -16,19 +16,15 @@ use hyper::header::{CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL};
 use tokio_util::sync::DropGuard;
 
 use crate::config;
-use crate::mux::Message;
-use crate::net::pool;
-use crate::net::tunnel::{Batch, Carrier, Inbox};
+use crate::net::tunnel::{self, Batch, Carrier, Inbox};
 
 /// The media type of a plain tunnel's bodies.
 pub const MEDIA_TYPE: &str = "application/httvps";
 
-/// Bytes for one DATA frame; their buffer returns to its pool once they have left.
+/// Bytes for one DATA frame.
 #[derive(Debug, Default)]
 pub struct Piece {
-    message: Message,
-    /// Where it begins in the message's head.
-    at: usize,
+    bytes: tunnel::Piece,
     under_way: Option<Arc<UnderWay>>,
 }
 
@@ -41,40 +37,30 @@ struct UnderWay {
 
 impl From<Bytes> for Piece {
     fn from(bytes: Bytes) -> Self {
-        Self { message: Message { head: BytesMut::new(), body: bytes }, at: 0, under_way: None }
+        Self { bytes: bytes.into(), under_way: None }
     }
 }
 
 impl Buf for Piece {
     fn remaining(&self) -> usize {
-        self.message.head.len() - self.at + self.message.body.len()
+        self.bytes.remaining()
     }
 
     fn chunk(&self) -> &[u8] {
-        let head = &self.message.head[self.at..];
-        if head.is_empty() { &self.message.body } else { head }
+        self.bytes.chunk()
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let parts = [&self.message.head[self.at..], &self.message.body];
-        let mut count = 0;
-        for (slice, part) in slices.iter_mut().zip(parts.into_iter().filter(|part| !part.is_empty())) {
-            *slice = IoSlice::new(part);
-            count += 1;
-        }
-        count
+        self.bytes.chunks_vectored(slices)
     }
 
     fn advance(&mut self, count: usize) {
-        let in_head = (self.message.head.len() - self.at).min(count);
-        self.at += in_head;
-        self.message.body.advance(count - in_head);
+        self.bytes.advance(count);
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        pool::keep(std::mem::take(&mut self.message.head));
         if let Some(under_way) = &self.under_way
             && under_way.pieces.fetch_sub(1, Ordering::AcqRel) == 1
         {
@@ -194,9 +180,9 @@ impl Carrier for Channel {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<()>> {
         let room = ready!(self.poll_room(cx, batch.next_len()))?;
-        let (message, at) = batch.take(room);
+        let bytes = batch.take(room);
         self.under_way.pieces.fetch_add(1, Ordering::AcqRel);
-        let piece = Piece { message, at, under_way: Some(Arc::clone(&self.under_way)) };
+        let piece = Piece { bytes, under_way: Some(Arc::clone(&self.under_way)) };
         Poll::Ready(self.send.send_data(piece, false).map_err(broken))
     }
 

@@ -21,7 +21,7 @@ use crate::frame::{
 use crate::mux::{Event, Limits, MemoryBudget, OpenError, Pacer, Role, Session, StreamKey};
 use crate::net::pool;
 
-pub use batch::Batch;
+pub use batch::{Batch, Piece};
 pub use carrier::Carrier;
 pub use driver::{Driver, Ended, Framing, Transport};
 pub use inbox::Inbox;

@@ -59,7 +59,8 @@ async fn the_end_of_the_subscription_and_of_the_gateway_are_told() {
     assert!(matches!(raw.next_frame().await, Frame::Data { .. }));
     let gateway = world.gateway.take().unwrap();
     gateway.signal("-TERM");
-    assert_eq!(next_notice(&mut raw).await, Notice::Maintenance { within_ms: 20_000 });
+    let told = next_notice(&mut raw).await;
+    assert!(matches!(told, Notice::Maintenance { within_ms: 1..=5000 }), "what is left of the drain: {told:?}");
     drop(raw);
     assert_eq!(gateway.ended().await.code, Some(0));
 }

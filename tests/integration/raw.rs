@@ -115,12 +115,22 @@ impl Raw {
     /// The next frame that is no padding, ping or window; pings are answered.
     pub(crate) async fn next_frame(&mut self) -> Frame {
         loop {
+            match self.next_frame_or_window().await {
+                Frame::Window { .. } => {}
+                frame => return frame,
+            }
+        }
+    }
+
+    /// The next frame that is no padding or ping; pings are answered.
+    pub(crate) async fn next_frame_or_window(&mut self) -> Frame {
+        loop {
             match self.waiting.pop_front() {
                 Some(Frame::Ping(bytes)) => {
                     let message = sealed(OpCode::Binary, &encoded(&[Frame::Pong(bytes)]));
                     let _ = self.socket.write_all(&message).await;
                 }
-                Some(Frame::Padding(_) | Frame::Window { .. }) => {}
+                Some(Frame::Padding(_)) => {}
                 Some(frame) => return frame,
                 None => self.waiting = self.message().await.into(),
             }

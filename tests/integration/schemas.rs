@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use httvps::api::{Enroll, Problem, Refresh, Tokens};
 use httvps::token::Claims;
-use jsonschema::Validator;
+use jsonschema::{Registry, Validator};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -27,10 +27,15 @@ impl Schemas {
             let schema: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
             assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema", "{}", path.display());
             jsonschema::meta::validate(&schema).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            (name, jsonschema::validator_for(&schema).unwrap())
+            (path.file_stem().unwrap().to_string_lossy().into_owned(), schema)
         });
-        Self(schemas.collect())
+        let schemas: Vec<_> = schemas.collect();
+        let named = schemas.iter().fold(Registry::new(), |all, (name, schema)| {
+            all.add(format!("json-schema:///{name}.json"), schema.clone()).unwrap()
+        });
+        let named = named.prepare().unwrap();
+        let validator = |schema| jsonschema::options().with_registry(&named).build(schema).unwrap();
+        Self(schemas.iter().map(|(name, schema)| (name.clone(), validator(schema))).collect())
     }
 
     fn get(&self, name: &str) -> &Validator {
@@ -114,8 +119,17 @@ fn objects_of_the_account() {
         }
         used.insert(schema.to_owned());
     }
-    let of_tunnels =
-        ["hello", "hello-ok", "error", "notice", "stream-open", "stream-data", "stream-window", "stream-close"];
+    let of_tunnels = [
+        "hello",
+        "hello-ok",
+        "stream-state",
+        "error",
+        "notice",
+        "stream-open",
+        "stream-data",
+        "stream-window",
+        "stream-close",
+    ];
     used.extend(of_tunnels.map(str::to_owned));
     let all: BTreeSet<_> = schemas.0.keys().cloned().collect();
     assert_eq!(used, all, "every schema has vectors");

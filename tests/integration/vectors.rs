@@ -269,43 +269,66 @@ fn without_support_id(frame: Frame) -> Frame {
     }
 }
 
-/// The session id is the gateway's choice.
-fn without_session(frame: Frame) -> Frame {
-    match frame {
-        Frame::HelloOk(ok) => {
-            assert!(ok.session_id == "{session}" || ok.session_id.parse::<uuid::Uuid>().is_ok());
-            Frame::HelloOk(HelloOk { session_id: "{session}".into(), ..ok })
+/// The session id and the ticket are the gateway's choice; a session that is resumed keeps its id.
+#[derive(Default)]
+struct Chosen {
+    session: String,
+    ticket: String,
+}
+
+impl Chosen {
+    /// Puts the words in braces in their place.
+    fn noted(&mut self, frame: Frame) -> Frame {
+        let Frame::HelloOk(mut ok) = frame else { return frame };
+        let session = std::mem::replace(&mut ok.session_id, "{session}".into());
+        assert!(session.parse::<uuid::Uuid>().is_ok(), "{session}");
+        if let Some(resume) = &mut ok.resume {
+            assert_eq!(resume.resumed, session == self.session);
+            self.ticket = std::mem::replace(&mut resume.ticket, "{ticket}".to_owned().into()).expose().to_owned();
         }
-        frame => frame,
+        self.session = session;
+        Frame::HelloOk(ok)
+    }
+
+    fn filled(&self, text: &str) -> String {
+        text.replace("{session}", &self.session).replace("{ticket}", &self.ticket)
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn conversations_go_as_told() {
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[("TUNNEL__HELLO_TIMEOUT", "2s")]).await;
+    let plan = json!({ "max_sessions": 9 });
+    let world = World::build(Kind::Sqlite, &[CHACHA], plan, &[("TUNNEL__HELLO_TIMEOUT", "2s")]).await;
     let echo = Destination::start(Manner::Echo);
     for vector in items(&read("handshakes.json"), "conversations") {
         judged(vector);
-        let mut raw = Raw::open(&world, vector["protocol"].as_str().unwrap()).await;
+        let (name, protocol) = (&vector["name"], vector["protocol"].as_str().unwrap());
+        let (mut raw, mut chosen) = (Raw::open(&world, protocol).await, Chosen::default());
         for step in vector["steps"].as_array().unwrap() {
             let step: Value = serde_json::from_str(&filled(&step.to_string(), &world, &echo)).unwrap();
-            if let Some(text) = step["send"].as_str() {
+            let send: Value = serde_json::from_str(&chosen.filled(&step["send"].to_string())).unwrap();
+            if let Some(text) = send.as_str() {
                 raw.text(text).await;
-            } else if step["send"].is_object() {
-                raw.frames(&[frame_of(&step["send"])]).await;
+            } else if let Some(frames) = send.as_array() {
+                raw.frames(&frames.iter().map(frame_of).collect::<Vec<_>>()).await;
+            } else if send.is_object() {
+                raw.frames(&[frame_of(&send)]).await;
             } else if let Some(text) = step["expect"].as_str() {
                 let Some(Incoming::Text(got)) = raw.next().await else { panic!("no text for {text}") };
-                let read =
-                    |text: &[u8]| without_support_id(without_session(json::decode(text, Features::ALL).unwrap()));
-                assert_eq!(read(&got), read(text.as_bytes()), "{}", vector["name"]);
+                let got = without_support_id(chosen.noted(json::decode(&got, Features::ALL).unwrap()));
+                assert_eq!(got, json::decode(text.as_bytes(), Features::ALL).unwrap(), "{name}");
+            } else if step["expect"]["type"] == "window" {
+                assert_eq!(raw.next_frame_or_window().await, frame_of(&step["expect"]), "{name}");
             } else if step["expect"].is_object() {
-                let got = without_support_id(without_session(raw.next_frame().await));
-                assert_eq!(got, frame_of(&step["expect"]), "{}", vector["name"]);
+                let got = without_support_id(chosen.noted(raw.next_frame().await));
+                assert_eq!(got, frame_of(&step["expect"]), "{name}");
+            } else if step["reconnect"].is_boolean() {
+                raw = Raw::open(&world, protocol).await;
             } else if step["expect_end"].is_boolean() {
                 let got = raw.next().await;
-                assert!(got.is_none(), "{}: {got:?}", vector["name"]);
+                assert!(got.is_none(), "{name}: {got:?}");
             } else {
-                assert_eq!(raw.closed().await.map(u64::from), step["expect_close"].as_u64(), "{}", vector["name"]);
+                assert_eq!(raw.closed().await.map(u64::from), step["expect_close"].as_u64(), "{name}");
             }
         }
     }

@@ -363,6 +363,33 @@ fn nothing_is_said_between_a_hello_that_resumes_and_its_answer() {
 }
 
 #[test]
+fn however_much_was_said_in_vain_the_answer_is_read() {
+    let limits = Limits { streams: 400, opens_per_second: 1000, tiny_frames_per_second: 100_000, ..kept_limits() };
+    let mut line = Line::new(Encoding::V2, limits);
+    let keys: Vec<_> = (0..400)
+        .map(|_| {
+            let key = line.pair.client.open(&target(), Bytes::new(), line.pair.now).unwrap();
+            line.settle();
+            let theirs = opened(&mut line.pair.gateway).unwrap();
+            send_all(&mut line.pair.gateway, theirs, &[0; 40_000]);
+            line.settle();
+            (key, theirs)
+        })
+        .collect();
+    line.cut(0);
+    for (ours, _) in &keys {
+        receive_all(&mut line.pair.client, *ours, line.pair.now);
+    }
+    assert!(!line.pair.client.is_paused());
+    line.settle();
+    for (ours, theirs) in &keys {
+        assert_eq!(send_all(&mut line.pair.gateway, *theirs, b"on"), 2);
+        line.settle();
+        assert_eq!(receive_all(&mut line.pair.client, *ours, line.pair.now).0, b"on");
+    }
+}
+
+#[test]
 fn datagrams_are_not_sent_again_and_their_stream_goes_on() {
     let mut line = Line::new(Encoding::V2, kept_limits());
     let ours = line.pair.client.open_udp(line.pair.now).unwrap();

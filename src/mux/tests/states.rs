@@ -1,7 +1,7 @@
 //! The tables of docs/03, "States and frames", cell by cell.
 
 use super::*;
-use crate::frame::{Notice, json};
+use crate::frame::{Notice, Resumable, Resume, json};
 
 const DOCUMENT: &str = include_str!("../../../docs/03-httvps-protocol.md");
 
@@ -27,15 +27,24 @@ fn drop_transmits(session: &mut Session) {
     while session.poll_transmit().is_some() {}
 }
 
+fn ticket() -> Token {
+    Token::from("ticket".to_owned())
+}
+
+fn resumable() -> Option<Resumable> {
+    Some(Resumable { ticket: ticket(), hold: 30, resumed: false, opened: 0, streams: Vec::new() })
+}
+
 /// A gateway in a state of its session.
-fn gateway(encoding: Encoding, state: &str) -> (Session, Instant) {
+fn gateway(encoding: Encoding, state: &str, resumable: Option<Resumable>) -> (Session, Instant) {
     let mut pair = Pair::greeting(encoding, limits());
+    let resume = (state == "resuming").then(|| Resume { ticket: ticket(), opened: 0, streams: Vec::new() });
     if state != "greeting" {
-        pair.client.hello(Hello { features: Features::ALL, ..hello() });
+        pair.client.hello(Hello { features: Features::ALL, resume, ..hello() });
         pair.carry_up().unwrap();
     }
     if matches!(state, "open" | "draining") {
-        pair.gateway.accept(HelloOk { features: Features::ALL, ..consent() });
+        pair.gateway.accept(HelloOk { features: Features::ALL, resume: resumable, ..consent() });
     }
     if state == "draining" {
         pair.gateway.refuse_streams();
@@ -46,18 +55,22 @@ fn gateway(encoding: Encoding, state: &str) -> (Session, Instant) {
 }
 
 /// A client in a state of its session, with stream 1 behind its hello.
-fn client(state: &str) -> (Session, Instant) {
+fn client(state: &str, resumable: Option<Resumable>) -> (Session, Instant) {
     let mut pair = Pair::greeting(Encoding::V2, limits());
-    pair.client.hello(hello());
+    pair.client.hello(Hello { features: Features::ALL, ..hello() });
     pair.client.open(&target(), Bytes::new(), pair.now).unwrap();
     pair.carry_up().unwrap();
     if state != "greeting" {
-        pair.gateway.accept(consent());
+        pair.gateway.accept(HelloOk { resume: resumable, ..consent() });
     }
     if state == "draining" {
         pair.gateway.refuse_streams();
     }
     pair.exchange();
+    if state == "resuming" {
+        pair.client.resume_with(hello(), &ticket(), pair.now);
+        drop_transmits(&mut pair.client);
+    }
     drop_events(&mut pair.client);
     (pair.client, pair.now)
 }
@@ -69,7 +82,7 @@ fn outcome(session: &mut Session, result: &Result<(), SessionError>) -> String {
         return if session.is_unheard() { "silence" } else { "error" }.into();
     }
     let event = std::iter::from_fn(|| session.poll_event()).find(|event| !matches!(event, Event::Wake(_)));
-    let answer = session.control.pop_front();
+    let answer = if session.wants_transmit() { session.control.pop_front() } else { None };
     let word = match (event, answer) {
         (_, Some(Frame::Pong(_))) => "PONG",
         (_, Some(Frame::Reset { code, .. } | Frame::StreamError { code, .. })) => return format!("RESET {code}"),
@@ -112,18 +125,24 @@ fn frame_named(name: &str, id: u32) -> Frame {
 }
 
 fn message(encoding: Encoding, name: &str, id: u32) -> Bytes {
-    match (name, encoding) {
-        ("type 0x80", _) => Bytes::from_static(b"\x80\0\0\x01\0\0\0\x01x"),
-        ("type 0x7f", _) => Bytes::from_static(b"\x7f\0\0\0\0\0\0\x01"),
-        ("an unknown type", _) => Bytes::from_static(b"{\"type\":\"later\"}"),
-        (_, Encoding::V1) => {
+    match name {
+        "type 0x80" => Bytes::from_static(b"\x80\0\0\x01\0\0\0\x01x"),
+        "type 0x7f" => Bytes::from_static(b"\x7f\0\0\0\0\0\0\x01"),
+        "an unknown type" => Bytes::from_static(b"{\"type\":\"later\"}"),
+        _ => written(encoding, &frame_named(name, id)),
+    }
+}
+
+fn written(encoding: Encoding, frame: &Frame) -> Bytes {
+    match encoding {
+        Encoding::V1 => {
             let mut text = Vec::new();
-            json::encode(&frame_named(name, id), Features::ALL, &mut text);
+            json::encode(frame, Features::ALL, &mut text);
             text.into()
         }
-        (_, Encoding::V2) => {
+        Encoding::V2 => {
             let mut bytes = BytesMut::new();
-            binary::encode(&frame_named(name, id), &mut bytes);
+            binary::encode(frame, &mut bytes);
             bytes.freeze()
         }
     }
@@ -151,9 +170,32 @@ fn drive(heading: &str, encoding: Encoding, session: impl Fn(&str) -> (Session, 
 
 #[test]
 fn every_cell_of_the_sessions() {
-    drive("Session, v2, at the gateway", Encoding::V2, |state| gateway(Encoding::V2, state));
-    drive("Session, v1, at the gateway.", Encoding::V1, |state| gateway(Encoding::V1, state));
-    drive("Session, v2, at a client.", Encoding::V2, client);
+    for resumable in [None, resumable()] {
+        let resumable = || resumable.clone();
+        drive("Session, v2, at the gateway", Encoding::V2, |state| gateway(Encoding::V2, state, resumable()));
+        drive("Session, v1, at the gateway.", Encoding::V1, |state| gateway(Encoding::V1, state, resumable()));
+        drive("Session, v2, at a client.", Encoding::V2, |state| client(state, resumable()));
+    }
+}
+
+#[test]
+fn every_cell_of_a_lost_connection() {
+    let (columns, rows) = table("A lost connection.");
+    assert_eq!(columns, ["gateway, with a ticket", "client, with a ticket", "without a ticket"]);
+    let word = |session: &Session| if session.is_resumable() { "held" } else { "closed" };
+    for (state, cells) in rows {
+        for encoding in [Encoding::V1, Encoding::V2] {
+            assert_eq!(word(&gateway(encoding, &state, resumable()).0), cells[0], "{encoding:?} gateway, {state}");
+            assert_eq!(word(&gateway(encoding, &state, None).0), cells[2], "{encoding:?} gateway, {state}");
+        }
+        let has_ticket = state != "greeting";
+        if !cells[1].is_empty() {
+            assert_eq!(word(&client(&state, resumable().filter(|_| has_ticket)).0), cells[1], "client, {state}");
+        }
+        if !matches!(state.as_str(), "deciding" | "resuming" | "greeting") {
+            assert_eq!(word(&client(&state, None).0), cells[2], "client, {state}");
+        }
+    }
 }
 
 /// An open session with a stream in a state, and the stream's id.
@@ -239,4 +281,56 @@ fn a_client_reads_the_streams_table_as_the_gateway_does() {
     assert!(pair.client.handle_message(message(Encoding::V2, "OPEN", 3), pair.now).is_err());
     assert!(pair.client.handle_message(message(Encoding::V2, "DATA", 3), pair.now).is_err());
     assert_eq!(pair.client.handle_message(message(Encoding::V2, "WINDOW", 3), pair.now), Ok(()));
+}
+
+/// An open session that can be resumed, with a stream on which either side has sent a byte.
+fn resumable_stream(encoding: Encoding, state: &str) -> Pair {
+    let mut pair =
+        Pair::greeting(encoding, Limits { kept: Arc::new(MemoryBudget::new(99)), kept_per_session: 99, ..limits() });
+    pair.client.hello(Hello { features: Features::ALL, ..hello() });
+    pair.exchange();
+    pair.gateway.accept(HelloOk { features: Features::ALL, resume: resumable(), ..consent() });
+    pair.exchange();
+    let (ours, theirs) = pair.stream();
+    send_all(&mut pair.client, ours, b"x");
+    send_all(&mut pair.gateway, theirs, b"x");
+    if state != "open" {
+        pair.gateway.finish(theirs);
+    }
+    if state == "both ended" {
+        pair.client.finish(ours);
+    }
+    pair.exchange();
+    let end = receive_all(&mut pair.gateway, theirs, pair.now).1;
+    assert_eq!(end == Received::Finished, state == "both ended");
+    drop_transmits(&mut pair.gateway);
+    drop_events(&mut pair.gateway);
+    pair
+}
+
+#[test]
+fn every_cell_of_streams_that_can_be_resumed() {
+    let (names, rows) = table("Stream with resume in force, at the gateway.");
+    for encoding in [Encoding::V1, Encoding::V2] {
+        for (state, cells) in &rows {
+            for (name, cell) in names.iter().zip(cells) {
+                let mut pair = resumable_stream(encoding, state);
+                let id = StreamId(1);
+                let frame = match name.as_str() {
+                    "WINDOW up to the size" => Frame::Window { id, consumed: 1, limit: 200_000 },
+                    "WINDOW, size + 1" => Frame::Window { id, consumed: 2, limit: 200_000 },
+                    _ => frame_named(name, 1),
+                };
+                pair.gateway.handle_message(written(encoding, &frame), pair.now).unwrap();
+                let word = match pair.gateway.streams.values().next() {
+                    None => "closed",
+                    Some(stream) if stream.reset.is_some() => "closed",
+                    Some(stream) if stream.outgoing.end_taken => "end taken",
+                    Some(stream) if !stream.outgoing.finished && stream.outgoing.limit == 200_000 => "credit",
+                    Some(_) => "ignored",
+                };
+                assert_eq!(word, cell, "{encoding:?}: {name}, {state}");
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
 use crate::mux::Message;
@@ -11,10 +11,8 @@ use crate::net::buffered::CHUNK;
 use crate::net::pool;
 
 const MESSAGES: usize = 16;
-/// Messages below this length leave together where each would be a piece of its own.
-const SMALL: usize = 4096;
-/// What they may come to: a TLS record less what goes around it.
-const TOGETHER: usize = 16_000;
+/// What leaves in one piece: a DATA frame of HTTP/2 as large as servers like ours take.
+const PIECE: usize = 64 * 1024;
 
 /// Messages that leave in one write, so that small ones share TLS records and system calls.
 #[derive(Debug, Default)]
@@ -77,57 +75,92 @@ impl Batch {
         }
     }
 
-    /// How many messages make up the next piece, and how many bytes they have: a large one, or several small ones.
-    fn next(&self) -> (usize, usize) {
+    /// Bytes of the next piece: as many whole messages as it holds, or one that is larger.
+    pub fn next_len(&self) -> usize {
         let lens = self.messages.iter().map(|(message, start)| len(message, *start));
-        let (mut count, mut bytes) = (0, 0);
-        for len in lens {
-            if count > 0 && (len >= SMALL || bytes + len > TOGETHER) {
-                break;
+        let fits = |bytes: &mut usize, len: usize| {
+            let fits = *bytes == 0 || *bytes + len <= PIECE;
+            *bytes += if fits { len } else { 0 };
+            fits.then_some(*bytes)
+        };
+        lens.scan(0, fits).last().unwrap_or(0)
+    }
+
+    /// Takes so many bytes off; the last message is cut where they end.
+    pub fn take(&mut self, bytes: usize) -> Piece {
+        let mut piece = Piece { messages: VecDeque::new(), bytes };
+        let mut left = bytes;
+        while left > 0
+            && let Some((mut message, start)) = self.messages.pop_front()
+        {
+            let whole = len(&message, start);
+            if left < whole {
+                let in_head = (message.head.len() - start).min(left);
+                let head = message.head.split_to(start + in_head);
+                let body = message.body.split_to(left - in_head);
+                self.messages.push_front((message, 0));
+                message = Message { head, body };
             }
-            (count, bytes) = (count + 1, bytes + len);
-            if len >= SMALL {
-                break;
+            left -= whole.min(left);
+            piece.messages.push_back((message, start));
+        }
+        self.bytes -= bytes - left;
+        self.begun = self.bytes > 0;
+        piece.bytes -= left;
+        piece
+    }
+}
+
+/// Messages, or a part of one, that leave in one piece; their buffers return to their pool as they do.
+#[derive(Debug, Default)]
+pub struct Piece {
+    messages: VecDeque<(Message, usize)>,
+    bytes: usize,
+}
+
+impl From<Bytes> for Piece {
+    fn from(body: Bytes) -> Self {
+        let bytes = body.len();
+        Self { messages: VecDeque::from([(Message { head: BytesMut::new(), body }, 0)]), bytes }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes
+    }
+
+    fn chunk(&self) -> &[u8] {
+        let mut parts = self.messages.iter().flat_map(|(message, start)| parts(message, *start));
+        parts.find(|part| !part.is_empty()).unwrap_or_default()
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let parts = self.messages.iter().flat_map(|(message, start)| parts(message, *start));
+        let parts = parts.filter(|part| !part.is_empty());
+        slices.iter_mut().zip(parts).map(|(slice, part)| *slice = IoSlice::new(part)).count()
+    }
+
+    fn advance(&mut self, mut bytes: usize) {
+        self.bytes -= bytes;
+        while let Some((message, start)) = self.messages.front_mut() {
+            let left = len(message, *start);
+            if bytes < left {
+                return skip(message, start, bytes);
+            }
+            bytes -= left;
+            if let Some((message, _)) = self.messages.pop_front() {
+                pool::keep(message.head);
             }
         }
-        (count, bytes)
     }
+}
 
-    /// Bytes of the next piece.
-    pub fn next_len(&self) -> usize {
-        self.next().1
-    }
-
-    /// Takes the next piece off, at most so many bytes of it, and where they begin in its head.
-    pub fn take(&mut self, most: usize) -> (Message, usize) {
-        let (count, bytes) = self.next();
-        let taken = bytes.min(most);
-        let piece = match self.messages.front_mut() {
-            Some((message, start)) if count == 1 && taken < bytes => {
-                let in_head = (message.head.len() - *start).min(taken);
-                let head = message.head.split_to(*start + in_head);
-                let body = message.body.split_to(taken - in_head);
-                let piece = (Message { head, body }, *start);
-                *start = 0;
-                self.bytes -= taken;
-                piece
-            }
-            Some(_) if count == 1 => {
-                self.bytes -= taken;
-                self.messages.pop_front().unwrap_or_default()
-            }
-            _ => {
-                let mut piece = BytesMut::with_capacity(taken);
-                let parts = self.messages.iter().take(count).flat_map(|(message, start)| parts(message, *start));
-                for part in parts {
-                    piece.extend_from_slice(&part[..part.len().min(taken - piece.len())]);
-                }
-                self.advance(taken);
-                (piece.into(), 0)
-            }
-        };
-        self.begun = self.bytes > 0;
-        piece
+impl Drop for Piece {
+    fn drop(&mut self) {
+        for (message, _) in self.messages.drain(..) {
+            pool::keep(message.head);
+        }
     }
 }
 
@@ -164,18 +197,25 @@ mod tests {
         (batch, all)
     }
 
+    fn bytes_of(mut piece: Piece) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let count = piece.chunks_vectored(&mut slices);
+        let whole: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+        assert!(piece.copy_to_bytes(piece.remaining()) == whole && !piece.has_remaining());
+        whole
+    }
+
     #[test]
-    fn small_messages_leave_together_and_large_ones_alone() {
-        let (mut batch, all) = batch(&[10, 20, 5000, 30, 4000, 4000, 4000, 4000, 65_000, 7]);
+    fn messages_leave_together_up_to_a_pieces_size() {
+        let (mut batch, all) = batch(&[10, 20, 5000, 16_000, 16_000, 16_000, 16_000, 65_536, 70_000, 7]);
         let (mut got, mut lens) = (Vec::new(), Vec::new());
         while !batch.is_empty() {
-            let len = batch.next_len();
-            let (piece, start) = batch.take(usize::MAX);
-            assert_eq!(super::len(&piece, start), len);
-            lens.push(len);
-            got.extend_from_slice(&parts(&piece, start).concat());
+            lens.push(batch.next_len());
+            let piece = batch.take(batch.next_len());
+            assert_eq!(Some(&piece.remaining()), lens.last());
+            got.extend(bytes_of(piece));
         }
-        assert_eq!(lens, [30, 5000, 12_030, 4000, 65_000, 7]);
+        assert_eq!(lens, [53_030, 16_000, 65_536, 70_000, 7]);
         assert!(got == all && batch.bytes == 0 && batch.has_room());
     }
 
@@ -185,9 +225,9 @@ mod tests {
             let (mut batch, all) = batch(&[10, 20, 5000, 30, 40]);
             let mut got = Vec::new();
             while !batch.is_empty() {
-                let (piece, start) = batch.take(most);
-                assert!((1..=most).contains(&len(&piece, start)));
-                got.extend_from_slice(&parts(&piece, start).concat());
+                let piece = batch.take(batch.next_len().min(most));
+                assert!((1..=most).contains(&piece.remaining()));
+                got.extend(bytes_of(piece));
             }
             assert!(got == all, "{most}");
         }

@@ -1,0 +1,37 @@
+use serde_json::json;
+
+use crate::bulk::CASES;
+use crate::field;
+use crate::measure::{median, rounds};
+use crate::peers::Subject;
+use crate::process::Process;
+use crate::report::{Goal, HTTVPS, Report};
+use crate::world::env;
+
+/// What a ticket may cost a session that never needs it.
+const COST: f64 = 1.03;
+const WITHOUT: &str = r#"["open", "udp", "half", "code", "window", "notice", "limits", "error"]"#;
+
+/// CPU of the gateway for sessions that could be resumed, against sessions that could not, in turns.
+pub(crate) async fn run(report: &mut Report) {
+    let world = field::world(json!({}), &field::IN_A_HURRY).await;
+    let pid = world.gateway().pid();
+    for (transport, name) in [("ws", "ws"), ("h2", "h2")] {
+        let with = world.connect_by(transport, "v2").await;
+        let mut settings = world.client_env("v2");
+        settings.extend(env(&[("CLIENT__TRANSPORT", transport), ("CLIENT__FEATURES", WITHOUT)]));
+        let without = Process::start(&["connect"], &settings).await;
+        let subjects = [&with, &without].map(|client| Subject::known(HTTVPS, pid, client.line("socks")));
+        for case in &CASES {
+            let mut ratios = Vec::new();
+            for round in 1..=rounds() {
+                match (case.once(&subjects[0]).await, case.once(&subjects[1]).await) {
+                    (Ok(with), Ok(without)) => ratios.push(with.cpu_of_a_gib() / without.cpu_of_a_gib()),
+                    (with, without) => eprintln!("round {round}, {name}: {:?} {:?}", with.err(), without.err()),
+                }
+            }
+            let figure = format!("resumable_cpu_{}_{name}", case.name);
+            report.add(&figure, HTTVPS, median(ratios), "x", Goal::at_most(COST));
+        }
+    }
+}
