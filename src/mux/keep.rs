@@ -13,6 +13,8 @@ pub(super) struct Kept {
     /// The offset of the first of them.
     from: u64,
     len: u64,
+    /// Bytes in front of what is queued that were kept, and are again once they are sent again: they count meanwhile.
+    again: u64,
 }
 
 impl Kept {
@@ -39,14 +41,14 @@ impl Kept {
         released
     }
 
-    /// What lies from an offset on, if all of it is there.
-    fn since(&mut self, offset: u64, free: &mut Vec<Bytes>) -> Option<VecDeque<Bytes>> {
+    /// What lies from an offset on, if all of it is there, and how much before it was let go.
+    fn since(&mut self, offset: u64, free: &mut Vec<Bytes>) -> Option<(VecDeque<Bytes>, u64)> {
         if offset < self.from || offset > self.from.saturating_add(self.len) {
             return None;
         }
-        self.release(offset, free);
-        self.len = 0;
-        Some(std::mem::take(&mut self.pieces))
+        let released = self.release(offset, free);
+        self.again = self.again.saturating_add(std::mem::take(&mut self.len));
+        Some((std::mem::take(&mut self.pieces), released))
     }
 }
 
@@ -69,18 +71,20 @@ impl Keeper {
     /// Keeps a piece that is being sent, unless too much is kept: then the stream ends with its connection.
     pub(super) fn keep(&mut self, out: &mut Outgoing, piece: Bytes) {
         let Some(kept) = &mut out.kept else { return };
-        let len = piece.len() as u64;
-        if !self.budget.has_room(len) {
+        let counted = kept.again.min(piece.len() as u64);
+        let more = (piece.len() as u64).saturating_sub(counted);
+        if !self.budget.has_room(more) {
             return self.give_up(out);
         }
-        self.budget.hold(len);
+        self.budget.hold(more);
+        kept.again = kept.again.saturating_sub(counted);
         kept.push(piece);
     }
 
     /// Keeps nothing of a direction any more.
     pub(super) fn give_up(&mut self, out: &mut Outgoing) {
         if let Some(kept) = out.kept.take() {
-            self.budget.release(kept.len);
+            self.budget.release(kept.len.saturating_add(kept.again));
         }
     }
 
@@ -95,10 +99,8 @@ impl Keeper {
 
     /// What of a direction lies from an offset on and has to be sent again; `None` if it is not there.
     pub(super) fn since(&mut self, out: &mut Outgoing, offset: u64) -> Option<VecDeque<Bytes>> {
-        let kept = out.kept.as_mut()?;
-        let before = kept.len;
-        let pieces = kept.since(offset, &mut self.free)?;
-        self.budget.release(before);
+        let (pieces, released) = out.kept.as_mut()?.since(offset, &mut self.free)?;
+        self.budget.release(released);
         Some(pieces)
     }
 
@@ -126,7 +128,8 @@ mod tests {
         assert_eq!((kept.release(99, &mut free), kept.release(50, &mut free)), (0, 0), "a late one");
         assert_eq!((kept.release(150, &mut free), kept.len, free.len()), (51, 1, 2));
         assert!(kept.since(149, &mut free).is_none() && kept.since(152, &mut free).is_none());
-        assert_eq!((kept.since(150, &mut free).unwrap().len(), kept.len), (1, 0));
+        let (again, released) = kept.since(150, &mut free).unwrap();
+        assert_eq!((again.len(), released, kept.len, kept.again), (1, 0, 0, 1));
         kept.push(vec![0; 10].into());
         assert_eq!(kept.release(u64::MAX, &mut free), 10);
     }

@@ -405,3 +405,26 @@ fn datagrams_are_not_sent_again_and_their_stream_goes_on() {
     line.settle();
     assert_eq!(line.pair.gateway.receive(theirs), Received::Data(Bytes::from_static(b"there")));
 }
+
+#[test]
+fn what_is_to_be_sent_again_counts_until_it_is_taken() {
+    let mut line = Line::new(Encoding::V2, kept_limits());
+    let kept = Arc::clone(&line.pair.gateway.limits.kept);
+    let (ours, theirs) = line.pair.stream();
+    let bytes = pattern(1, 0, 60_000);
+    assert_eq!(send_all(&mut line.pair.gateway, theirs, &bytes), 60_000);
+    line.leave(usize::MAX);
+    for _ in 0..2 {
+        line.cut(0);
+        assert_eq!(kept.held(), 60_000, "it waits to be sent again");
+        line.leave(usize::MAX);
+        assert_eq!(kept.held(), 60_000, "it is under way again");
+    }
+    line.settle();
+    assert!(receive_all(&mut line.pair.client, ours, line.pair.now).0 == bytes);
+    line.settle();
+    assert!(kept.held() <= 32_768, "more than half of a window was taken");
+    line.cut(0);
+    line.pair.gateway.reset(theirs, StreamCode::Cancelled);
+    assert_eq!(kept.held(), 0);
+}

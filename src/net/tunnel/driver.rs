@@ -332,7 +332,7 @@ impl<C: Carrier> Driver<C> {
 
     /// Reads and hands over what came; `Ok(false)` when there is nothing now.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        if self.pong.is_some() || self.tunnel.state().session.is_paused() {
+        if self.pong.is_some() || self.tunnel.attached(self.number)?.session.is_paused() {
             return Ok(false);
         }
         if !self.inbox.is_ripe() {
