@@ -197,7 +197,8 @@ impl Link {
         let ok = match timeout(limit, line.tunnel.next_event()).await {
             Ok(Some(Event::Accepted(ok))) => ok,
             Ok(Some(Event::Ended { code, retry_after })) => {
-                past.held = None;
+                line.tunnel.leave();
+                past.held.take_if(|_| code.is_final());
                 return (Outcome::Told(code, retry_after), false);
             }
             Ok(Some(_)) => return (Outcome::Lost("no answer to hello".into()), false),

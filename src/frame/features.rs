@@ -81,6 +81,12 @@ impl Features {
         Self(self.0 | feature.bit())
     }
 
+    /// The set with a feature taken away.
+    #[must_use]
+    pub const fn without(self, feature: Feature) -> Self {
+        Self(self.0 & !feature.bit())
+    }
+
     /// Whether there is none.
     pub const fn is_empty(&self) -> bool {
         self.0 == 0

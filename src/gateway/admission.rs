@@ -362,7 +362,7 @@ pub(super) fn consent(
     };
     HelloOk {
         session_id: session.to_string(),
-        features: hello.features,
+        features: if resume.is_some() { hello.features } else { hello.features.without(Feature::Resume) },
         limits: hello.features.has(Feature::Limits).then_some(limits),
         padding: (encoding == Encoding::V2).then(|| shared.limits.padding.clone()),
         resume,

@@ -16,7 +16,6 @@ impl Session {
         self.heard(now);
         let len = message.len();
         let before_hello = self.is_unheard();
-        self.confirmed |= self.phase == Phase::Open;
         self.handle_frames(message, now)?;
         if before_hello || self.phase == Phase::Deciding {
             self.early = self.early.saturating_add(len);
@@ -75,6 +74,8 @@ impl Session {
             return Ok(());
         }
         self.expect(&frame)?;
+        let may_be_early = matches!(frame, Frame::Padding(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Notice(_));
+        self.confirmed |= self.phase == Phase::Open && !may_be_early;
         match frame {
             Frame::Hello(hello) if self.role == Role::Gateway && self.phase == Phase::Greeting => {
                 self.phase = Phase::Deciding;
@@ -99,7 +100,12 @@ impl Session {
             Frame::Hello(_) => return Err(SessionError::Unexpected("hello")),
             Frame::HelloOk(_) => return Err(SessionError::Unexpected("hello_ok")),
             Frame::Error { code, retry_after_ms, .. } => {
-                self.ended(code, retry_after_ms.map(|wait| Duration::from_millis(wait.into())));
+                let retry_after = retry_after_ms.map(|wait| Duration::from_millis(wait.into()));
+                if self.is_resuming() && !code.is_final() {
+                    self.events.push_back(Event::Ended { code, retry_after });
+                } else {
+                    self.ended(code, retry_after);
+                }
             }
             Frame::GoAway { .. } if self.role == Role::Gateway => self.charge_idle(GOAWAY_LEN, now)?,
             Frame::GoAway { last, reconnect_in_ms, .. } => {

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -34,7 +34,7 @@ impl Session {
     }
 
     /// Whether this is a client that has asked to go on and has no answer.
-    pub(super) fn is_resuming(&self) -> bool {
+    pub fn is_resuming(&self) -> bool {
         self.role == Role::Client && self.phase == Phase::Deciding
     }
 
@@ -166,7 +166,12 @@ impl Session {
     fn rejoin(&mut self, theirs: &[StreamState], opened: Option<u32>) {
         let theirs: HashMap<u32, &StreamState> = theirs.iter().map(|state| (state.id, state)).collect();
         let is_known = |id: StreamId| opened.is_none_or(|opened| id.0 <= opened);
-        self.control.retain(|frame| matches!(frame, Frame::Reset { id, .. } if is_known(*id)));
+        let live: HashSet<StreamId> = self.streams.values().map(|stream| stream.id).collect();
+        self.control.retain(|frame| {
+            let of_the_past = |id: &StreamId| is_known(*id) && !live.contains(id);
+            matches!(frame, Frame::Reset { id, .. } if is_known(*id))
+                || matches!(frame, Frame::Window { id, .. } if of_the_past(id))
+        });
         self.ready.clear();
         let mut keys: Vec<_> = self.streams.iter().map(|(key, stream)| (stream.id, *key)).collect();
         keys.sort_unstable_by_key(|(id, _)| *id);

@@ -115,6 +115,7 @@ impl Tunnel {
     /// Asks to go on with the session over another connection (client); the next driver will move its bytes.
     pub fn resume_with(&self, hello: Hello, ticket: &Token, padding: &Padding) {
         let mut state = self.state();
+        state.events.retain(|event| *event != Event::Held);
         state.replace_driver();
         state.session.pad(padding);
         state.session.resume_with(hello, ticket, Instant::now());

@@ -178,7 +178,7 @@ async fn a_ticket_serves_once_also_for_a_connection_that_looks_alive() {
     assert!(is_resumed(&second) && second.session_id == first.session_id);
     let (mut third, ok) = say(&world, going_on(&world, &first, 0, &[])).await;
     assert!(is_resumed(&ok), "nobody has shown the next ticket");
-    third.frames(&[Frame::Ping([7; 8])]).await;
+    third.frames(&[Frame::Window { id: StreamId(1), consumed: 0, limit: 0 }, Frame::Ping([7; 8])]).await;
     assert_eq!(third.next_frame().await, Frame::Pong([7; 8]));
     for spent in [&first, &second] {
         let (_other, refused) = say(&world, going_on(&world, spent, 0, &[])).await;

@@ -428,3 +428,34 @@ fn what_is_to_be_sent_again_counts_until_it_is_taken() {
     line.pair.gateway.reset(theirs, StreamCode::Cancelled);
     assert_eq!(kept.held(), 0);
 }
+
+#[test]
+fn a_stream_that_ends_before_the_answer_is_over_at_both_ends() {
+    for encoding in [Encoding::V1, Encoding::V2] {
+        let mut line = Line::new(encoding, kept_limits());
+        let (ours, theirs) = line.pair.stream();
+        send_all(&mut line.pair.gateway, theirs, b"answer");
+        line.pair.gateway.finish(theirs);
+        line.pair.client.finish(ours);
+        line.settle();
+        receive_all(&mut line.pair.gateway, theirs, line.pair.now);
+        line.settle();
+        line.cut(0);
+        receive_all(&mut line.pair.client, ours, line.pair.now);
+        line.settle();
+        assert_eq!((line.pair.client.stream_count(), line.pair.gateway.stream_count()), (0, 0), "{encoding:?}");
+    }
+}
+
+#[test]
+fn a_refusal_for_now_leaves_the_session_to_be_taken_up_later() {
+    for code in [SessionCode::Overloaded, SessionCode::DeviceBanned] {
+        let mut line = Line::new(Encoding::V2, kept_limits());
+        let (ours, _) = line.pair.stream();
+        line.pair.client.resume_with(Hello { features: Features::ALL, ..hello() }, &resumable().ticket, line.pair.now);
+        let refusal = Frame::Error { code, message: String::new(), retry_after_ms: None };
+        raw(&mut line.pair.client, &[refusal], line.pair.now).unwrap();
+        assert_eq!(line.pair.client.is_resumable(), !code.is_final());
+        assert_eq!(line.pair.client.is_gone(ours), code.is_final());
+    }
+}

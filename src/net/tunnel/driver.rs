@@ -137,7 +137,11 @@ impl<C: Carrier> Driver<C> {
             Ended::Io(_) | Ended::Gone | Ended::Session(SessionError::Silent(_)) => {
                 self.tunnel.state().lose(self.number)
             }
-            Ended::Closed | Ended::ByPeer | Ended::Session(_) | Ended::Violation(_) => false,
+            Ended::ByPeer => {
+                let mut state = self.tunnel.state();
+                state.session.is_resuming() && state.lose(self.number)
+            }
+            Ended::Closed | Ended::Session(_) | Ended::Violation(_) => false,
         }
     }
 
