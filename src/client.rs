@@ -3,10 +3,13 @@
 mod datagrams;
 mod door;
 mod http;
+mod line;
 mod link;
 mod local;
+mod network;
 mod opening;
 mod socks;
+mod transports;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -67,14 +67,24 @@ pub(super) enum Shut {
 }
 
 impl Door {
-    /// Connects, encrypts and asks for a tunnel. If `may_upgrade`, a gateway without HTTP/2 is asked for a WebSocket over
-    /// HTTP/1.1 on the same connection.
-    pub(super) async fn open(&self, transport: Transport, may_upgrade: bool) -> Result<Opened, Shut> {
+    /// Connects.
+    pub(super) async fn dial(&self) -> Result<TcpStream, Shut> {
         let socket = self.dialer.connect(&self.host, self.port).await;
         let socket = socket.map_err(|error| Shut::Unreachable(error.to_string()))?;
         if let Err(error) = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(self.notsent_lowat) {
             tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
         }
+        Ok(socket)
+    }
+
+    /// Encrypts and asks for a tunnel. If `may_upgrade`, a gateway without HTTP/2 is asked for a WebSocket over HTTP/1.1 on the
+    /// same connection.
+    pub(super) async fn open(
+        &self,
+        socket: TcpStream,
+        transport: Transport,
+        may_upgrade: bool,
+    ) -> Result<Opened, Shut> {
         let socket = self.encrypt(socket, transport, may_upgrade).await.map_err(Shut::Refused)?;
         let speaks_http2 = socket.get_ref().1.alpn_protocol() == Some(tls::H2.as_bytes());
         let opened = match transport {

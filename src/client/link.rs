@@ -1,6 +1,6 @@
 //! Keeps one tunnel to the gateway up.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,10 +9,13 @@ use hyper::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::door::{Door, Opened, Shut};
+use super::line::{Held, Line, Past};
+use super::network::{Network, Route};
 use super::opening::Openings;
+use super::transports::Transports;
 use crate::config::{self, ConfigError, Mux, Source, V1, read_file};
 use crate::digest::fresh_fraction;
 use crate::frame::{Encoding, Hello, Notice, Padding, Resumable, SessionCode, Target, Token, binary};
@@ -25,17 +28,14 @@ use crate::net::websocket::Side;
 
 /// How soon a v1 client moves that is told of a shutdown (docs/03, "Draining").
 const V1_MOVES_WITHIN: Duration = Duration::from_secs(5);
-/// How often it is seen whether a tunnel that is left has no streams any more.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The gateway's address and what to say to it.
 pub(super) struct Link {
     config: config::Client,
     door: Door,
-    /// Transports that may get through, the best first.
-    transports: Vec<config::Transport>,
-    /// How many of them did not.
-    failed: AtomicUsize,
+    /// Those that may get through.
+    transports: Transports,
+    network: Network,
     encoding: Encoding,
     limits: Arc<Limits>,
     v1_message_max: usize,
@@ -54,6 +54,8 @@ enum Outcome {
     Lost(String),
     /// The transport did not get through.
     Refused(String),
+    /// The connection was being made over a network that is not the host's any more.
+    Elsewhere,
     /// The connection was lost, and the session may be held.
     Held(Held),
     /// The gateway wants the next tunnel elsewhere or later; this one goes on until then.
@@ -99,8 +101,8 @@ impl Link {
                 http2: source.section()?,
                 close_timeout: tunnel.close_timeout,
             },
-            transports,
-            failed: AtomicUsize::new(0),
+            transports: Transports::new(transports, config.retry_best_after),
+            network: Network::new(&config),
             encoding,
             limits: Arc::new(Limits::new(&mux, &v1, Padding::default()).resumable(&source.section()?)),
             fragments_max: tunnel.fragments_max,
@@ -117,7 +119,7 @@ impl Link {
     /// Connects, and connects again when the tunnel is lost, until the gateway refuses for good.
     pub(super) async fn keep_up(&self, up: &watch::Sender<bool>) -> SessionCode {
         let mut wait = self.config.backoff_min;
-        let mut past = Past::default();
+        let mut past = Past::new(self.transports.clone());
         loop {
             let (outcome, was_up) = self.run_once(up, &mut past).await;
             past.held.take_if(|held| held.is_over());
@@ -129,6 +131,7 @@ impl Link {
             }
             let jitter = 0.5 + fresh_fraction();
             let next = (wait * 2).min(self.config.backoff_max);
+            let refused = matches!(outcome, Outcome::Refused(_));
             let pause = match outcome {
                 Outcome::Told(code, _) if code.is_final() => return code,
                 Outcome::Told(code, retry_after) => {
@@ -141,9 +144,13 @@ impl Link {
                     if was_up { Duration::ZERO } else { self.config.backoff_min.mul_f64(jitter) }
                 }
                 Outcome::Refused(reason) => {
-                    tracing::warn!(reason, transport = ?self.transport(), "no tunnel");
-                    self.failed.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(reason, transport = ?past.transports.current(), "no tunnel");
+                    past.transports.fall_back();
                     std::mem::replace(&mut wait, next).mul_f64(jitter)
+                }
+                Outcome::Elsewhere => {
+                    wait = self.config.backoff_min;
+                    wait.mul_f64(jitter)
                 }
                 Outcome::Held(held) => {
                     tracing::warn!("the connection is lost");
@@ -156,27 +163,43 @@ impl Link {
                     reconnect_in.min(self.config.backoff_max)
                 }
             };
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.moved(past.route), if refused => {
+                    past.transports.begin_anew();
+                    wait = self.config.backoff_min;
+                    tokio::time::sleep(wait.mul_f64(jitter).min(pause)).await;
+                }
+            }
         }
     }
 
-    /// What is tried now: the one behind those that did not get through, and after the last the first.
-    fn transport(&self) -> config::Transport {
-        let at = self.failed.load(Ordering::Relaxed).checked_rem(self.transports.len()).unwrap_or(0);
-        self.transports.get(at).copied().unwrap_or(config::Transport::Ws)
+    /// Waits until the host has another way to the gateway than it had.
+    async fn moved(&self, route: Option<Route>) {
+        match route {
+            Some(route) => self.network.until(|| route.is_left()).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// One connection from its beginning to its end. It goes on with a session that is held, or takes over from one that the
     /// gateway wants to end.
     async fn run_once(&self, up: &watch::Sender<bool>, past: &mut Past) -> (Outcome, bool) {
         let limit = self.config.connect_timeout;
-        let transport = self.transport();
-        let may_upgrade = self.transports.contains(&config::Transport::Ws);
-        let opened = match timeout(limit, self.door.open(transport, may_upgrade)).await {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(Shut::Unreachable(reason))) => return (Outcome::Lost(reason), false),
-            Ok(Err(Shut::Refused(reason))) => return (Outcome::Refused(reason), false),
-            Err(_) => return (Outcome::Refused("timed out".into()), false),
+        let transport = past.transports.next();
+        let known = past.route.map(Route::anew);
+        past.route = known;
+        let opened = tokio::select! {
+            opened = timeout(limit, self.connect(transport, &mut past.route)) => match opened {
+                Ok(Ok(opened)) => opened,
+                Ok(Err(Shut::Unreachable(reason))) => return (Outcome::Lost(reason), false),
+                Ok(Err(Shut::Refused(reason))) => return (Outcome::Refused(reason), false),
+                Err(_) => return (Outcome::Refused("timed out".into()), false),
+            },
+            () = self.moved(known) => {
+                past.transports.begin_anew();
+                return (Outcome::Elsewhere, false);
+            }
         };
         let tunnel = if let Some(held) = &past.held {
             held.tunnel.resume_with(self.hello(past), &held.ticket, &self.padding());
@@ -194,7 +217,15 @@ impl Link {
         if past.is_over() {
             self.current.send_replace(Some(line.tunnel.clone()));
         }
-        let ok = match timeout(limit, line.tunnel.next_event()).await {
+        let answer = tokio::select! {
+            answer = timeout(limit, line.tunnel.next_event()) => answer,
+            () = self.moved(past.route) => {
+                past.transports.begin_anew();
+                line.leave().await;
+                return (Outcome::Elsewhere, false);
+            }
+        };
+        let ok = match answer {
             Ok(Some(Event::Accepted(ok))) => ok,
             Ok(Some(Event::Ended { code, retry_after })) => {
                 line.tunnel.leave();
@@ -204,7 +235,7 @@ impl Link {
             Ok(Some(_)) => return (Outcome::Lost("no answer to hello".into()), false),
             Ok(None) => return (Outcome::Refused(format!("before hello_ok: {}", line.end().await)), false),
             Err(_) => {
-                line.tunnel.leave();
+                line.leave().await;
                 return (Outcome::Refused("no answer to hello".into()), false);
             }
         };
@@ -220,13 +251,36 @@ impl Link {
             tokio::spawn(old.finish());
         }
         up.send_replace(true);
-        (self.follow(line, ok.resume).await, true)
+        (self.follow(line, past, ok.resume).await, true)
     }
 
-    /// Hears what the gateway has to say until the connection ends.
-    async fn follow(&self, mut line: Line, resumable: Option<Resumable>) -> Outcome {
+    /// A connection to the gateway, and over it what carries a tunnel.
+    async fn connect(&self, transport: config::Transport, route: &mut Option<Route>) -> Result<Opened, Shut> {
+        let socket = self.door.dial().await?;
+        *route = Route::of(&socket);
+        self.door.open(socket, transport, self.transports.contain(config::Transport::Ws)).await
+    }
+
+    /// Hears what the gateway has to say until the connection ends, or the host is in another network. A session that cannot be
+    /// resumed keeps its connection as long as that has its address.
+    async fn follow(&self, mut line: Line, past: &mut Past, resumable: Option<Resumable>) -> Outcome {
+        let (route, may_move) = (past.route, resumable.is_some());
+        let is_over = || route.is_some_and(|route| route.is_gone() || may_move && route.is_left());
+        let mut over = pin!(self.network.until(is_over));
         loop {
-            match line.tunnel.next_event().await {
+            let event = tokio::select! {
+                event = line.tunnel.next_event() => event,
+                () = &mut over => {
+                    tracing::info!("the host is in another network");
+                    past.transports.begin_anew();
+                    let tunnel = line.tunnel.clone();
+                    return match resumable {
+                        Some(resumable) if line.leave().await => Outcome::Held(Held::new(&tunnel, resumable)),
+                        Some(_) | None => Outcome::Lost("the host is in another network".into()),
+                    };
+                }
+            };
+            match event {
                 Some(Event::Ended { code, retry_after }) => return Outcome::Told(code, retry_after),
                 Some(Event::Notice(Notice::Maintenance { .. })) if self.encoding == Encoding::V1 => {
                     return Outcome::Moved(line, V1_MOVES_WITHIN.mul_f64(fresh_fraction()));
@@ -316,84 +370,5 @@ impl Link {
             Encoding::V2 => self.idle_timeout,
         };
         Patience { idle: self.idle_timeout, half_open, linger: self.linger }
-    }
-}
-
-/// What there was before the connection that is being made.
-#[derive(Default)]
-struct Past {
-    /// A session that the gateway wants to end, and that serves meanwhile.
-    leaving: Option<Line>,
-    /// A session whose connection was lost.
-    held: Option<Held>,
-    /// The last session, unless it serves still.
-    session: Option<String>,
-}
-
-impl Past {
-    fn is_over(&self) -> bool {
-        self.leaving.is_none() && self.held.is_none()
-    }
-}
-
-/// A session without a connection, and how to go on with it; dropped before it was, it is over.
-struct Held {
-    tunnel: Tunnel,
-    ticket: Token,
-    until: Instant,
-}
-
-impl Held {
-    fn new(tunnel: &Tunnel, Resumable { ticket, hold, .. }: Resumable) -> Self {
-        Self { tunnel: tunnel.clone(), ticket, until: Instant::now() + Duration::from_secs(hold) }
-    }
-
-    /// Whether the gateway does not hold it any more.
-    fn is_over(&self) -> bool {
-        self.until <= Instant::now() || self.tunnel.is_gone()
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.tunnel.give_up();
-    }
-}
-
-/// A tunnel and what moves its bytes; dropped, the connection ends.
-struct Line {
-    tunnel: Tunnel,
-    driving: JoinHandle<Ended>,
-}
-
-impl Line {
-    /// Why the connection ended.
-    async fn end(&mut self) -> String {
-        match (&mut self.driving).await {
-            Ok(ended) => ended.to_string(),
-            Err(error) => error.to_string(),
-        }
-    }
-
-    /// Lets the streams go on to their ends, then closes.
-    async fn finish(mut self) {
-        while self.tunnel.stream_count() > 0 {
-            tokio::select! {
-                event = self.tunnel.next_event() => match event {
-                    Some(Event::Held) => self.tunnel.give_up(),
-                    Some(_) => {}
-                    None => break,
-                },
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
-            }
-        }
-        self.tunnel.close(None, "");
-        self.end().await;
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        self.driving.abort();
     }
 }

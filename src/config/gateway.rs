@@ -260,6 +260,14 @@ pub struct Client {
     pub transport: Transport,
     /// What the endpoint speaks, the best first.
     pub transports: Vec<Transport>,
+    /// How long after a transport did not get through the best one is tried again.
+    #[serde(with = "humantime_serde")]
+    pub retry_best_after: Duration,
+    /// Whether a connection is left when the host is in another network.
+    pub watch_network: bool,
+    /// How long several changes of the network are one.
+    #[serde(with = "humantime_serde")]
+    pub network_settle: Duration,
     /// What a v1 client asks for beyond the owner's messages.
     pub features: Features,
     /// Idle time before the gateway pings; zero leaves it to the gateway.
@@ -311,6 +319,12 @@ impl Section for Client {
         }
         if self.backoff_min.is_zero() || self.backoff_max < self.backoff_min {
             return Err(Invalid::new("backoff_max", "must be at least backoff_min, and that longer than zero"));
+        }
+        if self.retry_best_after <= self.backoff_max * 2 {
+            return Err(Invalid::new("retry_best_after", "must be more than twice backoff_max"));
+        }
+        if self.network_settle.is_zero() || self.network_settle > Duration::from_secs(10) {
+            return Err(Invalid::new("network_settle", "must be more than zero and at most 10s"));
         }
         Ok(())
     }

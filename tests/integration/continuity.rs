@@ -1,5 +1,6 @@
 //! What a user sees when something moves: a line for each case (docs/04, "What a user sees").
 
+mod networks;
 pub(crate) mod road;
 mod user;
 
@@ -12,7 +13,8 @@ use crate::database::Kind;
 use crate::leases::Branch;
 use crate::node::{CHACHA, Software};
 use crate::process::{Process, eventually};
-use crate::world::{PATH, World, env};
+use crate::world::{Env, PATH, World, env, free_port};
+use networks::Host;
 use road::{Loss, Road};
 use user::{Seen, User};
 
@@ -33,10 +35,20 @@ impl Scene {
     async fn of(nodes: &[Software], more: &[(&str, &str)]) -> Self {
         let world = World::build(Kind::Sqlite, nodes, json!({ "max_sessions": 2 }), more).await;
         let road = Road::to(&address(world.gateway())).await;
-        let mut settings = world.client_env_of(&format!("wss://{}{PATH}", road.address), "v2");
-        settings.retain(|(key, _)| !key.starts_with("HTTVPS_CLIENT__BACKOFF"));
-        settings.extend(env(&[("CLIENT__TRANSPORT", "h2")]));
-        let client = Process::start(&["connect"], &settings).await;
+        let client = Process::start(&["connect"], &settings(&world, &road.address.to_string())).await;
+        Self { world, road, client }
+    }
+
+    /// The client is on a host of its own.
+    async fn on(host: &Host) -> Self {
+        let listen = host.gateway(free_port());
+        let (cert, key) = host.identity();
+        let more = [("GATEWAY__LISTEN", &*listen), ("TLS__CERT", &*cert), ("TLS__KEY", &*key)];
+        let world = World::build(Kind::Sqlite, &[CHACHA], json!({ "max_sessions": 2 }), &more).await;
+        let road = Road::to(&listen).await;
+        let mut settings = settings(&world, &listen);
+        settings.extend(env(&[("CLIENT__CA", &cert), ("CLIENT__SOCKS", &host.near(0)), ("CLIENT__HTTP", "")]));
+        let client = host.start(&["connect"], &settings).await;
         Self { world, road, client }
     }
 
@@ -50,6 +62,14 @@ impl Scene {
         assert_eq!(seen.wrong, 0, "{case}: {seen:?}");
         seen
     }
+}
+
+/// A client with the defaults, over `h2`.
+fn settings(world: &World, address: &str) -> Env {
+    let mut settings = world.client_env_of(&format!("wss://{address}{PATH}"), "v2");
+    settings.retain(|(key, _)| !key.starts_with("HTTVPS_CLIENT__BACKOFF"));
+    settings.extend(env(&[("CLIENT__TRANSPORT", "h2")]));
+    settings
 }
 
 fn address(gateway: &Process) -> String {
@@ -72,6 +92,26 @@ async fn another_network_and_the_old_one_swallows() {
     let seen = scene.seen("Wi-Fi to LTE, black hole", async |_, road| road.switch(Loss::Swallowed)).await;
     assert_eq!(seen.lost, 0, "{seen:?}");
     assert!(seen.gap.max(seen.wait) < SLACK * Duration::from_secs(10), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_network_and_the_client_knows() {
+    let _turn = TURN.lock().await;
+    let Some(host) = Host::make() else {
+        return println!("continuity | left out: only root may make network namespaces (and needs iproute2)");
+    };
+    let mut scene = Scene::on(&host).await;
+    let seen = scene.seen("another interface, another address, another route", async |_, _| host.bustle()).await;
+    assert_eq!(seen.lost, 0, "{seen:?}");
+    let seen = scene.seen("Wi-Fi to LTE, black hole, the address is gone", async |_, _| host.leave_wifi()).await;
+    assert_eq!(seen.lost, 0, "{seen:?}");
+    assert!(seen.gap.max(seen.wait) < SLACK * Duration::from_secs(2), "{seen:?}");
+    let seen = scene.seen("LTE to Wi-Fi, black hole, the address stays", async |_, _| host.prefer_wifi()).await;
+    assert_eq!(seen.lost, 0, "{seen:?}");
+    assert!(seen.gap.max(seen.wait) < SLACK * Duration::from_secs(2), "{seen:?}");
+    let ended = scene.client.stop().await;
+    let counts = ["tunnel is up", "the host is in another network"].map(|line| ended.stderr.matches(line).count());
+    assert_eq!(counts, [3, 2], "{}", ended.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

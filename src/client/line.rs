@@ -1,0 +1,114 @@
+//! The client's connection, and what there was before it.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::network::Route;
+use super::transports::Transports;
+use crate::frame::{Resumable, Token};
+use crate::mux::Event;
+use crate::net::tunnel::{Ended, Tunnel};
+
+/// How often it is seen whether a tunnel that is left has no streams any more.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What there was before the connection that is being made.
+pub(super) struct Past {
+    /// A session that the gateway wants to end, and that serves meanwhile.
+    pub(super) leaving: Option<Line>,
+    /// A session whose connection was lost.
+    pub(super) held: Option<Held>,
+    /// The last session, unless it serves still.
+    pub(super) session: Option<String>,
+    /// How packets travelled to the gateway.
+    pub(super) route: Option<Route>,
+    pub(super) transports: Transports,
+}
+
+impl Past {
+    /// Nothing yet.
+    pub(super) fn new(transports: Transports) -> Self {
+        Self { leaving: None, held: None, session: None, route: None, transports }
+    }
+
+    /// Whether no session is there to go on with.
+    pub(super) fn is_over(&self) -> bool {
+        self.leaving.is_none() && self.held.is_none()
+    }
+}
+
+/// A session without a connection, and how to go on with it; dropped before it was, it is over.
+pub(super) struct Held {
+    pub(super) tunnel: Tunnel,
+    pub(super) ticket: Token,
+    until: Instant,
+}
+
+impl Held {
+    pub(super) fn new(tunnel: &Tunnel, Resumable { ticket, hold, .. }: Resumable) -> Self {
+        Self { tunnel: tunnel.clone(), ticket, until: Instant::now() + Duration::from_secs(hold) }
+    }
+
+    /// Whether the gateway does not hold it any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.until <= Instant::now() || self.tunnel.is_gone()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.tunnel.give_up();
+    }
+}
+
+/// A tunnel and what moves its bytes; dropped, the connection ends.
+pub(super) struct Line {
+    pub(super) tunnel: Tunnel,
+    pub(super) driving: JoinHandle<Ended>,
+}
+
+impl Line {
+    /// Why the connection ended.
+    pub(super) async fn end(&mut self) -> String {
+        match (&mut self.driving).await {
+            Ok(ended) => ended.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Leaves the connection. Gives whether the session waits for another one; if it cannot, it ends.
+    pub(super) async fn leave(mut self) -> bool {
+        self.tunnel.leave();
+        if self.tunnel.is_held() {
+            while !matches!(self.tunnel.next_event().await, Some(Event::Held) | None) {}
+            return true;
+        }
+        self.tunnel.close(None, "");
+        tokio::spawn(async move { self.end().await });
+        false
+    }
+
+    /// Lets the streams go on to their ends, then closes.
+    pub(super) async fn finish(mut self) {
+        while self.tunnel.stream_count() > 0 {
+            tokio::select! {
+                event = self.tunnel.next_event() => match event {
+                    Some(Event::Held) => self.tunnel.give_up(),
+                    Some(_) => {}
+                    None => break,
+                },
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+        self.tunnel.close(None, "");
+        self.end().await;
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.driving.abort();
+    }
+}
