@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes};
 use super::datagrams::charge;
 use super::stream::Stream;
 use super::{Event, Phase, Received, Role, Session, SessionError, StreamKey};
-use crate::frame::{Encoding, Frame, HelloLimits, StreamCode, StreamId, Target, binary, json};
+use crate::frame::{Encoding, Frame, HelloLimits, SessionCode, StreamCode, StreamId, Target, binary, json};
 
 /// Payload bytes of GOAWAY and WINDOW.
 const GOAWAY_LEN: usize = 10;
@@ -99,14 +99,7 @@ impl Session {
             }
             Frame::Hello(_) => return Err(SessionError::Unexpected("hello")),
             Frame::HelloOk(_) => return Err(SessionError::Unexpected("hello_ok")),
-            Frame::Error { code, retry_after_ms, .. } => {
-                let retry_after = retry_after_ms.map(|wait| Duration::from_millis(wait.into()));
-                if self.is_resuming() && !code.is_final() {
-                    self.events.push_back(Event::Ended { code, retry_after });
-                } else {
-                    self.ended(code, retry_after);
-                }
-            }
+            Frame::Error { code, retry_after_ms, .. } => self.handle_error(code, retry_after_ms),
             Frame::GoAway { .. } if self.role == Role::Gateway => self.charge_idle(GOAWAY_LEN, now)?,
             Frame::GoAway { last, reconnect_in_ms, .. } => {
                 self.charge_idle(GOAWAY_LEN, now)?;
@@ -172,6 +165,16 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// The peer ends the session, unless it only does not take it up now.
+    fn handle_error(&mut self, code: SessionCode, retry_after_ms: Option<u32>) {
+        let retry_after = retry_after_ms.map(|wait| Duration::from_millis(wait.into()));
+        if self.is_resuming() && !code.is_final() {
+            self.events.push_back(Event::Ended { code, retry_after });
+        } else {
+            self.ended(code, retry_after);
+        }
     }
 
     /// Opens no more streams, and none faster, than the gateway takes.

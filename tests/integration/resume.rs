@@ -71,9 +71,20 @@ async fn ask(proxy: String, server: SocketAddr) {
     }
 }
 
+/// Waits until a session was taken up so often.
+async fn resumes(world: &World, times: u64) {
+    eventually(|| async {
+        match world.metric("httvps_resumed_total{result=\"resumed\"}").await {
+            resumed if resumed == times => Ok(()),
+            resumed => Err(format!("{resumed} of {times} times")),
+        }
+    })
+    .await;
+}
+
 /// Cuts the line again and again while something is downloaded, and refuses the first connection after each cut, so that the
 /// client comes back by the next transport.
-async fn cut(road: &Road, source: &Destination, refused: usize) {
+async fn cut(world: &World, road: &Road, source: &Destination, refused: usize) {
     for cut in 1..=CUTS {
         let at = cut * LEN as u64 / (CUTS + 1);
         eventually(|| async {
@@ -85,6 +96,7 @@ async fn cut(road: &Road, source: &Destination, refused: usize) {
         .await;
         road.refuse(refused);
         road.switch(Loss::Reset);
+        resumes(world, cut).await;
     }
 }
 
@@ -101,7 +113,7 @@ async fn exact(encoding: &str, transports: &str, refused: usize) {
         download(&proxy, source.address, LEN),
         upload_then_half_close(&proxy, sink.address, LEN),
         ask(proxy.clone(), server.address),
-        cut(&road, &source, refused),
+        cut(&world, &road, &source, refused),
     );
     assert!((0..QUESTIONS).all(|number| server.counts.lock().unwrap().get(&number) == Some(&1)), "nothing runs twice");
     assert_eq!(world.metric("httvps_resumed_total{result=\"resumed\"}").await, CUTS);

@@ -284,7 +284,8 @@ impl Chosen {
         assert!(session.parse::<uuid::Uuid>().is_ok(), "{session}");
         if let Some(resume) = &mut ok.resume {
             assert_eq!(resume.resumed, session == self.session);
-            self.ticket = std::mem::replace(&mut resume.ticket, "{ticket}".to_owned().into()).expose().to_owned();
+            let given = std::mem::replace(&mut resume.ticket, "{ticket}".to_owned().into());
+            given.expose().clone_into(&mut self.ticket);
         }
         self.session = session;
         Frame::HelloOk(ok)
