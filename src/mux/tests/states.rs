@@ -91,7 +91,7 @@ fn outcome(session: &mut Session, result: &Result<(), SessionError>) -> String {
         (Some(Event::Opened { .. }), _) => "opens",
         (Some(Event::GoingAway { .. }), _) => "draining",
         (Some(Event::Notice(_)), _) => "told",
-        (Some(Event::Ended { .. }), None) if session.is_resumable() => "held, or closed",
+        (Some(Event::Ended { .. }), None) if session.is_resuming() => "held, or closed",
         _ if session.is_closed() => "closed",
         (None, None) => "ignored",
         (event, answer) => panic!("{event:?} {answer:?}"),
