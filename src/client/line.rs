@@ -79,10 +79,9 @@ impl Line {
     }
 
     /// Leaves the connection. Gives whether the session waits for another one; if it cannot, it ends.
-    pub(super) async fn leave(mut self) -> bool {
+    pub(super) fn leave(mut self) -> bool {
         self.tunnel.leave();
         if self.tunnel.is_held() {
-            while !matches!(self.tunnel.next_event().await, Some(Event::Held) | None) {}
             return true;
         }
         self.tunnel.close(None, "");

@@ -221,7 +221,7 @@ impl Link {
             answer = timeout(limit, line.tunnel.next_event()) => answer,
             () = self.moved(past.route) => {
                 past.transports.begin_anew();
-                line.leave().await;
+                line.leave();
                 return (Outcome::Elsewhere, false);
             }
         };
@@ -235,7 +235,7 @@ impl Link {
             Ok(Some(_)) => return (Outcome::Lost("no answer to hello".into()), false),
             Ok(None) => return (Outcome::Refused(format!("before hello_ok: {}", line.end().await)), false),
             Err(_) => {
-                line.leave().await;
+                line.leave();
                 return (Outcome::Refused("no answer to hello".into()), false);
             }
         };
@@ -275,7 +275,7 @@ impl Link {
                     past.transports.begin_anew();
                     let tunnel = line.tunnel.clone();
                     return match resumable {
-                        Some(resumable) if line.leave().await => Outcome::Held(Held::new(&tunnel, resumable)),
+                        Some(resumable) if line.leave() => Outcome::Held(Held::new(&tunnel, resumable)),
                         Some(_) | None => Outcome::Lost("the host is in another network".into()),
                     };
                 }

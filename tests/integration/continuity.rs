@@ -95,7 +95,6 @@ async fn another_network_and_the_old_one_swallows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a machine of its own; `make soak` runs it"]
 async fn another_network_and_the_client_knows() {
     let _turn = TURN.lock().await;
     let Some(host) = Host::make() else {
