@@ -17,4 +17,4 @@ export HTTVPS_DRILL_PHASE_MS=$((seconds * 1000 / 4))
 drill drills::crowd::
 export HTTVPS_DRILL_PHASE_MS=$((seconds * 1000 / 40))
 drill drills:: --skip drills::crowd::
-drill --include-ignored continuity:: resume::
+drill continuity:: resume::

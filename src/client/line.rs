@@ -39,16 +39,23 @@ impl Past {
     }
 }
 
-/// A session without a connection, and how to go on with it; dropped before it was, it is over.
+/// A session without a connection, and how to go on with it; dropped before it has another one, it is over.
 pub(super) struct Held {
     pub(super) tunnel: Tunnel,
     pub(super) ticket: Token,
     until: Instant,
+    has_resumed: bool,
 }
 
 impl Held {
     pub(super) fn new(tunnel: &Tunnel, Resumable { ticket, hold, .. }: Resumable) -> Self {
-        Self { tunnel: tunnel.clone(), ticket, until: Instant::now() + Duration::from_secs(hold) }
+        let until = Instant::now() + Duration::from_secs(hold);
+        Self { tunnel: tunnel.clone(), ticket, until, has_resumed: false }
+    }
+
+    /// The session has another connection, even if that is lost already.
+    pub(super) fn has_resumed(mut self) {
+        self.has_resumed = true;
     }
 
     /// Whether the gateway does not hold it any more.
@@ -59,7 +66,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.tunnel.give_up();
+        if !self.has_resumed {
+            self.tunnel.give_up();
+        }
     }
 }
 
@@ -109,5 +118,28 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         self.driving.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::tunnel::testing::{connected, resumable};
+
+    #[tokio::test]
+    async fn a_session_that_is_not_gone_on_with_is_over() {
+        let (client, _gateway) = connected().await;
+        client.leave();
+        drop(Held::new(&client, resumable()));
+        assert!(client.is_gone());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_was_resumed_outlives_the_loss_of_its_new_connection() {
+        let (client, _gateway) = connected().await;
+        client.leave();
+        let held = Held::new(&client, resumable());
+        held.has_resumed();
+        assert!(client.is_held());
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use hyper::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
@@ -218,13 +219,19 @@ impl Link {
             self.current.send_replace(Some(line.tunnel.clone()));
         }
         let answer = tokio::select! {
-            answer = timeout(limit, line.tunnel.next_event()) => answer,
+            biased;
+            event = line.tunnel.next_event() => Ok(event),
+            () = tokio::time::sleep(limit) => Err(Outcome::Refused("no answer to hello".into())),
             () = self.moved(past.route) => {
                 past.transports.begin_anew();
-                line.leave();
-                return (Outcome::Elsewhere, false);
+                Err(Outcome::Elsewhere)
             }
         };
+        let was_left = answer.is_err();
+        let answer = answer.or_else(|outcome| {
+            line.tunnel.leave();
+            line.tunnel.next_event().now_or_never().ok_or(outcome)
+        });
         let ok = match answer {
             Ok(Some(Event::Accepted(ok))) => ok,
             Ok(Some(Event::Ended { code, retry_after })) => {
@@ -234,18 +241,24 @@ impl Link {
             }
             Ok(Some(_)) => return (Outcome::Lost("no answer to hello".into()), false),
             Ok(None) => return (Outcome::Refused(format!("before hello_ok: {}", line.end().await)), false),
-            Err(_) => {
+            Err(outcome) => {
                 line.leave();
-                return (Outcome::Refused("no answer to hello".into()), false);
+                return (outcome, false);
             }
         };
-        tracing::info!(session = ok.session_id, ?transport, resumed = past.held.is_some(), "tunnel is up");
+        if let Some(held) = past.held.take() {
+            held.has_resumed();
+        }
+        let resumed = ok.resume.as_ref().is_some_and(|resumable| resumable.resumed);
+        tracing::info!(session = ok.session_id, ?transport, resumed, "tunnel is up");
         if let Some(padding) = ok.padding.filter(Padding::is_valid) {
             line.tunnel.pad(&padding);
             *self.padding.lock().unwrap_or_else(PoisonError::into_inner) = padding;
         }
-        past.held = None;
         past.session = Some(ok.session_id);
+        if let (true, Some(resumable)) = (was_left && line.tunnel.is_held(), &ok.resume) {
+            return (Outcome::Held(Held::new(&line.tunnel, resumable.clone())), true);
+        }
         self.current.send_replace(Some(line.tunnel.clone()));
         if let Some(old) = past.leaving.take() {
             tokio::spawn(old.finish());

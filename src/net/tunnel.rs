@@ -28,6 +28,9 @@ pub use inbox::Inbox;
 pub use relay::{Meter, Patience, Relay, ResetOnClose};
 pub use stream::TunnelStream;
 
+#[cfg(test)]
+pub(crate) use driver::tests as testing;
+
 /// A handle to a tunnel; clones share it.
 #[derive(Clone, Debug)]
 pub struct Tunnel(Arc<Mutex<State>>);

@@ -2,19 +2,22 @@
 
 use std::collections::HashMap;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+const LINES_SHOWN: usize = 60;
 
 /// A running `httvps` that said `ready`.
 pub(crate) struct Process {
     child: Child,
     lines: HashMap<String, String>,
-    log: tokio::task::JoinHandle<String>,
+    log: Arc<Mutex<String>>,
+    logging: tokio::task::JoinHandle<()>,
 }
 
 pub(crate) struct Ended {
@@ -25,6 +28,9 @@ pub(crate) struct Ended {
 pub(crate) fn command(args: &[&str], env: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_httvps"));
     command.args(args).env_clear().envs(env.iter().cloned()).kill_on_drop(true);
+    if let Ok(level) = std::env::var("HTTVPS_TEST_LOG") {
+        command.env("LOG__LEVEL", level);
+    }
     command.env("PATH", std::env::var("PATH").unwrap_or_default());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -68,11 +74,15 @@ impl Process {
 
     async fn spawned(mut command: Command) -> Result<Self, Ended> {
         let mut child = command.spawn().unwrap();
-        let mut stderr = child.stderr.take().unwrap();
-        let log = tokio::spawn(async move {
-            let mut text = String::new();
-            stderr.read_to_string(&mut text).await.unwrap();
-            text
+        let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log: Arc<Mutex<String>> = Arc::default();
+        let text = Arc::clone(&log);
+        let logging = tokio::spawn(async move {
+            while let Some(line) = stderr.next_line().await.unwrap() {
+                let mut text = text.lock().unwrap();
+                text.push_str(&line);
+                text.push('\n');
+            }
         });
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut lines = HashMap::new();
@@ -85,12 +95,14 @@ impl Process {
                 }
                 None => {
                     let code = child.wait().await.unwrap().code();
-                    return Err(Ended { code, stderr: log.await.unwrap() });
+                    logging.await.unwrap();
+                    let stderr = std::mem::take(&mut *log.lock().unwrap());
+                    return Err(Ended { code, stderr });
                 }
             }
         }
         tokio::spawn(async move { while let Ok(Some(_)) = stdout.next_line().await {} });
-        Ok(Self { child, lines, log })
+        Ok(Self { child, lines, log, logging })
     }
 
     /// The value of a line it printed.
@@ -109,7 +121,9 @@ impl Process {
 
     pub(crate) async fn ended(mut self) -> Ended {
         let status = timeout(PATIENCE, self.child.wait()).await.expect("the process ends").unwrap();
-        Ended { code: status.code(), stderr: self.log.await.unwrap() }
+        (&mut self.logging).await.unwrap();
+        let stderr = std::mem::take(&mut *self.log.lock().unwrap());
+        Ended { code: status.code(), stderr }
     }
 
     /// SIGTERM, then its end.
@@ -122,6 +136,17 @@ impl Process {
     pub(crate) async fn kill(self) {
         self.signal("-KILL");
         self.ended().await;
+    }
+}
+
+impl Drop for Process {
+    /// A test that fails shows what its processes said last.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = log.lines().count().saturating_sub(LINES_SHOWN);
+            log.lines().skip(first).for_each(|line| println!("{line}"));
+        }
     }
 }
 

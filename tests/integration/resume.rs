@@ -124,13 +124,11 @@ async fn exact(encoding: &str, transports: &str, refused: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a machine of its own; `make soak` runs it"]
 async fn bytes_are_exact_over_a_line_that_is_cut_and_every_transport_in_turn() {
     exact("v2", r#"["h2", "h2ws", "ws"]"#, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a machine of its own; `make soak` runs it"]
 async fn bytes_are_exact_in_v1_with_windows() {
     exact("v1", r#"["ws", "h2ws"]"#, 1).await;
 }

@@ -458,4 +458,4 @@ fn message_of(body: &[u8]) -> BytesMut {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -36,9 +36,13 @@ fn ticket() -> Token {
     Token::from("t".repeat(NARROW))
 }
 
+/// What a client may go on with.
+pub(crate) fn resumable() -> Resumable {
+    Resumable { ticket: ticket(), hold: 30, resumed: false, opened: 0, streams: Vec::new() }
+}
+
 fn consent(is_resumable: bool) -> HelloOk {
-    let resumable = Resumable { ticket: ticket(), hold: 30, resumed: false, opened: 0, streams: Vec::new() };
-    HelloOk { features: Features::ALL, resume: is_resumable.then_some(resumable), ..HelloOk::default() }
+    HelloOk { features: Features::ALL, resume: is_resumable.then(resumable), ..HelloOk::default() }
 }
 
 fn framed(opcode: OpCode, body: &[u8]) -> BytesMut {
@@ -91,16 +95,22 @@ async fn a_session_that_was_taken_up_is_held_if_its_new_driver_is_dropped() {
     assert!(gateway.is_held() && other.is_gone());
 }
 
-#[tokio::test]
-async fn who_leaves_a_line_is_not_told_that_it_is_lost() {
+/// A client whose session can be resumed, and its gateway.
+pub(crate) async fn connected() -> (Tunnel, Tunnel) {
     let (near, far) = tokio::io::duplex(1 << 16);
     let (client, gateway) = (tunnel(Role::Client), tunnel(Role::Gateway));
-    let _driving = tokio::spawn(driver(&client, Side::Client, near).run());
-    let _driven = tokio::spawn(driver(&gateway, Side::Server, far).run());
+    tokio::spawn(driver(&client, Side::Client, near).run());
+    tokio::spawn(driver(&gateway, Side::Server, far).run());
     client.hello(asking(), &Padding::default());
     assert!(matches!(gateway.next_event().await, Some(Event::Hello(_))));
     gateway.accept(consent(true));
     assert!(matches!(client.next_event().await, Some(Event::Accepted(_))));
+    (client, gateway)
+}
+
+#[tokio::test]
+async fn who_leaves_a_line_is_not_told_that_it_is_lost() {
+    let (client, _gateway) = connected().await;
     client.leave();
     assert!(client.is_held() && client.next_event().now_or_never().is_none());
     client.give_up();
