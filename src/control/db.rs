@@ -9,8 +9,6 @@ pub(crate) mod pg;
 mod pool;
 mod pooler;
 pub(crate) mod prepared;
-pub mod schema;
-pub mod types;
 
 use std::time::Duration;
 
@@ -20,7 +18,7 @@ pub(crate) use pool::{DbConn, Held};
 pub use pooler::check_pooler;
 
 use crate::config::Database;
-use crate::control::models::{Cutoffs, Swept};
+use crate::control::model::{Cutoffs, Swept};
 use connect::Connector;
 use pool::{LitePools, PgPool};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use diesel::result::{DatabaseErrorKind, Error};
 
-use crate::control::admission::Refusal;
-use crate::control::billing::Unbillable;
+use crate::control::domain::admission::Refusal;
+use crate::control::domain::billing::Unbillable;
 use crate::digest::fresh_number;
 
 /// Attempts of a transaction that others are in the way of.

@@ -4,7 +4,7 @@ use diesel::{QueryResult, SqliteConnection};
 use diesel_async::RunQueryDsl;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
-use super::types::Id;
+use crate::control::model::types::Id;
 
 pub(crate) type Conn = SyncConnectionWrapper<SqliteConnection>;
 
@@ -80,8 +80,8 @@ pub(crate) mod billing;
 pub(crate) mod client;
 #[path = "queries/deletion.rs"]
 pub(crate) mod deletion;
-#[path = "queries/enrolment.rs"]
-pub(crate) mod enrolment;
+#[path = "queries/enrollment.rs"]
+pub(crate) mod enrollment;
 #[path = "queries/events.rs"]
 pub(crate) mod events;
 #[path = "queries/health.rs"]

@@ -2,18 +2,18 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::{Conn, enrolment, events};
-use crate::control::admission::Refusal;
-use crate::control::db::schema::{
+use super::{Conn, enrollment, events};
+use crate::control::domain::admission::Refusal;
+use crate::control::model::schema::{
     activation_codes, devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, outline_nodes, plans, regions,
     sessions, subscriptions, users,
 };
-use crate::control::db::types::{Id, Time};
-use crate::control::events::Emit;
-use crate::control::models::{
+use crate::control::model::types::{Id, Time};
+use crate::control::model::{
     ActivationCode, Device, DeviceChange, Endpoint, EndpointChange, Gateway, GatewayChange, NodeChange, OutlineNode,
     Plan, PlanChange, Region, RegionChange, Session, Subscription, SubscriptionChange, User, UserChange,
 };
+use crate::control::runtime::events::Emit;
 use crate::frame::SessionCode;
 
 macro_rules! resource {
@@ -203,7 +203,7 @@ pub(crate) async fn change_device(
         super::lock_user(conn, owner).await?;
         let row = device::update(conn, id, change).await?;
         let told = match change.status.as_deref() {
-            Some("revoked") => Some(enrolment::revoke(conn, id, now).await?),
+            Some("revoked") => Some(enrollment::revoke(conn, id, now).await?),
             _ => None,
         };
         Ok((row, told))

@@ -8,19 +8,19 @@ use uuid::Uuid;
 
 use super::{Conn, events, lock_nodes, lock_sessions, period, session};
 use crate::api::EventKind;
-use crate::control::admission::{Admission, Facts, Grant, Live, Refusal, Wish, choose};
 use crate::control::db::prepared::{Prepared, places};
-use crate::control::db::schema::{
+use crate::control::domain::admission::{Admission, Facts, Grant, Live, Refusal, Wish, choose};
+use crate::control::domain::lease::Balance;
+use crate::control::model::schema::{
     devices, gateway_exit_regions, gateway_nodes, outline_nodes, plan_regions, plans, regions, sessions, subscriptions,
     users,
 };
-use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
-use crate::control::events::Emit;
-use crate::control::lease::Balance;
-use crate::control::models::{
+use crate::control::model::types::{Id, SqlTime, SqlUuid, Time};
+use crate::control::model::{
     Candidate, Counters, Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Sighting, Subscription, User,
     live, state,
 };
+use crate::control::runtime::events::Emit;
 use crate::frame::SessionCode;
 
 const SUBSCRIPTIONS: i64 = 20;

@@ -7,14 +7,14 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, admin, events, lock_user, period};
 use crate::api::EventKind;
-use crate::control::billing::{Changed, Effect, Quota, Reach, Traffic, Turn, Unbillable};
-use crate::control::calendar::Calendar;
-use crate::control::db::schema::{
+use crate::control::domain::billing::{Changed, Effect, Quota, Reach, Traffic, Turn, Unbillable};
+use crate::control::model::calendar::Calendar;
+use crate::control::model::schema::{
     devices, outline_nodes, payments, plan_regions, plans, regions, sessions, subscriptions,
 };
-use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
-use crate::control::events::Emit;
-use crate::control::models::{Payment, Plan, PlanChange, Subscription, SubscriptionChange, live};
+use crate::control::model::types::{Id, SqlTime, SqlUuid, Time};
+use crate::control::model::{Payment, Plan, PlanChange, Subscription, SubscriptionChange, live};
+use crate::control::runtime::events::Emit;
 
 const DAY_SECONDS: u64 = 86_400;
 

@@ -5,13 +5,13 @@ use super::admin::tell;
 use super::{Conn, session};
 use crate::api::EventKind;
 use crate::control::db::Doomed;
-use crate::control::db::schema::{
+use crate::control::model::schema::{
     activation_codes, devices, gateway_endpoints, gateway_nodes, outline_nodes, plans, regions, sessions,
     subscriptions, users,
 };
-use crate::control::db::types::{Id, Time};
-use crate::control::events::Emit;
-use crate::control::models::{holding, live};
+use crate::control::model::types::{Id, Time};
+use crate::control::model::{holding, live};
+use crate::control::runtime::events::Emit;
 use crate::frame::SessionCode;
 
 const DELETED_AT_ONCE: usize = 1000;

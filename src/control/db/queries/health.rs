@@ -3,9 +3,9 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, admission, instances};
 use crate::config::Pool;
-use crate::control::db::schema::{gateway_exit_regions, gateway_nodes, node_health, outline_nodes, regions};
-use crate::control::db::types::{Id, Time};
-use crate::control::models::{Gateway, InstanceBeat, NodeReport, NodeVerdict, NodeView, OutlineNode};
+use crate::control::model::schema::{gateway_exit_regions, gateway_nodes, node_health, outline_nodes, regions};
+use crate::control::model::types::{Id, Time};
+use crate::control::model::{Gateway, InstanceBeat, NodeReport, NodeVerdict, NodeView, OutlineNode};
 
 /// Notes that a gateway is alive, and which of its processes; gives the nodes it may use with their regions' codes.
 pub(crate) async fn gateway_alive(

@@ -4,10 +4,10 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, admin, events, lock_nodes};
 use crate::api::EventKind;
-use crate::control::db::schema::{gateway_nodes, outline_nodes};
-use crate::control::db::types::{Id, SqlUuid, Time};
-use crate::control::events::Emit;
-use crate::control::models::{Gateway, GatewayChange, NodeChange, OutlineNode};
+use crate::control::model::schema::{gateway_nodes, outline_nodes};
+use crate::control::model::types::{Id, SqlUuid, Time};
+use crate::control::model::{Gateway, GatewayChange, NodeChange, OutlineNode};
+use crate::control::runtime::events::Emit;
 
 async fn nodes_changed(conn: &mut Conn, node: Option<Id>, now: Time) -> QueryResult<i64> {
     events::emit(conn, Emit { kind: EventKind::NodesChanged, subject: node, code: None }, now).await

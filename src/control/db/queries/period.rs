@@ -3,9 +3,9 @@ use diesel_async::RunQueryDsl;
 
 use super::Conn;
 use crate::control::db::prepared::Prepared;
-use crate::control::db::schema::{sessions, usage_periods};
-use crate::control::db::types::{Id, Time};
-use crate::control::models::{Counters, Loan, holding};
+use crate::control::model::schema::{sessions, usage_periods};
+use crate::control::model::types::{Id, Time};
+use crate::control::model::{Counters, Loan, holding};
 
 /// What sessions hold of a period.
 macro_rules! loans {

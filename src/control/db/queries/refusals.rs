@@ -4,12 +4,12 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, admission, billing};
 use crate::api::RefusalNote;
-use crate::control::calendar::Calendar;
 use crate::control::db::prepared::places;
-use crate::control::db::schema::{devices, gateway_nodes, outline_nodes, refusals, regions, sessions, users};
-use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
-use crate::control::models::{Device, Gateway, OutlineNode, RefusalRow, Session, User};
-use crate::control::why::{Circumstances, Exit};
+use crate::control::domain::diagnosis::{Circumstances, Exit};
+use crate::control::model::calendar::Calendar;
+use crate::control::model::schema::{devices, gateway_nodes, outline_nodes, refusals, regions, sessions, users};
+use crate::control::model::types::{Id, SqlTime, SqlUuid, Time};
+use crate::control::model::{Device, Gateway, OutlineNode, RefusalRow, Session, User};
 use crate::frame::SessionCode;
 
 /// Refusals that are kept of a device.

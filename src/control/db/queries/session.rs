@@ -3,10 +3,10 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, events, lock_nodes};
 use crate::api::EventKind;
-use crate::control::db::schema::{outline_nodes, session_tombstones, sessions};
-use crate::control::db::types::{Id, SqlTime, Time};
-use crate::control::events::Emit;
-use crate::control::models::{Session, state};
+use crate::control::model::schema::{outline_nodes, session_tombstones, sessions};
+use crate::control::model::types::{Id, SqlTime, Time};
+use crate::control::model::{Session, state};
+use crate::control::runtime::events::Emit;
 use crate::frame::SessionCode;
 
 /// One session.

@@ -1,10 +1,10 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, enrolment, events, instances, lock_sessions, session};
-use crate::control::db::schema::{gateway_nodes, outline_nodes, refusals, session_tombstones, sessions};
-use crate::control::db::types::{Id, Time};
-use crate::control::models::{Cutoffs, Swept, empty, live, state};
+use super::{Conn, enrollment, events, instances, lock_sessions, session};
+use crate::control::model::schema::{gateway_nodes, outline_nodes, refusals, session_tombstones, sessions};
+use crate::control::model::types::{Id, Time};
+use crate::control::model::{Cutoffs, Swept, empty, live, state};
 
 /// Most batches of old sessions that a sweep deletes.
 const BURIALS: usize = 10;
@@ -33,7 +33,7 @@ pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swep
     })
     .await?;
     instances::forget(conn, cutoffs.gateways).await?;
-    enrolment::forget(conn, cutoffs.now, cutoffs.tombstones).await?;
+    enrollment::forget(conn, cutoffs.now, cutoffs.tombstones).await?;
     events::forget(conn, cutoffs.events).await?;
     diesel::delete(session_tombstones::table.filter(session_tombstones::deleted_at.lt(cutoffs.tombstones)))
         .execute(conn)

@@ -6,13 +6,13 @@ use diesel_async::RunQueryDsl;
 
 use super::period::added;
 use super::{Conn, admission, lock_nodes, lock_sessions};
-use crate::control::accounting::{Atlas, Batch, Charged, Ledger, Outcome, Owner, Spent};
 use crate::control::db::prepared::places;
-use crate::control::db::schema::{
+use crate::control::domain::accounting::{Atlas, Batch, Charged, Ledger, Outcome, Owner, Spent};
+use crate::control::model::schema::{
     devices, outline_nodes, plan_regions, plans, session_tombstones, sessions, subscriptions, usage_periods, users,
 };
-use crate::control::db::types::{Id, SqlTime, SqlUuid, Time};
-use crate::control::models::{NewSession, Plan, Session, Subscription, holding, state};
+use crate::control::model::types::{Id, SqlTime, SqlUuid, Time};
+use crate::control::model::{NewSession, Plan, Session, Subscription, holding, state};
 
 /// Takes a batch of cumulative counters and charges the differences, all or nothing.
 pub(crate) async fn report(conn: &mut Conn, batch: &Batch) -> QueryResult<Vec<Outcome>> {
