@@ -90,7 +90,7 @@ const UNWELCOME: [StatusCode; 2] = [StatusCode::UPGRADE_REQUIRED, StatusCode::UN
 const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
 
 /// What the gateway's parts share.
-struct Shared {
+struct GatewayState {
     /// This process, among those of the gateway.
     instance: Uuid,
     /// No other process acts for the gateway, which the control plane has not heard yet.
@@ -144,7 +144,7 @@ struct Shared {
 
 /// A gateway that is bound and has not begun to serve.
 pub struct Gateway {
-    shared: Arc<Shared>,
+    state: Arc<GatewayState>,
     listeners: Vec<Listener>,
     ops: Option<(Purpose, TcpListener)>,
     claim: Claim,
@@ -209,7 +209,7 @@ impl Gateway {
         let relay: config::Relay = source.section()?;
         let kept = kept_state(&gateway, offline.flush_interval, predecessor.as_mut()).await;
         let (persist, kept) = kept.map_err(|reason| bad("state_dir", reason))?;
-        let shared = Shared {
+        let state = GatewayState {
             instance: Uuid::new_v4(),
             alone: AtomicBool::new(predecessor.is_none()),
             drain: Drain::new(&gateway),
@@ -254,9 +254,9 @@ impl Gateway {
             unwelcome: Mutex::default(),
             beating: tokio::sync::Mutex::default(),
         };
-        let place = shared.restore(&kept, max_age);
-        let shared = Arc::new(shared);
-        Ok(Self { shared, listeners, ops, claim, predecessor, certificate: certificates.made, place })
+        let place = state.restore(&kept, max_age);
+        let state = Arc::new(state);
+        Ok(Self { state, listeners, ops, claim, predecessor, certificate: certificates.made, place })
     }
 
     /// Where clients and proxies connect: what each listener is called, and its URL; at least one.
@@ -330,7 +330,7 @@ async fn kept_state(
     Persist::open(Path::new(&gateway.state_dir), &gateway.control_url, flush_interval)
 }
 
-impl Shared {
+impl GatewayState {
     /// Largest message of an encoding in bytes.
     fn message_max(&self, encoding: Encoding) -> usize {
         match encoding {
@@ -465,7 +465,7 @@ impl Shared {
     }
 }
 
-impl Readiness for Shared {
+impl Readiness for GatewayState {
     async fn ready(&self) -> Result<(), String> {
         if let Some(code) = &*self.unwelcome() {
             return Err(format!("the control plane does not want this gateway: {code}"));

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 
-use super::Shared;
+use super::GatewayState;
 use super::upgrade::Grant;
 use crate::net::proxy_protocol::Named;
 use judge::{Line, Owner};
@@ -39,10 +39,10 @@ enum Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    fn new(protocol: Protocol, shared: &'a Shared) -> Self {
+    fn new(protocol: Protocol, state: &'a GatewayState) -> Self {
         match protocol {
-            Protocol::Http1 => Self::Http1(Line::new(shared)),
-            Protocol::Http2 => Self::Http2(Box::new(Preface::new(shared))),
+            Protocol::Http1 => Self::Http1(Line::new(state)),
+            Protocol::Http2 => Self::Http2(Box::new(Preface::new(state))),
         }
     }
 
@@ -92,7 +92,7 @@ pub(super) struct Handover {
 /// first decides. Without an upstream the time is `due`.
 pub(super) async fn first<S>(
     socket: &mut S,
-    shared: &Shared,
+    state: &GatewayState,
     protocol: Protocol,
     ends: Named,
     due: Instant,
@@ -100,7 +100,7 @@ pub(super) async fn first<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut judge = Judge::new(protocol, shared);
+    let mut judge = Judge::new(protocol, state);
     let mut read = BytesMut::new();
     let begun = async {
         match protocol {
@@ -108,11 +108,11 @@ where
             Protocol::Http2 => decide(socket, &mut judge, &mut read).await.map(Some),
         }
     };
-    let begun = timeout(shared.site.patience(), begun).await.unwrap_or(Ok(None))?;
+    let begun = timeout(state.site.patience(), begun).await.unwrap_or(Ok(None))?;
     if let Some(owner) = begun {
         return Ok(First::of(owner, protocol, read, None));
     }
-    let Some(mut line) = shared.site.announce(protocol, ends).await else {
+    let Some(mut line) = state.site.announce(protocol, ends).await else {
         if protocol == Protocol::Http2 {
             return Ok(First::of(Owner::Site, protocol, read, None));
         }

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::Shared;
+use super::GatewayState;
 use super::control::ControlError;
 use super::persist::Name;
 use crate::api::{Event, EventAck, EventKind};
@@ -58,11 +58,11 @@ impl Desk {
 }
 
 /// Follows from a place until drained.
-pub(super) async fn run(shared: &Arc<Shared>, mut place: Place, shutdown: &Shutdown) {
+pub(super) async fn run(state: &Arc<GatewayState>, mut place: Place, shutdown: &Shutdown) {
     loop {
         let ended = tokio::select! {
             () = shutdown.draining() => return,
-            ended = follow(shared, &mut place) => ended,
+            ended = follow(state, &mut place) => ended,
         };
         let pause = match ended {
             Ok(()) => AGAIN,
@@ -79,36 +79,36 @@ pub(super) async fn run(shared: &Arc<Shared>, mut place: Place, shutdown: &Shutd
 }
 
 /// Reads and works side by side, so that nobody who is stopped waits for a report.
-async fn follow(shared: &Arc<Shared>, place: &mut Place) -> Result<(), String> {
-    let before = shared.usage.known();
-    let Some(response) = shared.control.events(place.as_ref()).await.map_err(|error| error.to_string())? else {
-        if shared.heartbeat().await {
-            shared.events_are_late();
+async fn follow(state: &Arc<GatewayState>, place: &mut Place) -> Result<(), String> {
+    let before = state.usage.known();
+    let Some(response) = state.control.events(place.as_ref()).await.map_err(|error| error.to_string())? else {
+        if state.heartbeat().await {
+            state.events_are_late();
         }
         return Err("it did not begin".into());
     };
-    let bytes = lively(Arc::clone(shared), response.bytes_stream());
+    let bytes = lively(Arc::clone(state), response.bytes_stream());
     let desk = Desk::default();
     let reading = async {
-        read(shared, SseStream::from_bytes_stream(bytes), &desk, before).await?;
+        read(state, SseStream::from_bytes_stream(bytes), &desk, before).await?;
         desk.closed.store(true, Ordering::Release);
         desk.news.notify_one();
         Ok(())
     };
-    tokio::try_join!(reading, work(shared, &desk, place)).map(|_| ())
+    tokio::try_join!(reading, work(state, &desk, place)).map(|_| ())
 }
 
 /// A stream of bytes that fails when none come for a time; that they are late, or come in bursts, is said once.
 fn lively(
-    shared: Arc<Shared>,
+    state: Arc<GatewayState>,
     bytes: impl Stream<Item = reqwest::Result<Bytes>> + Send + 'static,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    let patience = shared.gateway.events_timeout;
-    futures_util::stream::unfold((shared, Box::pin(bytes)), move |(shared, mut bytes)| async move {
+    let patience = state.gateway.events_timeout;
+    futures_util::stream::unfold((state, Box::pin(bytes)), move |(state, mut bytes)| async move {
         let started = Instant::now();
         let mut next = timeout_at(started + patience / 3 * 2, bytes.next()).await;
         if next.is_err() {
-            shared.events_are_late();
+            state.events_are_late();
             next = timeout_at(started + patience, bytes.next()).await;
         }
         let chunk = match next {
@@ -116,9 +116,9 @@ fn lively(
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         };
         if chunk.as_ref().is_ok_and(|chunk| was_held(chunk, started.elapsed(), patience)) {
-            shared.events_are_late();
+            state.events_are_late();
         }
-        Some((chunk, (shared, bytes)))
+        Some((chunk, (state, bytes)))
     })
 }
 
@@ -131,7 +131,7 @@ fn was_held(chunk: &[u8], after: Duration, patience: Duration) -> bool {
 
 /// Stops sessions at once and leaves the rest on the desk.
 async fn read(
-    shared: &Shared,
+    state: &GatewayState,
     messages: impl Stream<Item = Result<sse_stream::Sse, sse_stream::Error>>,
     desk: &Desk,
     before: Vec<Uuid>,
@@ -142,7 +142,7 @@ async fn read(
         let Some(data) = message.map_err(|error| error.to_string())?.data else { continue };
         let event: Event = serde_json::from_str(&data).map_err(|error| error.to_string())?;
         tracing::debug!(seq = event.seq, kind = event.kind.as_str(), "event");
-        stop(shared, &event);
+        stop(state, &event);
         {
             let mut work = desk.work();
             work.add(&event, &mut before);
@@ -178,30 +178,30 @@ impl Work {
     }
 }
 
-fn stop(shared: &Shared, event: &Event) {
+fn stop(state: &GatewayState, event: &Event) {
     let code = event.code.unwrap_or(SessionCode::SessionKilled);
     if event.kind == EventKind::SessionStopped {
-        shared.session_stops.fetch_add(1, Ordering::Release);
+        state.session_stops.fetch_add(1, Ordering::Release);
     } else if !matches!(event.kind, EventKind::NodesChanged | EventKind::GatewayChanged) {
-        shared.stops.fetch_add(1, Ordering::Release);
+        state.stops.fetch_add(1, Ordering::Release);
     }
     match (event.kind, event.subject) {
         (EventKind::Snapshot, _) => {
-            shared.keys.renew();
+            state.keys.renew();
             let going: HashSet<Uuid> = event.sessions.iter().copied().collect();
-            let devices = shared.usage.devices(|account| going.contains(&account.session()));
-            shared.offline.forget_those(|device, _| !devices.contains(&device));
+            let devices = state.usage.devices(|account| going.contains(&account.session()));
+            state.offline.forget_those(|device, _| !devices.contains(&device));
         }
         (EventKind::UserStopped, Some(user)) => {
-            shared.offline.forget_those(|_, known| known.user == user);
-            shared.usage.cut(|account| account.user() == user, code);
+            state.offline.forget_those(|_, known| known.user == user);
+            state.usage.cut(|account| account.user() == user, code);
         }
         (EventKind::DeviceStopped, Some(device)) => {
-            shared.offline.forget(device);
-            shared.usage.cut(|account| account.device() == device, code);
+            state.offline.forget(device);
+            state.usage.cut(|account| account.device() == device, code);
         }
-        (EventKind::SessionStopped, Some(session)) => shared.usage.cut(|account| account.session() == session, code),
-        (EventKind::UserChanged, Some(user)) => shared.offline.forget_those(|_, known| known.user == user),
+        (EventKind::SessionStopped, Some(session)) => state.usage.cut(|account| account.session() == session, code),
+        (EventKind::UserChanged, Some(user)) => state.offline.forget_those(|_, known| known.user == user),
         (
             EventKind::UserStopped
             | EventKind::DeviceStopped
@@ -217,7 +217,7 @@ fn stop(shared: &Shared, event: &Event) {
 }
 
 /// Does what is on the desk, then acknowledges, until the stream has ended; what fails is asked for again by a new one.
-async fn work(shared: &Arc<Shared>, desk: &Desk, place: &mut Place) -> Result<(), String> {
+async fn work(state: &Arc<GatewayState>, desk: &Desk, place: &mut Place) -> Result<(), String> {
     loop {
         desk.news.notified().await;
         let closed = desk.closed.load(Ordering::Acquire);
@@ -228,14 +228,14 @@ async fn work(shared: &Arc<Shared>, desk: &Desk, place: &mut Place) -> Result<()
             }
             continue;
         };
-        let nodes = async { !work.nodes || shared.heartbeat().await };
+        let nodes = async { !work.nodes || state.heartbeat().await };
         let reports = async {
             if work.everybody {
-                return shared.usage.report_all(&shared.control).await;
+                return state.usage.report_all(&state.control).await;
             }
             let users = &work.users;
             users.is_empty()
-                || shared.usage.report_those(&shared.control, |account| users.contains(&account.user())).await
+                || state.usage.report_those(&state.control, |account| users.contains(&account.user())).await
         };
         let (nodes, reports) = tokio::join!(nodes, reports);
         if !nodes || !reports {
@@ -243,13 +243,13 @@ async fn work(shared: &Arc<Shared>, desk: &Desk, place: &mut Place) -> Result<()
         }
         if let Some((listed, before)) = &work.listed {
             let unlisted = |session: Uuid| before.binary_search(&session).is_ok() && !listed.contains(&session);
-            shared.usage.cut(|account| unlisted(account.session()), SessionCode::SessionKilled);
+            state.usage.cut(|account| unlisted(account.session()), SessionCode::SessionKilled);
         }
         *place = work.place;
-        shared.persist.set(Name::Place, place);
-        shared.persist.flush(&shared.offline).await;
-        let ack = EventAck { epoch, seq, instance: Some(shared.instance) };
-        shared.control.ack(&ack).await.map_err(|error: ControlError| error.to_string())?;
+        state.persist.set(Name::Place, place);
+        state.persist.flush(&state.offline).await;
+        let ack = EventAck { epoch, seq, instance: Some(state.instance) };
+        state.control.ack(&ack).await.map_err(|error: ControlError| error.to_string())?;
         if closed {
             return Ok(());
         }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use super::Shared;
+use super::GatewayState;
 use super::arrival::{Arrival, Peer};
 use super::lane::Lane;
 use super::places::Admittance;
@@ -38,7 +38,7 @@ const FAREWELL: Duration = Duration::from_millis(250);
 
 /// Serves a connection to its end, which is after that of its last tunnel.
 pub(super) async fn serve<S>(
-    shared: Arc<Shared>,
+    state: Arc<GatewayState>,
     socket: S,
     arrival: Arrival,
     (peer, ends): (Peer, Named),
@@ -48,21 +48,21 @@ pub(super) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Arrival { at, admittance, .. } = arrival;
-    let deadline = at + shared.tunnel.handshake_timeout;
-    let socket = Metered::new(socket, shared.http2.frames_per_second);
-    let opening = tokio::time::timeout_at(deadline.into(), builder(&shared.http2).handshake(socket));
+    let deadline = at + state.tunnel.handshake_timeout;
+    let socket = Metered::new(socket, state.http2.frames_per_second);
+    let opening = tokio::time::timeout_at(deadline.into(), builder(&state.http2).handshake(socket));
     let opened = tokio::select! {
         opened = opening => opened,
-        () = admittance.place.crowded_out() => return shared.metrics.refuse("crowded_out"),
+        () = admittance.place.crowded_out() => return state.metrics.refuse("crowded_out"),
         () = shutdown.draining() => return,
     };
     let connection = match opened {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             tracing::debug!(%error, "no HTTP/2");
-            return shared.metrics.refuse("handshake");
+            return state.metrics.refuse("handshake");
         }
-        Err(_) => return shared.metrics.refuse("handshake_timeout"),
+        Err(_) => return state.metrics.refuse("handshake_timeout"),
     };
     let (lanes, admitted) = watch::channel(0);
     let line = Line {
@@ -78,7 +78,7 @@ pub(super) async fn serve<S>(
         admitted,
         quiet_until: deadline.into(),
         is_closing: false,
-        shared,
+        state,
         shutdown,
     };
     Box::pin(line.run()).await;
@@ -119,23 +119,23 @@ struct Line<S: AsyncRead + AsyncWrite + Unpin> {
     /// How long it may be without a stream.
     quiet_until: tokio::time::Instant,
     is_closing: bool,
-    shared: Arc<Shared>,
+    state: Arc<GatewayState>,
     shutdown: Shutdown,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     async fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
-        let mut leaving = pin!(shared.drain.leave(tokio::time::Instant::now()));
+        let state = Arc::clone(&self.state);
+        let mut leaving = pin!(state.drain.leave(tokio::time::Instant::now()));
         let (mut is_leaving, mut is_ending, mut is_aborted, mut ends_at) = (false, false, false, None);
-        let last_words = shared.tunnel.close_timeout;
+        let last_words = state.tunnel.close_timeout;
         loop {
             let is_idle = self.requests.is_empty();
             tokio::select! {
                 accepted = poll_fn(|cx| {
                     let accepted = self.connection.poll_accept(cx);
-                    let ended = self.unread.bound(share(&self.shared.http2));
-                    (0..ended).for_each(|_| self.shared.metrics.refuse("unread"));
+                    let ended = self.unread.bound(share(&self.state.http2));
+                    (0..ended).for_each(|_| self.state.metrics.refuse("unread"));
                     accepted
                 }) => match accepted {
                     Some(Ok((request, respond))) => self.take(request, respond),
@@ -157,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                     self.close();
                 }
                 () = crowded_out(self.own.as_ref()) => {
-                    self.shared.metrics.refuse("crowded_out");
+                    self.state.metrics.refuse("crowded_out");
                     break;
                 }
                 leave = &mut leaving, if !is_leaving => {
@@ -194,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
         self.connection.graceful_shutdown();
         self.is_closing = true;
-        self.quiet_until = tokio::time::Instant::now() + self.shared.tunnel.close_timeout;
+        self.quiet_until = tokio::time::Instant::now() + self.state.tunnel.close_timeout;
     }
 
     /// A stream is over; without any, the connection is as silent as a new one.
@@ -203,7 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         if !self.requests.is_empty() {
             return;
         }
-        let patience = if self.is_closing { self.shared.tunnel.close_timeout } else { self.shared.http2.idle_timeout };
+        let patience = if self.is_closing { self.state.tunnel.close_timeout } else { self.state.http2.idle_timeout };
         self.quiet_until = tokio::time::Instant::now() + patience;
         if self.own.is_none() {
             self.own = self.enter(self.peer.address.ip()).ok();
@@ -215,7 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
 
     /// Another place on the connection, for a client or for a proxy that names none.
     fn enter(&self, ip: IpAddr) -> Result<Admittance, &'static str> {
-        let entrance = self.shared.arrivals.entrance();
+        let entrance = self.state.arrivals.entrance();
         let is_unnamed = self.peer.forwards && ip == self.peer.address.ip();
         if is_unnamed { entrance.enter_unnamed(ip) } else { entrance.enter(ip) }
     }
@@ -223,7 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     /// No stream that stands still can use up what a tunnel needs: each has a stream's window, and the others share one.
     fn set_window(&mut self) {
         let admitted = *self.admitted.borrow_and_update();
-        let config = &self.shared.http2;
+        let config = &self.state.http2;
         let each = usize::try_from(config.stream_window.as_u64()).unwrap_or(usize::MAX);
         let window = match admitted {
             0 => usize::try_from(config.connection_window.as_u64()).unwrap_or(usize::MAX),
@@ -233,15 +233,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     fn take(&mut self, mut request: Request<RecvStream>, mut respond: SendResponse<Piece>) {
-        let shared = Arc::clone(&self.shared);
-        let client = shared.arrivals.client(&self.peer, request.headers());
-        let asked = match self.first.take().or_else(|| Grant::of(&request, &shared)) {
+        let state = Arc::clone(&self.state);
+        let client = state.arrivals.client(&self.peer, request.headers());
+        let asked = match self.first.take().or_else(|| Grant::of(&request, &state)) {
             Some(Grant::Tunnel(asked)) => asked,
             other => {
                 let errand = if let Some(Grant::Portal(errand)) = other { Some(errand) } else { None };
                 let ends = Named { client: SocketAddr::new(client, self.ends.client.port()), ..self.ends };
                 let flow = (!request.body().is_end_stream()).then(|| request.body_mut().flow_control().clone());
-                let task = self.requests.spawn(request::answer(shared, errand, request, respond, ends));
+                let task = self.requests.spawn(request::answer(state, errand, request, respond, ends));
                 if let Some(flow) = flow {
                     self.unread.watch(flow, task, None);
                 }
@@ -259,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         let admittance = match admittance {
             Ok(admittance) => admittance,
             Err(limit) => {
-                shared.metrics.refuse(limit);
+                state.metrics.refuse(limit);
                 respond.send_reset(Reason::REFUSED_STREAM);
                 return self.rest();
             }
@@ -277,10 +277,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
         }
         let Ok(send) = respond.send_response(response, false) else { return self.rest() };
-        let channel = Channel::accepted(send, request.into_body(), &shared.http2);
+        let channel = Channel::accepted(send, request.into_body(), &state.http2);
         let shutdown = self.shutdown.clone();
         let task = self.requests.spawn(async move {
-            let run = session::run(shared, channel, Bytes::new(), asked.framing, greeted, shutdown);
+            let run = session::run(state, channel, Bytes::new(), asked.framing, greeted, shutdown);
             let refused = Box::pin(run).await;
             drop((refused, permit));
         });

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use super::Shared;
+use super::GatewayState;
 use super::account::Account;
 use crate::config::Mux;
 use crate::frame::StreamCode;
@@ -81,7 +81,7 @@ fn victims<S: Copy>(mut stalled: Vec<Stalled<S>>, mut excess: u64) -> Vec<S> {
     victims
 }
 
-impl Shared {
+impl GatewayState {
     /// Resets stalled streams with `LIMIT` while an account, or all together, hold too much.
     pub(super) async fn relieve_memory(&self, shutdown: &Shutdown) {
         let mut looks = interval(self.shares.stall_after / LOOKS);

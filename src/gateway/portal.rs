@@ -11,7 +11,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use uuid::Uuid;
 
-use super::Shared;
+use super::GatewayState;
 use super::control::Relayed;
 use super::places::counted;
 use super::rates::Rates;
@@ -81,15 +81,15 @@ impl Errand {
 }
 
 /// What a request asks of the control plane, if that may answer it.
-pub(super) fn errand<B>(request: &Request<B>, shared: &Shared) -> Option<Errand> {
-    let portal = &shared.portal;
-    let mut errand = Errand::of(request.method(), request.uri().path(), &shared.tunnel.path)?;
+pub(super) fn errand<B>(request: &Request<B>, state: &GatewayState) -> Option<Errand> {
+    let portal = &state.portal;
+    let mut errand = Errand::of(request.method(), request.uri().path(), &state.tunnel.path)?;
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if !portal.enabled || length.is_some_and(|length| length > portal.body_max) {
         return None;
     }
     if errand.proof == Proof::AccessToken {
-        errand.device = Some(device(request.headers(), shared)?);
+        errand.device = Some(device(request.headers(), state)?);
     }
     Some(errand)
 }
@@ -100,9 +100,9 @@ pub(super) async fn answer(
     head: &Parts,
     body: Bytes,
     from: IpAddr,
-    shared: &Shared,
+    state: &GatewayState,
 ) -> Option<Response<Full<Bytes>>> {
-    let portal = &shared.portal;
+    let portal = &state.portal;
     let headers = credentials(errand.proof, &head.headers, &body)?;
     let now = Instant::now();
     let may = match errand.device {
@@ -110,13 +110,13 @@ pub(super) async fn answer(
         None => portal.addresses.take(counted(from), now),
     };
     if !may {
-        shared.metrics.refuse("portal_rate");
+        state.metrics.refuse("portal_rate");
         return None;
     }
-    match shared.control.relay(head.method.clone(), &errand.path, headers, body).await {
+    match state.control.relay(head.method.clone(), &errand.path, headers, body).await {
         Ok(relayed) => passed_on(relayed),
         Err(error) => {
-            shared.metrics.refuse("portal_unavailable");
+            state.metrics.refuse("portal_unavailable");
             tracing::debug!(%error, "a client's request was not relayed");
             None
         }
@@ -142,8 +142,8 @@ where
 }
 
 /// The device of the access token that a request carries.
-fn device(headers: &HeaderMap, shared: &Shared) -> Option<Uuid> {
-    Some(shared.keys.check_at_once(bearer(headers.get(AUTHORIZATION)?)?).ok()?.sub)
+fn device(headers: &HeaderMap, state: &GatewayState) -> Option<Uuid> {
+    Some(state.keys.check_at_once(bearer(headers.get(AUTHORIZATION)?)?).ok()?.sub)
 }
 
 /// The headers that travel on, if the request may leave the gateway.

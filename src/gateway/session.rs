@@ -15,7 +15,7 @@ use super::places::Place;
 use super::resume::{Held, Served};
 use super::streams::Session;
 use super::upgrade::Agreement;
-use super::{Shared, admission, resume};
+use super::{GatewayState, admission, resume};
 use crate::digest::fresh_fraction;
 use crate::frame::{Encoding, Feature, Notice, SessionCode};
 use crate::lifecycle::Shutdown;
@@ -37,7 +37,7 @@ pub(super) struct Greeted {
 
 /// Runs a tunnel that was agreed on over what carries it; one that was not admitted gives its place back.
 pub(super) async fn run<C: Carrier>(
-    shared: Arc<Shared>,
+    state: Arc<GatewayState>,
     carrier: C,
     read: Bytes,
     framing: Framing,
@@ -49,20 +49,20 @@ pub(super) async fn run<C: Carrier>(
         (Framing::WebSocket(_), Some(_)) => "h2ws",
         (Framing::WebSocket(_), None) => "ws",
     };
-    shared.metrics.tunnels.with_label_values(&[transport]).inc();
+    state.metrics.tunnels.with_label_values(&[transport]).inc();
     let encoding = greeted.agreement.encoding;
-    let tunnel = Tunnel::new(Role::Gateway, encoding, Arc::clone(&shared.limits));
+    let tunnel = Tunnel::new(Role::Gateway, encoding, Arc::clone(&state.limits));
     let transport = Transport {
         framing,
         encoding,
-        message_max: shared.message_max(encoding),
-        hello_max: usize::try_from(shared.tunnel.hello_max.as_u64()).unwrap_or(usize::MAX),
-        fragments_max: shared.tunnel.fragments_max,
-        close_timeout: shared.tunnel.close_timeout,
+        message_max: state.message_max(encoding),
+        hello_max: usize::try_from(state.tunnel.hello_max.as_u64()).unwrap_or(usize::MAX),
+        fragments_max: state.tunnel.fragments_max,
+        close_timeout: state.tunnel.close_timeout,
     };
     let lane = greeted.lane.clone();
     let mut driving = pin!(Driver::new(carrier, read, tunnel.clone(), transport).run());
-    let mut serving = Box::pin(serve(shared, tunnel.clone(), greeted, shutdown.clone()));
+    let mut serving = Box::pin(serve(state, tunnel.clone(), greeted, shutdown.clone()));
     let (ended, place) = tokio::select! {
         ended = &mut driving => (ended, None),
         place = &mut serving => (driving.await, Some(place)),
@@ -82,11 +82,11 @@ pub(super) async fn run<C: Carrier>(
 }
 
 /// Serves a tunnel from its `hello` to its end; gives the place back of somebody who was not admitted.
-async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: Shutdown) -> Option<Place> {
+async fn serve(state: Arc<GatewayState>, tunnel: Tunnel, greeted: Greeted, shutdown: Shutdown) -> Option<Place> {
     let hello = tokio::select! {
-        hello = tokio::time::timeout(shared.tunnel.hello_timeout, tunnel.next_event()) => hello,
+        hello = tokio::time::timeout(state.tunnel.hello_timeout, tunnel.next_event()) => hello,
         () = greeted.place.crowded_out() => {
-            shared.metrics.refuse("crowded_out");
+            state.metrics.refuse("crowded_out");
             tunnel.close(None, "");
             return Some(greeted.place);
         }
@@ -99,29 +99,29 @@ async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: 
         Ok(Some(Event::Hello(hello))) => hello,
         Ok(_) => return Some(greeted.place),
         Err(_) => {
-            shared.metrics.refuse("hello_timeout");
+            state.metrics.refuse("hello_timeout");
             tunnel.close(None, "");
             return Some(greeted.place);
         }
     };
     let Greeted { mut place, at, agreement, lane } = greeted;
     place.spoke();
-    if hello.resume.is_some() && resume::take_up(&shared, &tunnel, &hello, agreement) {
+    if hello.resume.is_some() && resume::take_up(&state, &tunnel, &hello, agreement) {
         if let Some(lane) = &lane {
             lane.widen();
         }
         return None;
     }
-    let admitted = match admission::admit(&shared, &tunnel, &hello, agreement).await {
+    let admitted = match admission::admit(&state, &tunnel, &hello, agreement).await {
         Ok(admitted) => admitted,
         Err(Refused { code, support_id }) => {
-            shared.metrics.refuse(code.as_str());
+            state.metrics.refuse(code.as_str());
             tracing::info!(code = code.as_str(), support_id, "session refused");
             let message = format!("{} (support id {support_id})", code.as_str());
             if code.is_final() {
                 tunnel.close(Some(code), &message);
             } else {
-                tunnel.refuse(code, &message, shared.tunnel.retry_after.mul_f64(0.5 + fresh_fraction()));
+                tunnel.refuse(code, &message, state.tunnel.retry_after.mul_f64(0.5 + fresh_fraction()));
             }
             return Some(place);
         }
@@ -131,25 +131,25 @@ async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: 
         lane.widen();
     }
     let session = Arc::new(admitted.session);
-    let (open, served) = (shared.usage.begin(&session.account), Served(&session));
+    let (open, served) = (state.usage.begin(&session.account), Served(&session));
     tunnel.charge(Arc::clone(session.account.share()));
     tunnel.pace(session.account.pacer());
-    let resumable = if tunnel.can_resume(hello.features) { shared.resumptions.issue(&session, None) } else { None };
-    tunnel.accept(admission::consent(&shared, &tunnel, &hello, session.id, agreement.encoding, resumable));
+    let resumable = if tunnel.can_resume(hello.features) { state.resumptions.issue(&session, None) } else { None };
+    tunnel.accept(admission::consent(&state, &tunnel, &hello, session.id, agreement.encoding, resumable));
     session.account.enforce();
     session.account.remind(session.account.valid_until());
-    let stops = Stops::of(&shared);
+    let stops = Stops::of(&state);
     if stops.devices != admitted.stops.devices {
         if session.account.is_known() {
-            shared.offline.forget(session.device);
-        } else if shared.offline.recall(session.device, &session.region).is_none() {
+            state.offline.forget(session.device);
+        } else if state.offline.recall(session.device, &session.region).is_none() {
             session.account.cut(SessionCode::ControlUnavailable);
         }
     }
     if stops != admitted.stops {
-        shared.usage.urgent().add(session.id);
+        state.usage.urgent().add(session.id);
     }
-    shared.metrics.handshake.observe(at.elapsed().as_secs_f64());
+    state.metrics.handshake.observe(at.elapsed().as_secs_f64());
     tracing::info!(session = %session.id, device = %session.device, region = session.region, "session begun");
     let relays = TaskTracker::new();
     let abort = CancellationToken::new();
@@ -160,14 +160,14 @@ async fn serve(shared: Arc<Shared>, tunnel: Tunnel, greeted: Greeted, shutdown: 
     };
     open_streams(&session, &tunnel, (&relays, &abort), &shutdown, hears).await;
     relays.close();
-    if tokio::time::timeout(shared.tunnel.close_timeout, relays.wait()).await.is_err() {
+    if tokio::time::timeout(state.tunnel.close_timeout, relays.wait()).await.is_err() {
         abort.cancel();
         relays.wait().await;
     }
     drop((open, served));
     let cut = session.account.cut_code();
     if cut.is_some_and(|code| code.is_final() && code != SessionCode::SessionKilled) {
-        shared.offline.forget(session.device);
+        state.offline.forget(session.device);
     }
     let code = cut.map_or("closed", SessionCode::as_str);
     tracing::info!(session = %session.id, code, "session over");
@@ -190,9 +190,9 @@ async fn open_streams(
     shutdown: &Shutdown,
     hears: Hears,
 ) {
-    let mut leaving = pin!(session.shared.drain.leave(tokio::time::Instant::now()));
+    let mut leaving = pin!(session.state.drain.leave(tokio::time::Instant::now()));
     let mut told = None;
-    let resumptions = &session.shared.resumptions;
+    let resumptions = &session.state.resumptions;
     let mut held: Option<Held<'_>> = None;
     loop {
         let event = tokio::select! {
@@ -217,11 +217,11 @@ async fn open_streams(
         match event {
             Some(Event::Held) => {
                 held = Some(resumptions.hold(session));
-                session.shared.usage.urgent().add(session.id);
+                session.state.usage.urgent().add(session.id);
             }
             Some(Event::Resumed) => {
                 held = None;
-                session.shared.usage.urgent().add(session.id);
+                session.state.usage.urgent().add(session.id);
                 if let Some((_, due)) = told {
                     tunnel.drain(Duration::ZERO);
                     tunnel.notice(maintenance(due));
@@ -231,14 +231,14 @@ async fn open_streams(
                 let stream = tunnel.stream(key);
                 let (session, abort) = (Arc::clone(session), abort.clone());
                 relays.spawn(async move {
-                    session.shared.metrics.streams.inc();
+                    session.state.metrics.streams.inc();
                     tokio::select! {
                         ended = session.run(stream, target) => if let Err(code) = ended {
-                            session.shared.metrics.refuse_stream(code.as_str());
+                            session.state.metrics.refuse_stream(code.as_str());
                         },
                         () = abort.cancelled() => {}
                     }
-                    session.shared.metrics.streams.dec();
+                    session.state.metrics.streams.dec();
                 });
             }
             Some(

@@ -11,7 +11,7 @@ use super::control::ControlError;
 use super::egress::Lookups;
 use super::nodes::{Exit, Watched};
 use super::resume::Tickets;
-use super::{Shared, egress};
+use super::{GatewayState, egress};
 use crate::api::AssignOutline;
 use crate::digest::fresh_number;
 use crate::frame::{Encoding, SessionCode, StreamCode, Target, Token};
@@ -21,7 +21,7 @@ const NO_NODE: &str = SessionCode::NoNodeAvailable.as_str();
 
 /// What the streams of a session share.
 pub(super) struct Session {
-    pub(super) shared: Arc<Shared>,
+    pub(super) state: Arc<GatewayState>,
     pub(super) account: Arc<Account>,
     pub(super) id: Uuid,
     pub(super) encoding: Encoding,
@@ -65,8 +65,8 @@ impl Session {
     }
 
     async fn relay(&self, stream: TunnelStream, node: Watched, exit: &Exit) -> Result<(), StreamCode> {
-        let idle = self.shared.relay.idle_timeout;
-        let patience = Patience { idle, half_open: idle, linger: self.shared.relay.linger };
+        let idle = self.state.relay.idle_timeout;
+        let patience = Patience { idle, half_open: idle, linger: self.state.relay.linger };
         let doomed = node.doomed();
         let over = async {
             tokio::select! {
@@ -79,12 +79,12 @@ impl Session {
 
     async fn associate(&self, stream: &TunnelStream) -> Result<(), StreamCode> {
         let exit = self.place().await;
-        let node = exit.associate(self.shared.relay.dial_timeout).await.map_err(|error| {
+        let node = exit.associate(self.state.relay.dial_timeout).await.map_err(|error| {
             tracing::warn!(session = %self.id, node = %exit.id, %error, "no socket towards a node");
             StreamCode::NodeDown
         })?;
-        let (account, shared, lookups) = (&*self.account, &*self.shared, &self.lookups);
-        let association = Association { stream, node: &node, account, shared, lookups };
+        let (account, state, lookups) = (&*self.account, &*self.state, &self.lookups);
+        let association = Association { stream, node: &node, account, state, lookups };
         tokio::select! {
             ended = association.run() => ended,
             () = exit.retired() => Err(StreamCode::NodeDown),
@@ -96,7 +96,7 @@ impl Session {
     async fn has_left(&self, exit: &Exit) {
         loop {
             exit.went_down().await;
-            if self.shared.nodes.other(exit, 0).is_some() {
+            if self.state.nodes.other(exit, 0).is_some() {
                 return;
             }
         }
@@ -110,9 +110,9 @@ impl Session {
     /// and tries once more.
     async fn dial(&self, target: Target) -> Result<(Watched, Arc<Exit>), StreamCode> {
         let is_name = matches!(target, Target::Name(..));
-        let target = egress::admit(target, &self.shared.egress, &self.lookups).await?;
+        let target = egress::admit(target, &self.state.egress, &self.lookups).await?;
         let attempt = match &target {
-            Target::Ip(address) if is_name => Some(self.lookups.attempt(address.ip(), &self.shared.egress)),
+            Target::Ip(address) if is_name => Some(self.lookups.attempt(address.ip(), &self.state.egress)),
             Target::Ip(_) | Target::Name(..) => None,
         };
         let (mut stream, exit) = self.dial_admitted(target).await?;
@@ -135,7 +135,7 @@ impl Session {
     /// The session's node; another one if it is down, draining or withdrawn and there is another.
     async fn place(&self) -> Arc<Exit> {
         let held = self.exit();
-        let exit = match self.shared.nodes.latest(&held) {
+        let exit = match self.state.nodes.latest(&held) {
             Some(exit) if exit.is_up() && !exit.is_draining() => return exit,
             Some(exit) => exit,
             None => held,
@@ -146,15 +146,15 @@ impl Session {
     /// The device's token, unless it is out of date.
     fn fresh_token(&self) -> Option<Token> {
         let token = self.account.token();
-        self.shared.keys.check_at_once(token.expose()).is_ok().then(|| token.clone())
+        self.state.keys.check_at_once(token.expose()).is_ok().then(|| token.clone())
     }
 
     async fn try_dial(&self, exit: &Exit, target: Target) -> Option<Watched> {
         let started = Instant::now();
-        match exit.open(target, &self.shared.relay).await? {
+        match exit.open(target, &self.state.relay).await? {
             Ok(stream) => {
                 let label = exit.id.to_string();
-                self.shared.metrics.node_dial.with_label_values(&[&label]).observe(started.elapsed().as_secs_f64());
+                self.state.metrics.node_dial.with_label_values(&[&label]).observe(started.elapsed().as_secs_f64());
                 Some(stream)
             }
             Err(error) => {
@@ -178,7 +178,7 @@ impl Session {
         }
         let other = self.assigned(failed).await;
         if other.is_none() {
-            let pause = if failed.is_up() { self.shared.tunnel.retry_after } else { self.shared.nodes.retry_after() };
+            let pause = if failed.is_up() { self.state.tunnel.retry_after } else { self.state.nodes.retry_after() };
             *self.stays_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause);
         }
         other
@@ -191,12 +191,12 @@ impl Session {
             user_id: self.user,
             device_id: self.device,
             session_id: Some(self.id),
-            exclude: self.shared.nodes.down(),
+            exclude: self.state.nodes.down(),
         };
-        let exit = match self.shared.control.assign(&request).await {
-            Ok(assigned) => self.shared.nodes.exit(&assigned.node).ok(),
+        let exit = match self.state.control.assign(&request).await {
+            Ok(assigned) => self.state.nodes.exit(&assigned.node).ok(),
             Err(ControlError::Refused { status, code }) if status.is_client_error() || code == NO_NODE => None,
-            Err(_) => self.shared.nodes.other(failed, fresh_number()),
+            Err(_) => self.state.nodes.other(failed, fresh_number()),
         }?;
         *self.exit.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&exit);
         Some(exit)

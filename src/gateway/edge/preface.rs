@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::judge::Owner;
 use crate::gateway::upgrade::Grant;
-use crate::gateway::{Shared, http2};
+use crate::gateway::{GatewayState, http2};
 
 /// What a client says first (RFC 9113, section 3.4).
 pub(in crate::gateway) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -19,22 +19,22 @@ const HEADERS: u8 = 1;
 
 /// Judges the first request of an HTTP/2 connection: a server reads it whose answers nobody hears.
 pub(super) struct Preface<'a> {
-    shared: &'a Shared,
+    state: &'a GatewayState,
     tape: Tape,
     fed: usize,
-    state: State,
+    progress: Progress,
 }
 
-enum State {
+enum Progress {
     Opening(Pin<Box<Handshake<Tape, Bytes>>>),
     Open(Box<Connection<Tape, Bytes>>),
 }
 
 impl<'a> Preface<'a> {
-    pub(super) fn new(shared: &'a Shared) -> Self {
+    pub(super) fn new(state: &'a GatewayState) -> Self {
         let tape = Tape::default();
-        let opening = http2::builder(&shared.http2).handshake(tape.clone());
-        Self { shared, tape, fed: 0, state: State::Opening(Box::pin(opening)) }
+        let opening = http2::builder(&state.http2).handshake(tape.clone());
+        Self { state, tape, fed: 0, progress: Progress::Opening(Box::pin(opening)) }
     }
 
     /// Judges all that was read so far; none while the first request is not whole.
@@ -42,16 +42,16 @@ impl<'a> Preface<'a> {
         self.tape.feed(read.get(self.fed..).unwrap_or_default());
         self.fed = read.len();
         let mut cx = Context::from_waker(Waker::noop());
-        if let State::Opening(opening) = &mut self.state {
+        if let Progress::Opening(opening) = &mut self.progress {
             match opening.as_mut().poll(&mut cx) {
-                Poll::Ready(Ok(connection)) => self.state = State::Open(Box::new(connection)),
+                Poll::Ready(Ok(connection)) => self.progress = Progress::Open(Box::new(connection)),
                 Poll::Ready(Err(_)) => return Some(Owner::Site),
                 Poll::Pending => return self.unless_too_long(),
             }
         }
-        let State::Open(connection) = &mut self.state else { return self.unless_too_long() };
+        let Progress::Open(connection) = &mut self.progress else { return self.unless_too_long() };
         match connection.poll_accept(&mut cx) {
-            Poll::Ready(Some(Ok((request, _)))) => Some(Owner::of(Grant::of(&request, self.shared))),
+            Poll::Ready(Some(Ok((request, _)))) => Some(Owner::of(Grant::of(&request, self.state))),
             Poll::Ready(Some(Err(_)) | None) => Some(Owner::Site),
             Poll::Pending => self.unless_too_long(),
         }
@@ -70,7 +70,7 @@ impl<'a> Preface<'a> {
     }
 
     fn unless_too_long(&self) -> Option<Owner> {
-        let most = usize::try_from(self.shared.tunnel.request_max.as_u64()).unwrap_or(usize::MAX);
+        let most = usize::try_from(self.state.tunnel.request_max.as_u64()).unwrap_or(usize::MAX);
         (self.fed > most).then_some(Owner::Site)
     }
 }

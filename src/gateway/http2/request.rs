@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::gateway::body::{Body, without_connection};
 use crate::gateway::portal::Errand;
-use crate::gateway::{Shared, upgrade};
+use crate::gateway::{GatewayState, upgrade};
 use crate::net::http2::Piece;
 use crate::net::proxy_protocol::Named;
 
@@ -52,7 +52,7 @@ impl HttpBody for Incoming {
 /// Answers what is no tunnel: the portal's requests from the control plane, others as the site does; until the client
 /// gives the stream up.
 pub(super) async fn answer(
-    shared: Arc<Shared>,
+    state: Arc<GatewayState>,
     errand: Option<Errand>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Piece>,
@@ -60,11 +60,11 @@ pub(super) async fn answer(
 ) {
     let len = request.headers().get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
     let request = request.map(|stream| Incoming { stream, len });
-    let patience = shared.tunnel.handshake_timeout;
+    let patience = state.tunnel.handshake_timeout;
     let answering = async {
         match &errand {
-            Some(errand) => upgrade::relay(errand, request, ends, &shared).await,
-            None => shared.site.answer(request, ends).await,
+            Some(errand) => upgrade::relay(errand, request, ends, &state).await,
+            None => state.site.answer(request, ends).await,
         }
     };
     let answered = tokio::select! {
