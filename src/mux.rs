@@ -1,7 +1,6 @@
 //! The sans-IO multiplexer: messages and the time go in; messages, events and deadlines come out (docs/04).
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
-mod budget;
 mod charge;
 mod datagrams;
 mod keep;
@@ -17,6 +16,7 @@ mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 mod timers;
+mod token_bucket;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,10 +26,10 @@ use bytes::{Bytes, BytesMut};
 use crate::config::{Mux, Resume, V1};
 use crate::frame::{DecodeError, Hello, HelloOk, Notice, Padding, SessionCode, StreamCode, StreamId, Target};
 
-pub use budget::Budget;
 pub use charge::Pacer;
 pub use memory::MemoryBudget;
 pub use session::Session;
+pub use token_bucket::TokenBucket;
 
 /// Bytes kept free in front of every message for the transport's own frame header.
 pub const TRANSPORT_ROOM: usize = 14;

@@ -2,12 +2,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::budget::Budget;
 use super::keep::Keeper;
 use super::pad::Random;
 use super::pulse::Pulse;
 use super::stream::Stream;
 use super::timers::Rtt;
+use super::token_bucket::TokenBucket;
 use super::{Event, Limits, MemoryBudget, Pacer, Phase, Role, StreamKey};
 use crate::frame::{
     Encoding, Feature, Features, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId, Target,
@@ -53,14 +53,14 @@ pub struct Session {
     pub(super) pool_left: u64,
     /// Streams that this side may have open.
     pub(super) streams_max: usize,
-    pub(super) opens: Budget,
+    pub(super) opens: TokenBucket,
     /// Streams that were opened faster than they may be.
     pub(super) turns: VecDeque<(StreamKey, Option<Target>)>,
-    pub(super) resets: Budget,
-    pub(super) pings: Budget,
-    pub(super) tiny: Budget,
+    pub(super) resets: TokenBucket,
+    pub(super) pings: TokenBucket,
+    pub(super) tiny: TokenBucket,
     /// Of frames that move nothing.
-    pub(super) idle: Budget,
+    pub(super) idle: TokenBucket,
     pub(super) pacer: Option<Arc<dyn Pacer>>,
     pub(super) paused_until: Option<Instant>,
     pub(super) early: usize,
@@ -105,12 +105,12 @@ impl Session {
             buffered: 0,
             pool_left: limits.window_pool,
             streams_max: limits.streams,
-            opens: Budget::new(limits.opens_per_second, now),
+            opens: TokenBucket::new(limits.opens_per_second, now),
             turns: VecDeque::new(),
-            resets: Budget::new(limits.resets_per_second, now),
-            pings: Budget::new(limits.pings_per_second, now),
-            tiny: Budget::new(limits.tiny_frames_per_second, now),
-            idle: Budget::new(limits.idle_frames_per_second, now),
+            resets: TokenBucket::new(limits.resets_per_second, now),
+            pings: TokenBucket::new(limits.pings_per_second, now),
+            tiny: TokenBucket::new(limits.tiny_frames_per_second, now),
+            idle: TokenBucket::new(limits.idle_frames_per_second, now),
             pacer: None,
             paused_until: None,
             early: 0,
