@@ -20,18 +20,17 @@ mod fresh;
 mod http2;
 mod journal;
 mod keys;
-mod lane;
 mod memory;
 mod metrics;
 mod nodes;
 mod offline;
-mod pace;
 mod persist;
 mod places;
 mod portal;
-mod rates;
+mod rate_limiter;
 mod reach;
 mod refusals;
+mod request_limiter;
 mod resume;
 mod serving;
 mod session;
@@ -41,6 +40,7 @@ mod takeover;
 mod upgrade;
 mod urgent;
 mod usage;
+mod window_share;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -76,11 +76,11 @@ use memory::Shares;
 use metrics::GatewayMetrics;
 use nodes::Nodes;
 use offline::OfflineCache;
-use pace::Paces;
 use persist::{Kept, Name, Orders, Persist};
 use portal::Portal;
-use rates::Rates;
+use rate_limiter::RateLimiters;
 use refusals::Refusals;
+use request_limiter::RequestLimiter;
 use resume::Resumptions;
 use takeover::{Claim, Predecessor};
 use usage::Usage;
@@ -116,7 +116,7 @@ struct GatewayState {
     clock: Arc<Clock>,
     keys: Keys,
     nodes: Nodes,
-    paces: Paces,
+    rate_limiters: RateLimiters,
     offline: OfflineCache,
     persist: Persist,
     refusals: Refusals,
@@ -124,7 +124,7 @@ struct GatewayState {
     portal: Portal,
     site: Site,
     /// Of devices, and of those whose token is out of date.
-    hellos: Rates<(Uuid, bool)>,
+    hellos: RequestLimiter<(Uuid, bool)>,
     usage: Usage,
     metrics: GatewayMetrics,
     met_control: AtomicBool,
@@ -232,14 +232,14 @@ impl Gateway {
             keys: Keys::new(Arc::clone(&clock), metrics.tokens.clone()),
             nodes: Nodes::new(source.section::<Probe>()?, &relay, dialer.clone(), metrics.clone()),
             relay,
-            paces: Paces::default(),
+            rate_limiters: RateLimiters::default(),
             offline: OfflineCache::new(offline, Arc::clone(&clock)),
             persist,
             clock,
             refusals: Refusals::default(),
             portal: Portal::new(&source.section()?),
             site,
-            hellos: Rates::new(tunnel.hellos_per_minute),
+            hellos: RequestLimiter::new(tunnel.hellos_per_minute),
             usage,
             metrics,
             gateway,

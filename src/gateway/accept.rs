@@ -221,7 +221,7 @@ async fn tunnel(
     shutdown: Shutdown,
 ) {
     let Arrival { at, admittance: Admittance { place, permit }, .. } = arrival;
-    let greeted = Greeted { place, at, agreement, lane: None };
+    let greeted = Greeted { place, at, agreement, share: None };
     let refused =
         Box::pin(session::run(state, socket, read, Framing::WebSocket(Side::Server), greeted, shutdown)).await;
     drop((refused, permit));

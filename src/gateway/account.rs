@@ -15,7 +15,7 @@ use super::clock::Clock;
 use super::journal::Entry;
 use super::metrics::GatewayMetrics;
 use super::offline::OutageAllowance;
-use super::pace::Pace;
+use super::rate_limiter::RateLimiter;
 use super::reach::Reach;
 use super::urgent::Urgent;
 use crate::api::{Lease, Verdict};
@@ -23,8 +23,8 @@ use crate::frame::{Notice, SessionCode, Token};
 use crate::mux::{MemoryBudget, Pacer};
 use crate::net::tunnel::{Meter, Tunnel};
 
-/// What a piece is when no rate limits it.
-const PIECE: usize = crate::net::buffered::CHUNK;
+/// What is moved at once where no rate is lower.
+const CHUNK_LIMIT: usize = crate::net::buffered::CHUNK;
 /// How long a stream waits for a lease before it looks again, and while others hold what is left.
 const LEASE_UNDER_WAY: Duration = Duration::from_millis(5);
 const LEASE_ELSEWHERE: Duration = Duration::from_millis(250);
@@ -58,7 +58,7 @@ pub(crate) struct Opening {
     pub(crate) allowance: Arc<OutageAllowance>,
     pub(crate) reach: Arc<Reach>,
     pub(crate) clock: Arc<Clock>,
-    pub(crate) pace: Arc<Pace>,
+    pub(crate) rate_limiter: Arc<RateLimiter>,
     pub(crate) quota_percent: Vec<u8>,
     pub(crate) urgent: Arc<Urgent>,
     /// The user's part of the memory for bytes that wait.
@@ -154,12 +154,12 @@ impl Account {
 
     /// Bytes came that move nothing; gives when more may.
     pub(crate) fn unbilled(&self, bytes: usize) -> Option<Instant> {
-        self.opening.pace.up(bytes)
+        self.opening.rate_limiter.up(bytes)
     }
 
     /// Slows down what is not billed.
     pub(crate) fn pacer(&self) -> Arc<dyn Pacer> {
-        Arc::clone(&self.opening.pace) as Arc<dyn Pacer>
+        Arc::clone(&self.opening.rate_limiter) as Arc<dyn Pacer>
     }
 
     pub(crate) fn tunnel(&self) -> &Tunnel {
@@ -196,7 +196,7 @@ impl Account {
         self.ceiling.store(ceiling, Ordering::Relaxed);
         self.borrow(reported, verdict.lease, asked_at);
         self.opening.allowance.refill();
-        self.opening.pace.set(verdict.rate_limit_mbps);
+        self.opening.rate_limiter.set(verdict.rate_limit_mbps);
         self.limit.store(verdict.traffic_limit_bytes.unwrap_or(NEVER), Ordering::Relaxed);
         let told = {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -345,7 +345,7 @@ impl Account {
         }
     }
 
-    /// Asks for more, or tells the user, if it is time; called for every piece that moved.
+    /// Asks for more, or tells the user, if it is time; called for every chunk that moved.
     pub(crate) fn enforce(&self) {
         let spent = self.spent();
         let renew_at = self.renew_at.load(Ordering::Relaxed);
@@ -445,21 +445,21 @@ impl Meter for Account {
         self.up.fetch_add(bytes as u64, Ordering::Relaxed);
         self.total_up.inc_by(bytes as u64);
         self.enforce();
-        self.opening.pace.up(bytes)
+        self.opening.rate_limiter.up(bytes)
     }
 
     fn received(&self, bytes: usize) -> Option<Instant> {
         self.down.fetch_add(bytes as u64, Ordering::Relaxed);
         self.total_down.inc_by(bytes as u64);
         self.enforce();
-        self.opening.pace.down(bytes)
+        self.opening.rate_limiter.down(bytes)
     }
 
-    fn piece(&self) -> usize {
-        let paced = self.opening.pace.piece().min(PIECE);
+    fn chunk_limit(&self) -> usize {
+        let limit = self.opening.rate_limiter.chunk_limit().min(CHUNK_LIMIT);
         match usize::try_from(self.allowed.load(Ordering::Relaxed).saturating_sub(self.spent())) {
-            Ok(left @ 1..) => left.min(paced),
-            Ok(0) | Err(_) => paced,
+            Ok(left @ 1..) => left.min(limit),
+            Ok(0) | Err(_) => limit,
         }
     }
 }

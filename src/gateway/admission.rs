@@ -122,7 +122,7 @@ pub(super) async fn admit(
         allowance: granted.allowance,
         reach: Arc::clone(state.control.reach()),
         clock: Arc::clone(&state.clock),
-        pace: state.paces.of(device, granted.rate_limit_mbps),
+        rate_limiter: state.rate_limiters.of(device, granted.rate_limit_mbps),
         quota_percent: state.notices.quota_percent.clone(),
         urgent: state.usage.urgent(),
         share: state.shares.of(claims.uid),
@@ -191,7 +191,7 @@ async fn check(
 
 /// A device that asks too often is told so, and nobody else hears of it.
 fn may_ask(state: &GatewayState, device: Uuid, is_late: bool) -> Result<(), (SessionCode, Option<Uuid>)> {
-    if state.hellos.take((device, is_late), std::time::Instant::now()) {
+    if state.hellos.allow((device, is_late), std::time::Instant::now()) {
         Ok(())
     } else {
         Err((SessionCode::Overloaded, None))

@@ -21,10 +21,10 @@ use tokio::time::sleep_until;
 
 use super::GatewayState;
 use super::arrival::{Arrival, Peer};
-use super::lane::Lane;
 use super::places::Admittance;
 use super::session::{self, Greeted};
 use super::upgrade::Grant;
+use super::window_share::WindowShare;
 use crate::config;
 use crate::lifecycle::Shutdown;
 use crate::net::http2::{Channel, MEDIA_TYPE, Piece};
@@ -64,7 +64,7 @@ pub(super) async fn serve<S>(
         }
         Err(_) => return state.metrics.refuse("handshake_timeout"),
     };
-    let (lanes, admitted) = watch::channel(0);
+    let (shares, admitted) = watch::channel(0);
     let line = Line {
         connection,
         requests: JoinSet::new(),
@@ -74,7 +74,7 @@ pub(super) async fn serve<S>(
         peer,
         ends,
         began: Some(at),
-        lanes,
+        shares,
         admitted,
         quiet_until: deadline.into(),
         is_closing: false,
@@ -114,7 +114,7 @@ struct Line<S: AsyncRead + AsyncWrite + Unpin> {
     ends: Named,
     /// When the connection was accepted, for its first tunnel.
     began: Option<Instant>,
-    lanes: watch::Sender<usize>,
+    shares: watch::Sender<usize>,
     admitted: watch::Receiver<usize>,
     /// How long it may be without a stream.
     quiet_until: tokio::time::Instant,
@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             tokio::select! {
                 accepted = poll_fn(|cx| {
                     let accepted = self.connection.poll_accept(cx);
-                    let ended = self.unread.bound(share(&self.state.http2));
+                    let ended = self.unread.bound(unread_limit(&self.state.http2));
                     (0..ended).for_each(|_| self.state.metrics.refuse("unread"));
                     accepted
                 }) => match accepted {
@@ -227,7 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         let each = usize::try_from(config.stream_window.as_u64()).unwrap_or(usize::MAX);
         let window = match admitted {
             0 => usize::try_from(config.connection_window.as_u64()).unwrap_or(usize::MAX),
-            _ => each.saturating_mul(admitted).saturating_add(share(config)),
+            _ => each.saturating_mul(admitted).saturating_add(unread_limit(config)),
         };
         self.connection.set_target_window_size(u32::try_from(window).unwrap_or(u32::MAX).min(i32::MAX as u32));
     }
@@ -266,9 +266,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         };
         let Admittance { place, permit } = admittance;
         let at = self.began.take().unwrap_or_else(Instant::now);
-        let lane = Arc::new(Lane::new(self.lanes.clone()));
-        let (flow, admitted) = (request.body_mut().flow_control().clone(), lane.is_wide());
-        let greeted = Greeted { place, at, agreement: asked.agreement, lane: Some(lane) };
+        let share = Arc::new(WindowShare::new(self.shares.clone()));
+        let (flow, admitted) = (request.body_mut().flow_control().clone(), share.is_claimed());
+        let greeted = Greeted { place, at, agreement: asked.agreement, share: Some(share) };
         let mut response = Response::new(());
         if asked.framing == Framing::Frames {
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
@@ -289,7 +289,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
 }
 
 /// What may lie unread of all streams of a connection together that are no tunnel that was admitted.
-fn share(config: &config::Http2) -> usize {
+fn unread_limit(config: &config::Http2) -> usize {
     let size = config.stream_window.as_u64().saturating_add(config.connection_window.as_u64());
     usize::try_from(size).unwrap_or(usize::MAX)
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::GatewayState;
 use super::control::Relayed;
 use super::places::counted;
-use super::rates::Rates;
+use super::request_limiter::RequestLimiter;
 use crate::api::{Enroll, Refresh};
 use crate::config;
 
@@ -23,8 +23,8 @@ pub(super) struct Portal {
     enabled: bool,
     body_max: usize,
     /// Of devices with a genuine token, whatever address they share with others.
-    devices: Rates<Uuid>,
-    addresses: Rates<IpAddr>,
+    devices: RequestLimiter<Uuid>,
+    addresses: RequestLimiter<IpAddr>,
 }
 
 impl Portal {
@@ -32,8 +32,8 @@ impl Portal {
         Self {
             enabled: config.enabled,
             body_max: usize::try_from(config.body_max.as_u64()).unwrap_or(usize::MAX),
-            devices: Rates::new(config.device_requests_per_minute),
-            addresses: Rates::new(config.requests_per_minute),
+            devices: RequestLimiter::new(config.device_requests_per_minute),
+            addresses: RequestLimiter::new(config.requests_per_minute),
         }
     }
 
@@ -106,8 +106,8 @@ pub(super) async fn answer(
     let headers = credentials(errand.proof, &head.headers, &body)?;
     let now = Instant::now();
     let may = match errand.device {
-        Some(device) => portal.devices.take(device, now),
-        None => portal.addresses.take(counted(from), now),
+        Some(device) => portal.devices.allow(device, now),
+        None => portal.addresses.allow(counted(from), now),
     };
     if !may {
         state.metrics.refuse("portal_rate");

@@ -153,7 +153,7 @@ fn try_take_up(
     if session.device != device || session.encoding != encoding || session.region != hello.region {
         return None;
     }
-    if !state.hellos.take((device, false), std::time::Instant::now()) {
+    if !state.hellos.allow((device, false), std::time::Instant::now()) {
         return None;
     }
     let resumable = state.resumptions.issue(&session, Some(&resume.ticket))?;

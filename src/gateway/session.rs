@@ -10,11 +10,11 @@ use tokio_util::task::TaskTracker;
 
 use super::admission::{Refused, Stops};
 use super::drain::Leave;
-use super::lane::Lane;
 use super::places::Place;
 use super::resume::{Held, Served};
 use super::streams::Session;
 use super::upgrade::Agreement;
+use super::window_share::WindowShare;
 use super::{GatewayState, admission, resume};
 use crate::digest::fresh_fraction;
 use crate::frame::{Encoding, Feature, Notice, SessionCode};
@@ -32,7 +32,7 @@ pub(super) struct Greeted {
     pub(super) at: Instant,
     pub(super) agreement: Agreement,
     /// The tunnel's part of a connection that it shares with others.
-    pub(super) lane: Option<Arc<Lane>>,
+    pub(super) share: Option<Arc<WindowShare>>,
 }
 
 /// Runs a tunnel that was agreed on over what carries it; one that was not admitted gives its place back.
@@ -44,7 +44,7 @@ pub(super) async fn run<C: Carrier>(
     greeted: Greeted,
     shutdown: Shutdown,
 ) -> Option<Place> {
-    let transport = match (framing, &greeted.lane) {
+    let transport = match (framing, &greeted.share) {
         (Framing::Frames, _) => "h2",
         (Framing::WebSocket(_), Some(_)) => "h2ws",
         (Framing::WebSocket(_), None) => "ws",
@@ -60,7 +60,7 @@ pub(super) async fn run<C: Carrier>(
         fragments_max: state.tunnel.fragments_max,
         close_timeout: state.tunnel.close_timeout,
     };
-    let lane = greeted.lane.clone();
+    let share = greeted.share.clone();
     let mut driving = pin!(Driver::new(carrier, read, tunnel.clone(), transport).run());
     let mut serving = Box::pin(serve(state, tunnel.clone(), greeted, shutdown.clone()));
     let (ended, place) = tokio::select! {
@@ -72,8 +72,8 @@ pub(super) async fn run<C: Carrier>(
         Some(place) => place,
         None if tunnel.is_gone() => serving.await,
         None => {
-            if let Some(lane) = lane {
-                lane.narrow();
+            if let Some(share) = share {
+                share.release();
             }
             shutdown.spawn(async move { drop(serving.await) });
             None
@@ -104,11 +104,11 @@ async fn serve(state: Arc<GatewayState>, tunnel: Tunnel, greeted: Greeted, shutd
             return Some(greeted.place);
         }
     };
-    let Greeted { mut place, at, agreement, lane } = greeted;
+    let Greeted { mut place, at, agreement, share } = greeted;
     place.spoke();
     if hello.resume.is_some() && resume::take_up(&state, &tunnel, &hello, agreement) {
-        if let Some(lane) = &lane {
-            lane.widen();
+        if let Some(share) = &share {
+            share.claim();
         }
         return None;
     }
@@ -127,8 +127,8 @@ async fn serve(state: Arc<GatewayState>, tunnel: Tunnel, greeted: Greeted, shutd
         }
     };
     drop(place);
-    if let Some(lane) = &lane {
-        lane.widen();
+    if let Some(share) = &share {
+        share.claim();
     }
     let session = Arc::new(admitted.session);
     let (open, served) = (state.usage.begin(&session.account), Served(&session));

@@ -30,7 +30,7 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
         allowance,
         reach: Arc::new(Reach::new(patience, None)),
         clock: Arc::new(Clock::new(second, &metrics)),
-        pace: Arc::default(),
+        rate_limiter: Arc::default(),
         quota_percent: vec![80, 95],
         urgent: Arc::default(),
         share: Arc::clone(&limits.memory),
@@ -63,7 +63,7 @@ async fn a_lease_is_asked_for_at_half_and_held_at_its_end() {
     assert!(!account.asks() && account.hold().is_none());
     account.received(1);
     assert!(account.asks(), "half of it is used");
-    assert_eq!(account.piece(), 500, "no piece is larger than what is left");
+    assert_eq!(account.chunk_limit(), 500, "no chunk is larger than what is left");
     account.received(500);
     assert!(account.hold().is_some());
     account.settle(Instant::now(), 1000, &verdict(3000));
@@ -96,9 +96,9 @@ async fn without_the_control_plane_the_budget_is_all_there_is() {
         if account.hold().is_some() {
             account.open_up();
         } else {
-            let piece = account.piece();
-            moved += piece as u64;
-            account.received(piece);
+            let chunk = account.chunk_limit();
+            moved += chunk as u64;
+            account.received(chunk);
         }
     }
     assert_eq!((moved, account.cut_code()), (MEGABYTE, Some(SessionCode::ControlUnavailable)));

@@ -216,7 +216,7 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
                 return Ok(progress);
             }
             let wants_more = self.pending.is_empty() && matches!(self.upload, Upload::Open);
-            if wants_more && self.unflushed < self.meter.piece() && !self.up_pause.holds(cx) {
+            if wants_more && self.unflushed < self.meter.chunk_limit() && !self.up_pause.holds(cx) {
                 match self.stream.poll_receive(cx) {
                     Poll::Ready(Received::Data(bytes)) => self.pending = bytes,
                     Poll::Ready(Received::Finished) => self.upload = Upload::Finishing,
@@ -224,9 +224,9 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
                     Poll::Ready(Received::Nothing) | Poll::Pending => {}
                 }
             }
-            let piece = self.meter.piece();
-            let next = self.pending.len().min(piece);
-            let fits = next > 0 && self.unflushed + next <= piece;
+            let limit = self.meter.chunk_limit();
+            let next = self.pending.len().min(limit);
+            let fits = next > 0 && self.unflushed + next <= limit;
             if self.offered.is_some() || fits && !self.up_pause.withholds(cx, self.meter) {
                 let offered = *self.offered.get_or_insert(next);
                 match Pin::new(&mut self.socket).poll_write(cx, &self.pending[..offered]).map_err(broken)? {
@@ -280,7 +280,7 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
             return Ok(false);
         }
         let room = match self.stream.poll_capacity(cx) {
-            Poll::Ready(Some(room)) => room.min(self.meter.piece()),
+            Poll::Ready(Some(room)) => room.min(self.meter.chunk_limit()),
             Poll::Ready(None) => {
                 self.download = Download::Discarding;
                 return Ok(true);

@@ -62,7 +62,7 @@ impl Meter for Gate {
         None
     }
 
-    fn piece(&self) -> usize {
+    fn chunk_limit(&self) -> usize {
         CHUNK
     }
 }
