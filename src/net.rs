@@ -12,7 +12,7 @@ pub mod ops;
 pub mod pool;
 pub mod proxy_protocol;
 pub mod resolver;
-pub mod seats;
+pub mod slots;
 pub mod socket;
 pub mod tls;
 pub mod tunnel;

@@ -18,9 +18,9 @@ use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
 
 use super::arrival::{Arrival, Listener, Peer};
+use super::connection_limiter::Permits;
 use super::edge::{self, First, Protocol};
-use super::places::Admittance;
-use super::session::{self, Greeted};
+use super::session::{self, PreHello};
 use super::upgrade::{Agreement, Grant, Outcome, Switched, respond};
 use super::{GatewayState, http2};
 use crate::lifecycle::Shutdown;
@@ -66,7 +66,7 @@ async fn handshake(state: Arc<GatewayState>, socket: TcpStream, arrival: Arrival
     let receiving = Box::pin(receive(&state, socket, &arrival));
     let received = tokio::select! {
         received = receiving => received,
-        () = arrival.admittance.place.crowded_out() => Err("crowded_out"),
+        () = arrival.permits.handshake.evicted() => Err("crowded_out"),
         () = sessions.draining() => return,
     };
     match received {
@@ -131,7 +131,7 @@ async fn welcome(
         }
         First::Strangers(handover) => {
             state.metrics.refuse("not_a_tunnel");
-            let left = state.site.serve(socket, handover, ends, || arrival.admittance.place.moved()).await;
+            let left = state.site.serve(socket, handover, ends, || arrival.permits.handshake.touch()).await;
             Ok(left.map(|socket| Agreed::Http2(socket, *peer, ends, None)))
         }
     }
@@ -174,9 +174,9 @@ async fn agree(
     let service = service_fn(|mut request: Request<Incoming>| {
         let (state, outcome) = (Arc::clone(state), Arc::clone(&outcome));
         let client = state.arrivals.client(peer, request.headers());
-        let has_place = !peer.forwards || arrival.admittance.place.name(client);
+        let has_permit = !peer.forwards || arrival.permits.handshake.assign_to(client);
         async move {
-            if !has_place {
+            if !has_permit {
                 state.metrics.refuse("pre_hello");
                 request.extensions_mut().remove::<OnUpgrade>();
                 return Ok(state.site.answer(request, ends).await);
@@ -199,7 +199,7 @@ async fn agree(
         Some(Switched::Tunnel(upgrade, agreement)) => (upgrade, agreement),
         Some(Switched::Site(client, server)) => {
             let (client, server) = tokio::try_join!(client, server).map_err(io::Error::other)?;
-            let mut client = edge::lively(TokioIo::new(client), || arrival.admittance.place.moved());
+            let mut client = edge::observed(TokioIo::new(client), || arrival.permits.handshake.touch());
             tokio::io::copy_bidirectional(&mut client, &mut TokioIo::new(server)).await?;
             return Ok(None);
         }
@@ -220,9 +220,9 @@ async fn tunnel(
     arrival: Arrival,
     shutdown: Shutdown,
 ) {
-    let Arrival { at, admittance: Admittance { place, permit }, .. } = arrival;
-    let greeted = Greeted { place, at, agreement, share: None };
+    let Arrival { at, permits: Permits { handshake, connection }, .. } = arrival;
+    let pre_hello = PreHello { handshake, at, agreement, share: None };
     let refused =
-        Box::pin(session::run(state, socket, read, Framing::WebSocket(Side::Server), greeted, shutdown)).await;
-    drop((refused, permit));
+        Box::pin(session::run(state, socket, read, Framing::WebSocket(Side::Server), pre_hello, shutdown)).await;
+    drop((refused, connection));
 }

@@ -1,7 +1,7 @@
 //! Who a connection belongs to: a client of ours, or the site behind the gateway (docs/04, "The edge").
 
+mod activity;
 mod judge;
-mod lively;
 mod pages;
 mod preface;
 mod site;
@@ -18,8 +18,8 @@ use tokio::time::{timeout, timeout_at};
 use super::GatewayState;
 use super::upgrade::Grant;
 use crate::net::proxy_protocol::Named;
+pub(super) use activity::observed;
 use judge::{Line, Owner};
-pub(super) use lively::lively;
 pub(super) use preface::PREFACE;
 use preface::Preface;
 pub(super) use site::Site;

@@ -21,8 +21,8 @@ use tokio::time::sleep_until;
 
 use super::GatewayState;
 use super::arrival::{Arrival, Peer};
-use super::places::Admittance;
-use super::session::{self, Greeted};
+use super::connection_limiter::Permits;
+use super::session::{self, PreHello};
 use super::upgrade::Grant;
 use super::window_share::WindowShare;
 use crate::config;
@@ -47,13 +47,13 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Arrival { at, admittance, .. } = arrival;
+    let Arrival { at, permits, .. } = arrival;
     let deadline = at + state.tunnel.handshake_timeout;
     let socket = Metered::new(socket, state.http2.frames_per_second);
     let opening = tokio::time::timeout_at(deadline.into(), builder(&state.http2).handshake(socket));
     let opened = tokio::select! {
         opened = opening => opened,
-        () = admittance.place.crowded_out() => return state.metrics.refuse("crowded_out"),
+        () = permits.handshake.evicted() => return state.metrics.refuse("crowded_out"),
         () = shutdown.draining() => return,
     };
     let connection = match opened {
@@ -69,7 +69,7 @@ pub(super) async fn serve<S>(
         connection,
         requests: JoinSet::new(),
         unread: Unread::default(),
-        own: Some(admittance),
+        own: Some(permits),
         first,
         peer,
         ends,
@@ -107,7 +107,7 @@ struct Line<S: AsyncRead + AsyncWrite + Unpin> {
     requests: JoinSet<()>,
     unread: Unread,
     /// What the connection holds itself; its first tunnel takes it.
-    own: Option<Admittance>,
+    own: Option<Permits>,
     /// What the first request was let in for, if it was looked at.
     first: Option<Grant>,
     peer: Peer,
@@ -156,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                     }
                     self.close();
                 }
-                () = crowded_out(self.own.as_ref()) => {
+                () = evicted(self.own.as_ref()) => {
                     self.state.metrics.refuse("crowded_out");
                     break;
                 }
@@ -213,11 +213,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
     }
 
-    /// Another place on the connection, for a client or for a proxy that names none.
-    fn enter(&self, ip: IpAddr) -> Result<Admittance, &'static str> {
-        let entrance = self.state.arrivals.entrance();
+    /// Permits for another stream of the connection, for a client or for a proxy that names none.
+    fn enter(&self, ip: IpAddr) -> Result<Permits, &'static str> {
+        let limiter = self.state.arrivals.limiter();
         let is_unnamed = self.peer.forwards && ip == self.peer.address.ip();
-        if is_unnamed { entrance.enter_unnamed(ip) } else { entrance.enter(ip) }
+        if is_unnamed { limiter.enter_unnamed(ip) } else { limiter.enter(ip) }
     }
 
     /// No stream that stands still can use up what a tunnel needs: each has a stream's window, and the others share one.
@@ -248,27 +248,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 return;
             }
         };
-        let admittance = match self.own.take() {
-            Some(own) if own.place.name(client) => Ok(own),
+        let permits = match self.own.take() {
+            Some(own) if own.handshake.assign_to(client) => Ok(own),
             Some(own) => {
                 self.own = Some(own);
                 Err("pre_hello")
             }
             None => self.enter(client),
         };
-        let admittance = match admittance {
-            Ok(admittance) => admittance,
+        let permits = match permits {
+            Ok(permits) => permits,
             Err(limit) => {
                 state.metrics.refuse(limit);
                 respond.send_reset(Reason::REFUSED_STREAM);
                 return self.rest();
             }
         };
-        let Admittance { place, permit } = admittance;
+        let Permits { handshake, connection } = permits;
         let at = self.began.take().unwrap_or_else(Instant::now);
         let share = Arc::new(WindowShare::new(self.shares.clone()));
         let (flow, admitted) = (request.body_mut().flow_control().clone(), share.is_claimed());
-        let greeted = Greeted { place, at, agreement: asked.agreement, share: Some(share) };
+        let pre_hello = PreHello { handshake, at, agreement: asked.agreement, share: Some(share) };
         let mut response = Response::new(());
         if asked.framing == Framing::Frames {
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
@@ -280,9 +280,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         let channel = Channel::accepted(send, request.into_body(), &state.http2);
         let shutdown = self.shutdown.clone();
         let task = self.requests.spawn(async move {
-            let run = session::run(state, channel, Bytes::new(), asked.framing, greeted, shutdown);
+            let run = session::run(state, channel, Bytes::new(), asked.framing, pre_hello, shutdown);
             let refused = Box::pin(run).await;
-            drop((refused, permit));
+            drop((refused, connection));
         });
         self.unread.watch(flow, task, Some(admitted));
     }
@@ -294,9 +294,9 @@ fn unread_limit(config: &config::Http2) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }
 
-async fn crowded_out(own: Option<&Admittance>) {
+async fn evicted(own: Option<&Permits>) {
     match own {
-        Some(own) => own.place.crowded_out().await,
+        Some(own) => own.handshake.evicted().await,
         None => std::future::pending().await,
     }
 }

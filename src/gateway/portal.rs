@@ -12,8 +12,8 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use uuid::Uuid;
 
 use super::GatewayState;
+use super::connection_limiter::client_key;
 use super::control::Relayed;
-use super::places::counted;
 use super::request_limiter::RequestLimiter;
 use crate::api::{Enroll, Refresh};
 use crate::config;
@@ -107,7 +107,7 @@ pub(super) async fn answer(
     let now = Instant::now();
     let may = match errand.device {
         Some(device) => portal.devices.allow(device, now),
-        None => portal.addresses.allow(counted(from), now),
+        None => portal.addresses.allow(client_key(from), now),
     };
     if !may {
         state.metrics.refuse("portal_rate");

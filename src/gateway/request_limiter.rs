@@ -61,13 +61,13 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
-    use crate::gateway::places::counted;
+    use crate::gateway::connection_limiter::client_key;
 
     #[test]
     fn rates_are_of_an_address_and_come_back() {
         let limiter = RequestLimiter::new(20);
         let now = Instant::now();
-        let allow = |ip: &str, at: Instant| limiter.allow(counted(ip.parse().unwrap()), at);
+        let allow = |ip: &str, at: Instant| limiter.allow(client_key(ip.parse().unwrap()), at);
         assert_eq!((0..30).filter(|_| allow("192.0.2.1", now)).count(), 20);
         assert!(!allow("::ffff:192.0.2.1", now) && allow("192.0.2.2", now));
         assert!(!allow("192.0.2.1", now + Duration::from_millis(2900)));

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Refused, Stops};
+use super::connection_limiter::HandshakePermit;
 use super::drain::Leave;
-use super::places::Place;
 use super::resume::{Held, Served};
 use super::streams::Session;
 use super::upgrade::Agreement;
@@ -26,31 +26,31 @@ use crate::net::tunnel::{Carrier, Driver, Framing, Transport, Tunnel};
 const V1_MOVES_WITHIN: Duration = Duration::from_secs(5);
 
 /// What came before `hello`.
-pub(super) struct Greeted {
-    /// Given back once the client is admitted.
-    pub(super) place: Place,
+pub(super) struct PreHello {
+    /// Returned once the client is admitted.
+    pub(super) handshake: HandshakePermit,
     pub(super) at: Instant,
     pub(super) agreement: Agreement,
     /// The tunnel's part of a connection that it shares with others.
     pub(super) share: Option<Arc<WindowShare>>,
 }
 
-/// Runs a tunnel that was agreed on over what carries it; one that was not admitted gives its place back.
+/// Runs a tunnel that was agreed on over what carries it; one that was not admitted returns its permit.
 pub(super) async fn run<C: Carrier>(
     state: Arc<GatewayState>,
     carrier: C,
     read: Bytes,
     framing: Framing,
-    greeted: Greeted,
+    pre_hello: PreHello,
     shutdown: Shutdown,
-) -> Option<Place> {
-    let transport = match (framing, &greeted.share) {
+) -> Option<HandshakePermit> {
+    let transport = match (framing, &pre_hello.share) {
         (Framing::Frames, _) => "h2",
         (Framing::WebSocket(_), Some(_)) => "h2ws",
         (Framing::WebSocket(_), None) => "ws",
     };
     state.metrics.tunnels.with_label_values(&[transport]).inc();
-    let encoding = greeted.agreement.encoding;
+    let encoding = pre_hello.agreement.encoding;
     let tunnel = Tunnel::new(Role::Gateway, encoding, Arc::clone(&state.limits));
     let transport = Transport {
         framing,
@@ -60,16 +60,16 @@ pub(super) async fn run<C: Carrier>(
         fragments_max: state.tunnel.fragments_max,
         close_timeout: state.tunnel.close_timeout,
     };
-    let share = greeted.share.clone();
+    let share = pre_hello.share.clone();
     let mut driving = pin!(Driver::new(carrier, read, tunnel.clone(), transport).run());
-    let mut serving = Box::pin(serve(state, tunnel.clone(), greeted, shutdown.clone()));
-    let (ended, place) = tokio::select! {
+    let mut serving = Box::pin(serve(state, tunnel.clone(), pre_hello, shutdown.clone()));
+    let (ended, handshake) = tokio::select! {
         ended = &mut driving => (ended, None),
-        place = &mut serving => (driving.await, Some(place)),
+        handshake = &mut serving => (driving.await, Some(handshake)),
     };
     tracing::debug!(reason = %ended, "connection ended");
-    match place {
-        Some(place) => place,
+    match handshake {
+        Some(handshake) => handshake,
         None if tunnel.is_gone() => serving.await,
         None => {
             if let Some(share) = share {
@@ -81,31 +81,36 @@ pub(super) async fn run<C: Carrier>(
     }
 }
 
-/// Serves a tunnel from its `hello` to its end; gives the place back of somebody who was not admitted.
-async fn serve(state: Arc<GatewayState>, tunnel: Tunnel, greeted: Greeted, shutdown: Shutdown) -> Option<Place> {
+/// Serves a tunnel from its `hello` to its end; returns the permit of a client that was not admitted.
+async fn serve(
+    state: Arc<GatewayState>,
+    tunnel: Tunnel,
+    pre_hello: PreHello,
+    shutdown: Shutdown,
+) -> Option<HandshakePermit> {
     let hello = tokio::select! {
         hello = tokio::time::timeout(state.tunnel.hello_timeout, tunnel.next_event()) => hello,
-        () = greeted.place.crowded_out() => {
+        () = pre_hello.handshake.evicted() => {
             state.metrics.refuse("crowded_out");
             tunnel.close(None, "");
-            return Some(greeted.place);
+            return Some(pre_hello.handshake);
         }
         () = shutdown.draining() => {
             tunnel.close(None, "");
-            return Some(greeted.place);
+            return Some(pre_hello.handshake);
         }
     };
     let hello = match hello {
         Ok(Some(Event::Hello(hello))) => hello,
-        Ok(_) => return Some(greeted.place),
+        Ok(_) => return Some(pre_hello.handshake),
         Err(_) => {
             state.metrics.refuse("hello_timeout");
             tunnel.close(None, "");
-            return Some(greeted.place);
+            return Some(pre_hello.handshake);
         }
     };
-    let Greeted { mut place, at, agreement, share } = greeted;
-    place.spoke();
+    let PreHello { mut handshake, at, agreement, share } = pre_hello;
+    handshake.said_hello();
     if hello.resume.is_some() && resume::take_up(&state, &tunnel, &hello, agreement) {
         if let Some(share) = &share {
             share.claim();
@@ -123,10 +128,10 @@ async fn serve(state: Arc<GatewayState>, tunnel: Tunnel, greeted: Greeted, shutd
             } else {
                 tunnel.refuse(code, &message, state.tunnel.retry_after.mul_f64(0.5 + fresh_fraction()));
             }
-            return Some(place);
+            return Some(handshake);
         }
     };
-    drop(place);
+    drop(handshake);
     if let Some(share) = &share {
         share.claim();
     }

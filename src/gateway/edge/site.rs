@@ -7,7 +7,7 @@ use hyper::body::Body as HttpBody;
 use hyper::{Request, Response, StatusCode};
 use tokio::net::TcpStream;
 
-use super::lively;
+use super::observed;
 use super::pages::{Pages, Situation};
 use super::upstream::{Upstream, relay};
 use super::{Handover, Protocol};
@@ -87,7 +87,7 @@ impl Site {
         };
         let situation = match line {
             Some(Ok((line, passed))) => {
-                if let Err(error) = relay(lively(socket, moved), handover.read, line, passed).await {
+                if let Err(error) = relay(observed(socket, moved), handover.read, line, passed).await {
                     tracing::debug!(%error, "a stranger's connection ended");
                 }
                 return None;
@@ -100,7 +100,7 @@ impl Site {
         };
         socket.put_back(handover.read.freeze());
         match handover.protocol {
-            Protocol::Http1 => self.pages.serve(lively(socket, moved), situation).await,
+            Protocol::Http1 => self.pages.serve(observed(socket, moved), situation).await,
             Protocol::Http2 => return Some(socket),
         }
         None
