@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::arrival::{Arrival, Listener, Peer};
 use super::connection_limiter::Permits;
-use super::edge::{self, First, Protocol};
+use super::edge::{self, FirstRequest, Protocol};
 use super::session::{self, PreHello};
 use super::upgrade::{Agreement, Grant, Outcome, Switched, respond};
 use super::{GatewayState, http2};
@@ -121,7 +121,7 @@ async fn welcome(
         };
     }
     match edge::first(&mut socket, state, protocol, ends, due).await? {
-        First::Ours(read, granted) => {
+        FirstRequest::Client(read, granted) => {
             socket.put_back(read.freeze());
             let first = Some(granted);
             match protocol {
@@ -129,7 +129,7 @@ async fn welcome(
                 Protocol::Http2 => Ok(Some(Agreed::Http2(socket, *peer, ends, first))),
             }
         }
-        First::Strangers(handover) => {
+        FirstRequest::Site(handover) => {
             state.metrics.refuse("not_a_tunnel");
             let left = state.site.serve(socket, handover, ends, || arrival.permits.handshake.touch()).await;
             Ok(left.map(|socket| Agreed::Http2(socket, *peer, ends, None)))
@@ -162,7 +162,7 @@ async fn encrypted(
 }
 
 /// Answers requests, of which the first may have been let in already, until one becomes a tunnel. Those of a proxy may be of
-/// several clients and of strangers.
+/// several clients, and for the site.
 async fn agree(
     state: &Arc<GatewayState>,
     socket: Socket,

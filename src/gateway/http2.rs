@@ -238,10 +238,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         let asked = match self.first.take().or_else(|| Grant::of(&request, &state)) {
             Some(Grant::Tunnel(asked)) => asked,
             other => {
-                let errand = if let Some(Grant::Portal(errand)) = other { Some(errand) } else { None };
+                let portal_request =
+                    if let Some(Grant::Portal(portal_request)) = other { Some(portal_request) } else { None };
                 let ends = Named { client: SocketAddr::new(client, self.ends.client.port()), ..self.ends };
                 let flow = (!request.body().is_end_stream()).then(|| request.body_mut().flow_control().clone());
-                let task = self.requests.spawn(request::answer(state, errand, request, respond, ends));
+                let task = self.requests.spawn(request::answer(state, portal_request, request, respond, ends));
                 if let Some(flow) = flow {
                     self.unread.watch(flow, task, None);
                 }

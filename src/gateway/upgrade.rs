@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::GatewayState;
 use super::body::{Body, boxed};
-use super::portal::{self, Errand};
+use super::portal::{self, PortalRequest};
 use crate::frame::Encoding;
 use crate::net::http2::MEDIA_TYPE;
 use crate::net::proxy_protocol::Named;
@@ -44,7 +44,7 @@ pub(super) enum Grant {
     /// It becomes a tunnel.
     Tunnel(Asked),
     /// The control plane may answer it.
-    Portal(Errand),
+    Portal(PortalRequest),
 }
 
 impl Grant {
@@ -52,7 +52,7 @@ impl Grant {
     pub(super) fn of<B>(request: &Request<B>, state: &GatewayState) -> Option<Self> {
         let tunnel =
             if request.version() == Version::HTTP_2 { asked(request, state) } else { upgrading(request, state) };
-        tunnel.map(Self::Tunnel).or_else(|| portal::errand(request, state).map(Self::Portal))
+        tunnel.map(Self::Tunnel).or_else(|| portal::request_of(request, state).map(Self::Portal))
     }
 }
 
@@ -111,7 +111,7 @@ pub(super) async fn respond(
             }
             state.site.answer(request, ends).await
         }
-        Some(Grant::Portal(errand)) => relay(&errand, request, ends, state).await,
+        Some(Grant::Portal(portal_request)) => relay(&portal_request, request, ends, state).await,
         None => pass_on(request, ends, state, outcome).await,
     }
 }
@@ -137,7 +137,12 @@ async fn pass_on(
 }
 
 /// The control plane's answer to a request that may have one, or the site's.
-pub(super) async fn relay<B>(errand: &Errand, request: Request<B>, ends: Named, state: &GatewayState) -> Response<Body>
+pub(super) async fn relay<B>(
+    portal_request: &PortalRequest,
+    request: Request<B>,
+    ends: Named,
+    state: &GatewayState,
+) -> Response<Body>
 where
     B: HttpBody<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
 {
@@ -145,7 +150,7 @@ where
     let Some(body) = portal::collect(body, state.portal.body_max()).await else {
         return state.site.error(StatusCode::PAYLOAD_TOO_LARGE);
     };
-    let answered = Box::pin(portal::answer(errand, &head, body.clone(), ends.client.ip(), state)).await;
+    let answered = Box::pin(portal::answer(portal_request, &head, body.clone(), ends.client.ip(), state)).await;
     let Some(response) = answered else {
         return state.site.answer(without_secrets(head), ends).await;
     };

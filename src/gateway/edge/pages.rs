@@ -16,7 +16,7 @@ use tower_http::set_status::SetStatus;
 use crate::config::Decoy;
 use crate::gateway::body::{Body, boxed};
 
-/// How it stands with a stranger.
+/// What the site answers with.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Situation {
     /// The site is here.
@@ -111,7 +111,7 @@ impl Pages {
             .serve_connection(TokioIo::new(socket), service)
             .await;
         if let Err(error) = served {
-            tracing::debug!(%error, "a stranger's connection ended");
+            tracing::debug!(%error, "a connection to the site ended");
         }
     }
 

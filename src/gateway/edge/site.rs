@@ -80,7 +80,7 @@ impl Site {
         ends: Named,
         moved: impl Fn(),
     ) -> Option<Socket> {
-        let line = match (handover.line.take(), self.upstream(handover.protocol)) {
+        let line = match (handover.upstream.take(), self.upstream(handover.protocol)) {
             (Some(known), _) => Some(Ok(known)),
             (None, Some(upstream)) => Some(upstream.announce(ends).await.map(|line| (line, 0))),
             (None, None) => None,
@@ -88,7 +88,7 @@ impl Site {
         let situation = match line {
             Some(Ok((line, passed))) => {
                 if let Err(error) = relay(observed(socket, moved), handover.read, line, passed).await {
-                    tracing::debug!(%error, "a stranger's connection ended");
+                    tracing::debug!(%error, "a connection to the site ended");
                 }
                 return None;
             }
@@ -112,7 +112,7 @@ impl Site {
             Some(plain) => match plain.announce(ends).await {
                 Ok(line) => {
                     if let Err(error) = relay(socket, BytesMut::new(), line, 0).await {
-                        tracing::debug!(%error, "a stranger's connection ended");
+                        tracing::debug!(%error, "a connection to the site ended");
                     }
                 }
                 Err(error) => tracing::warn!(%error, "decoy.plain is not to be reached"),

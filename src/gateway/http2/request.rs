@@ -14,7 +14,7 @@ use hyper::{Request, Response};
 use tokio::time::timeout;
 
 use crate::gateway::body::{Body, without_connection};
-use crate::gateway::portal::Errand;
+use crate::gateway::portal::PortalRequest;
 use crate::gateway::{GatewayState, upgrade};
 use crate::net::http2::Piece;
 use crate::net::proxy_protocol::Named;
@@ -53,7 +53,7 @@ impl HttpBody for Incoming {
 /// gives the stream up.
 pub(super) async fn answer(
     state: Arc<GatewayState>,
-    errand: Option<Errand>,
+    portal_request: Option<PortalRequest>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Piece>,
     ends: Named,
@@ -62,8 +62,8 @@ pub(super) async fn answer(
     let request = request.map(|stream| Incoming { stream, len });
     let patience = state.tunnel.handshake_timeout;
     let answering = async {
-        match &errand {
-            Some(errand) => upgrade::relay(errand, request, ends, &state).await,
+        match &portal_request {
+            Some(portal_request) => upgrade::relay(portal_request, request, ends, &state).await,
             None => state.site.answer(request, ends).await,
         }
     };

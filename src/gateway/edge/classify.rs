@@ -36,14 +36,14 @@ enum Beginning {
 }
 
 /// Compares the first request of a connection over HTTP/1.1 with what it must be to be ours.
-pub(super) struct Line<'a> {
+pub(super) struct Http1Classifier<'a> {
     state: &'a GatewayState,
     beginning: Beginning,
     /// Where the end of the head is looked for.
     scanned: usize,
 }
 
-impl<'a> Line<'a> {
+impl<'a> Http1Classifier<'a> {
     pub(super) fn new(state: &'a GatewayState) -> Self {
         Self { state, beginning: Beginning::Part, scanned: 0 }
     }
@@ -53,8 +53,8 @@ impl<'a> Line<'a> {
         read.iter().position(|byte| *byte == b'/').unwrap_or(read.len())
     }
 
-    /// Judges all that was read so far; none while it may still become either's.
-    pub(super) fn judge(&mut self, read: &[u8]) -> Option<Owner> {
+    /// Classifies all that was read so far; none while it may still become either's.
+    pub(super) fn classify(&mut self, read: &[u8]) -> Option<Owner> {
         if self.beginning == Beginning::Part {
             self.beginning = beginning(read, &self.state.tunnel.path);
         }
