@@ -152,7 +152,7 @@ pub struct Gateway {
     predecessor: Option<Predecessor>,
     certificate: Option<Vec<u8>>,
     /// The last event that an earlier process had acted on.
-    place: events::Place,
+    cursor: events::EventCursor,
 }
 
 impl Gateway {
@@ -254,9 +254,9 @@ impl Gateway {
             unwelcome: Mutex::default(),
             beating: tokio::sync::Mutex::default(),
         };
-        let place = state.restore(&kept, max_age);
+        let cursor = state.restore(&kept, max_age);
         let state = Arc::new(state);
-        Ok(Self { state, listeners, ops, claim, predecessor, certificate: certificates.made, place })
+        Ok(Self { state, listeners, ops, claim, predecessor, certificate: certificates.made, cursor })
     }
 
     /// Where clients and proxies connect: what each listener is called, and its URL; at least one.
@@ -344,7 +344,7 @@ impl GatewayState {
     }
 
     /// Takes what an earlier process had kept, if that is not too old; gives the last event it had acted on.
-    fn restore(&self, kept: &Kept, max_age: Duration) -> events::Place {
+    fn restore(&self, kept: &Kept, max_age: Duration) -> events::EventCursor {
         if !kept.set_clock(&self.clock, max_age) {
             self.persist.clear();
             return None;
@@ -363,10 +363,10 @@ impl GatewayState {
         for (id, device) in kept.devices() {
             self.offline.restore(id, device);
         }
-        kept.get(Name::Place)
+        kept.get(Name::Cursor)
     }
 
-    /// Signs of life on the stream of events are overdue, although calls are answered.
+    /// Keepalives on the event stream are overdue, although calls are answered.
     fn events_are_late(&self) {
         if !self.control.reach().is_away() && !self.late_events.swap(true, Ordering::Relaxed) {
             tracing::warn!(

@@ -175,15 +175,15 @@ impl ControlClient {
     }
 
     /// Not repeated: two probes in a row mean more than one.
-    pub(crate) async fn node_seen(&self, request: &NodeHeartbeat) -> Result<NodeOpinion, ControlError> {
+    pub(crate) async fn report_node(&self, request: &NodeHeartbeat) -> Result<NodeOpinion, ControlError> {
         self.post("api/v1/outline/heartbeat", request, Manner::Once).await
     }
 
-    /// Opens the stream of events behind a place, or with a snapshot. `None` if it does not begin in time, which says nothing
+    /// Opens the stream of events behind a cursor, or with a snapshot. `None` if it does not begin in time, which says nothing
     /// about the control plane: a proxy may hold it back.
-    pub(crate) async fn events(&self, place: Option<&(String, i64)>) -> Result<Option<Response>, ControlError> {
+    pub(crate) async fn events(&self, cursor: Option<&(String, i64)>) -> Result<Option<Response>, ControlError> {
         let mut url = self.url("api/v1/gateway/events")?;
-        if let Some((epoch, after)) = place {
+        if let Some((epoch, after)) = cursor {
             url.query_pairs_mut().append_pair("epoch", epoch).append_pair("after", &after.to_string());
         }
         let request = self.http.get(url).bearer_auth(self.token.expose()).timeout(Duration::MAX);

@@ -23,7 +23,7 @@ const REGIONS: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Changed {
     devices: Mutex<HashSet<Uuid>>,
-    pub(super) news: Notify,
+    pub(super) notify: Notify,
 }
 
 impl Changed {
@@ -33,7 +33,7 @@ impl Changed {
 
     pub(super) fn add(&self, devices: impl IntoIterator<Item = Uuid>) {
         self.devices().extend(devices);
-        self.news.notify_one();
+        self.notify.notify_one();
     }
 }
 
@@ -105,8 +105,8 @@ pub(crate) struct CachedDevice {
 pub(super) struct StoredDevice {
     #[serde(flatten)]
     device: CachedDevice,
-    #[serde(with = "time::serde::rfc3339")]
-    seen: OffsetDateTime,
+    #[serde(rename = "seen", with = "time::serde::rfc3339")]
+    validated_at: OffsetDateTime,
     allowance: u64,
     left: u64,
 }
@@ -114,7 +114,7 @@ pub(super) struct StoredDevice {
 struct Entry {
     device: CachedDevice,
     /// When it was validated; never, if it was forgotten since.
-    seen: Option<OffsetDateTime>,
+    validated_at: Option<OffsetDateTime>,
     allowance: Arc<OutageAllowance>,
 }
 
@@ -137,11 +137,11 @@ impl OfflineCache {
 
     /// A device was validated; gives its allowance.
     pub(crate) fn met(&self, id: Uuid, mut device: CachedDevice, fail_open: u64) -> Arc<OutageAllowance> {
-        let seen = Some(self.clock.now());
+        let validated_at = Some(self.clock.now());
         let mut devices = self.devices();
         if devices.len() >= self.config.devices && !devices.contains_key(&id) {
             let some = devices.iter().take(SAMPLE);
-            if let Some(oldest) = some.min_by_key(|(_, entry)| entry.seen).map(|(id, _)| *id) {
+            if let Some(oldest) = some.min_by_key(|(_, entry)| entry.validated_at).map(|(id, _)| *id) {
                 devices.remove(&oldest);
                 self.changed.add([oldest]);
             }
@@ -159,7 +159,7 @@ impl OfflineCache {
             None => self.allowance(id, 0, 0),
         };
         allowance.set(fail_open);
-        devices.insert(id, Entry { device, seen, allowance: Arc::clone(&allowance) });
+        devices.insert(id, Entry { device, validated_at, allowance: Arc::clone(&allowance) });
         self.changed.add([id]);
         allowance
     }
@@ -173,8 +173,8 @@ impl OfflineCache {
     pub(crate) fn recall(&self, id: Uuid, region: &str) -> Option<(CachedDevice, Arc<OutageAllowance>)> {
         let now = self.clock.now();
         let devices = self.devices();
-        let Entry { device, seen, allowance } = devices.get(&id)?;
-        let fresh = seen.is_some_and(|seen| now - seen < self.config.max_age);
+        let Entry { device, validated_at, allowance } = devices.get(&id)?;
+        let fresh = validated_at.is_some_and(|at| now - at < self.config.max_age);
         let paid = now < device.valid_until;
         let allowed = device.regions.iter().any(|allowed| allowed == region);
         (fresh && paid && allowed).then(|| (device.clone(), Arc::clone(allowance)))
@@ -183,7 +183,7 @@ impl OfflineCache {
     /// A device may not be served any more without asking; its allowance stays what it is.
     pub(crate) fn forget(&self, id: Uuid) {
         if let Some(entry) = self.devices().get_mut(&id) {
-            entry.seen = None;
+            entry.validated_at = None;
             self.changed.add([id]);
         }
     }
@@ -191,10 +191,10 @@ impl OfflineCache {
     /// None of these devices may be served any more without asking.
     pub(crate) fn forget_those(&self, of: impl Fn(Uuid, &CachedDevice) -> bool) {
         let mut devices = self.devices();
-        let those = devices.iter_mut().filter(|(id, entry)| entry.seen.is_some() && of(**id, &entry.device));
+        let those = devices.iter_mut().filter(|(id, entry)| entry.validated_at.is_some() && of(**id, &entry.device));
         let forgotten: Vec<Uuid> = those
             .map(|(id, entry)| {
-                entry.seen = None;
+                entry.validated_at = None;
                 *id
             })
             .collect();
@@ -216,7 +216,7 @@ impl OfflineCache {
             let (size, left) = (&entry.allowance.size, &entry.allowance.left);
             Some(StoredDevice {
                 device: entry.device.clone(),
-                seen: entry.seen?,
+                validated_at: entry.validated_at?,
                 allowance: size.load(Ordering::Relaxed),
                 left: left.load(Ordering::Relaxed),
             })
@@ -226,8 +226,8 @@ impl OfflineCache {
 
     /// Takes a device that an earlier process had kept.
     pub(super) fn restore(&self, id: Uuid, stored: StoredDevice) {
-        let StoredDevice { device, seen, allowance, left } = stored;
-        let entry = Entry { device, seen: Some(seen), allowance: self.allowance(id, allowance, left) };
+        let StoredDevice { device, validated_at, allowance, left } = stored;
+        let entry = Entry { device, validated_at: Some(validated_at), allowance: self.allowance(id, allowance, left) };
         let mut devices = self.devices();
         if devices.len() < self.config.devices {
             devices.insert(id, entry);

@@ -26,7 +26,7 @@ pub(super) enum Name {
     Keys,
     Nodes,
     Orders,
-    Place,
+    Cursor,
     Clock,
     Origin,
 }
@@ -37,7 +37,7 @@ impl Name {
             Self::Keys => "keys",
             Self::Nodes => "nodes",
             Self::Orders => "orders",
-            Self::Place => "place",
+            Self::Cursor => "place",
             Self::Clock => "clock",
             Self::Origin => "origin",
         }
@@ -99,7 +99,7 @@ pub(super) struct Persist {
     pending: Mutex<HashMap<&'static str, Vec<u8>>>,
     /// Digests of what the disk has.
     written: Mutex<HashMap<&'static str, String>>,
-    news: Notify,
+    changed: Notify,
     flushing: tokio::sync::Mutex<()>,
     failing: AtomicBool,
     /// Another process has the store, or may have it.
@@ -119,7 +119,7 @@ impl Persist {
             store,
             pending: Mutex::default(),
             written: Mutex::default(),
-            news: Notify::new(),
+            changed: Notify::new(),
             flushing: tokio::sync::Mutex::default(),
             failing: AtomicBool::new(false),
             released: AtomicBool::new(false),
@@ -151,7 +151,7 @@ impl Persist {
             return;
         }
         lock(&self.pending).insert(name.as_str(), value);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
     /// Notes the time with what is written next.
@@ -164,8 +164,8 @@ impl Persist {
         loop {
             tokio::select! {
                 () = shutdown.draining() => break,
-                () = self.news.notified() => {}
-                () = devices.changed().news.notified() => {}
+                () = self.changed.notified() => {}
+                () = devices.changed().notify.notified() => {}
             }
             self.flush(devices).await;
             tokio::select! {
@@ -239,7 +239,7 @@ impl Persist {
     fn take_back(&self, changes: Changes) {
         let mut pending = lock(&self.pending);
         for (name, value) in changes {
-            let known = [Name::Keys, Name::Nodes, Name::Orders, Name::Place, Name::Clock, Name::Origin];
+            let known = [Name::Keys, Name::Nodes, Name::Orders, Name::Cursor, Name::Clock, Name::Origin];
             if let (Some(known), Some(value)) = (known.into_iter().find(|known| known.as_str() == name), value) {
                 pending.entry(known.as_str()).or_insert(value);
             }

@@ -14,7 +14,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 impl Gateway {
     /// Serves until drained: sessions end first, then their usage is reported.
     pub async fn serve(self, shutdown: Shutdown) {
-        let Self { state, listeners, ops, claim, place, .. } = self;
+        let Self { state, listeners, ops, claim, cursor, .. } = self;
         let (draining, sessions, background) = (shutdown.child(), Shutdown::default(), Shutdown::default());
         let ops_shutdown = background.child();
         let offered = listeners.iter().map(|listener| (&listener.purpose, &listener.socket));
@@ -82,7 +82,7 @@ impl Gateway {
             state.nodes_and_heartbeat(&background),
             state.relieve_memory(&background),
             state.certificates.watch(&background),
-            events::run(&state, place, &background),
+            events::run(&state, cursor, &background),
         );
     }
 }

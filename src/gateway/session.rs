@@ -196,17 +196,17 @@ async fn open_streams(
     hears: Hears,
 ) {
     let mut leaving = pin!(session.state.drain.leave(tokio::time::Instant::now()));
-    let mut told = None;
+    let mut departure = None;
     let resumptions = &session.state.resumptions;
     let mut held: Option<Held<'_>> = None;
     loop {
         let event = tokio::select! {
             event = tunnel.next_event() => event,
-            leave = &mut leaving, if told.is_none() => {
-                told = Some(send_away(tunnel, leave, hears));
+            leave = &mut leaving, if departure.is_none() => {
+                departure = Some(send_away(tunnel, leave, hears));
                 continue;
             }
-            () = drained(tunnel, told), if told.is_some() && session.account.cut_code().is_none() => {
+            () = drained(tunnel, departure), if departure.is_some() && session.account.cut_code().is_none() => {
                 session.account.cut(SessionCode::GoingAway);
                 continue;
             }
@@ -227,7 +227,7 @@ async fn open_streams(
             Some(Event::Resumed) => {
                 held = None;
                 session.state.usage.urgent().add(session.id);
-                if let Some((_, due)) = told {
+                if let Some((_, due)) = departure {
                     tunnel.drain(Duration::ZERO);
                     tunnel.notice(maintenance(due));
                 }
@@ -268,7 +268,7 @@ async fn given_up(held: Option<&Held<'_>>) {
     }
 }
 
-/// Tells the client; gives when it has moved, and when the session ends.
+/// Tells the client to go; gives when it has moved, and when the session ends.
 fn send_away(tunnel: &Tunnel, leave: Leave, hears: Hears) -> (tokio::time::Instant, tokio::time::Instant) {
     let Leave { reconnect_in, moved, due } = leave;
     let now = tokio::time::Instant::now();
@@ -288,8 +288,8 @@ fn maintenance(due: tokio::time::Instant) -> Notice {
 }
 
 /// Resolves when the client of a draining session had time to move and has no streams here, or no time is left.
-async fn drained(tunnel: &Tunnel, told: Option<(tokio::time::Instant, tokio::time::Instant)>) {
-    let Some((moved, due)) = told else { return std::future::pending().await };
+async fn drained(tunnel: &Tunnel, departure: Option<(tokio::time::Instant, tokio::time::Instant)>) {
+    let Some((moved, due)) = departure else { return std::future::pending().await };
     let is_over = async {
         tokio::time::sleep_until(moved).await;
         tunnel.refuse_streams();

@@ -293,8 +293,8 @@ impl State {
             return self.connection_gone();
         }
         let resumed = self.driver_paused && !self.session.is_paused();
-        let news = self.session.is_closed() || self.session.wants_transmit() && !self.driver_blocked;
-        if (resumed || news)
+        let has_output = self.session.is_closed() || self.session.wants_transmit() && !self.driver_blocked;
+        if (resumed || has_output)
             && let Some(waker) = self.driver.take()
         {
             waker.wake();

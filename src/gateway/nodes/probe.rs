@@ -191,7 +191,7 @@ impl Nodes {
                 report
             };
             let Some(report) = report else { return };
-            let agreed = match control.node_seen(&report).await {
+            let agreed = match control.report_node(&report).await {
                 Ok(opinion) => {
                     let held = opinion.settled.unwrap_or(opinion.health_status == "healthy");
                     Some(held == report.healthy)
