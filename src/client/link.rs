@@ -24,7 +24,7 @@ use crate::mux::{Event, Limits, Role};
 use crate::net::dial::Dialer;
 use crate::net::resolver::Resolver;
 use crate::net::tls;
-use crate::net::tunnel::{Carrier, Driver, Ended, Framing, Patience, Transport, Tunnel, TunnelStream};
+use crate::net::tunnel::{Carrier, Driver, Ended, Framing, Timeouts, Transport, Tunnel, TunnelStream};
 use crate::net::websocket::Side;
 
 /// How soon a v1 client moves that is told of a shutdown (docs/03, "Draining").
@@ -377,11 +377,11 @@ impl Link {
     }
 
     /// How long streams may stand still.
-    pub(super) fn patience(&self) -> Patience {
+    pub(super) fn timeouts(&self) -> Timeouts {
         let half_open = match self.encoding {
             Encoding::V1 => self.config.v1_linger,
             Encoding::V2 => self.idle_timeout,
         };
-        Patience { idle: self.idle_timeout, half_open, linger: self.linger }
+        Timeouts { idle: self.idle_timeout, half_open, linger: self.linger }
     }
 }

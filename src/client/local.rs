@@ -52,5 +52,5 @@ pub(super) async fn relay(target: &Target, mut socket: TcpStream, mut first: Byt
         read?;
     }
     let stream = link.open(target, &first.freeze()).await.map_err(io::Error::other)?;
-    Relay::new(stream, socket, &(), link.patience()).run().await.map_err(|code| io::Error::other(code.as_str()))
+    Relay::new(stream, socket, &(), link.timeouts()).run().await.map_err(|code| io::Error::other(code.as_str()))
 }

@@ -180,7 +180,7 @@ impl Account {
         if self.opening.tunnel.is_held() {
             return Duration::MAX;
         }
-        let (ping_after, _) = self.opening.tunnel.patience();
+        let (ping_after, _) = self.opening.tunnel.keepalive();
         self.opening.tunnel.silence().saturating_sub(ping_after.mul_f64(PING_JITTER))
     }
 
@@ -437,8 +437,8 @@ impl Meter for Account {
         if !self.is_out(self.spent()) {
             return None;
         }
-        let patience = if self.waits.load(Ordering::Relaxed) { LEASE_ELSEWHERE } else { LEASE_UNDER_WAY };
-        Some(Instant::now() + patience)
+        let retry_in = if self.waits.load(Ordering::Relaxed) { LEASE_ELSEWHERE } else { LEASE_UNDER_WAY };
+        Some(Instant::now() + retry_in)
     }
 
     fn sent(&self, bytes: usize) -> Option<Instant> {

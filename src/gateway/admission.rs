@@ -355,7 +355,7 @@ pub(super) fn consent(
     encoding: Encoding,
     resume: Option<Resumable>,
 ) -> HelloOk {
-    let (keepalive, dead_after) = tunnel.patience();
+    let (keepalive, dead_after) = tunnel.keepalive();
     let limits = HelloLimits {
         streams: state.limits.streams as u64,
         message: state.message_max(encoding) as u64,

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// How patient a breaker is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct BreakerTimes {
     /// Silence after which the control plane is in doubt.
     pub(super) doubt: Duration,
     /// First and longest pause between trials.
@@ -36,7 +36,7 @@ pub(super) enum Gate {
 /// Closed while calls are answered, open from the first that is not until a trial is. It has no clock of its own.
 #[derive(Debug)]
 pub(super) struct Breaker {
-    patience: Patience,
+    times: BreakerTimes,
     heard_at: Instant,
     in_doubt: bool,
     open: Option<Open>,
@@ -51,19 +51,19 @@ struct Open {
 }
 
 impl Breaker {
-    pub(super) fn new(patience: Patience, now: Instant) -> Self {
-        Self { patience, heard_at: now, in_doubt: false, open: None }
+    pub(super) fn new(times: BreakerTimes, now: Instant) -> Self {
+        Self { times, heard_at: now, in_doubt: false, open: None }
     }
 
-    pub(super) fn patience(&self) -> Patience {
-        self.patience
+    pub(super) fn times(&self) -> BreakerTimes {
+        self.times
     }
 
     /// Whether an ordinary call may be made.
     pub(super) fn gate(&self, now: Instant) -> Gate {
         match self.open {
             None => Gate::Go,
-            Some(open) if now < open.since + self.patience.doubt => Gate::Wait(open.since + self.patience.doubt),
+            Some(open) if now < open.since + self.times.doubt => Gate::Wait(open.since + self.times.doubt),
             Some(_) => Gate::Away,
         }
     }
@@ -98,7 +98,7 @@ impl Breaker {
         if self.open.is_some() || self.heard_at > asked_at {
             return false;
         }
-        self.open = Some(Open { since: now, trial_at: Some(now), pause: self.patience.retry_min });
+        self.open = Some(Open { since: now, trial_at: Some(now), pause: self.times.retry_min });
         true
     }
 
@@ -106,18 +106,18 @@ impl Breaker {
     pub(super) fn trial_failed(&mut self, now: Instant) {
         if let Some(open) = &mut self.open {
             open.trial_at = Some(now + open.pause);
-            open.pause = (open.pause * 2).min(self.patience.retry_max);
+            open.pause = (open.pause * 2).min(self.times.retry_max);
         }
     }
 
     /// When a call that was made at a moment is in doubt if nothing is heard until then.
     pub(super) fn doubtful_at(&self, asked_at: Instant) -> Instant {
-        if self.in_doubt { asked_at } else { asked_at.max(self.heard_at) + self.patience.doubt }
+        if self.in_doubt { asked_at } else { asked_at.max(self.heard_at) + self.times.doubt }
     }
 
     /// When a call that was made at a moment is not to be waited for any more; `None` while the breaker is closed.
     pub(super) fn given_up_at(&self, asked_at: Instant) -> Option<Instant> {
-        self.open.map(|open| open.since.max(asked_at) + self.patience.doubt)
+        self.open.map(|open| open.since.max(asked_at) + self.times.doubt)
     }
 
     /// How things stand for one who has waited since a moment.
@@ -140,9 +140,9 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn breaker() -> (Breaker, Instant) {
-        let patience = Patience { doubt: 250 * MS, retry_min: 100 * MS, retry_max: 300 * MS };
+        let times = BreakerTimes { doubt: 250 * MS, retry_min: 100 * MS, retry_max: 300 * MS };
         let now = Instant::now();
-        (Breaker::new(patience, now), now)
+        (Breaker::new(times, now), now)
     }
 
     #[test]

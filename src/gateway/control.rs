@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::breaker::Patience;
+use super::breaker::BreakerTimes;
 use super::reach::Reach;
 use crate::api::{
     AssignOutline, Assigned, EventAck, GatewayEnroll, GatewayEnrolled, GatewayHeartbeat, GatewayOrders, NodeHeartbeat,
@@ -130,12 +130,12 @@ impl ControlClient {
                 .map_err(|error| error.to_string())
         };
         let spread = 0.75 + fresh_fraction() / 2.0;
-        let patience = Patience {
+        let times = BreakerTimes {
             doubt: config.control_patience,
             retry_min: config.control_retry_min.mul_f64(spread),
             retry_max: config.control_retry_max.mul_f64(spread),
         };
-        let reach = Arc::new(Reach::new(patience, shown));
+        let reach = Arc::new(Reach::new(times, shown));
         let (http, unpooled) = (client(usize::MAX)?, client(0)?);
         Ok(Self { http, unpooled, base, token: config.token.clone(), timeout: config.control_timeout, reach })
     }

@@ -108,7 +108,7 @@ where
             Protocol::Http2 => decide(socket, &mut classifier, &mut read).await.map(Some),
         }
     };
-    let begun = timeout(state.site.patience(), begun).await.unwrap_or(Ok(None))?;
+    let begun = timeout(state.site.decision_timeout(), begun).await.unwrap_or(Ok(None))?;
     if let Some(owner) = begun {
         return Ok(FirstRequest::of(owner, protocol, read, None));
     }

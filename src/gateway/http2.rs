@@ -128,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         let state = Arc::clone(&self.state);
         let mut leaving = pin!(state.drain.leave(tokio::time::Instant::now()));
         let (mut is_leaving, mut is_ending, mut is_aborted, mut ends_at) = (false, false, false, None);
-        let last_words = state.tunnel.close_timeout;
+        let close_timeout = state.tunnel.close_timeout;
         loop {
             let is_idle = self.requests.is_empty();
             tokio::select! {
@@ -162,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 }
                 leave = &mut leaving, if !is_leaving => {
                     is_leaving = true;
-                    ends_at.get_or_insert(leave.due + last_words);
+                    ends_at.get_or_insert(leave.due + close_timeout);
                     self.close();
                 }
                 () = self.shutdown.draining(), if !is_ending => {
@@ -171,18 +171,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 }
                 () = self.shutdown.aborted(), if !is_aborted => {
                     is_aborted = true;
-                    ends_at = Some(tokio::time::Instant::now() + last_words);
+                    ends_at = Some(tokio::time::Instant::now() + close_timeout);
                 }
                 () = due(ends_at) => break,
             }
         }
         let Self { connection, mut requests, own, .. } = self;
         if is_leaving && !is_aborted {
-            tokio::time::sleep(FAREWELL.min(last_words)).await;
+            tokio::time::sleep(FAREWELL.min(close_timeout)).await;
         }
         drop((connection, own));
         let ended = async { while requests.join_next().await.is_some() {} };
-        if tokio::time::timeout(last_words, ended).await.is_err() {
+        if tokio::time::timeout(close_timeout, ended).await.is_err() {
             requests.shutdown().await;
         }
     }
@@ -203,8 +203,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         if !self.requests.is_empty() {
             return;
         }
-        let patience = if self.is_closing { self.state.tunnel.close_timeout } else { self.state.http2.idle_timeout };
-        self.quiet_until = tokio::time::Instant::now() + patience;
+        let quiet_for = if self.is_closing { self.state.tunnel.close_timeout } else { self.state.http2.idle_timeout };
+        self.quiet_until = tokio::time::Instant::now() + quiet_for;
         if self.own.is_none() {
             self.own = self.enter(self.peer.address.ip()).ok();
         }

@@ -42,7 +42,7 @@ impl Shares {
         if accounts.len() >= SWEEP_AT && accounts.len().is_power_of_two() {
             accounts.retain(|_, share| share.strong_count() > 0);
         }
-        let share = Arc::new(MemoryBudget::part(&self.whole, self.each));
+        let share = Arc::new(MemoryBudget::child(&self.whole, self.each));
         accounts.insert(user, Arc::downgrade(&share));
         share
     }

@@ -6,7 +6,7 @@ use prometheus::IntGauge;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::breaker::{Breaker, Gate, Patience, Standing};
+use super::breaker::{Breaker, BreakerTimes, Gate, Standing};
 
 /// Whether the control plane is within reach.
 pub(crate) struct Reach {
@@ -16,11 +16,11 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    pub(super) fn new(patience: Patience, shown: Option<IntGauge>) -> Self {
+    pub(super) fn new(times: BreakerTimes, shown: Option<IntGauge>) -> Self {
         if let Some(gauge) = &shown {
             gauge.set(1);
         }
-        Self { breaker: Mutex::new(Breaker::new(patience, Instant::now())), changed: watch::Sender::default(), shown }
+        Self { breaker: Mutex::new(Breaker::new(times, Instant::now())), changed: watch::Sender::default(), shown }
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -115,7 +115,7 @@ impl<'a> Call<'a> {
 
     /// Whether it has taken longer than an answer should.
     pub(super) fn is_late(&self) -> bool {
-        Instant::now() >= self.asked_at + self.reach.breaker().patience().doubt
+        Instant::now() >= self.asked_at + self.reach.breaker().times().doubt
     }
 
     /// The control plane has answered.

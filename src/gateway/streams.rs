@@ -15,7 +15,7 @@ use super::{GatewayState, egress};
 use crate::api::AssignOutline;
 use crate::digest::fresh_number;
 use crate::frame::{Encoding, SessionCode, StreamCode, Target, Token};
-use crate::net::tunnel::{Patience, Relay, TunnelStream};
+use crate::net::tunnel::{Relay, Timeouts, TunnelStream};
 
 const NO_NODE: &str = SessionCode::NoNodeAvailable.as_str();
 
@@ -66,7 +66,7 @@ impl Session {
 
     async fn relay(&self, stream: TunnelStream, node: Watched, exit: &Exit) -> Result<(), StreamCode> {
         let idle = self.state.relay.idle_timeout;
-        let patience = Patience { idle, half_open: idle, linger: self.state.relay.linger };
+        let timeouts = Timeouts { idle, half_open: idle, linger: self.state.relay.linger };
         let doomed = node.doomed();
         let over = async {
             tokio::select! {
@@ -74,7 +74,7 @@ impl Session {
                 () = doomed.cancelled() => StreamCode::NodeDown,
             }
         };
-        Relay::new(stream, node, &*self.account, patience).run_until(over).await
+        Relay::new(stream, node, &*self.account, timeouts).run_until(over).await
     }
 
     async fn associate(&self, stream: &TunnelStream) -> Result<(), StreamCode> {

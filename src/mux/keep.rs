@@ -64,7 +64,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(limits: &Limits) -> Self {
-        let budget = Arc::new(MemoryBudget::part(&limits.kept, limits.kept_per_session));
+        let budget = Arc::new(MemoryBudget::child(&limits.kept, limits.kept_per_session));
         Self { is_on: false, budget, free: Vec::new() }
     }
 

@@ -119,7 +119,7 @@ impl Pulse {
     }
 
     /// How much silence is too much, of a time that is long enough unless the line is slow.
-    fn patience(&self, dead_after: Duration, waiting: bool) -> Duration {
+    fn dead_after(&self, dead_after: Duration, waiting: bool) -> Duration {
         if self.quick || self.ahead < MUCH && !waiting { dead_after } else { dead_after.saturating_mul(2) }
     }
 }
@@ -148,7 +148,7 @@ impl Session {
         }
         let due = match pulse.began {
             Some(began) if self.rtt.is_under_way() => {
-                began.checked_add(pulse.patience(self.limits.dead_after_busy, self.has_waiting()))
+                began.checked_add(pulse.dead_after(self.limits.dead_after_busy, self.has_waiting()))
             }
             Some(began) => began.checked_add(self.ping_after_busy()),
             None => self.last_heard.checked_add(self.ping_after_busy()),
@@ -174,7 +174,7 @@ impl Session {
         let fresh = self.silence(now) > ping_after.saturating_add(LATE);
         let began = *self.pulse.began.get_or_insert(if fresh { now } else { self.last_heard });
         let silent = now.saturating_duration_since(began);
-        if silent >= self.pulse.patience(self.limits.dead_after_busy, self.has_waiting()) {
+        if silent >= self.pulse.dead_after(self.limits.dead_after_busy, self.has_waiting()) {
             return Err(SessionError::Silent(self.silence(now)));
         }
         if silent >= ping_after {

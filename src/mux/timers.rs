@@ -64,7 +64,7 @@ impl Session {
     }
 
     /// After how much idleness this side pings, and after how much silence it gives up.
-    pub fn patience(&self) -> (Duration, Duration) {
+    pub fn keepalive(&self) -> (Duration, Duration) {
         (self.ping_after, self.dead_after)
     }
 

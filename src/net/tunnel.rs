@@ -25,7 +25,7 @@ pub use batch::{Batch, Piece};
 pub use carrier::Carrier;
 pub use driver::{Driver, Ended, Framing, Transport};
 pub use inbox::Inbox;
-pub use relay::{Meter, Patience, Relay, ResetOnClose};
+pub use relay::{Meter, Relay, ResetOnClose, Timeouts};
 pub use stream::TunnelStream;
 
 #[cfg(test)]
@@ -236,8 +236,8 @@ impl Tunnel {
     }
 
     /// After how much idleness this side pings, and after how much silence it gives up.
-    pub fn patience(&self) -> (Duration, Duration) {
-        self.state().session.patience()
+    pub fn keepalive(&self) -> (Duration, Duration) {
+        self.state().session.keepalive()
     }
 
     /// How long the peer has sent nothing.

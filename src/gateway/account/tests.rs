@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::{Source, V1};
 use crate::frame::Encoding;
-use crate::gateway::breaker::Patience;
+use crate::gateway::breaker::BreakerTimes;
 use crate::mux::{Limits, Role};
 
 const MEGABYTE: u64 = 1_000_000;
@@ -14,7 +14,7 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
     let (allowance, metrics) = (Arc::new(OutageAllowance::default()), GatewayMetrics::new());
     allowance.set(fail_open);
     let second = Duration::from_secs(1);
-    let patience = Patience { doubt: second, retry_min: second, retry_max: second };
+    let times = BreakerTimes { doubt: second, retry_min: second, retry_max: second };
     let opening = Opening {
         session: Uuid::now_v7(),
         device: Uuid::now_v7(),
@@ -28,7 +28,7 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
         lease,
         asked_at: Instant::now(),
         allowance,
-        reach: Arc::new(Reach::new(patience, None)),
+        reach: Arc::new(Reach::new(times, None)),
         clock: Arc::new(Clock::new(second, &metrics)),
         rate_limiter: Arc::default(),
         quota_percent: vec![80, 95],

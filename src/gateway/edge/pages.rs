@@ -92,7 +92,7 @@ impl Pages {
         response
     }
 
-    /// Serves a connection with a common server's patience, every request as the situation has it.
+    /// Serves a connection with a common server's timeout, every request as the situation has it.
     pub(super) async fn serve<S>(&self, socket: S, situation: Situation)
     where
         S: AsyncRead + AsyncWrite + Unpin,

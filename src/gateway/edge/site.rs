@@ -24,7 +24,7 @@ pub(in crate::gateway) struct Site {
     upstream_h2: Option<Upstream>,
     plain: Option<Upstream>,
     pages: Pages,
-    patience: Duration,
+    decision_timeout: Duration,
 }
 
 impl Site {
@@ -45,13 +45,13 @@ impl Site {
             upstream_h2: upstream(&config.upstream_h2),
             plain: upstream(&config.plain),
             pages: Pages::new(config),
-            patience: config.patience,
+            decision_timeout: config.patience,
         })
     }
 
     /// How long the first bytes are waited for before [`Site::announce`].
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
+    pub(super) fn decision_timeout(&self) -> Duration {
+        self.decision_timeout
     }
 
     /// A line to the upstream for a connection that may become its; none without an upstream that answers.

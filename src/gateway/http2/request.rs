@@ -60,7 +60,7 @@ pub(super) async fn answer(
 ) {
     let len = request.headers().get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
     let request = request.map(|stream| Incoming { stream, len });
-    let patience = state.tunnel.handshake_timeout;
+    let limit = state.tunnel.handshake_timeout;
     let answering = async {
         match &portal_request {
             Some(portal_request) => upgrade::relay(portal_request, request, ends, &state).await,
@@ -68,7 +68,7 @@ pub(super) async fn answer(
         }
     };
     let answered = tokio::select! {
-        answered = timeout(patience, Box::pin(answering)) => answered,
+        answered = timeout(limit, Box::pin(answering)) => answered,
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
     let Ok(response) = answered else { return respond.send_reset(Reason::CANCEL) };
@@ -82,13 +82,13 @@ pub(super) async fn answer(
     let ends = body.is_end_stream();
     match respond.send_response(Response::from_parts(head, ()), ends) {
         Ok(_) if ends => {}
-        Ok(send) => deliver(send, body, patience).await,
+        Ok(send) => deliver(send, body, limit).await,
         Err(error) => tracing::debug!(%error, "a response was not taken"),
     }
 }
 
 /// Sends a body as the client takes it. The stream is reset if it takes nothing for a time or if the body breaks off.
-async fn deliver(mut send: SendStream<Piece>, mut body: Body, patience: Duration) {
+async fn deliver(mut send: SendStream<Piece>, mut body: Body, limit: Duration) {
     loop {
         let frame = tokio::select! {
             frame = body.frame() => frame,
@@ -108,7 +108,7 @@ async fn deliver(mut send: SendStream<Piece>, mut body: Body, patience: Duration
                 0 => send.poll_capacity(cx),
                 room => Poll::Ready(Some(Ok(room))),
             });
-            let Ok(Some(Ok(room))) = timeout(patience, room).await else { return send.send_reset(Reason::CANCEL) };
+            let Ok(Some(Ok(room))) = timeout(limit, room).await else { return send.send_reset(Reason::CANCEL) };
             let piece = bytes.split_to(room.min(bytes.len()));
             if send.send_data(piece.into(), false).is_err() {
                 return;

@@ -80,7 +80,7 @@ pub struct Driver<C> {
     closing: bool,
     /// What may still be read and thrown away.
     discard: usize,
-    last_words: Option<Pin<Box<Sleep>>>,
+    close_deadline: Option<Pin<Box<Sleep>>>,
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
@@ -99,7 +99,7 @@ impl<C: Carrier> Driver<C> {
             unflushed: false,
             closing: false,
             discard: DISCARD_MAX,
-            last_words: None,
+            close_deadline: None,
             timer: None,
         }
     }
@@ -117,10 +117,10 @@ impl<C: Carrier> Driver<C> {
             ended = self.keep_silent().await;
         }
         let timeout = self.transport.close_timeout;
-        match tokio::time::timeout(timeout, self.part(&ended)).await {
+        match tokio::time::timeout(timeout, self.linger(&ended)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "parting failed"),
-            Err(_) => tracing::debug!("parting timed out"),
+            Ok(Err(error)) => tracing::debug!(%error, "failed to close the connection"),
+            Err(_) => tracing::debug!("timed out closing the connection"),
         }
         self.tunnel.state().connection_gone();
         ended
@@ -182,7 +182,7 @@ impl<C: Carrier> Driver<C> {
     }
 
     /// Says why, closes, and reads on until the peer closes too, so that what was said is not lost to a TCP reset.
-    async fn part(&mut self, ended: &Ended) -> io::Result<()> {
+    async fn linger(&mut self, ended: &Ended) -> io::Result<()> {
         match ended {
             Ended::Io(_) | Ended::Gone | Ended::Replaced => return Ok(()),
             Ended::Closed => {}
@@ -218,7 +218,7 @@ impl<C: Carrier> Driver<C> {
                 Ok(progress) => progress,
                 Err(error) => return Poll::Ready(error),
             };
-            if self.poll_last_words(cx).is_ready() {
+            if self.poll_close_deadline(cx).is_ready() {
                 return Poll::Ready(Ended::Gone);
             }
             if read {
@@ -244,7 +244,7 @@ impl<C: Carrier> Driver<C> {
         let paused = state.session.is_paused();
         let resumed = state.driver_paused && !paused;
         state.driver_paused = paused;
-        let ended = state.session.is_closed() && self.last_words.is_none();
+        let ended = state.session.is_closed() && self.close_deadline.is_none();
         if resumed || ended || idle && state.session.wants_transmit() {
             return Ok(false);
         }
@@ -253,15 +253,15 @@ impl<C: Carrier> Driver<C> {
         Ok(true)
     }
 
-    /// Ready when a session that has ended could not say its last words in time.
-    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.last_words.is_none() {
+    /// Ready when a session that has ended could not send its last messages in time.
+    fn poll_close_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.close_deadline.is_none() {
             if !self.tunnel.state().session.is_closed() {
                 return Poll::Pending;
             }
-            self.last_words = Some(Box::pin(tokio::time::sleep(self.transport.close_timeout)));
+            self.close_deadline = Some(Box::pin(tokio::time::sleep(self.transport.close_timeout)));
         }
-        match &mut self.last_words {
+        match &mut self.close_deadline {
             Some(sleep) => sleep.as_mut().poll(cx),
             None => Poll::Pending,
         }

@@ -46,7 +46,7 @@ impl ResetOnClose for TcpStream {
 
 /// How long a stream may stand still.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// While both directions are open.
     pub idle: Duration,
     /// Once the socket's side has ended.
@@ -88,7 +88,7 @@ pub struct Relay<'a, S, M> {
     offered: Option<usize>,
     unflushed: usize,
     discarded: usize,
-    patience: Patience,
+    timeouts: Timeouts,
     idle: Pin<Box<Sleep>>,
     active: Instant,
 }
@@ -104,7 +104,7 @@ enum End {
 
 impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S, M> {
     /// A relay for a socket that flushes what it gathers.
-    pub fn new(stream: TunnelStream, socket: S, meter: &'a M, patience: Patience) -> Self {
+    pub fn new(stream: TunnelStream, socket: S, meter: &'a M, timeouts: Timeouts) -> Self {
         socket.reset_on_close(true);
         Self {
             stream,
@@ -119,8 +119,8 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
             offered: None,
             unflushed: 0,
             discarded: 0,
-            patience,
-            idle: Box::pin(tokio::time::sleep(patience.idle)),
+            timeouts,
+            idle: Box::pin(tokio::time::sleep(timeouts.idle)),
             active: Instant::now(),
         }
     }
@@ -141,7 +141,7 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
             self.stream.reset(code);
         }
         if self.unflushed > 0
-            && let Ok(Ok(())) = tokio::time::timeout(self.patience.linger, self.socket.flush()).await
+            && let Ok(Ok(())) = tokio::time::timeout(self.timeouts.linger, self.socket.flush()).await
         {
             self.meter.sent(self.unflushed);
         }
@@ -190,9 +190,9 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let limit = match (&self.upload, &self.download) {
-            (Upload::Done, Download::Discarding) => self.patience.linger,
-            (_, Download::Open) => self.patience.idle,
-            (_, Download::Discarding | Download::Done) => self.patience.half_open,
+            (Upload::Done, Download::Discarding) => self.timeouts.linger,
+            (_, Download::Open) => self.timeouts.idle,
+            (_, Download::Discarding | Download::Done) => self.timeouts.half_open,
         };
         let deadline = self.active + limit;
         if deadline < self.idle.deadline() {

@@ -114,8 +114,8 @@ async fn an_upload_has_a_chunk_in_flight_at_most() {
     let (client, gateway) = streams().await;
     let (gate, most) = (Arc::new(Gate::default()), Arc::new(AtomicUsize::new(0)));
     let (meter, socket) = (Arc::clone(&gate), Sink { unflushed: 0, most: Arc::clone(&most) });
-    let patience = Patience { idle: Duration::from_secs(30), half_open: Duration::ZERO, linger: Duration::ZERO };
-    tokio::spawn(async move { Relay::new(gateway, socket, &*meter, patience).run().await });
+    let timeouts = Timeouts { idle: Duration::from_secs(30), half_open: Duration::ZERO, linger: Duration::ZERO };
+    tokio::spawn(async move { Relay::new(gateway, socket, &*meter, timeouts).run().await });
     let mut sent = 0;
     for shut in [true, false] {
         gate.shut.store(shut, Ordering::Relaxed);
