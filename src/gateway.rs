@@ -30,6 +30,7 @@ mod portal;
 mod rate_limiter;
 mod reach;
 mod refusals;
+mod report_queue;
 mod request_limiter;
 mod resume;
 mod serving;
@@ -38,7 +39,6 @@ mod store;
 mod streams;
 mod takeover;
 mod upgrade;
-mod urgent;
 mod usage;
 mod window_share;
 

@@ -16,7 +16,7 @@ use unknown::Changes;
 /// Knows when addresses or routes of the host change.
 pub(super) struct Network {
     changes: Option<Changes>,
-    settle: Duration,
+    debounce: Duration,
 }
 
 impl Network {
@@ -26,7 +26,7 @@ impl Network {
         let changes = watched.and_then(|changes| {
             changes.inspect_err(|error| tracing::debug!(%error, "changes of the network are not watched")).ok()
         });
-        Self { changes, settle: config.network_settle }
+        Self { changes, debounce: config.network_settle }
     }
 
     /// Waits until something holds, looking again after each change; forever if changes are not watched.
@@ -37,7 +37,7 @@ impl Network {
                 tracing::debug!(%error, "changes of the network are not watched any more");
                 return std::future::pending().await;
             }
-            tokio::time::sleep(self.settle).await;
+            tokio::time::sleep(self.debounce).await;
             changes.forget();
         }
     }

@@ -12,12 +12,12 @@ use uuid::Uuid;
 
 use super::breaker::Standing;
 use super::clock::Clock;
-use super::journal::Entry;
+use super::journal::JournalEntry;
 use super::metrics::GatewayMetrics;
 use super::offline::OutageAllowance;
 use super::rate_limiter::RateLimiter;
 use super::reach::Reach;
-use super::urgent::Urgent;
+use super::report_queue::ReportQueue;
 use crate::api::{Lease, Verdict};
 use crate::frame::{Notice, SessionCode, Token};
 use crate::mux::{MemoryBudget, Pacer};
@@ -60,7 +60,7 @@ pub(crate) struct Opening {
     pub(crate) clock: Arc<Clock>,
     pub(crate) rate_limiter: Arc<RateLimiter>,
     pub(crate) quota_percent: Vec<u8>,
-    pub(crate) urgent: Arc<Urgent>,
+    pub(crate) report_queue: Arc<ReportQueue>,
     /// The user's part of the memory for bytes that wait.
     pub(crate) share: Arc<MemoryBudget>,
     pub(crate) tunnel: Tunnel,
@@ -93,9 +93,9 @@ pub(crate) struct Account {
     ceiling: AtomicU64,
     /// What is spent when the user is told next.
     notice_at: AtomicU64,
-    told: Mutex<usize>,
+    notified: Mutex<usize>,
     pub(super) kept: AtomicU64,
-    settled: AtomicU64,
+    reported: AtomicU64,
     cut: OnceLock<SessionCode>,
     total_up: IntCounter,
     total_down: IntCounter,
@@ -122,9 +122,9 @@ impl Account {
             reminded: Mutex::new(None),
             ceiling: AtomicU64::new(opening.remaining.unwrap_or(NEVER)),
             notice_at: AtomicU64::new(0),
-            told: Mutex::new(0),
+            notified: Mutex::new(0),
             kept: AtomicU64::new(NEVER),
-            settled: AtomicU64::new(0),
+            reported: AtomicU64::new(0),
             cut: OnceLock::new(),
             total_up: metrics.bytes.with_label_values(&["up"]),
             total_down: metrics.bytes.with_label_values(&["down"]),
@@ -185,8 +185,8 @@ impl Account {
     }
 
     /// Applies the control plane's word on what was reported.
-    pub(crate) fn settle(&self, asked_at: Instant, reported: u64, verdict: &Verdict) {
-        self.settled.store(reported, Ordering::Relaxed);
+    pub(crate) fn apply_verdict(&self, asked_at: Instant, reported: u64, verdict: &Verdict) {
+        self.reported.store(reported, Ordering::Relaxed);
         if !verdict.go_on {
             let code = verdict.code.as_deref().and_then(SessionCode::from_name);
             self.cut(code.unwrap_or(SessionCode::SessionKilled));
@@ -198,12 +198,12 @@ impl Account {
         self.opening.allowance.refill();
         self.opening.rate_limiter.set(verdict.rate_limit_mbps);
         self.limit.store(verdict.traffic_limit_bytes.unwrap_or(NEVER), Ordering::Relaxed);
-        let told = {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            *told = (*told).min(self.crossed(self.spent()));
-            *told
+        let notified = {
+            let mut notified = self.notified.lock().unwrap_or_else(PoisonError::into_inner);
+            *notified = (*notified).min(self.crossed(self.spent()));
+            *notified
         };
-        self.plan_notice(told);
+        self.plan_notice(notified);
         self.remind(verdict.valid_until.unwrap_or(self.opening.valid_until));
         self.enforce();
     }
@@ -257,7 +257,7 @@ impl Account {
         let kept = if ends != NEVER && self.age() >= ends {
             spent
         } else if periodic {
-            let moved = spent.saturating_sub(self.settled.load(Ordering::Relaxed));
+            let moved = spent.saturating_sub(self.reported.load(Ordering::Relaxed));
             allowed.min(spent.saturating_add(moved.saturating_mul(AHEAD)))
         } else {
             allowed
@@ -341,7 +341,7 @@ impl Account {
     fn ask(&self) {
         if !self.asked.swap(true, Ordering::Relaxed) {
             self.waiting_since.store(self.age(), Ordering::Relaxed);
-            self.opening.urgent.add(self.opening.session);
+            self.opening.report_queue.add(self.opening.session);
         }
     }
 
@@ -355,12 +355,12 @@ impl Account {
             self.ask();
         }
         if spent >= self.notice_at.load(Ordering::Relaxed) {
-            self.tell(spent);
+            self.notify(spent);
         }
     }
 
-    fn plan_notice(&self, told: usize) {
-        let at = self.opening.quota_percent.get(told).map_or(NEVER, |percent| self.crossed_at(*percent));
+    fn plan_notice(&self, notified: usize) {
+        let at = self.opening.quota_percent.get(notified).map_or(NEVER, |percent| self.crossed_at(*percent));
         self.notice_at.store(at, Ordering::Relaxed);
     }
 
@@ -375,25 +375,25 @@ impl Account {
         self.ceiling.load(Ordering::Relaxed).saturating_sub(reserve)
     }
 
-    fn tell(&self, spent: u64) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+    fn notify(&self, spent: u64) {
+        let mut notified = self.notified.lock().unwrap_or_else(PoisonError::into_inner);
         let crossed = self.crossed(spent);
-        if crossed > *told
+        if crossed > *notified
             && let Some(percent) = self.opening.quota_percent.get(crossed - 1)
         {
             let remaining_bytes = self.ceiling.load(Ordering::Relaxed).saturating_sub(spent);
             self.opening.tunnel.notice(Notice::Quota { percent: *percent, remaining_bytes });
-            *told = crossed;
+            *notified = crossed;
         }
-        self.plan_notice(*told);
+        self.plan_notice(*notified);
     }
 
     pub(super) fn spent(&self) -> u64 {
         self.up.load(Ordering::Relaxed).saturating_add(self.down.load(Ordering::Relaxed))
     }
 
-    pub(super) fn unsettled(&self) -> u64 {
-        self.spent().saturating_sub(self.settled.load(Ordering::Relaxed))
+    pub(super) fn unreported(&self) -> u64 {
+        self.spent().saturating_sub(self.reported.load(Ordering::Relaxed))
     }
 
     /// Ends the session with a code; only the first counts.
@@ -408,8 +408,8 @@ impl Account {
         self.cut.get().copied()
     }
 
-    pub(super) fn entry(&self, ended_at: Option<OffsetDateTime>) -> Entry {
-        Entry {
+    pub(super) fn entry(&self, ended_at: Option<OffsetDateTime>) -> JournalEntry {
+        JournalEntry {
             session: self.opening.session,
             device: self.opening.device,
             up: self.up.load(Ordering::Relaxed),

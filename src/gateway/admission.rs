@@ -124,7 +124,7 @@ pub(super) async fn admit(
         clock: Arc::clone(&state.clock),
         rate_limiter: state.rate_limiters.of(device, granted.rate_limit_mbps),
         quota_percent: state.notices.quota_percent.clone(),
-        urgent: state.usage.urgent(),
+        report_queue: state.usage.report_queue(),
         share: state.shares.of(claims.uid),
         tunnel: tunnel.clone(),
     };
@@ -238,7 +238,7 @@ fn obey(state: &GatewayState, session: Uuid, (device, region): (Uuid, String), a
         if state.stops.load(Ordering::Acquire) != stops {
             state.offline.forget(device);
         }
-        state.usage.urgent().add(session);
+        state.usage.report_queue().add(session);
         return;
     }
     let code = denied(state, device, answer);

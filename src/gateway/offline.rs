@@ -111,7 +111,7 @@ pub(super) struct StoredDevice {
     left: u64,
 }
 
-struct Entry {
+struct CacheEntry {
     device: CachedDevice,
     /// When it was validated; never, if it was forgotten since.
     validated_at: Option<OffsetDateTime>,
@@ -122,7 +122,7 @@ struct Entry {
 pub(crate) struct OfflineCache {
     config: Offline,
     clock: Arc<Clock>,
-    devices: Mutex<HashMap<Uuid, Entry>>,
+    devices: Mutex<HashMap<Uuid, CacheEntry>>,
     changed: Arc<Changed>,
 }
 
@@ -131,7 +131,7 @@ impl OfflineCache {
         Self { config, clock, devices: Mutex::default(), changed: Arc::default() }
     }
 
-    fn devices(&self) -> MutexGuard<'_, HashMap<Uuid, Entry>> {
+    fn devices(&self) -> MutexGuard<'_, HashMap<Uuid, CacheEntry>> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -159,7 +159,7 @@ impl OfflineCache {
             None => self.allowance(id, 0, 0),
         };
         allowance.set(fail_open);
-        devices.insert(id, Entry { device, validated_at, allowance: Arc::clone(&allowance) });
+        devices.insert(id, CacheEntry { device, validated_at, allowance: Arc::clone(&allowance) });
         self.changed.add([id]);
         allowance
     }
@@ -173,7 +173,7 @@ impl OfflineCache {
     pub(crate) fn recall(&self, id: Uuid, region: &str) -> Option<(CachedDevice, Arc<OutageAllowance>)> {
         let now = self.clock.now();
         let devices = self.devices();
-        let Entry { device, validated_at, allowance } = devices.get(&id)?;
+        let CacheEntry { device, validated_at, allowance } = devices.get(&id)?;
         let fresh = validated_at.is_some_and(|at| now - at < self.config.max_age);
         let paid = now < device.valid_until;
         let allowed = device.regions.iter().any(|allowed| allowed == region);
@@ -227,7 +227,8 @@ impl OfflineCache {
     /// Takes a device that an earlier process had kept.
     pub(super) fn restore(&self, id: Uuid, stored: StoredDevice) {
         let StoredDevice { device, validated_at, allowance, left } = stored;
-        let entry = Entry { device, validated_at: Some(validated_at), allowance: self.allowance(id, allowance, left) };
+        let entry =
+            CacheEntry { device, validated_at: Some(validated_at), allowance: self.allowance(id, allowance, left) };
         let mut devices = self.devices();
         if devices.len() < self.config.devices {
             devices.insert(id, entry);

@@ -152,7 +152,7 @@ async fn serve(
         }
     }
     if stops != admitted.stops {
-        state.usage.urgent().add(session.id);
+        state.usage.report_queue().add(session.id);
     }
     state.metrics.handshake.observe(at.elapsed().as_secs_f64());
     tracing::info!(session = %session.id, device = %session.device, region = session.region, "session begun");
@@ -222,11 +222,11 @@ async fn open_streams(
         match event {
             Some(Event::Held) => {
                 held = Some(resumptions.hold(session));
-                session.state.usage.urgent().add(session.id);
+                session.state.usage.report_queue().add(session.id);
             }
             Some(Event::Resumed) => {
                 held = None;
-                session.state.usage.urgent().add(session.id);
+                session.state.usage.report_queue().add(session.id);
                 if let Some((_, due)) = departure {
                     tunnel.drain(Duration::ZERO);
                     tunnel.notice(maintenance(due));

@@ -1,6 +1,6 @@
 //! Counts what sessions move, keeps it on disk and reports it (docs/04, "Accounting").
 
-mod line;
+mod report_entry;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,22 +14,22 @@ use uuid::Uuid;
 use super::account::Account;
 use super::clock::Clock;
 use super::control::{ControlClient, ControlError};
-use super::journal::{Entry, Journal};
+use super::journal::{Journal, JournalEntry};
 use super::metrics::GatewayMetrics;
-use super::urgent::Urgent;
+use super::report_queue::ReportQueue;
 use crate::api::Verdict;
 use crate::config;
 use crate::frame::{SessionCode, Token};
 use crate::lifecycle::Shutdown;
 
-use line::{Line, Subject};
+use report_entry::{ReportEntry, ReportSubject};
 
 /// All accounts of the gateway.
 pub(crate) struct Usage {
     live: Mutex<HashMap<Uuid, Arc<Account>>>,
-    over: Mutex<HashMap<Uuid, Entry>>,
+    over: Mutex<HashMap<Uuid, JournalEntry>>,
     unkept: Mutex<HashSet<Uuid>>,
-    /// Tokens of this process's sessions until their final report is settled.
+    /// Tokens of this process's sessions until the control plane has taken their final report.
     tokens: Mutex<HashMap<Uuid, Token>>,
     /// Sessions that the control plane does not know: their next report carries the token.
     vouched: Mutex<HashSet<Uuid>>,
@@ -41,7 +41,7 @@ pub(crate) struct Usage {
     ended: Notify,
     /// The process drains: other sessions may take the places of those that are open.
     leaving: AtomicBool,
-    urgent: Arc<Urgent>,
+    report_queue: Arc<ReportQueue>,
     journal: Journal,
     config: config::Gateway,
     metrics: GatewayMetrics,
@@ -92,7 +92,7 @@ impl Usage {
         }
         let over: HashMap<_, _> = entries.into_iter().map(|entry| (entry.session, entry)).collect();
         let tokens = Mutex::new(tokens.into_iter().collect());
-        let (live, unkept, vouched, flushing, unwritable, reporting, ended, leaving, urgent) = Default::default();
+        let (live, unkept, vouched, flushing, unwritable, reporting, ended, leaving, report_queue) = Default::default();
         Ok(Self {
             live,
             over: Mutex::new(over),
@@ -104,7 +104,7 @@ impl Usage {
             reporting,
             ended,
             leaving,
-            urgent,
+            report_queue,
             journal,
             config,
             metrics,
@@ -113,8 +113,8 @@ impl Usage {
     }
 
     /// Where sessions ask for a report.
-    pub(crate) fn urgent(&self) -> Arc<Urgent> {
-        Arc::clone(&self.urgent)
+    pub(crate) fn report_queue(&self) -> Arc<ReportQueue> {
+        Arc::clone(&self.report_queue)
     }
 
     /// A session begins; it ends when the guard is dropped.
@@ -148,7 +148,7 @@ impl Usage {
     /// A session that was asked for and never began, should the control plane have reserved a place for it.
     pub(crate) fn abandon(&self, session: Uuid, device: Uuid) {
         let now = self.clock.now();
-        let entry = Entry { session, device, up: 0, down: 0, started_at: now, ended_at: Some(now) };
+        let entry = JournalEntry { session, device, up: 0, down: 0, started_at: now, ended_at: Some(now) };
         lock(&self.over).insert(session, entry);
         self.ended.notify_one();
     }
@@ -178,7 +178,7 @@ impl Usage {
 
     /// Bytes that the control plane has not heard of.
     pub(crate) fn unreported(&self) -> u64 {
-        let live: u64 = lock(&self.live).values().map(|account| account.unsettled()).sum();
+        let live: u64 = lock(&self.live).values().map(|account| account.unreported()).sum();
         let over: u64 = lock(&self.over).values().map(|entry| entry.up.saturating_add(entry.down)).sum();
         live.saturating_add(over)
     }
@@ -273,9 +273,9 @@ impl Usage {
         loop {
             tokio::select! {
                 () = shutdown.draining() => return,
-                () = self.urgent.wait() => {}
+                () = self.report_queue.wait() => {}
             }
-            if !self.report(control, Listed::Some(&self.urgent.take()), false).await {
+            if !self.report(control, Listed::Some(&self.report_queue.take()), false).await {
                 tokio::select! {
                     () = shutdown.draining() => return,
                     () = tokio::time::sleep(RETRY) => {}
@@ -292,13 +292,13 @@ impl Usage {
     /// One at a time: an older picture must not be written over a newer one. Whether the journal can be written.
     async fn flush(&self) -> bool {
         let _turn = self.flushing.lock().await;
-        let changed: Vec<(Arc<Account>, Entry)> = lock(&self.live)
+        let changed: Vec<(Arc<Account>, JournalEntry)> = lock(&self.live)
             .values()
             .map(|account| (Arc::clone(account), account.entry(None)))
             .filter(|(account, entry)| account.kept.load(Ordering::Relaxed) != entry.up + entry.down)
             .collect();
         let unkept: Vec<Uuid> = lock(&self.unkept).iter().copied().collect();
-        let mut entries: Vec<Entry> = changed.iter().map(|(_, entry)| *entry).collect();
+        let mut entries: Vec<JournalEntry> = changed.iter().map(|(_, entry)| *entry).collect();
         {
             let over = lock(&self.over);
             entries.extend(unkept.iter().filter_map(|session| over.get(session)).copied());
@@ -306,7 +306,7 @@ impl Usage {
         if entries.is_empty() && self.unwritable().is_none() {
             return true;
         }
-        let first = |account: &&(Arc<Account>, Entry)| account.0.kept.load(Ordering::Relaxed) == u64::MAX;
+        let first = |account: &&(Arc<Account>, JournalEntry)| account.0.kept.load(Ordering::Relaxed) == u64::MAX;
         let unknown = changed.iter().filter(first).filter(|(account, _)| !account.is_known());
         let tokens = unknown.map(|(account, _)| (account.session(), account.token().clone())).collect();
         match self.journal.keep(entries, tokens, self.clock.now()).await {
@@ -331,7 +331,8 @@ impl Usage {
 
     /// One batch at a time, with what is true when its turn comes; whether the control plane took all of it.
     async fn report(&self, control: &ControlClient, listed: Listed<'_>, periodic: bool) -> bool {
-        let over = |over: &HashMap<Uuid, Entry>| over.values().copied().map(Subject::Over).collect::<Vec<_>>();
+        let over =
+            |over: &HashMap<Uuid, JournalEntry>| over.values().copied().map(ReportSubject::Over).collect::<Vec<_>>();
         let mut subjects = match listed {
             Listed::Some(_) => Vec::new(),
             Listed::None | Listed::Moved | Listed::All => over(&lock(&self.over)),
@@ -340,32 +341,36 @@ impl Usage {
             let live = lock(&self.live);
             match listed {
                 Listed::None => {}
-                Listed::Some(those) => subjects
-                    .extend(those.iter().filter_map(|session| live.get(session)).map(Arc::clone).map(Subject::Live)),
-                Listed::Moved => subjects
-                    .extend(live.values().filter(|account| account.unsettled() > 0).map(Arc::clone).map(Subject::Live)),
-                Listed::All => subjects.extend(live.values().map(Arc::clone).map(Subject::Live)),
+                Listed::Some(those) => subjects.extend(
+                    those.iter().filter_map(|session| live.get(session)).map(Arc::clone).map(ReportSubject::Live),
+                ),
+                Listed::Moved => subjects.extend(
+                    live.values().filter(|account| account.unreported() > 0).map(Arc::clone).map(ReportSubject::Live),
+                ),
+                Listed::All => subjects.extend(live.values().map(Arc::clone).map(ReportSubject::Live)),
             }
         }
         let mut taken = true;
         for batch in subjects.chunks(self.config.report_batch) {
             let _turn = self.reporting.lock().await;
-            let lines: Vec<Line<'_>> = batch.iter().map(|subject| Line::new(subject, periodic)).collect();
+            let entries: Vec<ReportEntry<'_>> =
+                batch.iter().map(|subject| ReportEntry::new(subject, periodic)).collect();
             let reports = {
                 let (tokens, vouched) = (lock(&self.tokens), lock(&self.vouched));
-                let token = |entry: &Entry| tokens.get(&entry.session).filter(|_| vouched.contains(&entry.session));
+                let token =
+                    |entry: &JournalEntry| tokens.get(&entry.session).filter(|_| vouched.contains(&entry.session));
                 let leaving = self.leaving.load(Ordering::Relaxed);
-                lines.iter().map(|line| line.view(token(&line.entry), leaving)).collect()
+                entries.iter().map(|entry| entry.request(token(&entry.counters), leaving)).collect()
             };
             let asked_at = Instant::now();
             match control.report(reports).await {
-                Ok(answer) => self.settle(&lines, asked_at, &answer.sessions).await,
+                Ok(answer) => self.apply_verdicts(&entries, asked_at, &answer.sessions).await,
                 Err(error) => {
                     taken = false;
                     error.log("usage not reported, kept");
                     let lost = matches!(error, ControlError::Lost(_));
-                    for line in &lines {
-                        line.failed(lost);
+                    for entry in &entries {
+                        entry.failed(lost);
                     }
                     if error.is_outage() {
                         for subject in &subjects {
@@ -379,30 +384,30 @@ impl Usage {
         taken
     }
 
-    async fn settle(&self, batch: &[Line<'_>], asked_at: Instant, verdicts: &[Verdict]) {
+    async fn apply_verdicts(&self, batch: &[ReportEntry<'_>], asked_at: Instant, verdicts: &[Verdict]) {
         let verdicts: HashMap<Uuid, &Verdict> = verdicts.iter().map(|verdict| (verdict.session_id, verdict)).collect();
         let mut done = Vec::new();
-        for line in batch {
-            let Line { entry, account, .. } = line;
-            let Some(verdict) = verdicts.get(&entry.session) else { continue };
+        for reported in batch {
+            let ReportEntry { counters, account, .. } = reported;
+            let Some(verdict) = verdicts.get(&counters.session) else { continue };
             if verdict.code.as_deref() == Some(SessionCode::Internal.as_str()) {
-                tracing::warn!(session = %entry.session, "usage not taken, kept");
-                line.failed(false);
+                tracing::warn!(session = %counters.session, "usage not taken, kept");
+                reported.failed(false);
                 continue;
             }
-            if self.vouch(entry, verdict) {
+            if self.vouch(counters, verdict) {
                 if account.is_some() {
-                    self.urgent.add(entry.session);
+                    self.report_queue.add(counters.session);
                 }
                 continue;
             }
-            if entry.ended_at.is_some() {
+            if counters.ended_at.is_some() {
                 if let Some(code) = &verdict.code {
-                    tracing::warn!(session = %entry.session, code, "final usage");
+                    tracing::warn!(session = %counters.session, code, "final usage");
                 }
-                done.push(entry.session);
+                done.push(counters.session);
             } else if let Some(account) = account {
-                account.settle(asked_at, entry.up.saturating_add(entry.down), verdict);
+                account.apply_verdict(asked_at, counters.up.saturating_add(counters.down), verdict);
             }
         }
         if done.is_empty() {
@@ -423,7 +428,7 @@ impl Usage {
 
 impl Usage {
     /// Whether the session has to be reported again with its token, because the control plane lost it.
-    fn vouch(&self, entry: &Entry, verdict: &Verdict) -> bool {
+    fn vouch(&self, entry: &JournalEntry, verdict: &Verdict) -> bool {
         if verdict.code.as_deref() != Some(UNKNOWN_SESSION) {
             lock(&self.vouched).remove(&entry.session);
             return false;

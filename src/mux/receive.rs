@@ -415,7 +415,7 @@ impl Session {
     }
 
     /// Gives back what a stream that is over had of the pools.
-    pub(super) fn settle(&mut self, mut stream: Stream) {
+    pub(super) fn release_budget(&mut self, mut stream: Stream) {
         self.keeper.give_up(&mut stream.outgoing);
         let growth = stream.growth();
         self.pool_left = self.pool_left.saturating_add(growth);

@@ -328,7 +328,7 @@ impl Session {
             if self.ids.get(&stream.id) == Some(&key) {
                 self.ids.remove(&stream.id);
             }
-            self.settle(stream);
+            self.release_budget(stream);
             if !is_ended {
                 self.events.push_back(Event::Wake(key));
             }
@@ -358,7 +358,7 @@ impl Session {
     fn cancel_streams(&mut self) {
         self.phase = Phase::Closed;
         for (_, stream) in std::mem::take(&mut self.streams) {
-            self.settle(stream);
+            self.release_budget(stream);
         }
         self.ids.clear();
         self.ready.clear();

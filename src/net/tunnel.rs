@@ -86,7 +86,7 @@ impl Tunnel {
     fn act<T>(&self, action: impl FnOnce(&mut Session) -> T) -> T {
         let mut state = self.state();
         let result = action(&mut state.session);
-        state.settle();
+        state.flush_events();
         result
     }
 
@@ -132,7 +132,7 @@ impl Tunnel {
                 return false;
             }
             state.session.resume(theirs, ok, Instant::now());
-            state.settle();
+            state.flush_events();
             state.replace_driver()
         };
         let mut own = self.state();
@@ -286,8 +286,8 @@ impl Tunnel {
 
 impl State {
     /// Hands out what an action on the session brought about, also to the driver.
-    fn settle(&mut self) {
-        self.deliver();
+    fn flush_events(&mut self) {
+        self.deliver_events();
         if self.held && self.session.is_closed() {
             self.held = false;
             return self.connection_gone();
@@ -302,7 +302,7 @@ impl State {
     }
 
     /// Hands out what the driver's own action brought about.
-    fn deliver(&mut self) {
+    fn deliver_events(&mut self) {
         for buffer in self.session.take_free() {
             if let Ok(buffer) = buffer.try_into_mut() {
                 pool::give(buffer);
@@ -379,7 +379,7 @@ impl State {
     fn connection_gone(&mut self) {
         self.session.close(None, "", None);
         self.gone = true;
-        self.settle();
+        self.flush_events();
         self.wake_streams();
         if let Some(waker) = self.owner.take() {
             waker.wake();

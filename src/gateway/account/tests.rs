@@ -32,7 +32,7 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
         clock: Arc::new(Clock::new(second, &metrics)),
         rate_limiter: Arc::default(),
         quota_percent: vec![80, 95],
-        urgent: Arc::default(),
+        report_queue: Arc::default(),
         share: Arc::clone(&limits.memory),
         tunnel: Tunnel::new(Role::Gateway, Encoding::V2, limits),
     };
@@ -66,7 +66,7 @@ async fn a_lease_is_asked_for_at_half_and_held_at_its_end() {
     assert_eq!(account.chunk_limit(), 500, "no chunk is larger than what is left");
     account.received(500);
     assert!(account.hold().is_some());
-    account.settle(Instant::now(), 1000, &verdict(3000));
+    account.apply_verdict(Instant::now(), 1000, &verdict(3000));
     assert!(account.hold().is_none() && !account.asks());
     tokio::time::advance(Duration::from_secs(61)).await;
     assert!(account.hold().is_some(), "its time is over");
@@ -78,7 +78,7 @@ async fn a_regular_report_gives_back_what_is_not_likely_to_be_used() {
     let account = account(Some(lease(MEGABYTE, 60)), 0);
     account.received(1000);
     assert_eq!(account.holding(true), 5000, "four times what was moved");
-    account.settle(Instant::now(), 1000, &verdict(MEGABYTE));
+    account.apply_verdict(Instant::now(), 1000, &verdict(MEGABYTE));
     assert_eq!(account.holding(true), 1000, "nothing was moved since");
     assert!(account.hold().is_some());
     account.take_back(MEGABYTE);
@@ -119,17 +119,17 @@ async fn an_idle_session_costs_no_budget_and_an_unlimited_one_needs_none() {
 #[tokio::test(start_paused = true)]
 async fn a_threshold_is_told_once_and_again_after_a_top_up() {
     let account = account(Some(lease(20 * MEGABYTE, 60)), 0);
-    let told = || *account.told.lock().unwrap();
+    let notified = || *account.notified.lock().unwrap();
     account.received(usize::try_from(9 * MEGABYTE).unwrap());
-    assert_eq!(told(), 1);
+    assert_eq!(notified(), 1);
     let older = Verdict { remaining_bytes: Some(6 * MEGABYTE), ..verdict(20 * MEGABYTE) };
-    account.settle(Instant::now(), 4 * MEGABYTE, &older);
-    assert_eq!(told(), 1, "an answer to an older report tells nothing anew");
+    account.apply_verdict(Instant::now(), 4 * MEGABYTE, &older);
+    assert_eq!(notified(), 1, "an answer to an older report tells nothing anew");
     let bought = Verdict {
         remaining_bytes: Some(11 * MEGABYTE),
         traffic_limit_bytes: Some(20 * MEGABYTE),
         ..verdict(20 * MEGABYTE)
     };
-    account.settle(Instant::now(), 9 * MEGABYTE, &bought);
-    assert_eq!(told(), 0);
+    account.apply_verdict(Instant::now(), 9 * MEGABYTE, &bought);
+    assert_eq!(notified(), 0);
 }

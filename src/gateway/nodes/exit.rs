@@ -116,7 +116,7 @@ impl Exit {
 /// Whether a node keeps half closes, and when that was found out.
 pub(super) type HalfClose = Option<(bool, Instant)>;
 
-/// What is to be told of a node.
+/// What is to be reported of a node.
 #[derive(Default)]
 pub(super) struct Reports {
     pub(super) latest: Option<NodeHeartbeat>,
@@ -125,7 +125,7 @@ pub(super) struct Reports {
 }
 
 /// A node with the password it has and, during a rotation, the one it had.
-pub(super) struct Entry {
+pub(super) struct NodeEntry {
     current: Arc<Exit>,
     old: Option<Arc<Exit>>,
     /// Exits that are not dialled any more and may have streams.
@@ -138,7 +138,7 @@ pub(super) struct Entry {
     pub(super) reacts: bool,
 }
 
-impl Entry {
+impl NodeEntry {
     /// A node that was not probed; during a rotation it is taken to have the old password still.
     pub(super) fn new(node: &Node, watch: Arc<NodeWatch>) -> Result<Self, String> {
         let (current, old) = exits(node, &[], &watch)?;
@@ -245,10 +245,11 @@ mod tests {
         }
     }
 
-    fn entry(node: &Node) -> Entry {
+    fn entry(node: &Node) -> NodeEntry {
         let second = Duration::from_secs(1);
         let limits = Limits { first_byte: second, interval: second * 30, retry_min: second / 4, retry_max: second };
-        let entry = Entry::new(node, Arc::new(NodeWatch::new(limits, Arc::default(), Dialer::of_defaults()))).unwrap();
+        let entry =
+            NodeEntry::new(node, Arc::new(NodeWatch::new(limits, Arc::default(), Dialer::of_defaults()))).unwrap();
         assert!(entry.watch.turn().0, "it is probed at once");
         entry.watch.act(|health, now| health.probed(Outcome::Answered, now));
         entry

@@ -166,7 +166,7 @@ impl<T> Health<T> {
     }
 
     /// The control plane was told; `agreed` if it holds of the node what the gateway holds, `None` if it was not reached.
-    pub(super) fn told(&mut self, agreed: Option<bool>, now: Instant) {
+    pub(super) fn reported(&mut self, agreed: Option<bool>, now: Instant) {
         if self.breaker != Breaker::Closed || agreed == Some(true) {
             return;
         }

@@ -137,7 +137,7 @@ impl Nodes {
             half_close: None,
         };
         if self.note(exit, outcome, by_the_old, report) {
-            self.tell(exit.id, control).await;
+            self.report(exit.id, control).await;
         }
         if subject.wants_half_close && healthy {
             let kept =
@@ -181,7 +181,7 @@ impl Nodes {
     }
 
     /// Tells the control plane what was found last, until nothing newer is left to tell.
-    async fn tell(&self, node: Uuid, control: &ControlClient) {
+    async fn report(&self, node: Uuid, control: &ControlClient) {
         loop {
             let report = {
                 let mut entries = self.entries();
@@ -202,7 +202,7 @@ impl Nodes {
                 }
             };
             if let Some(entry) = self.entries().get(&node) {
-                entry.watch.act(|health, now| health.told(agreed, now));
+                entry.watch.act(|health, now| health.reported(agreed, now));
             }
         }
     }

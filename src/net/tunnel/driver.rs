@@ -321,7 +321,7 @@ impl<C: Carrier> Driver<C> {
                 }
             }
         }
-        state.deliver();
+        state.deliver_events();
         Ok(())
     }
 
@@ -394,7 +394,7 @@ impl<C: Carrier> Driver<C> {
         };
         let mut state = self.tunnel.attached(self.number)?;
         let handled = state.session.handle_message(message, now);
-        state.deliver();
+        state.deliver_events();
         if state.session.is_open() {
             self.inbox.allow(self.transport.message_max);
             self.discard = usize::MAX;
@@ -420,7 +420,7 @@ impl<C: Carrier> Driver<C> {
         self.timer = None;
         let mut state = self.tunnel.state();
         let handled = state.session.handle_timeout(Instant::now());
-        state.deliver();
+        state.deliver_events();
         handled?;
         Ok(true)
     }

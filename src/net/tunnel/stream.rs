@@ -38,7 +38,7 @@ impl TunnelStream {
                 Poll::Pending
             }
             received @ (Received::Data(_) | Received::Finished | Received::Reset(_)) => {
-                state.settle();
+                state.flush_events();
                 Poll::Ready(received)
             }
         }
@@ -117,6 +117,6 @@ impl Drop for TunnelStream {
         let mut state = self.tunnel.state();
         state.streams.remove(&self.key);
         state.session.forget(self.key);
-        state.settle();
+        state.flush_events();
     }
 }
