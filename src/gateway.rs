@@ -38,6 +38,7 @@ mod session;
 mod store;
 mod streams;
 mod takeover;
+mod tunnel;
 mod upgrade;
 mod usage;
 mod window_share;

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::arrival::{Arrival, Listener, Peer};
 use super::connection_limiter::Permits;
 use super::edge::{self, FirstRequest, Protocol};
-use super::session::{self, PreHello};
+use super::tunnel::{self, PreHello};
 use super::upgrade::{Agreement, Grant, Outcome, Switched, respond};
 use super::{GatewayState, http2};
 use crate::lifecycle::Shutdown;
@@ -72,7 +72,7 @@ async fn handshake(state: Arc<GatewayState>, socket: TcpStream, arrival: Arrival
     match received {
         Ok(Some(Agreed::Tunnel(socket, read, agreement))) => {
             let lifetime = sessions.clone();
-            sessions.spawn(tunnel(state, socket, read, agreement, arrival, lifetime));
+            sessions.spawn(serve_tunnel(state, socket, read, agreement, arrival, lifetime));
         }
         Ok(Some(Agreed::Http2(socket, peer, ends, first))) => {
             let lifetime = sessions.clone();
@@ -212,7 +212,7 @@ async fn agree(
     Ok(Some(Agreed::Tunnel(parts.io.into_inner(), parts.read_buf, agreement)))
 }
 
-async fn tunnel(
+async fn serve_tunnel(
     state: Arc<GatewayState>,
     socket: Socket,
     read: Bytes,
@@ -223,6 +223,6 @@ async fn tunnel(
     let Arrival { at, permits: Permits { handshake, connection }, .. } = arrival;
     let pre_hello = PreHello { handshake, at, agreement, share: None };
     let refused =
-        Box::pin(session::run(state, socket, read, Framing::WebSocket(Side::Server), pre_hello, shutdown)).await;
+        Box::pin(tunnel::run(state, socket, read, Framing::WebSocket(Side::Server), pre_hello, shutdown)).await;
     drop((refused, connection));
 }

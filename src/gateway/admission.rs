@@ -13,7 +13,7 @@ use super::account::{Account, Opening};
 use super::control::ControlError;
 use super::nodes::Exit;
 use super::offline::{CachedDevice, OutageAllowance};
-use super::streams::Session;
+use super::session::Session;
 use super::upgrade::Agreement;
 use crate::api::{Lease, ValidateDevice, Validated};
 use crate::digest::{fresh_number, fresh_support_id};

@@ -22,7 +22,7 @@ use tokio::time::sleep_until;
 use super::GatewayState;
 use super::arrival::{Arrival, Peer};
 use super::connection_limiter::Permits;
-use super::session::{self, PreHello};
+use super::tunnel::{self, PreHello};
 use super::upgrade::Grant;
 use super::window_share::WindowShare;
 use crate::config;
@@ -281,7 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         let channel = Channel::accepted(send, request.into_body(), &state.http2);
         let shutdown = self.shutdown.clone();
         let task = self.requests.spawn(async move {
-            let run = session::run(state, channel, Bytes::new(), asked.framing, pre_hello, shutdown);
+            let run = tunnel::run(state, channel, Bytes::new(), asked.framing, pre_hello, shutdown);
             let refused = Box::pin(run).await;
             drop((refused, connection));
         });

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::streams::Session;
+use super::session::Session;
 use super::upgrade::Agreement;
 use super::{GatewayState, admission};
 use crate::config;

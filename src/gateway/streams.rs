@@ -1,40 +1,19 @@
 //! The streams of a session: to a node and through it, to another one if the first cannot be reached.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use uuid::Uuid;
-
-use super::account::Account;
 use super::association::Association;
 use super::control::ControlError;
-use super::egress::Lookups;
+use super::egress;
 use super::nodes::{Exit, Watched};
-use super::resume::Tickets;
-use super::{GatewayState, egress};
+use super::session::Session;
 use crate::api::AssignOutline;
 use crate::digest::fresh_number;
-use crate::frame::{Encoding, SessionCode, StreamCode, Target, Token};
+use crate::frame::{SessionCode, StreamCode, Target, Token};
 use crate::net::tunnel::{Relay, Timeouts, TunnelStream};
 
 const NO_NODE: &str = SessionCode::NoNodeAvailable.as_str();
-
-/// What the streams of a session share.
-pub(super) struct Session {
-    pub(super) state: Arc<GatewayState>,
-    pub(super) account: Arc<Account>,
-    pub(super) id: Uuid,
-    pub(super) encoding: Encoding,
-    pub(super) tickets: Mutex<Tickets>,
-    pub(super) user: Uuid,
-    pub(super) device: Uuid,
-    pub(super) region: String,
-    pub(super) exit: RwLock<Arc<Exit>>,
-    pub(super) moving: tokio::sync::Mutex<()>,
-    /// Until when a session with a draining node does not look for another again.
-    pub(super) stays_until: Mutex<Option<Instant>>,
-    pub(super) lookups: Lookups,
-}
 
 impl Session {
     /// Serves one stream to its end.

@@ -3,6 +3,7 @@ use crate::config::{Source, V1};
 use crate::frame::Encoding;
 use crate::gateway::breaker::BreakerTimes;
 use crate::mux::{Limits, Role};
+use crate::net::tunnel::Meter;
 
 const MEGABYTE: u64 = 1_000_000;
 
@@ -119,7 +120,7 @@ async fn an_idle_session_costs_no_budget_and_an_unlimited_one_needs_none() {
 #[tokio::test(start_paused = true)]
 async fn a_threshold_is_told_once_and_again_after_a_top_up() {
     let account = account(Some(lease(20 * MEGABYTE, 60)), 0);
-    let notified = || *account.notified.lock().unwrap();
+    let notified = || account.notices.notified();
     account.received(usize::try_from(9 * MEGABYTE).unwrap());
     assert_eq!(notified(), 1);
     let older = Verdict { remaining_bytes: Some(6 * MEGABYTE), ..verdict(20 * MEGABYTE) };
