@@ -166,7 +166,7 @@ impl ControlClient {
         self.post("api/v1/usage/report", &UsageReports::Batch { reports }, Manner::Repeatable).await
     }
 
-    pub(crate) async fn enrol(&self, request: &GatewayEnroll) -> Result<GatewayEnrolled, ControlError> {
+    pub(crate) async fn enroll(&self, request: &GatewayEnroll) -> Result<GatewayEnrolled, ControlError> {
         self.post("api/v1/gateway/enroll", request, Manner::Once).await
     }
 
