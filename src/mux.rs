@@ -2,7 +2,9 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod charge;
+mod credit;
 mod datagrams;
+mod ending;
 mod keep;
 mod memory;
 mod opening;
