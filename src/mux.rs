@@ -9,6 +9,7 @@ mod keep;
 mod memory;
 mod opening;
 mod pad;
+mod payload;
 mod pulse;
 mod receive;
 mod resume;
@@ -23,20 +24,17 @@ mod token_bucket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::config::{Mux, Resume, V1};
 use crate::frame::{DecodeError, Hello, HelloOk, Notice, Padding, SessionCode, StreamCode, StreamId, Target};
 
 pub use charge::Pacer;
 pub use memory::MemoryBudget;
+pub use payload::{Message, Payload};
 pub use session::Session;
 pub use token_bucket::TokenBucket;
 
-/// Bytes kept free in front of every message for the transport's own frame header.
-pub const TRANSPORT_ROOM: usize = 14;
-/// Bytes a payload given to [`Session::send`] keeps free in front: the transport's room and a frame header.
-pub const HEADROOM: usize = TRANSPORT_ROOM + crate::frame::binary::HEADER_LEN;
 /// The receive window that both sides assume for a new stream with credit (docs/03, "Flow control").
 pub const INITIAL_WINDOW: u64 = 64 * 1024;
 
@@ -206,40 +204,6 @@ pub enum Capacity {
     Blocked,
     /// The peer takes no more on this stream.
     Closed,
-}
-
-/// A message: its bytes begin at [`TRANSPORT_ROOM`].
-#[derive(Debug, Default)]
-pub struct Message {
-    /// All of it, or what stands before the body.
-    pub head: BytesMut,
-    /// A payload that is kept, too, and must not be changed.
-    pub body: Bytes,
-}
-
-impl Message {
-    /// Its bytes behind the transport's room.
-    pub fn len(&self) -> usize {
-        self.head.len().saturating_sub(TRANSPORT_ROOM).saturating_add(self.body.len())
-    }
-
-    /// All of them in one piece.
-    pub fn concat(self) -> Bytes {
-        let mut whole = self.head;
-        whole.extend_from_slice(&self.body);
-        whole.freeze().split_off(TRANSPORT_ROOM)
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl From<BytesMut> for Message {
-    fn from(head: BytesMut) -> Self {
-        Self { head, body: Bytes::new() }
-    }
 }
 
 /// One thing for the transport to write.

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::keep::Kept;
 use super::stream::Stream;
-use super::{Event, HEADROOM, OpenError, Phase, Role, Session, SessionError, StreamKey};
+use super::{Event, OpenError, Payload, Phase, Role, Session, SessionError, StreamKey};
 use crate::frame::{Encoding, Feature, Frame, StreamCode, StreamId, Target};
 
 /// Most first bytes in OPEN itself.
@@ -24,15 +24,13 @@ impl Session {
             self.streams.insert(key, stream);
             let target = Some(target.clone());
             self.control.push_back(Frame::Open { id, target, payload: first, fin: false, udp: false });
-            let mut head = BytesMut::zeroed(HEADROOM);
-            head.extend_from_slice(&rest);
-            self.send(key, head);
+            self.send(key, Payload::from(&rest[..]));
         } else {
             self.streams.insert(key, stream);
             self.control.push_back(Frame::Open { id, target: None, payload: Bytes::new(), fin: false, udp: false });
-            let mut head = BytesMut::zeroed(HEADROOM);
-            target.encode(&mut head);
-            head.extend_from_slice(&payload);
+            let mut head = Payload::with_capacity(target.encoded_len().saturating_add(payload.len()));
+            target.encode(head.append());
+            head.append().extend_from_slice(&payload);
             self.send(key, head);
         }
         Ok(key)

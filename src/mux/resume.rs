@@ -1,13 +1,12 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::keep::Kept;
 use super::pulse::Pulse;
-use super::send::SHARED_FRAME;
 use super::stream::Outgoing;
-use super::{Event, HEADROOM, Phase, Role, Session, StreamKey};
+use super::{Event, Payload, Phase, Role, Session, StreamKey};
 use crate::frame::{
     Encoding, Feature, Features, Frame, Hello, HelloOk, Resumable, Resume, StreamCode, StreamId, StreamState, Token,
 };
@@ -258,11 +257,9 @@ impl Session {
 /// Puts pieces in front of what is queued.
 fn requeue(out: &mut Outgoing, again: &VecDeque<Bytes>) {
     for piece in again.iter().rev() {
-        for chunk in piece.rchunks(SHARED_FRAME) {
-            let mut message = BytesMut::zeroed(HEADROOM);
-            message.extend_from_slice(chunk);
+        for chunk in piece.rchunks(Payload::MAX_SHARED) {
             out.queued = out.queued.saturating_add(chunk.len());
-            out.queue.push_front(message);
+            out.queue.push_front(Payload::from(chunk));
         }
     }
 }

@@ -65,7 +65,7 @@ pub async fn serve(
             (stream, _) = listener::accept(&listener) => stream,
         };
         let Some(slot) = slots.take() else {
-            tracing::debug!("no room for another connection");
+            tracing::debug!("connection limit reached");
             continue;
         };
         let (router, acceptor, lifetime) = (router.clone(), acceptor.clone(), connections.clone());

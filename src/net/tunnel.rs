@@ -19,7 +19,7 @@ use crate::frame::{
     Encoding, Features, Hello, HelloOk, Notice, Padding, Resume, SessionCode, StreamCode, Target, Token,
 };
 use crate::mux::{Event, Limits, MemoryBudget, OpenError, Pacer, Role, Session, StreamKey};
-use crate::net::pool;
+use crate::net::buffer_pool::BufferPool;
 
 pub use batch::{Batch, Piece};
 pub use carrier::Carrier;
@@ -305,7 +305,7 @@ impl State {
     fn deliver_events(&mut self) {
         for buffer in self.session.take_free() {
             if let Ok(buffer) = buffer.try_into_mut() {
-                pool::give(buffer);
+                BufferPool::give(buffer);
             }
         }
         let mut for_owner = false;

@@ -156,7 +156,7 @@ impl Certificate {
         let (digest, made) = match Identity::read(cert, key) {
             Ok(identity) if before.as_ref().is_some_and(|before| before.digest == identity.digest()) => {
                 if self.rejected().take().is_some_and(|rejected| rejected.confirmed) {
-                    tracing::info!(cert, "the files have the certificate that is served again");
+                    tracing::info!(cert, "certificate files match the served certificate again");
                 }
                 return Look::Same;
             }
@@ -165,7 +165,7 @@ impl Certificate {
         };
         match made {
             Ok(served) => {
-                let what = if before.is_some() { "certificate replaced" } else { "certificate taken" };
+                let what = if before.is_some() { "certificate replaced" } else { "certificate loaded" };
                 tracing::info!(cert, begins = %served.begins, ends = %served.ends, "{what}");
                 *self.served.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(served));
                 *self.rejected() = None;

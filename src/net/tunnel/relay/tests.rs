@@ -104,9 +104,7 @@ async fn send(stream: &TunnelStream) {
     while poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap() < PIECE {
         tokio::task::yield_now().await;
     }
-    let mut payload = BytesMut::zeroed(HEADROOM);
-    payload.put_bytes(7, PIECE);
-    stream.send(payload);
+    stream.send(Payload::from(&[7; PIECE][..]));
 }
 
 #[tokio::test]
