@@ -141,11 +141,11 @@ impl Connection {
                     retry_after.unwrap_or(pause).min(self.config.backoff_max)
                 }
                 Outcome::Lost(reason) => {
-                    tracing::warn!(reason, "no tunnel");
+                    tracing::warn!(reason, "gateway unreachable or connection lost; retrying");
                     if was_up { Duration::ZERO } else { self.config.backoff_min.mul_f64(jitter) }
                 }
                 Outcome::Refused(reason) => {
-                    tracing::warn!(reason, transport = ?reconnect.transports.current(), "no tunnel");
+                    tracing::warn!(reason, transport = ?reconnect.transports.current(), "failed to connect; retrying");
                     reconnect.transports.fall_back();
                     std::mem::replace(&mut wait, next).mul_f64(jitter)
                 }
@@ -154,7 +154,7 @@ impl Connection {
                     wait.mul_f64(jitter)
                 }
                 Outcome::Held(held) => {
-                    tracing::warn!("the connection is lost");
+                    tracing::warn!("connection lost; reconnecting");
                     reconnect.held = Some(held);
                     Duration::ZERO
                 }
@@ -303,7 +303,7 @@ impl Connection {
                 Some(Event::Notice(Notice::Maintenance { .. })) if self.encoding == Encoding::V1 => {
                     return Outcome::Moved(active, V1_MOVES_WITHIN.mul_f64(fresh_fraction()));
                 }
-                Some(Event::Notice(notice)) => tracing::warn!(?notice, "news from the gateway"),
+                Some(Event::Notice(notice)) => tracing::warn!(?notice, "notice from the gateway"),
                 Some(Event::GoingAway { reconnect_in, .. }) => return Outcome::Moved(active, reconnect_in),
                 Some(Event::Held) => {
                     return match resumable {

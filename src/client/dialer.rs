@@ -72,7 +72,7 @@ impl GatewayDialer {
         let socket = self.dialer.connect(&self.host, self.port).await;
         let socket = socket.map_err(|error| DialError::Unreachable(error.to_string()))?;
         if let Err(error) = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(self.notsent_lowat) {
-            tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
+            tracing::debug!(%error, "failed to set TCP_NOTSENT_LOWAT");
         }
         Ok(socket)
     }

@@ -47,7 +47,7 @@ async fn connect(mut request: Request<Incoming>, connection: Arc<Connection>) ->
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         if let Err(error) = carry(upgrade, &target, &connection).await {
-            tracing::debug!(%error, "a program's connection ended");
+            tracing::debug!(%error, "local connection closed with an error");
         }
     });
     answer(StatusCode::OK)

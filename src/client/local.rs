@@ -35,7 +35,7 @@ pub(super) async fn accept(
         let serving = serve(socket, Arc::clone(connection));
         tokio::spawn(async move {
             if let Err(error) = serving.await {
-                tracing::debug!(%error, "a program's connection ended");
+                tracing::debug!(%error, "local connection closed with an error");
             }
         });
     }

@@ -24,7 +24,7 @@ impl Network {
     pub(super) fn new(config: &config::Client) -> Self {
         let watched = config.watch_network.then(Changes::watch);
         let changes = watched.and_then(|changes| {
-            changes.inspect_err(|error| tracing::debug!(%error, "changes of the network are not watched")).ok()
+            changes.inspect_err(|error| tracing::debug!(%error, "cannot watch for network changes")).ok()
         });
         Self { changes, debounce: config.network_settle }
     }
@@ -34,7 +34,7 @@ impl Network {
         let Some(changes) = &self.changes else { return std::future::pending().await };
         while !holds() {
             if let Err(error) = changes.next().await {
-                tracing::debug!(%error, "changes of the network are not watched any more");
+                tracing::debug!(%error, "stopped watching for network changes");
                 return std::future::pending().await;
             }
             tokio::time::sleep(self.debounce).await;

@@ -61,7 +61,7 @@ enum Agreed {
 async fn handshake(state: Arc<GatewayState>, socket: TcpStream, arrival: Arrival, sessions: Shutdown) {
     let lowat = u32::try_from(state.tunnel.notsent_lowat.as_u64()).unwrap_or(u32::MAX);
     if let Err(error) = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(lowat) {
-        tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
+        tracing::debug!(%error, "failed to set TCP_NOTSENT_LOWAT");
     }
     let receiving = Box::pin(receive(&state, socket, &arrival));
     let received = tokio::select! {

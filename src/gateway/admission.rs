@@ -284,7 +284,7 @@ impl Granted {
     fn by_control(state: &GatewayState, device: Uuid, region: &str, answer: Validated) -> Result<Self, SessionCode> {
         let node = answer.node.as_ref().ok_or(SessionCode::NoNodeAvailable)?;
         let exit = state.nodes.exit(node).map_err(|reason| {
-            tracing::error!(reason, "an assigned node cannot be used");
+            tracing::error!(reason, "cannot use the assigned node");
             SessionCode::NoNodeAvailable
         })?;
         let limits = answer.limits.as_ref();
@@ -329,7 +329,7 @@ impl Granted {
 
 /// What becomes of a device for which the control plane had no answer.
 fn from_memory(state: &GatewayState, device: Uuid, region: &str, error: &ControlError) -> Result<Granted, SessionCode> {
-    error.log("a device cannot be validated");
+    error.log("failed to validate a device");
     let code = unavailable(error);
     if code == SessionCode::ControlUnavailable { Granted::by_memory(state, device, region) } else { Err(code) }
 }

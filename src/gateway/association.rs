@@ -67,7 +67,7 @@ impl Association<'_> {
         tokio::select! {
             () = up => Ok(()),
             error = down => {
-                tracing::debug!(%error, "an association's socket failed");
+                tracing::debug!(%error, "association socket failed");
                 Err(StreamCode::NodeDown)
             }
             () = activity.idle(self.state.relay.udp_idle_timeout) => Err(StreamCode::Timeout),
@@ -100,7 +100,7 @@ impl Association<'_> {
                     Ok(Some(datagram)) => datagram,
                     Ok(None) => break,
                     Err(error) => {
-                        tracing::debug!(%error, "a malformed datagram record");
+                        tracing::debug!(%error, "malformed datagram record");
                         self.state.metrics.drop_datagram("malformed");
                         pause(self.account.unbilled(frame.len())).await;
                         break;
@@ -138,7 +138,7 @@ impl Association<'_> {
             Ok(target) => match self.node.send(&target, payload).await {
                 Ok(()) => return pause(self.account.sent(payload.len())).await,
                 Err(error) => {
-                    tracing::debug!(%error, "a datagram was not sent");
+                    tracing::debug!(%error, "failed to send a datagram");
                     "not_sent"
                 }
             },

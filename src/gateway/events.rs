@@ -67,7 +67,7 @@ pub(super) async fn run(state: &Arc<GatewayState>, mut cursor: EventCursor, shut
         let pause = match ended {
             Ok(()) => AGAIN,
             Err(reason) => {
-                tracing::debug!(reason, "the stream of events ended");
+                tracing::debug!(reason, "event stream ended");
                 RETRY
             }
         };

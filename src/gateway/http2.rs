@@ -59,7 +59,7 @@ pub(super) async fn serve<S>(
     let connection = match opened {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
-            tracing::debug!(%error, "no HTTP/2");
+            tracing::debug!(%error, "HTTP/2 handshake failed");
             return state.metrics.refuse("handshake");
         }
         Err(_) => return state.metrics.refuse("handshake_timeout"),

@@ -120,7 +120,7 @@ impl GatewayState {
         if victims.is_empty() {
             return;
         }
-        tracing::warn!(streams = victims.len(), held = self.shares.whole.held(), "stalled streams are reset");
+        tracing::warn!(streams = victims.len(), held = self.shares.whole.held(), "resetting stalled streams");
         for (account, key) in victims {
             account.tunnel().reset_stream(key, StreamCode::Limit);
             self.metrics.refuse_stream(StreamCode::Limit.as_str());

@@ -57,7 +57,7 @@ impl Nodes {
                 Ok(entry) => {
                     kept.insert(node.id, entry);
                 }
-                Err(reason) => tracing::error!(node = %node.id, reason, "a node cannot be used"),
+                Err(reason) => tracing::error!(node = %node.id, reason, "cannot use a node"),
             }
         }
         for id in entries.keys() {

@@ -136,7 +136,7 @@ impl Persist {
     /// Nothing of what was kept is good any more.
     pub(super) fn clear(&self) {
         if let Err(reason) = self.store.clear() {
-            tracing::error!(reason, "what was kept for outages cannot be removed");
+            tracing::error!(reason, "failed to clear the offline state");
         }
     }
 
@@ -144,7 +144,7 @@ impl Persist {
     pub(super) fn set(&self, name: Name, value: &impl Serialize) {
         let value = match serde_json::to_vec(value) {
             Ok(value) => value,
-            Err(error) => return tracing::error!(%error, name = name.as_str(), "cannot be kept"),
+            Err(error) => return tracing::error!(%error, name = name.as_str(), "failed to serialize offline state"),
         };
         let digest = sha256_hex(&value);
         if lock(&self.written).insert(name.as_str(), digest.clone()).is_some_and(|before| before == digest) {
@@ -215,12 +215,12 @@ impl Persist {
         match self.store.write(changes).await {
             Ok(()) => {
                 if self.failing.swap(false, Ordering::Relaxed) {
-                    tracing::info!("what is kept for outages is written again");
+                    tracing::info!("offline state is written to disk again");
                 }
             }
             Err((changes, reason)) => {
                 if !self.failing.swap(true, Ordering::Relaxed) {
-                    tracing::error!(reason, "what is kept for outages cannot be written");
+                    tracing::error!(reason, "failed to write offline state");
                 }
                 self.take_back(changes);
                 devices.changed().add(ids);
@@ -255,7 +255,7 @@ fn of_origin(entries: Entries, control_url: &str) -> HashMap<String, Vec<u8>> {
     match same {
         Some(origin) if origin == control_url => kept,
         Some(_) => {
-            tracing::warn!("what was kept for outages is of another control plane: it is not used");
+            tracing::warn!("ignoring offline state of another control plane");
             HashMap::new()
         }
         None => HashMap::new(),

@@ -117,7 +117,7 @@ pub(super) async fn answer(
         Ok(relayed) => passed_on(relayed),
         Err(error) => {
             state.metrics.refuse("portal_unavailable");
-            tracing::debug!(%error, "a client's request was not relayed");
+            tracing::debug!(%error, "failed to relay a portal request");
             None
         }
     }

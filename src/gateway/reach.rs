@@ -123,7 +123,7 @@ impl<'a> Call<'a> {
         self.trial = false;
         let away = self.reach.breaker().heard(Instant::now());
         if let Some(away) = away {
-            tracing::info!(?away, "the control plane answers again");
+            tracing::info!(?away, "the control plane is reachable again");
             self.reach.show(1);
         }
     }
@@ -132,7 +132,7 @@ impl<'a> Call<'a> {
     pub(super) fn failed(self) {
         let opened = self.reach.breaker().failed(self.asked_at, Instant::now());
         if opened {
-            tracing::warn!("the control plane does not answer: asked by trials only until it does");
+            tracing::warn!("the control plane does not answer; probing until it does");
             self.reach.show(0);
         }
     }

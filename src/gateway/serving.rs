@@ -32,7 +32,7 @@ impl Gateway {
                     await_successor(&state, claim, offered, &sessions, drain).await
                 }
                 Err(error) => {
-                    tracing::error!(%error, "no other process can take over from this one");
+                    tracing::error!(%error, "takeover by another process is unavailable");
                     Some(claim.into_lock())
                 }
             }

@@ -59,7 +59,7 @@ impl Session {
     async fn associate(&self, stream: &TunnelStream) -> Result<(), StreamCode> {
         let exit = self.place().await;
         let node = exit.associate(self.state.relay.dial_timeout).await.map_err(|error| {
-            tracing::warn!(session = %self.id, node = %exit.id, %error, "no socket towards a node");
+            tracing::warn!(session = %self.id, node = %exit.id, %error, "failed to open a datagram socket to a node");
             StreamCode::NodeDown
         })?;
         let (account, state, lookups) = (&*self.account, &*self.state, &self.lookups);
@@ -137,7 +137,7 @@ impl Session {
                 Some(stream)
             }
             Err(error) => {
-                tracing::warn!(session = %self.id, node = %exit.id, %error, "a node cannot be reached");
+                tracing::warn!(session = %self.id, node = %exit.id, %error, "failed to connect to a node");
                 None
             }
         }

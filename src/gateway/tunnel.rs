@@ -155,7 +155,7 @@ async fn serve(
         state.usage.report_queue().add(session.id);
     }
     state.metrics.handshake.observe(at.elapsed().as_secs_f64());
-    tracing::info!(session = %session.id, device = %session.device, region = session.region, "session begun");
+    tracing::info!(session = %session.id, device = %session.device, region = session.region, "session started");
     let relays = TaskTracker::new();
     let abort = CancellationToken::new();
     let hears = match agreement.encoding {
@@ -175,7 +175,7 @@ async fn serve(
         state.offline.forget(session.device);
     }
     let code = cut.map_or("closed", SessionCode::as_str);
-    tracing::info!(session = %session.id, code, "session over");
+    tracing::info!(session = %session.id, code, "session ended");
     None
 }
 

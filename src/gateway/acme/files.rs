@@ -32,7 +32,7 @@ impl Files {
         };
         let read = serde_json::from_slice(&text);
         if let Err(error) = &read {
-            tracing::warn!(file = %self.account.display(), %error, "the ACME account is damaged: another one is made");
+            tracing::warn!(file = %self.account.display(), %error, "the ACME account file is damaged; creating a new account");
         }
         Ok(read.ok())
     }

@@ -55,7 +55,7 @@ impl Pages {
         let response = match found {
             Ok(response) => response,
             Err(error) => {
-                tracing::warn!(%error, "a file of the site was not read");
+                tracing::warn!(%error, "failed to read a file of the site");
                 return self.error(StatusCode::INTERNAL_SERVER_ERROR);
             }
         };
@@ -111,7 +111,7 @@ impl Pages {
             .serve_connection(TokioIo::new(socket), service)
             .await;
         if let Err(error) = served {
-            tracing::debug!(%error, "a connection to the site ended");
+            tracing::debug!(%error, "site connection closed with an error");
         }
     }
 

@@ -35,7 +35,7 @@ impl Site {
         }
         if config.upstream.is_empty() && config.files.is_empty() {
             tracing::warn!(
-                "there is no web site behind this gateway: strangers meet a 404 on every page; set decoy.upstream or \
+                "there is no web site behind this gateway: visitors get a 404 on every page; set decoy.upstream or \
                  decoy.files"
             );
         }
@@ -88,12 +88,12 @@ impl Site {
         let situation = match line {
             Some(Ok((line, passed))) => {
                 if let Err(error) = relay(observed(socket, moved), handover.read, line, passed).await {
-                    tracing::debug!(%error, "a connection to the site ended");
+                    tracing::debug!(%error, "site connection closed with an error");
                 }
                 return None;
             }
             Some(Err(error)) => {
-                tracing::warn!(%error, "the site's upstream is not to be reached");
+                tracing::warn!(%error, "failed to reach the site's upstream");
                 Situation::Down
             }
             None => Situation::Normal,
@@ -112,10 +112,10 @@ impl Site {
             Some(plain) => match plain.announce(ends).await {
                 Ok(line) => {
                     if let Err(error) = relay(socket, BytesMut::new(), line, 0).await {
-                        tracing::debug!(%error, "a connection to the site ended");
+                        tracing::debug!(%error, "site connection closed with an error");
                     }
                 }
-                Err(error) => tracing::warn!(%error, "decoy.plain is not to be reached"),
+                Err(error) => tracing::warn!(%error, "failed to reach decoy.plain"),
             },
             None => self.pages.serve(socket, Situation::ClearText).await,
         }
@@ -130,7 +130,7 @@ impl Site {
         match upstream.ask(request.map(boxed), ends).await {
             Ok(response) => response.map(boxed),
             Err(error) => {
-                tracing::warn!(%error, "the site's upstream is not to be reached");
+                tracing::warn!(%error, "failed to reach the site's upstream");
                 self.pages.error(StatusCode::BAD_GATEWAY)
             }
         }

@@ -83,7 +83,7 @@ pub(super) async fn answer(
     match respond.send_response(Response::from_parts(head, ()), ends) {
         Ok(_) if ends => {}
         Ok(send) => deliver(send, body, limit).await,
-        Err(error) => tracing::debug!(%error, "a response was not taken"),
+        Err(error) => tracing::debug!(%error, "failed to send a response"),
     }
 }
 
@@ -97,7 +97,7 @@ async fn deliver(mut send: SendStream<Piece>, mut body: Body, limit: Duration) {
         let mut bytes = match frame {
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
             Some(Err(error)) => {
-                tracing::debug!(%error, "a response broke off");
+                tracing::debug!(%error, "response body ended early");
                 return send.send_reset(Reason::INTERNAL_ERROR);
             }
             None => break,
@@ -116,6 +116,6 @@ async fn deliver(mut send: SendStream<Piece>, mut body: Body, limit: Duration) {
         }
     }
     if let Err(error) = send.send_data(Piece::default(), true) {
-        tracing::debug!(%error, "a response was not taken");
+        tracing::debug!(%error, "failed to send a response");
     }
 }

@@ -106,9 +106,9 @@ impl Nodes {
     fn show(&self, id: Uuid, is_up: bool) {
         self.metrics.node_healthy.with_label_values(&[&id.to_string()]).set(i64::from(is_up));
         if is_up {
-            tracing::info!(node = %id, "node is back");
+            tracing::info!(node = %id, "node is up again");
         } else {
-            tracing::warn!(node = %id, "node is down: its sessions go elsewhere with their next streams");
+            tracing::warn!(node = %id, "node is down; its sessions use other nodes for new streams");
         }
     }
 
@@ -125,7 +125,7 @@ impl Nodes {
         }
         let healthy = outcome == Outcome::Answered;
         if !healthy {
-            tracing::warn!(node = %exit.id, reason = reason.as_deref(), "a node does not answer its probe");
+            tracing::warn!(node = %exit.id, reason = reason.as_deref(), "node failed its probe");
         }
         let latency_ms = healthy.then(|| i32::try_from(started.elapsed().as_millis()).unwrap_or(i32::MAX));
         let report = NodeHeartbeat {
@@ -197,7 +197,7 @@ impl Nodes {
                     Some(held == report.healthy)
                 }
                 Err(error) => {
-                    tracing::debug!(%node, %error, "a probe was not reported");
+                    tracing::debug!(%node, %error, "failed to report a probe");
                     None
                 }
             };

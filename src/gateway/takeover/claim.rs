@@ -81,7 +81,7 @@ impl Claim {
     /// From now on a successor finds this process.
     pub(in crate::gateway) fn open_up(&self) {
         if let Err(error) = std::fs::rename(self.folder.join(FRESH), self.folder.join(SOCKET)) {
-            tracing::error!(%error, "no other process can take over from this one");
+            tracing::error!(%error, "takeover by another process is unavailable");
         }
     }
 
@@ -93,7 +93,7 @@ impl Claim {
     /// No successor comes any more, unless when the lock is free.
     pub(super) fn shut(self) -> Lock {
         if let Err(error) = std::fs::remove_file(self.folder.join(SOCKET)) {
-            tracing::debug!(%error, "the takeover's socket stays");
+            tracing::debug!(%error, "failed to remove the takeover socket");
         }
         self.lock
     }

@@ -47,7 +47,7 @@ pub(in crate::gateway) async fn await_successor(
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "no takeover");
+                tracing::warn!(%error, "failed to accept a takeover connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -55,7 +55,7 @@ pub(in crate::gateway) async fn await_successor(
     drop((claim, sockets));
     drain();
     if let Err(error) = conversation.say(&Answer::Draining, &[]).await {
-        tracing::warn!(%error, "the process that took over does not listen");
+        tracing::warn!(%error, "the process that took over does not respond");
     }
     tracing::info!("another process serves: draining");
     None
@@ -75,12 +75,12 @@ async fn converse(
     };
     state.persist.resume(&state.offline).await;
     if has_gone(&failed) {
-        tracing::warn!("a process that wanted to take over has ended: this one serves on");
+        tracing::warn!("the process that was taking over has exited; continuing to serve");
         return None;
     }
-    tracing::warn!(error = %failed, "no takeover: this process serves on");
+    tracing::warn!(error = %failed, "takeover failed; continuing to serve");
     if let Err(error) = conversation.say(&Answer::Refused(failed.to_string()), &[]).await {
-        tracing::debug!(%error, "it has gone");
+        tracing::debug!(%error, "the other process is gone");
     }
     None
 }

@@ -28,11 +28,11 @@ impl Usage {
         match self.journal.adopt(self.clock.now()).await {
             Ok((entries, _)) if entries.is_empty() => {}
             Ok((entries, tokens)) => {
-                tracing::info!(sessions = entries.len(), "adopted unreported usage of another process");
+                tracing::info!(sessions = entries.len(), "adopted the unreported usage of another process");
                 lock(&self.over).extend(entries.into_iter().map(|entry| (entry.session, entry)));
                 lock(&self.tokens).extend(tokens);
             }
-            Err(reason) => tracing::error!(reason, "unreported usage of another process stays on disk"),
+            Err(reason) => tracing::error!(reason, "failed to adopt the unreported usage of another process"),
         }
     }
 
@@ -67,13 +67,13 @@ impl Usage {
                 }
                 lock(&self.unkept).retain(|session| !unkept.contains(session));
                 if lock(&self.unwritable).take().is_some() {
-                    tracing::info!("usage is kept on disk again");
+                    tracing::info!("usage is written to disk again");
                 }
                 true
             }
             Err(reason) => {
                 if lock(&self.unwritable).replace(reason.clone()).is_none() {
-                    tracing::error!(reason, "usage cannot be kept on disk: it is reported at once meanwhile");
+                    tracing::error!(reason, "failed to write usage to disk; reporting it at once instead");
                 }
                 false
             }

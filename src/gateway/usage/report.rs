@@ -103,7 +103,7 @@ impl Usage {
                 Ok(answer) => self.apply_verdicts(&entries, asked_at, &answer.sessions).await,
                 Err(error) => {
                     taken = false;
-                    error.log("usage not reported, kept");
+                    error.log("failed to report usage; keeping it");
                     let lost = matches!(error, ControlError::Lost(_));
                     for entry in &entries {
                         entry.failed(lost);
@@ -127,7 +127,7 @@ impl Usage {
             let ReportEntry { counters, account, .. } = reported;
             let Some(verdict) = verdicts.get(&counters.session) else { continue };
             if verdict.code.as_deref() == Some(SessionCode::Internal.as_str()) {
-                tracing::warn!(session = %counters.session, "usage not taken, kept");
+                tracing::warn!(session = %counters.session, "the control plane did not accept a usage report; keeping it");
                 reported.failed(false);
                 continue;
             }
@@ -139,7 +139,7 @@ impl Usage {
             }
             if counters.ended_at.is_some() {
                 if let Some(code) = &verdict.code {
-                    tracing::warn!(session = %counters.session, code, "final usage");
+                    tracing::warn!(session = %counters.session, code, "final usage report was answered with a code");
                 }
                 done.push(counters.session);
             } else if let Some(account) = account {
@@ -157,7 +157,7 @@ impl Usage {
             }
         }
         if let Err(reason) = self.journal.forget(done).await {
-            tracing::error!(reason, "reported usage stays on disk");
+            tracing::error!(reason, "failed to remove reported usage from disk");
         }
     }
 
