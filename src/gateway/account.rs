@@ -12,12 +12,12 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::circuit_breaker::CircuitBreaker;
 use super::clock::Clock;
 use super::journal::JournalEntry;
 use super::metrics::GatewayMetrics;
 use super::offline::OutageAllowance;
 use super::rate_limiter::RateLimiter;
-use super::reach::Reach;
 use super::report_queue::ReportQueue;
 use crate::api::{Lease, Verdict};
 use crate::frame::{SessionCode, Token};
@@ -53,7 +53,7 @@ pub(crate) struct Opening {
     pub(crate) asked_at: Instant,
     /// What the device may move while the control plane is away.
     pub(crate) allowance: Arc<OutageAllowance>,
-    pub(crate) reach: Arc<Reach>,
+    pub(crate) breaker: Arc<CircuitBreaker>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) rate_limiter: Arc<RateLimiter>,
     pub(crate) quota_percent: Vec<u8>,
@@ -76,7 +76,7 @@ pub(crate) struct Account {
     lease: LeaseState,
     notices: UserNotices,
     cut: OnceLock<SessionCode>,
-    reach: Arc<Reach>,
+    breaker: Arc<CircuitBreaker>,
     clock: Arc<Clock>,
     rate_limiter: Arc<RateLimiter>,
     report_queue: Arc<ReportQueue>,
@@ -104,7 +104,7 @@ impl Account {
             lease,
             notices,
             cut: OnceLock::new(),
-            reach: opening.reach,
+            breaker: opening.breaker,
             clock: opening.clock,
             rate_limiter: opening.rate_limiter,
             report_queue: opening.report_queue,

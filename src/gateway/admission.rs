@@ -120,7 +120,7 @@ pub(super) async fn admit(
         lease: granted.lease,
         asked_at,
         allowance: granted.allowance,
-        reach: Arc::clone(state.control.reach()),
+        breaker: Arc::clone(state.control.breaker()),
         clock: Arc::clone(&state.clock),
         rate_limiter: state.rate_limiters.of(device, granted.rate_limit_mbps),
         quota_percent: state.notices.quota_percent.clone(),
@@ -162,12 +162,12 @@ async fn check(
     }
     let invalid = (SessionCode::InvalidToken, None);
     let device: Uuid = hello.device_id.parse().map_err(|_| invalid)?;
-    let away = state.control.reach().is_away();
+    let away = state.control.breaker().is_away();
     let token = hello.access_token.expose();
     let verified = if away { state.keys.check_at_once(token) } else { state.keys.verify(token).await };
     let claims = match verified {
         Ok(claims) if claims.sub == device && bearer.is_none_or(|bearer| bearer == device) => claims,
-        Err(TokenError::UnknownKey) if away || state.control.reach().is_away() => {
+        Err(TokenError::UnknownKey) if away || state.control.breaker().is_away() => {
             return Err((SessionCode::ControlUnavailable, None));
         }
         Ok(_) | Err(TokenError::Invalid | TokenError::UnknownKey) => return Err(invalid),
@@ -210,7 +210,7 @@ async fn ask(state: &Arc<GatewayState>, request: ValidateDevice, asked_at: Insta
     let asking = Arc::clone(state);
     let mut call = Box::pin(async move { asking.control.validate(&request).await });
     let memory = async {
-        state.control.reach().doubtful(asked_at).await;
+        state.control.breaker().doubtful(asked_at).await;
         match Granted::by_memory(state, device, &region) {
             Ok(granted) => granted,
             Err(_) => std::future::pending().await,

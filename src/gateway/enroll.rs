@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use super::atomic_file::AtomicFile;
 use super::control::ControlClient;
-use super::fresh::Fresh;
 use crate::api::GatewayEnroll;
 use crate::config::{self, Secret};
 use crate::net::dial::Dialer;
@@ -28,7 +28,7 @@ pub(super) async fn token(config: &config::Gateway, ca: Option<&[u8]>, dialer: &
     if config.enrol_token.is_empty() {
         return Err(("token", MISSING.into()));
     }
-    let fresh = Fresh::open(&path).map_err(bad)?;
+    let fresh = AtomicFile::open(&path).map_err(bad)?;
     let control = ControlClient::new(config, ca, dialer, None).map_err(|reason| ("control_ca", reason))?;
     let request = GatewayEnroll { token: config.enrol_token.expose().to_owned() };
     let enrolled = control.enroll(&request).await.map_err(|error| ("enrol_token", error.to_string()))?;

@@ -26,7 +26,7 @@ impl GatewayState {
                 tokio::select! {
                     () = shutdown.draining() => break,
                     () = tokio::time::sleep(pause) => {}
-                    () = self.control.reach().trial_due() => {}
+                    () = self.control.breaker().trial_due() => {}
                 }
             }
             if self.met_control.load(Ordering::Relaxed) {

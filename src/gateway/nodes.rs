@@ -20,8 +20,8 @@ use crate::net::dial::Dialer;
 pub(crate) use exit::Exit;
 use exit::NodeEntry;
 use health::Limits;
-use watch::NodeWatch;
-pub(crate) use watch::Watched;
+pub(crate) use watch::MonitoredStream;
+use watch::NodeMonitor;
 
 /// The nodes by id.
 pub(crate) struct Nodes {
@@ -80,7 +80,7 @@ impl Nodes {
             return entry.update(node).map(|()| entry);
         }
         self.wake.notify_one();
-        NodeEntry::new(node, Arc::new(NodeWatch::new(self.limits, Arc::clone(&self.wake), self.dialer.clone())))
+        NodeEntry::new(node, Arc::new(NodeMonitor::new(self.limits, Arc::clone(&self.wake), self.dialer.clone())))
     }
 
     /// The same node with the address and password that it answers to now, if it is still in the pool.

@@ -125,7 +125,7 @@ impl GatewayState {
 
     /// Keepalives on the event stream are overdue, although calls are answered.
     pub(super) fn events_are_late(&self) {
-        if !self.control.reach().is_away() && !self.late_events.swap(true, Ordering::Relaxed) {
+        if !self.control.breaker().is_away() && !self.late_events.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "events come late: a proxy in front of the control plane seems to hold them back; let it pass \
                  /api/v1/gateway/events on without buffering"
@@ -174,7 +174,7 @@ impl Readiness for GatewayState {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let away = self.control.reach().is_away().then(|| "the control plane does not answer".to_owned());
+        let away = self.control.breaker().is_away().then(|| "the control plane does not answer".to_owned());
         let others = self.clock.complaint().into_iter().chain(self.persist.complaint());
         away.into_iter().chain(others).chain(self.certificate_complaints()).collect()
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::association::Association;
 use super::control::ControlError;
 use super::egress;
-use super::nodes::{Exit, Watched};
+use super::nodes::{Exit, MonitoredStream};
 use super::session::Session;
 use crate::api::AssignOutline;
 use crate::digest::fresh_number;
@@ -36,14 +36,14 @@ impl Session {
         &self,
         stream: &TunnelStream,
         target: Target,
-    ) -> Result<(Watched, Arc<Exit>), StreamCode> {
+    ) -> Result<(MonitoredStream, Arc<Exit>), StreamCode> {
         tokio::select! {
             dialled = self.dial(target) => dialled,
             () = stream.gone() => Err(StreamCode::Cancelled),
         }
     }
 
-    async fn relay(&self, stream: TunnelStream, node: Watched, exit: &Exit) -> Result<(), StreamCode> {
+    async fn relay(&self, stream: TunnelStream, node: MonitoredStream, exit: &Exit) -> Result<(), StreamCode> {
         let idle = self.state.relay.idle_timeout;
         let timeouts = Timeouts { idle, half_open: idle, linger: self.state.relay.linger };
         let doomed = node.doomed();
@@ -87,7 +87,7 @@ impl Session {
 
     /// Checks the destination and connects to the session's node; if it cannot be reached, moves the session to another one
     /// and tries once more.
-    async fn dial(&self, target: Target) -> Result<(Watched, Arc<Exit>), StreamCode> {
+    async fn dial(&self, target: Target) -> Result<(MonitoredStream, Arc<Exit>), StreamCode> {
         let is_name = matches!(target, Target::Name(..));
         let target = egress::admit(target, &self.state.egress, &self.lookups).await?;
         let attempt = match &target {
@@ -101,7 +101,7 @@ impl Session {
         Ok((stream, exit))
     }
 
-    async fn dial_admitted(&self, target: Target) -> Result<(Watched, Arc<Exit>), StreamCode> {
+    async fn dial_admitted(&self, target: Target) -> Result<(MonitoredStream, Arc<Exit>), StreamCode> {
         let exit = self.place().await;
         if let Some(stream) = self.try_dial(&exit, target.clone()).await {
             return Ok((stream, exit));
@@ -128,7 +128,7 @@ impl Session {
         self.state.keys.check_at_once(token.expose()).is_ok().then(|| token.clone())
     }
 
-    async fn try_dial(&self, exit: &Exit, target: Target) -> Option<Watched> {
+    async fn try_dial(&self, exit: &Exit, target: Target) -> Option<MonitoredStream> {
         let started = Instant::now();
         match exit.open(target, &self.state.relay).await? {
             Ok(stream) => {

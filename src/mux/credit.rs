@@ -20,7 +20,7 @@ impl Session {
             out.blocked = false;
             self.events.push_back(Event::Wake(key));
         }
-        self.keeper.taken(out, consumed);
+        self.retransmission.taken(out, consumed);
         if out.end_taken {
             self.release(key);
         }
@@ -75,7 +75,7 @@ impl Session {
 
     /// Gives back what a stream that is over had of the pools.
     pub(super) fn release_budget(&mut self, mut stream: Stream) {
-        self.keeper.give_up(&mut stream.outgoing);
+        self.retransmission.give_up(&mut stream.outgoing);
         let growth = stream.growth();
         self.pool_left = self.pool_left.saturating_add(growth);
         self.memory.give_back(growth);

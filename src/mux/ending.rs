@@ -29,7 +29,7 @@ impl Session {
         stream.outgoing.finished = true;
         stream.outgoing.queue.clear();
         stream.outgoing.queued = 0;
-        self.keeper.give_up(&mut stream.outgoing);
+        self.retransmission.give_up(&mut stream.outgoing);
         self.events.push_back(Event::Wake(key));
     }
 
@@ -78,7 +78,7 @@ impl Session {
             stream.reset = Some(code);
             stream.outgoing.queue.clear();
             stream.outgoing.queued = 0;
-            self.keeper.give_up(&mut stream.outgoing);
+            self.retransmission.give_up(&mut stream.outgoing);
         }
     }
 

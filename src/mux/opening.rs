@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use super::keep::Kept;
+use super::retransmit::RetransmitBuffer;
 use super::stream::Stream;
 use super::{Event, OpenError, Payload, Phase, Role, Session, SessionError, StreamKey};
 use crate::frame::{Encoding, Feature, Frame, StreamCode, StreamId, Target};
@@ -20,7 +20,7 @@ impl Session {
             let rest = first.split_off(first.len().min(OPEN_PAYLOAD));
             stream.outgoing.accepted = first.len() as u64;
             self.remember(&mut stream, target);
-            self.keeper.keep(&mut stream.outgoing, first.clone());
+            self.retransmission.keep(&mut stream.outgoing, first.clone());
             self.streams.insert(key, stream);
             let target = Some(target.clone());
             self.control.push_back(Frame::Open { id, target, payload: first, fin: false, udp: false });
@@ -38,9 +38,9 @@ impl Session {
 
     /// Keeps what it takes to open a stream again, if the session can be resumed.
     fn remember(&self, stream: &mut Stream, target: &Target) {
-        if self.keeper.is_on {
+        if self.retransmission.is_on {
             stream.target = Some(Box::new(target.clone()));
-            stream.outgoing.kept = (!stream.udp).then(Kept::default);
+            stream.outgoing.kept = (!stream.udp).then(RetransmitBuffer::default);
         }
     }
 
@@ -80,7 +80,7 @@ impl Session {
             return Err(OpenError::Later(self.opens.next().unwrap_or(now)));
         }
         self.last_own = id;
-        self.pulse.opened();
+        self.liveness.opened();
         let key = match self.encoding {
             Encoding::V1 => {
                 let key = self.fresh_key();
@@ -115,7 +115,7 @@ impl Session {
             return Err(SessionError::Unexpected("a stream opened by the gateway"));
         }
         let key = match self.encoding {
-            Encoding::V1 if self.ids.contains_key(&id) || self.keeper.is_on && id <= self.last_peer => {
+            Encoding::V1 if self.ids.contains_key(&id) || self.retransmission.is_on && id <= self.last_peer => {
                 return Err(SessionError::StreamId(id));
             }
             Encoding::V1 => self.fresh_key(),
@@ -130,7 +130,7 @@ impl Session {
         }
         let mut stream = Stream::new(id, self.has_credit() && !udp, now);
         stream.udp = udp;
-        stream.outgoing.kept = (self.keeper.is_on && !udp).then(Kept::default);
+        stream.outgoing.kept = (self.retransmission.is_on && !udp).then(RetransmitBuffer::default);
         self.streams.insert(key, stream);
         if self.encoding == Encoding::V1 {
             self.ids.insert(id, key);

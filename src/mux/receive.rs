@@ -110,7 +110,7 @@ impl Session {
                 if !self.pings.take(now) {
                     return Err(SessionError::Flood("ping"));
                 }
-                self.pulse.pinged();
+                self.liveness.pinged();
                 if !self.is_unheard() {
                     self.control.push_back(Frame::Pong(bytes));
                 }
@@ -189,7 +189,7 @@ impl Session {
             self.charge_idle(0, now)?;
         } else {
             self.charge_tiny(payload.len(), now);
-            self.pulse.received();
+            self.liveness.received();
         }
         if self.streams.get(&key).is_some_and(|stream| stream.udp) {
             self.handle_datagrams(key, &payload, fin);

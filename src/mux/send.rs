@@ -76,7 +76,7 @@ impl Session {
         while !self.control.is_empty() {
             let mut message = self.control_message();
             if !message.is_empty() {
-                self.pulse.moved();
+                self.liveness.moved();
                 self.append_padding(&mut message);
                 return Some(Transmit::Message(message));
             }
@@ -90,7 +90,7 @@ impl Session {
         }
         while let Some(key) = self.ready.pop_front() {
             if let Some(mut message) = self.stream_message(key) {
-                self.pulse.moved();
+                self.liveness.moved();
                 self.append_padding(&mut message);
                 return Some(Transmit::Message(message));
             }
@@ -145,7 +145,7 @@ impl Session {
             return None;
         };
         let len = payload.len();
-        self.pulse.sent(len);
+        self.liveness.sent(len);
         if out.deficit < len {
             out.deficit = out.deficit.saturating_add(self.limits.quantum);
         }
@@ -180,18 +180,18 @@ impl Session {
                 let frame = Frame::Data { id, payload, fin: false };
                 json::encode(&frame, self.features, &mut message.append().writer());
                 if let Frame::Data { payload, .. } = frame {
-                    self.keeper.keep(&mut stream.outgoing, payload);
+                    self.retransmission.keep(&mut stream.outgoing, payload);
                 }
                 message
             }
             Encoding::V2 if stream.outgoing.kept.is_none() => payload.into_message(header),
             Encoding::V2 if self.padding.is_empty() => {
                 let message = payload.into_shared_message(header);
-                self.keeper.keep(&mut stream.outgoing, message.body().clone());
+                self.retransmission.keep(&mut stream.outgoing, message.body().clone());
                 message
             }
             Encoding::V2 => {
-                self.keeper.keep(&mut stream.outgoing, Bytes::copy_from_slice(&payload));
+                self.retransmission.keep(&mut stream.outgoing, Bytes::copy_from_slice(&payload));
                 payload.into_message(header)
             }
         };

@@ -2,9 +2,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::keep::Keeper;
+use super::liveness::Liveness;
 use super::pad::Random;
-use super::pulse::Pulse;
+use super::retransmit::Retransmission;
 use super::stream::Stream;
 use super::timers::Rtt;
 use super::token_bucket::TokenBucket;
@@ -66,7 +66,7 @@ pub struct Session {
     pub(super) early: usize,
     pub(super) padding: VecDeque<(u16, u16)>,
     pub(super) random: Random,
-    pub(super) keeper: Keeper,
+    pub(super) retransmission: Retransmission,
     /// A client has asked to go on with a session and waits for the answer.
     pub(super) resuming: Option<Frame>,
     /// A client has asked that, and says nothing before it is answered.
@@ -74,7 +74,7 @@ pub struct Session {
     /// Something came behind the last `hello`.
     pub(super) confirmed: bool,
     pub(super) rtt: Rtt,
-    pub(super) pulse: Pulse,
+    pub(super) liveness: Liveness,
     pub(super) last_heard: Instant,
     pub(super) ping_after: Duration,
     pub(super) dead_after: Duration,
@@ -121,12 +121,12 @@ impl Session {
             },
             jitter: random.fraction(),
             random,
-            keeper: Keeper::new(&limits),
+            retransmission: Retransmission::new(&limits),
             resuming: None,
             is_asked: false,
             confirmed: false,
             rtt: Rtt::default(),
-            pulse: Pulse::new(now),
+            liveness: Liveness::new(now),
             last_heard: now,
             ping_after: limits.ping_after,
             dead_after: limits.dead_after,
@@ -141,7 +141,7 @@ impl Session {
         self.keep_alive(hello.keepalive);
         self.wanted = hello.features;
         self.greeted = true;
-        self.keeper.is_on = self.can_resume(hello.features);
+        self.retransmission.is_on = self.can_resume(hello.features);
         self.control.push_back(Frame::Hello(Box::new(hello)));
     }
 

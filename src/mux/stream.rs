@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::keep::Kept;
+use super::retransmit::RetransmitBuffer;
 use super::{INITIAL_WINDOW, Payload};
 use crate::frame::{StreamCode, StreamId, Target};
 
@@ -96,7 +96,7 @@ pub(super) struct Outgoing {
     pub(super) finish: bool,
     pub(super) finished: bool,
     /// What was sent and not taken, in a session that can be resumed.
-    pub(super) kept: Option<Kept>,
+    pub(super) kept: Option<RetransmitBuffer>,
     /// The other side has said that it has the end.
     pub(super) end_taken: bool,
 }

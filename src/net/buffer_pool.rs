@@ -78,7 +78,7 @@ impl Shelf {
     fn take(&self) -> Option<BytesMut> {
         let mut kept = lock(&self.0);
         let from = kept.buffers.len().saturating_sub(LOOKED_AT);
-        let newest = kept.buffers.iter_mut().skip(from);
+        let mut newest = kept.buffers.iter_mut().skip(from);
         let at = newest.rposition(|buffer| buffer.try_reclaim(BufferPool::SIZE))?;
         let buffer = kept.buffers.swap_remove(from + at);
         kept.spare = kept.spare.min(kept.buffers.len());

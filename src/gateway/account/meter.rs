@@ -1,7 +1,7 @@
 use tokio::time::Instant;
 
 use super::Account;
-use crate::gateway::breaker::Standing;
+use crate::gateway::circuit::Availability;
 use crate::net::buffered::CHUNK;
 use crate::net::tunnel::Meter;
 
@@ -11,12 +11,12 @@ impl Meter for Account {
             return None;
         }
         self.ask();
-        match self.reach.standing(self.lease.asked_at()) {
-            Standing::Answering => {}
-            Standing::Doubtful => {
+        match self.breaker.availability(self.lease.asked_at()) {
+            Availability::Answering => {}
+            Availability::Doubtful => {
                 self.lease.bridge(&self.counters);
             }
-            Standing::Away => self.open_up(),
+            Availability::Away => self.open_up(),
         }
         self.is_out().then(|| Instant::now() + self.lease.look_again_in())
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::{Source, V1};
 use crate::frame::Encoding;
-use crate::gateway::breaker::BreakerTimes;
+use crate::gateway::circuit::CircuitTimes;
 use crate::mux::{Limits, Role};
 use crate::net::tunnel::Meter;
 
@@ -15,7 +15,7 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
     let (allowance, metrics) = (Arc::new(OutageAllowance::default()), GatewayMetrics::new());
     allowance.set(fail_open);
     let second = Duration::from_secs(1);
-    let times = BreakerTimes { doubt: second, retry_min: second, retry_max: second };
+    let times = CircuitTimes { doubt: second, retry_min: second, retry_max: second };
     let opening = Opening {
         session: Uuid::now_v7(),
         device: Uuid::now_v7(),
@@ -29,7 +29,7 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
         lease,
         asked_at: Instant::now(),
         allowance,
-        reach: Arc::new(Reach::new(times, None)),
+        breaker: Arc::new(CircuitBreaker::new(times, None)),
         clock: Arc::new(Clock::new(second, &metrics)),
         rate_limiter: Arc::default(),
         quota_percent: vec![80, 95],

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use futures_util::FutureExt;
 use tokio::io::{AsyncWriteExt, DuplexStream};
 
