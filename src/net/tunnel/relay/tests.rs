@@ -104,7 +104,7 @@ async fn send(stream: &TunnelStream) {
     while poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap() < PIECE {
         tokio::task::yield_now().await;
     }
-    stream.send(Payload::from(&[7; PIECE][..]));
+    stream.send(Payload::from(&[7u8; PIECE][..]));
 }
 
 #[tokio::test]
