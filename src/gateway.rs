@@ -72,7 +72,7 @@ use memory::Shares;
 use metrics::GatewayMetrics;
 use nodes::Nodes;
 use offline::OfflineCache;
-use persist::{Kept, Persist};
+use persist::{Persist, SavedState};
 use portal::Portal;
 use rate_limiter::RateLimiters;
 use refusals::Refusals;
@@ -192,7 +192,7 @@ impl Gateway {
             stops: AtomicU64::new(0),
             session_stops: AtomicU64::new(0),
             unwelcome: Mutex::default(),
-            beating: tokio::sync::Mutex::default(),
+            heartbeat_turn: tokio::sync::Mutex::default(),
         };
         let cursor = state.restore(&kept, max_age);
         let state = Arc::new(state);
@@ -263,7 +263,7 @@ async fn kept_state(
     gateway: &config::Gateway,
     flush_interval: Duration,
     predecessor: Option<&mut Predecessor>,
-) -> Result<(Persist, Kept), String> {
+) -> Result<(Persist, SavedState), String> {
     if let Some(predecessor) = predecessor {
         predecessor.release_state().await?;
     }

@@ -92,14 +92,14 @@ pub(super) async fn admit(
         state.refusals.note(state.clock.now(), device, code, &hello.client_version, &support_id);
     };
     let granted = match ask(state, request, asked_at, stops.devices).await {
-        Answered::Memory(granted) => Ok(granted),
-        Answered::Control(Ok(answer)) if answer.ok => Granted::by_control(state, device, &hello.region, *answer)
+        Answered::Cache(granted) => Ok(granted),
+        Answered::Control(Ok(answer)) if answer.ok => Granted::from_control(state, device, &hello.region, *answer)
             .inspect_err(|code| {
                 state.usage.abandon(id, device);
                 note(*code);
             }),
         Answered::Control(Ok(answer)) => Err(denied(state, device, &answer)),
-        Answered::Control(Err(error)) => from_memory(state, device, &hello.region, &error).inspect_err(|code| {
+        Answered::Control(Err(error)) => when_unavailable(state, device, &hello.region, &error).inspect_err(|code| {
             if matches!(error, ControlError::Lost(_)) {
                 state.usage.abandon(id, device);
             }
@@ -201,7 +201,7 @@ fn may_ask(state: &GatewayState, device: Uuid, is_late: bool) -> Result<(), (Ses
 /// Who said that a device may have a session.
 enum Answered {
     Control(Result<Box<Validated>, ControlError>),
-    Memory(Granted),
+    Cache(Granted),
 }
 
 /// Asks the control plane. Once it is in doubt, a device that is known need not wait: the answer is obeyed when it comes.
@@ -209,9 +209,9 @@ async fn ask(state: &Arc<GatewayState>, request: ValidateDevice, asked_at: Insta
     let (device, region, session) = (request.device_id, request.region.clone(), request.session_id);
     let asking = Arc::clone(state);
     let mut call = Box::pin(async move { asking.control.validate(&request).await });
-    let memory = async {
+    let cached = async {
         state.control.breaker().doubtful(asked_at).await;
-        match Granted::by_memory(state, device, &region) {
+        match Granted::from_cache(state, device, &region) {
             Ok(granted) => granted,
             Err(_) => std::future::pending().await,
         }
@@ -219,22 +219,28 @@ async fn ask(state: &Arc<GatewayState>, request: ValidateDevice, asked_at: Insta
     let granted = tokio::select! {
         biased;
         answer = &mut call => return Answered::Control(answer.map(Box::new)),
-        granted = memory => granted,
+        granted = cached => granted,
     };
     let state = Arc::clone(state);
     tokio::spawn(async move {
         if let (Ok(answer), Some(session)) = (call.await, session) {
-            obey(&state, session, (device, region), &answer, stops);
+            apply_late_answer(&state, session, (device, region), &answer, stops);
         }
     });
-    Answered::Memory(granted)
+    Answered::Cache(granted)
 }
 
 /// Takes an answer that came after the session had begun: it is reported at once, or ends. Who was stopped since it was asked
 /// for is not remembered.
-fn obey(state: &GatewayState, session: Uuid, (device, region): (Uuid, String), answer: &Validated, stops: u64) {
+fn apply_late_answer(
+    state: &GatewayState,
+    session: Uuid,
+    (device, region): (Uuid, String),
+    answer: &Validated,
+    stops: u64,
+) {
     if answer.ok {
-        remember(state, device, region, answer);
+        cache_device(state, device, region, answer);
         if state.stops.load(Ordering::Acquire) != stops {
             state.offline.forget(device);
         }
@@ -256,7 +262,12 @@ fn denied(state: &GatewayState, device: Uuid, answer: &Validated) -> SessionCode
 }
 
 /// Keeps what the control plane said of a device for when it is away; gives the device's allowance.
-fn remember(state: &GatewayState, device: Uuid, region: String, answer: &Validated) -> Option<Arc<OutageAllowance>> {
+fn cache_device(
+    state: &GatewayState,
+    device: Uuid,
+    region: String,
+    answer: &Validated,
+) -> Option<Arc<OutageAllowance>> {
     let limits = answer.limits.as_ref();
     let known = CachedDevice {
         user: answer.user.as_ref()?.id,
@@ -265,7 +276,7 @@ fn remember(state: &GatewayState, device: Uuid, region: String, answer: &Validat
         rate_limit_mbps: limits.and_then(|limits| limits.rate_limit_mbps),
         regions: vec![region],
     };
-    Some(state.offline.met(device, known, answer.fail_open_bytes))
+    Some(state.offline.insert(device, known, answer.fail_open_bytes))
 }
 
 /// What a session is let in with.
@@ -281,7 +292,7 @@ struct Granted {
 }
 
 impl Granted {
-    fn by_control(state: &GatewayState, device: Uuid, region: &str, answer: Validated) -> Result<Self, SessionCode> {
+    fn from_control(state: &GatewayState, device: Uuid, region: &str, answer: Validated) -> Result<Self, SessionCode> {
         let node = answer.node.as_ref().ok_or(SessionCode::NoNodeAvailable)?;
         let exit = state.nodes.exit(node).map_err(|reason| {
             tracing::error!(reason, "cannot use the assigned node");
@@ -290,7 +301,7 @@ impl Granted {
         let limits = answer.limits.as_ref();
         let limit = limits.and_then(|limits| limits.traffic_limit_bytes);
         let rate_limit_mbps = limits.and_then(|limits| limits.rate_limit_mbps);
-        let allowance = remember(state, device, region.to_owned(), &answer).ok_or(SessionCode::Internal)?;
+        let allowance = cache_device(state, device, region.to_owned(), &answer).ok_or(SessionCode::Internal)?;
         let paid = answer.subscription.ok_or(SessionCode::Internal)?;
         Ok(Self {
             known: true,
@@ -306,8 +317,8 @@ impl Granted {
 
     /// A device that the control plane let in lately may come in again; of its allowance it takes a piece when it wants to
     /// move something.
-    fn by_memory(state: &GatewayState, device: Uuid, region: &str) -> Result<Self, SessionCode> {
-        let known = state.offline.recall(device, region);
+    fn from_cache(state: &GatewayState, device: Uuid, region: &str) -> Result<Self, SessionCode> {
+        let known = state.offline.lookup(device, region);
         let (known, allowance) = known.ok_or(SessionCode::ControlUnavailable)?;
         if known.limit.is_some() && allowance.is_spent() {
             return Err(SessionCode::ControlUnavailable);
@@ -328,10 +339,15 @@ impl Granted {
 }
 
 /// What becomes of a device for which the control plane had no answer.
-fn from_memory(state: &GatewayState, device: Uuid, region: &str, error: &ControlError) -> Result<Granted, SessionCode> {
+fn when_unavailable(
+    state: &GatewayState,
+    device: Uuid,
+    region: &str,
+    error: &ControlError,
+) -> Result<Granted, SessionCode> {
     error.log("failed to validate a device");
     let code = unavailable(error);
-    if code == SessionCode::ControlUnavailable { Granted::by_memory(state, device, region) } else { Err(code) }
+    if code == SessionCode::ControlUnavailable { Granted::from_cache(state, device, region) } else { Err(code) }
 }
 
 fn unavailable(error: &ControlError) -> SessionCode {

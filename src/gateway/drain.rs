@@ -95,7 +95,7 @@ impl Drain {
         if has_successor || born <= began { began } else { self.last_call(began) }
     }
 
-    /// Who came after the last call would only come back here, so he is to wait for the end.
+    /// A session that came after the last call would only come back here, so it waits for the end.
     fn leave_of(&self, began: Instant, has_successor: bool, born: Instant) -> Leave {
         let (now, due) = (Instant::now(), began + self.timeout);
         let jitter = self.jitter.mul_f64(fresh_fraction());

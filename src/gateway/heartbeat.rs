@@ -30,19 +30,19 @@ impl GatewayState {
                 }
             }
             if self.met_control.load(Ordering::Relaxed) {
-                self.beat(true).await;
+                self.send_heartbeat(true).await;
             }
         };
         tokio::join!(beats, self.nodes.run(&self.control, &self.clock, shutdown));
     }
 
     pub(super) async fn heartbeat(&self) -> bool {
-        self.beat(false).await
+        self.send_heartbeat(false).await
     }
 
     /// One at a time: an older answer must not overwrite a newer list. The last one says that this process is leaving.
-    async fn beat(&self, leaving: bool) -> bool {
-        let _turn = self.beating.lock().await;
+    async fn send_heartbeat(&self, leaving: bool) -> bool {
+        let _turn = self.heartbeat_turn.lock().await;
         let request = GatewayHeartbeat {
             gateway_id: None,
             sessions: i64::try_from(self.usage.live_count()).unwrap_or(i64::MAX),
@@ -60,7 +60,7 @@ impl GatewayState {
             Ok(orders) => {
                 self.alone.store(false, Ordering::Relaxed);
                 self.clock.measured(orders.server_time, asked_at);
-                self.obey(orders);
+                self.apply_orders(orders);
                 true
             }
             Err(error) => {

@@ -136,7 +136,7 @@ impl OfflineCache {
     }
 
     /// A device was validated; gives its allowance.
-    pub(crate) fn met(&self, id: Uuid, mut device: CachedDevice, fail_open: u64) -> Arc<OutageAllowance> {
+    pub(crate) fn insert(&self, id: Uuid, mut device: CachedDevice, fail_open: u64) -> Arc<OutageAllowance> {
         let validated_at = Some(self.clock.now());
         let mut devices = self.devices();
         if devices.len() >= self.config.devices && !devices.contains_key(&id) {
@@ -170,7 +170,7 @@ impl OfflineCache {
     }
 
     /// A device that may be served without asking, and its allowance.
-    pub(crate) fn recall(&self, id: Uuid, region: &str) -> Option<(CachedDevice, Arc<OutageAllowance>)> {
+    pub(crate) fn lookup(&self, id: Uuid, region: &str) -> Option<(CachedDevice, Arc<OutageAllowance>)> {
         let now = self.clock.now();
         let devices = self.devices();
         let CacheEntry { device, validated_at, allowance } = devices.get(&id)?;
@@ -275,33 +275,33 @@ mod tests {
     }
 
     #[test]
-    fn only_devices_met_lately_are_recalled() {
+    fn only_devices_validated_lately_are_found() {
         let devices = cache(Duration::from_secs(60), 2);
         let [first, second, third] = [Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7()];
-        devices.met(first, known("eu-1"), 10);
-        devices.met(first, known("ru-1"), 10);
+        devices.insert(first, known("eu-1"), 10);
+        devices.insert(first, known("ru-1"), 10);
         for region in ["eu-1", "ru-1"] {
-            assert!(devices.recall(first, region).is_some());
+            assert!(devices.lookup(first, region).is_some());
         }
-        assert!(devices.recall(first, "us-1").is_none() && devices.recall(second, "eu-1").is_none());
-        devices.met(second, known("eu-1"), 10);
-        devices.met(third, known("eu-1"), 10);
-        assert!(devices.recall(first, "eu-1").is_none(), "the oldest goes when there are too many");
-        let user = devices.recall(third, "eu-1").unwrap().0.user;
+        assert!(devices.lookup(first, "us-1").is_none() && devices.lookup(second, "eu-1").is_none());
+        devices.insert(second, known("eu-1"), 10);
+        devices.insert(third, known("eu-1"), 10);
+        assert!(devices.lookup(first, "eu-1").is_none(), "the oldest goes when there are too many");
+        let user = devices.lookup(third, "eu-1").unwrap().0.user;
         devices.forget(second);
         devices.forget_those(|_, known| known.user == user);
-        assert!(devices.recall(second, "eu-1").is_none() && devices.recall(third, "eu-1").is_none());
+        assert!(devices.lookup(second, "eu-1").is_none() && devices.lookup(third, "eu-1").is_none());
         let strict = cache(Duration::ZERO, 2);
-        strict.met(first, known("eu-1"), 10);
-        assert!(strict.recall(first, "eu-1").is_none());
+        strict.insert(first, known("eu-1"), 10);
+        assert!(strict.lookup(first, "eu-1").is_none());
     }
 
     #[test]
     fn the_disk_hears_of_every_change_and_a_restored_device_is_the_same() {
         let devices = cache(Duration::from_secs(60), 10);
         let [first, second] = [Uuid::now_v7(), Uuid::now_v7()];
-        let allowance = devices.met(first, known("eu-1"), 1_000_000);
-        devices.met(second, known("eu-1"), 10);
+        let allowance = devices.insert(first, known("eu-1"), 1_000_000);
+        devices.insert(second, known("eu-1"), 10);
         assert_eq!(devices.take_changed().len(), 2);
         allowance.refill();
         assert_eq!(devices.take_changed().len(), 0, "nothing has changed");
@@ -315,13 +315,13 @@ mod tests {
         let restored: StoredDevice = serde_json::from_slice(&text).unwrap();
         let next = cache(Duration::from_secs(60), 1);
         next.restore(first, restored);
-        let (device, allowance) = next.recall(first, "eu-1").unwrap();
+        let (device, allowance) = next.lookup(first, "eu-1").unwrap();
         assert_eq!((device, allowance.left.load(Ordering::Relaxed)), (known_as(&devices, first), 875_000));
         allowance.refill();
         assert_eq!(next.take_changed().len(), 1);
     }
 
     fn known_as(devices: &OfflineCache, id: Uuid) -> CachedDevice {
-        devices.recall(id, "eu-1").unwrap().0
+        devices.lookup(id, "eu-1").unwrap().0
     }
 }

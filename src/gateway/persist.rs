@@ -61,9 +61,9 @@ struct Written {
 }
 
 /// What an earlier process had kept.
-pub(super) struct Kept(HashMap<String, Vec<u8>>);
+pub(super) struct SavedState(HashMap<String, Vec<u8>>);
 
-impl Kept {
+impl SavedState {
     /// One thing, if it is there.
     pub(super) fn get<T: DeserializeOwned>(&self, name: Name) -> Option<T> {
         serde_json::from_slice(self.0.get(name.as_str())?).ok()
@@ -113,7 +113,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Persist {
     /// Opens the store in a folder; what was kept of another control plane is not used.
-    pub(super) fn open(folder: &Path, control_url: &str, every: Duration) -> Result<(Self, Kept), String> {
+    pub(super) fn open(folder: &Path, control_url: &str, every: Duration) -> Result<(Self, SavedState), String> {
         let (store, entries) = Store::open(folder)?;
         let persist = Self {
             store,
@@ -125,7 +125,7 @@ impl Persist {
             released: AtomicBool::new(false),
             every,
         };
-        let kept = Kept(of_origin(entries, control_url));
+        let kept = SavedState(of_origin(entries, control_url));
         if kept.0.is_empty() {
             persist.clear();
         }

@@ -20,7 +20,7 @@ use super::memory::Shares;
 use super::metrics::GatewayMetrics;
 use super::nodes::Nodes;
 use super::offline::OfflineCache;
-use super::persist::{Kept, Name, Orders, Persist};
+use super::persist::{Name, Orders, Persist, SavedState};
 use super::portal::Portal;
 use super::rate_limiter::RateLimiters;
 use super::refusals::Refusals;
@@ -84,7 +84,7 @@ pub(super) struct GatewayState {
     pub(super) session_stops: AtomicU64,
     /// Why the control plane does not want this gateway, if it does not.
     pub(super) unwelcome: Mutex<Option<String>>,
-    pub(super) beating: tokio::sync::Mutex<()>,
+    pub(super) heartbeat_turn: tokio::sync::Mutex<()>,
 }
 
 impl GatewayState {
@@ -101,7 +101,7 @@ impl GatewayState {
     }
 
     /// Takes what an earlier process had kept, if that is not too old; gives the last event it had acted on.
-    pub(super) fn restore(&self, kept: &Kept, max_age: Duration) -> EventCursor {
+    pub(super) fn restore(&self, kept: &SavedState, max_age: Duration) -> EventCursor {
         if !kept.set_clock(&self.clock, max_age) {
             self.persist.clear();
             return None;
@@ -134,7 +134,7 @@ impl GatewayState {
     }
 
     /// Does what the control plane wants, and keeps it.
-    pub(super) fn obey(&self, orders: GatewayOrders) {
+    pub(super) fn apply_orders(&self, orders: GatewayOrders) {
         self.persist.set(Name::Nodes, &orders.nodes);
         self.persist.set(Name::Orders, &Orders { drain: orders.drain, unwelcome: None });
         self.persist.set_time(&self.clock);

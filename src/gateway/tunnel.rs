@@ -147,7 +147,7 @@ async fn serve(
     if stops.devices != admitted.stops.devices {
         if session.account.is_known() {
             state.offline.forget(session.device);
-        } else if state.offline.recall(session.device, &session.region).is_none() {
+        } else if state.offline.lookup(session.device, &session.region).is_none() {
             session.account.cut(SessionCode::ControlUnavailable);
         }
     }
@@ -158,12 +158,12 @@ async fn serve(
     tracing::info!(session = %session.id, device = %session.device, region = session.region, "session started");
     let relays = TaskTracker::new();
     let abort = CancellationToken::new();
-    let hears = match agreement.encoding {
-        Encoding::V2 => Hears::GoAway,
-        Encoding::V1 if hello.features.has(Feature::Notice) => Hears::Notices,
-        Encoding::V1 => Hears::Nothing,
+    let signal = match agreement.encoding {
+        Encoding::V2 => DrainSignal::GoAway,
+        Encoding::V1 if hello.features.has(Feature::Notice) => DrainSignal::Notices,
+        Encoding::V1 => DrainSignal::Nothing,
     };
-    open_streams(&session, &tunnel, (&relays, &abort), &shutdown, hears).await;
+    open_streams(&session, &tunnel, (&relays, &abort), &shutdown, signal).await;
     relays.close();
     if tokio::time::timeout(state.tunnel.close_timeout, relays.wait()).await.is_err() {
         abort.cancel();
@@ -179,9 +179,9 @@ async fn serve(
     None
 }
 
-/// How a client hears that it is to go.
+/// How a client is asked to move.
 #[derive(Clone, Copy)]
-enum Hears {
+enum DrainSignal {
     GoAway,
     Notices,
     Nothing,
@@ -193,7 +193,7 @@ async fn open_streams(
     tunnel: &Tunnel,
     (relays, abort): (&TaskTracker, &CancellationToken),
     shutdown: &Shutdown,
-    hears: Hears,
+    signal: DrainSignal,
 ) {
     let mut leaving = pin!(session.state.drain.leave(tokio::time::Instant::now()));
     let mut departure = None;
@@ -203,7 +203,7 @@ async fn open_streams(
         let event = tokio::select! {
             event = tunnel.next_event() => event,
             leave = &mut leaving, if departure.is_none() => {
-                departure = Some(send_away(tunnel, leave, hears));
+                departure = Some(ask_to_move(tunnel, leave, signal));
                 continue;
             }
             () = drained(tunnel, departure), if departure.is_some() && session.account.cut_code().is_none() => {
@@ -269,15 +269,15 @@ async fn given_up(held: Option<&Held<'_>>) {
 }
 
 /// Tells the client to go; gives when it has moved, and when the session ends.
-fn send_away(tunnel: &Tunnel, leave: Leave, hears: Hears) -> (tokio::time::Instant, tokio::time::Instant) {
+fn ask_to_move(tunnel: &Tunnel, leave: Leave, signal: DrainSignal) -> (tokio::time::Instant, tokio::time::Instant) {
     let Leave { reconnect_in, moved, due } = leave;
     let now = tokio::time::Instant::now();
     tunnel.drain(reconnect_in);
     tunnel.notice(maintenance(due));
-    let moved = match hears {
-        Hears::GoAway => moved,
-        Hears::Notices => moved + V1_MOVES_WITHIN.saturating_sub(reconnect_in),
-        Hears::Nothing => now + reconnect_in,
+    let moved = match signal {
+        DrainSignal::GoAway => moved,
+        DrainSignal::Notices => moved + V1_MOVES_WITHIN.saturating_sub(reconnect_in),
+        DrainSignal::Nothing => now + reconnect_in,
     };
     (moved, due)
 }
