@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use fastwebsockets::OpCode;
 use httvps::frame::{Features, Frame, Hello, Token, binary};
-use httvps::mux::TRANSPORT_ROOM;
+use httvps::mux::Message;
 use httvps::net::websocket::{Incoming, Reader, Side, write_header};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -155,11 +155,9 @@ impl Raw {
 }
 
 fn sealed(opcode: OpCode, body: &[u8]) -> BytesMut {
-    let mut message = BytesMut::zeroed(TRANSPORT_ROOM);
-    message.extend_from_slice(body);
-    let mut message = message.into();
-    let start = write_header(&mut message, opcode, Side::Client);
-    message.head.split_off(start)
+    let mut message = Message::from(body);
+    write_header(&mut message, opcode, Side::Client);
+    message.concat().into()
 }
 
 pub(crate) fn encoded(frames: &[Frame]) -> BytesMut {

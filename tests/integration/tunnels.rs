@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use httvps::config::Source;
 use httvps::frame::{Encoding, Features, Hello, Padding, StreamCode, Target, Token, binary};
-use httvps::mux::{Event, HEADROOM, Limits, Received, Role};
+use httvps::mux::{Event, Limits, Payload, Received, Role};
 use httvps::net::buffered::Buffered;
 use httvps::net::tunnel::{Driver, Framing, Transport, Tunnel, TunnelStream};
 use httvps::net::websocket::Side;
@@ -111,9 +111,7 @@ pub(crate) async fn send(stream: &TunnelStream, mut bytes: &[u8]) -> Result<(), 
     while !bytes.is_empty() {
         let Some(room) = poll_fn(|cx| stream.poll_capacity(cx)).await else { return Err(end_of(stream).await) };
         let (now, later) = bytes.split_at(room.min(bytes.len()));
-        let mut payload = BytesMut::zeroed(HEADROOM);
-        payload.extend_from_slice(now);
-        stream.send(payload);
+        stream.send(Payload::from(now));
         bytes = later;
     }
     Ok(())

@@ -3,22 +3,22 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-/// Sessions that cannot wait for the next regular report.
+/// Sessions to report before the next regular report.
 #[derive(Default)]
-pub(crate) struct Urgent {
+pub(crate) struct ReportQueue {
     sessions: Mutex<Vec<Uuid>>,
-    news: Notify,
+    changed: Notify,
 }
 
-impl Urgent {
+impl ReportQueue {
     pub(crate) fn add(&self, session: Uuid) {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).push(session);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
     /// Waits until there are any.
     pub(super) async fn wait(&self) {
-        self.news.notified().await;
+        self.changed.notified().await;
     }
 
     pub(super) fn take(&self) -> Vec<Uuid> {

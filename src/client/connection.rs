@@ -1,4 +1,4 @@
-//! Keeps one tunnel to the gateway up.
+//! Keeps one tunnel to the gateway connected.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::door::{Door, Opened, Shut};
-use super::line::{Held, Line, Past};
+use super::dialer::{DialError, GatewayDialer, Opened};
 use super::network::{Network, Route};
 use super::opening::Openings;
+use super::session::{ActiveTunnel, HeldSession, ReconnectState};
 use super::transports::Transports;
 use crate::config::{self, ConfigError, Mux, Source, V1, read_file};
 use crate::digest::fresh_fraction;
@@ -24,16 +24,16 @@ use crate::mux::{Event, Limits, Role};
 use crate::net::dial::Dialer;
 use crate::net::resolver::Resolver;
 use crate::net::tls;
-use crate::net::tunnel::{Carrier, Driver, Ended, Framing, Patience, Transport, Tunnel, TunnelStream};
+use crate::net::tunnel::{Carrier, Driver, Ended, Framing, Timeouts, Transport, Tunnel, TunnelStream};
 use crate::net::websocket::Side;
 
 /// How soon a v1 client moves that is told of a shutdown (docs/03, "Draining").
 const V1_MOVES_WITHIN: Duration = Duration::from_secs(5);
 
 /// The gateway's address and what to say to it.
-pub(super) struct Link {
+pub(super) struct Connection {
     config: config::Client,
-    door: Door,
+    dialer: GatewayDialer,
     /// Those that may get through.
     transports: Transports,
     network: Network,
@@ -58,12 +58,12 @@ enum Outcome {
     /// The connection was being made over a network that is not the host's any more.
     Elsewhere,
     /// The connection was lost, and the session may be held.
-    Held(Held),
+    Held(HeldSession),
     /// The gateway wants the next tunnel elsewhere or later; this one goes on until then.
-    Moved(Line, Duration),
+    Moved(ActiveTunnel, Duration),
 }
 
-impl Link {
+impl Connection {
     pub(super) fn new(source: &Source, config: config::Client) -> Result<Self, ConfigError> {
         let bad = |key, reason: String| source.unusable::<config::Client>(key, reason);
         let uri: Uri = config.gateway.parse().map_err(|error| bad("gateway", format!("not a URL: {error}")))?;
@@ -89,7 +89,7 @@ impl Link {
             return Err(bad("transports", "h2 carries v2 only; v1 needs h2ws or ws".into()));
         }
         Ok(Self {
-            door: Door {
+            dialer: GatewayDialer {
                 host: host.trim_matches(['[', ']']).to_owned(),
                 port: uri.port_u16().unwrap_or(443),
                 path: uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
@@ -120,11 +120,11 @@ impl Link {
     /// Connects, and connects again when the tunnel is lost, until the gateway refuses for good.
     pub(super) async fn keep_up(&self, up: &watch::Sender<bool>) -> SessionCode {
         let mut wait = self.config.backoff_min;
-        let mut past = Past::new(self.transports.clone());
+        let mut reconnect = ReconnectState::new(self.transports.clone());
         loop {
-            let (outcome, was_up) = self.run_once(up, &mut past).await;
-            past.held.take_if(|held| held.is_over());
-            if past.is_over() {
+            let (outcome, was_up) = self.run_once(up, &mut reconnect).await;
+            reconnect.held.take_if(|held| held.is_over());
+            if reconnect.is_over() {
                 self.current.send_replace(None);
             }
             if was_up {
@@ -141,12 +141,12 @@ impl Link {
                     retry_after.unwrap_or(pause).min(self.config.backoff_max)
                 }
                 Outcome::Lost(reason) => {
-                    tracing::warn!(reason, "no tunnel");
+                    tracing::warn!(reason, "gateway unreachable or connection lost; retrying");
                     if was_up { Duration::ZERO } else { self.config.backoff_min.mul_f64(jitter) }
                 }
                 Outcome::Refused(reason) => {
-                    tracing::warn!(reason, transport = ?past.transports.current(), "no tunnel");
-                    past.transports.fall_back();
+                    tracing::warn!(reason, transport = ?reconnect.transports.current(), "failed to connect; retrying");
+                    reconnect.transports.fall_back();
                     std::mem::replace(&mut wait, next).mul_f64(jitter)
                 }
                 Outcome::Elsewhere => {
@@ -154,20 +154,20 @@ impl Link {
                     wait.mul_f64(jitter)
                 }
                 Outcome::Held(held) => {
-                    tracing::warn!("the connection is lost");
-                    past.held = Some(held);
+                    tracing::warn!("connection lost; reconnecting");
+                    reconnect.held = Some(held);
                     Duration::ZERO
                 }
-                Outcome::Moved(line, reconnect_in) => {
-                    past.leaving = Some(line);
-                    past.session = None;
+                Outcome::Moved(active, reconnect_in) => {
+                    reconnect.leaving = Some(active);
+                    reconnect.session = None;
                     reconnect_in.min(self.config.backoff_max)
                 }
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.moved(past.route), if refused => {
-                    past.transports.begin_anew();
+                () = self.moved(reconnect.route), if refused => {
+                    reconnect.transports.begin_anew();
                     wait = self.config.backoff_min;
                     tokio::time::sleep(wait.mul_f64(jitter).min(pause)).await;
                 }
@@ -185,110 +185,115 @@ impl Link {
 
     /// One connection from its beginning to its end. It goes on with a session that is held, or takes over from one that the
     /// gateway wants to end.
-    async fn run_once(&self, up: &watch::Sender<bool>, past: &mut Past) -> (Outcome, bool) {
+    async fn run_once(&self, up: &watch::Sender<bool>, reconnect: &mut ReconnectState) -> (Outcome, bool) {
         let limit = self.config.connect_timeout;
-        let transport = past.transports.next();
-        let known = past.route.map(Route::anew);
-        past.route = known;
+        let transport = reconnect.transports.next();
+        let known = reconnect.route.map(Route::anew);
+        reconnect.route = known;
         let opened = tokio::select! {
-            opened = timeout(limit, self.connect(transport, &mut past.route)) => match opened {
+            opened = timeout(limit, self.connect(transport, &mut reconnect.route)) => match opened {
                 Ok(Ok(opened)) => opened,
-                Ok(Err(Shut::Unreachable(reason))) => return (Outcome::Lost(reason), false),
-                Ok(Err(Shut::Refused(reason))) => return (Outcome::Refused(reason), false),
+                Ok(Err(DialError::Unreachable(reason))) => return (Outcome::Lost(reason), false),
+                Ok(Err(DialError::Refused(reason))) => return (Outcome::Refused(reason), false),
                 Err(_) => return (Outcome::Refused("timed out".into()), false),
             },
             () = self.moved(known) => {
-                past.transports.begin_anew();
+                reconnect.transports.begin_anew();
                 return (Outcome::Elsewhere, false);
             }
         };
-        let tunnel = if let Some(held) = &past.held {
-            held.tunnel.resume_with(self.hello(past), &held.ticket, &self.padding());
+        let tunnel = if let Some(held) = &reconnect.held {
+            held.tunnel.resume_with(self.hello(reconnect), &held.ticket, &self.padding());
             held.tunnel.clone()
         } else {
             let tunnel = Tunnel::new(Role::Client, self.encoding, Arc::clone(&self.limits));
-            tunnel.hello(self.hello(past), &self.padding());
+            tunnel.hello(self.hello(reconnect), &self.padding());
             tunnel
         };
         let driving = match opened {
             Opened::WebSocket(socket) => self.drive(TokioIo::new(socket), Framing::WebSocket(Side::Client), &tunnel),
             Opened::Http2(channel, framing) => self.drive(channel, framing, &tunnel),
         };
-        let mut line = Line { tunnel, driving };
-        if past.is_over() {
-            self.current.send_replace(Some(line.tunnel.clone()));
+        let mut active = ActiveTunnel { tunnel, driving };
+        if reconnect.is_over() {
+            self.current.send_replace(Some(active.tunnel.clone()));
         }
         let answer = tokio::select! {
             biased;
-            event = line.tunnel.next_event() => Ok(event),
+            event = active.tunnel.next_event() => Ok(event),
             () = tokio::time::sleep(limit) => Err(Outcome::Refused("no answer to hello".into())),
-            () = self.moved(past.route) => {
-                past.transports.begin_anew();
+            () = self.moved(reconnect.route) => {
+                reconnect.transports.begin_anew();
                 Err(Outcome::Elsewhere)
             }
         };
         let was_left = answer.is_err();
         let answer = answer.or_else(|outcome| {
-            line.tunnel.leave();
-            line.tunnel.next_event().now_or_never().ok_or(outcome)
+            active.tunnel.leave();
+            active.tunnel.next_event().now_or_never().ok_or(outcome)
         });
         let ok = match answer {
             Ok(Some(Event::Accepted(ok))) => ok,
             Ok(Some(Event::Ended { code, retry_after })) => {
-                line.tunnel.leave();
-                past.held.take_if(|_| code.is_final());
+                active.tunnel.leave();
+                reconnect.held.take_if(|_| code.is_final());
                 return (Outcome::Told(code, retry_after), false);
             }
             Ok(Some(_)) => return (Outcome::Lost("no answer to hello".into()), false),
-            Ok(None) => return (Outcome::Refused(format!("before hello_ok: {}", line.end().await)), false),
+            Ok(None) => return (Outcome::Refused(format!("before hello_ok: {}", active.end().await)), false),
             Err(outcome) => {
-                line.leave();
+                active.leave();
                 return (outcome, false);
             }
         };
-        if let Some(held) = past.held.take() {
+        if let Some(held) = reconnect.held.take() {
             held.has_resumed();
         }
         let resumed = ok.resume.as_ref().is_some_and(|resumable| resumable.resumed);
         tracing::info!(session = ok.session_id, ?transport, resumed, "tunnel is up");
         if let Some(padding) = ok.padding.filter(Padding::is_valid) {
-            line.tunnel.pad(&padding);
+            active.tunnel.pad(&padding);
             *self.padding.lock().unwrap_or_else(PoisonError::into_inner) = padding;
         }
-        past.session = Some(ok.session_id);
-        if let (true, Some(resumable)) = (was_left && line.tunnel.is_held(), &ok.resume) {
-            return (Outcome::Held(Held::new(&line.tunnel, resumable.clone())), true);
+        reconnect.session = Some(ok.session_id);
+        if let (true, Some(resumable)) = (was_left && active.tunnel.is_held(), &ok.resume) {
+            return (Outcome::Held(HeldSession::new(&active.tunnel, resumable.clone())), true);
         }
-        self.current.send_replace(Some(line.tunnel.clone()));
-        if let Some(old) = past.leaving.take() {
+        self.current.send_replace(Some(active.tunnel.clone()));
+        if let Some(old) = reconnect.leaving.take() {
             tokio::spawn(old.finish());
         }
         up.send_replace(true);
-        (self.follow(line, past, ok.resume).await, true)
+        (self.follow(active, reconnect, ok.resume).await, true)
     }
 
     /// A connection to the gateway, and over it what carries a tunnel.
-    async fn connect(&self, transport: config::Transport, route: &mut Option<Route>) -> Result<Opened, Shut> {
-        let socket = self.door.dial().await?;
+    async fn connect(&self, transport: config::Transport, route: &mut Option<Route>) -> Result<Opened, DialError> {
+        let socket = self.dialer.dial().await?;
         *route = Route::of(&socket);
-        self.door.open(socket, transport, self.transports.contain(config::Transport::Ws)).await
+        self.dialer.open(socket, transport, self.transports.contain(config::Transport::Ws)).await
     }
 
     /// Hears what the gateway has to say until the connection ends, or the host is in another network. A session that cannot be
     /// resumed keeps its connection as long as that has its address.
-    async fn follow(&self, mut line: Line, past: &mut Past, resumable: Option<Resumable>) -> Outcome {
-        let (route, may_move) = (past.route, resumable.is_some());
+    async fn follow(
+        &self,
+        mut active: ActiveTunnel,
+        reconnect: &mut ReconnectState,
+        resumable: Option<Resumable>,
+    ) -> Outcome {
+        let (route, may_move) = (reconnect.route, resumable.is_some());
         let is_over = || route.is_some_and(|route| route.is_gone() || may_move && route.is_left());
         let mut over = pin!(self.network.until(is_over));
         loop {
             let event = tokio::select! {
-                event = line.tunnel.next_event() => event,
+                event = active.tunnel.next_event() => event,
                 () = &mut over => {
                     tracing::info!("the host is in another network");
-                    past.transports.begin_anew();
-                    let tunnel = line.tunnel.clone();
+                    reconnect.transports.begin_anew();
+                    let tunnel = active.tunnel.clone();
                     return match resumable {
-                        Some(resumable) if line.leave() => Outcome::Held(Held::new(&tunnel, resumable)),
+                        Some(resumable) if active.leave() => Outcome::Held(HeldSession::new(&tunnel, resumable)),
                         Some(_) | None => Outcome::Lost("the host is in another network".into()),
                     };
                 }
@@ -296,18 +301,18 @@ impl Link {
             match event {
                 Some(Event::Ended { code, retry_after }) => return Outcome::Told(code, retry_after),
                 Some(Event::Notice(Notice::Maintenance { .. })) if self.encoding == Encoding::V1 => {
-                    return Outcome::Moved(line, V1_MOVES_WITHIN.mul_f64(fresh_fraction()));
+                    return Outcome::Moved(active, V1_MOVES_WITHIN.mul_f64(fresh_fraction()));
                 }
-                Some(Event::Notice(notice)) => tracing::warn!(?notice, "news from the gateway"),
-                Some(Event::GoingAway { reconnect_in, .. }) => return Outcome::Moved(line, reconnect_in),
+                Some(Event::Notice(notice)) => tracing::warn!(?notice, "notice from the gateway"),
+                Some(Event::GoingAway { reconnect_in, .. }) => return Outcome::Moved(active, reconnect_in),
                 Some(Event::Held) => {
                     return match resumable {
-                        Some(resumable) => Outcome::Held(Held::new(&line.tunnel, resumable)),
+                        Some(resumable) => Outcome::Held(HeldSession::new(&active.tunnel, resumable)),
                         None => Outcome::Lost("the session cannot be resumed".into()),
                     };
                 }
                 Some(_) => {}
-                None => return Outcome::Lost(line.end().await),
+                None => return Outcome::Lost(active.end().await),
             }
         }
     }
@@ -331,7 +336,7 @@ impl Link {
         tokio::spawn(Driver::new(carrier, Bytes::new(), tunnel.clone(), transport).run())
     }
 
-    fn hello(&self, past: &Past) -> Hello {
+    fn hello(&self, reconnect: &ReconnectState) -> Hello {
         Hello {
             device_id: self.config.device_id.clone(),
             access_token: Token::from(self.config.token.expose().to_owned()),
@@ -341,7 +346,7 @@ impl Link {
             features: self.config.features,
             keepalive: u32::try_from(self.config.keepalive.as_secs()).ok().filter(|seconds| *seconds > 0),
             resume: None,
-            replaces: past.session.clone(),
+            replaces: reconnect.session.clone(),
         }
     }
 
@@ -377,11 +382,11 @@ impl Link {
     }
 
     /// How long streams may stand still.
-    pub(super) fn patience(&self) -> Patience {
+    pub(super) fn timeouts(&self) -> Timeouts {
         let half_open = match self.encoding {
             Encoding::V1 => self.config.v1_linger,
             Encoding::V2 => self.idle_timeout,
         };
-        Patience { idle: self.idle_timeout, half_open, linger: self.linger }
+        Timeouts { idle: self.idle_timeout, half_open, linger: self.linger }
     }
 }

@@ -1,10 +1,10 @@
-//! The gateway's token: given, kept from an enrolment, or traded for a one-time token (docs/04, "Enrolment").
+//! The gateway's token: given, kept from an enrollment, or traded for a one-time token (docs/04, "Enrolment").
 
 use std::io;
 use std::path::Path;
 
+use super::atomic_file::AtomicFile;
 use super::control::ControlClient;
-use super::fresh::Fresh;
 use crate::api::GatewayEnroll;
 use crate::config::{self, Secret};
 use crate::net::dial::Dialer;
@@ -15,7 +15,7 @@ const MISSING: &str = "must be set, or gateway.enrol_token; `httvps admin gatewa
 /// A key that will not do, and why.
 pub(super) type Unusable = (&'static str, String);
 
-/// The token to use. The enrolment token is spent only once the file for its successor is open.
+/// The token to use. The enrollment token is spent only once the file for its successor is open.
 pub(super) async fn token(config: &config::Gateway, ca: Option<&[u8]>, dialer: &Dialer) -> Result<Secret, Unusable> {
     if !config.token.is_empty() {
         return Ok(config.token.clone());
@@ -28,10 +28,10 @@ pub(super) async fn token(config: &config::Gateway, ca: Option<&[u8]>, dialer: &
     if config.enrol_token.is_empty() {
         return Err(("token", MISSING.into()));
     }
-    let fresh = Fresh::open(&path).map_err(bad)?;
+    let fresh = AtomicFile::open(&path).map_err(bad)?;
     let control = ControlClient::new(config, ca, dialer, None).map_err(|reason| ("control_ca", reason))?;
     let request = GatewayEnroll { token: config.enrol_token.expose().to_owned() };
-    let enrolled = control.enrol(&request).await.map_err(|error| ("enrol_token", error.to_string()))?;
+    let enrolled = control.enroll(&request).await.map_err(|error| ("enrol_token", error.to_string()))?;
     fresh.keep(enrolled.token.as_bytes()).map_err(bad)?;
     tracing::info!(gateway = %enrolled.gateway_id, "enrolled");
     Ok(enrolled.token.into())

@@ -1,4 +1,4 @@
-//! The client's connection, and what there was before it.
+//! The client's session: active, held without a connection, or to be reconnected.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::net::tunnel::{Ended, Tunnel};
 /// How often it is seen whether a tunnel that is left has no streams any more.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// What there was before the connection that is being made.
-pub(super) struct Past {
+/// What the next connection has to know of the last one.
+pub(super) struct ReconnectState {
     /// A session that the gateway wants to end, and that serves meanwhile.
-    pub(super) leaving: Option<Line>,
+    pub(super) leaving: Option<ActiveTunnel>,
     /// A session whose connection was lost.
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<HeldSession>,
     /// The last session, unless it serves still.
     pub(super) session: Option<String>,
     /// How packets travelled to the gateway.
@@ -27,8 +27,8 @@ pub(super) struct Past {
     pub(super) transports: Transports,
 }
 
-impl Past {
-    /// Nothing yet.
+impl ReconnectState {
+    /// Nothing was connected yet.
     pub(super) fn new(transports: Transports) -> Self {
         Self { leaving: None, held: None, session: None, route: None, transports }
     }
@@ -40,14 +40,14 @@ impl Past {
 }
 
 /// A session without a connection, and how to go on with it; dropped before it has another one, it is over.
-pub(super) struct Held {
+pub(super) struct HeldSession {
     pub(super) tunnel: Tunnel,
     pub(super) ticket: Token,
     until: Instant,
     has_resumed: bool,
 }
 
-impl Held {
+impl HeldSession {
     pub(super) fn new(tunnel: &Tunnel, Resumable { ticket, hold, .. }: Resumable) -> Self {
         let until = Instant::now() + Duration::from_secs(hold);
         Self { tunnel: tunnel.clone(), ticket, until, has_resumed: false }
@@ -64,7 +64,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldSession {
     fn drop(&mut self) {
         if !self.has_resumed {
             self.tunnel.give_up();
@@ -73,12 +73,12 @@ impl Drop for Held {
 }
 
 /// A tunnel and what moves its bytes; dropped, the connection ends.
-pub(super) struct Line {
+pub(super) struct ActiveTunnel {
     pub(super) tunnel: Tunnel,
     pub(super) driving: JoinHandle<Ended>,
 }
 
-impl Line {
+impl ActiveTunnel {
     /// Why the connection ended.
     pub(super) async fn end(&mut self) -> String {
         match (&mut self.driving).await {
@@ -115,7 +115,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for ActiveTunnel {
     fn drop(&mut self) {
         self.driving.abort();
     }
@@ -130,7 +130,7 @@ mod tests {
     async fn a_session_that_is_not_gone_on_with_is_over() {
         let (client, _gateway) = connected().await;
         client.leave();
-        drop(Held::new(&client, resumable()));
+        drop(HeldSession::new(&client, resumable()));
         assert!(client.is_gone());
     }
 
@@ -138,7 +138,7 @@ mod tests {
     async fn a_session_that_was_resumed_outlives_the_loss_of_its_new_connection() {
         let (client, _gateway) = connected().await;
         client.leave();
-        let held = Held::new(&client, resumable());
+        let held = HeldSession::new(&client, resumable());
         held.has_resumed();
         assert!(client.is_held());
     }

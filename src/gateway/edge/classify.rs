@@ -1,6 +1,6 @@
 use hyper::{Method, Request, Uri, Version};
 
-use crate::gateway::Shared;
+use crate::gateway::GatewayState;
 use crate::gateway::upgrade::Grant;
 
 /// What is read at once of a first request.
@@ -36,16 +36,16 @@ enum Beginning {
 }
 
 /// Compares the first request of a connection over HTTP/1.1 with what it must be to be ours.
-pub(super) struct Line<'a> {
-    shared: &'a Shared,
+pub(super) struct Http1Classifier<'a> {
+    state: &'a GatewayState,
     beginning: Beginning,
     /// Where the end of the head is looked for.
     scanned: usize,
 }
 
-impl<'a> Line<'a> {
-    pub(super) fn new(shared: &'a Shared) -> Self {
-        Self { shared, beginning: Beginning::Part, scanned: 0 }
+impl<'a> Http1Classifier<'a> {
+    pub(super) fn new(state: &'a GatewayState) -> Self {
+        Self { state, beginning: Beginning::Part, scanned: 0 }
     }
 
     /// How much of what was read says nothing of the path, which only clients know.
@@ -53,10 +53,10 @@ impl<'a> Line<'a> {
         read.iter().position(|byte| *byte == b'/').unwrap_or(read.len())
     }
 
-    /// Judges all that was read so far; none while it may still become either's.
-    pub(super) fn judge(&mut self, read: &[u8]) -> Option<Owner> {
+    /// Classifies all that was read so far; none while it may still become either's.
+    pub(super) fn classify(&mut self, read: &[u8]) -> Option<Owner> {
         if self.beginning == Beginning::Part {
-            self.beginning = beginning(read, &self.shared.tunnel.path);
+            self.beginning = beginning(read, &self.state.tunnel.path);
         }
         match self.beginning {
             Beginning::Part => return None,
@@ -65,12 +65,12 @@ impl<'a> Line<'a> {
         }
         let fresh = read.get(self.scanned..).unwrap_or_default();
         let Some(at) = fresh.windows(HEAD_END.len()).position(|window| window == HEAD_END) else {
-            let most = usize::try_from(self.shared.tunnel.request_max.as_u64()).unwrap_or(usize::MAX);
+            let most = usize::try_from(self.state.tunnel.request_max.as_u64()).unwrap_or(usize::MAX);
             self.scanned = read.len().saturating_sub(HEAD_END.len() - 1);
             return (read.len() > most).then_some(Owner::Site);
         };
         let head = read.get(..self.scanned + at + HEAD_END.len()).unwrap_or(read);
-        Some(Owner::of(request_of(head).and_then(|request| Grant::of(&request, self.shared))))
+        Some(Owner::of(request_of(head).and_then(|request| Grant::of(&request, self.state))))
     }
 }
 

@@ -7,9 +7,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use h2::server::{Connection, Handshake};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::judge::Owner;
+use super::classify::Owner;
 use crate::gateway::upgrade::Grant;
-use crate::gateway::{Shared, http2};
+use crate::gateway::{GatewayState, http2 as server};
 
 /// What a client says first (RFC 9113, section 3.4).
 pub(in crate::gateway) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -17,41 +17,41 @@ pub(in crate::gateway) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n
 const HEADER: usize = 9;
 const HEADERS: u8 = 1;
 
-/// Judges the first request of an HTTP/2 connection: a server reads it whose answers nobody hears.
-pub(super) struct Preface<'a> {
-    shared: &'a Shared,
-    tape: Tape,
+/// Classifies the first request of an HTTP/2 connection: a server reads it whose answers nobody hears.
+pub(super) struct Http2Classifier<'a> {
+    state: &'a GatewayState,
+    replay: Replay,
     fed: usize,
-    state: State,
+    progress: Progress,
 }
 
-enum State {
-    Opening(Pin<Box<Handshake<Tape, Bytes>>>),
-    Open(Box<Connection<Tape, Bytes>>),
+enum Progress {
+    Opening(Pin<Box<Handshake<Replay, Bytes>>>),
+    Open(Box<Connection<Replay, Bytes>>),
 }
 
-impl<'a> Preface<'a> {
-    pub(super) fn new(shared: &'a Shared) -> Self {
-        let tape = Tape::default();
-        let opening = http2::builder(&shared.http2).handshake(tape.clone());
-        Self { shared, tape, fed: 0, state: State::Opening(Box::pin(opening)) }
+impl<'a> Http2Classifier<'a> {
+    pub(super) fn new(state: &'a GatewayState) -> Self {
+        let replay = Replay::default();
+        let opening = server::builder(&state.http2).handshake(replay.clone());
+        Self { state, replay, fed: 0, progress: Progress::Opening(Box::pin(opening)) }
     }
 
-    /// Judges all that was read so far; none while the first request is not whole.
-    pub(super) fn judge(&mut self, read: &[u8]) -> Option<Owner> {
-        self.tape.feed(read.get(self.fed..).unwrap_or_default());
+    /// Classifies all that was read so far; none while the first request is not whole.
+    pub(super) fn classify(&mut self, read: &[u8]) -> Option<Owner> {
+        self.replay.feed(read.get(self.fed..).unwrap_or_default());
         self.fed = read.len();
         let mut cx = Context::from_waker(Waker::noop());
-        if let State::Opening(opening) = &mut self.state {
+        if let Progress::Opening(opening) = &mut self.progress {
             match opening.as_mut().poll(&mut cx) {
-                Poll::Ready(Ok(connection)) => self.state = State::Open(Box::new(connection)),
+                Poll::Ready(Ok(connection)) => self.progress = Progress::Open(Box::new(connection)),
                 Poll::Ready(Err(_)) => return Some(Owner::Site),
                 Poll::Pending => return self.unless_too_long(),
             }
         }
-        let State::Open(connection) = &mut self.state else { return self.unless_too_long() };
+        let Progress::Open(connection) = &mut self.progress else { return self.unless_too_long() };
         match connection.poll_accept(&mut cx) {
-            Poll::Ready(Some(Ok((request, _)))) => Some(Owner::of(Grant::of(&request, self.shared))),
+            Poll::Ready(Some(Ok((request, _)))) => Some(Owner::of(Grant::of(&request, self.state))),
             Poll::Ready(Some(Err(_)) | None) => Some(Owner::Site),
             Poll::Pending => self.unless_too_long(),
         }
@@ -70,22 +70,22 @@ impl<'a> Preface<'a> {
     }
 
     fn unless_too_long(&self) -> Option<Owner> {
-        let most = usize::try_from(self.shared.tunnel.request_max.as_u64()).unwrap_or(usize::MAX);
+        let most = usize::try_from(self.state.tunnel.request_max.as_u64()).unwrap_or(usize::MAX);
         (self.fed > most).then_some(Owner::Site)
     }
 }
 
 /// A connection of which only the reading matters.
 #[derive(Clone, Debug, Default)]
-struct Tape(Arc<Mutex<BytesMut>>);
+struct Replay(Arc<Mutex<BytesMut>>);
 
-impl Tape {
+impl Replay {
     fn feed(&self, bytes: &[u8]) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
     }
 }
 
-impl AsyncRead for Tape {
+impl AsyncRead for Replay {
     fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if bytes.is_empty() {
@@ -98,7 +98,7 @@ impl AsyncRead for Tape {
     }
 }
 
-impl AsyncWrite for Tape {
+impl AsyncWrite for Replay {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(bytes.len()))
     }
@@ -119,10 +119,10 @@ mod tests {
     #[test]
     fn what_comes_before_the_first_request_is_open() {
         let mut read = PREFACE.to_vec();
-        assert_eq!((Preface::open(&read[..10]), Preface::open(&read)), (10, 24));
+        assert_eq!((Http2Classifier::open(&read[..10]), Http2Classifier::open(&read)), (10, 24));
         read.extend([0, 0, 2, 4, 0, 0, 0, 0, 0, 7, 7]);
-        assert_eq!((Preface::open(&read[..30]), Preface::open(&read)), (24, 35));
+        assert_eq!((Http2Classifier::open(&read[..30]), Http2Classifier::open(&read)), (24, 35));
         read.extend([0, 0, 9, HEADERS, 4, 0, 0, 0, 1, 0x82]);
-        assert_eq!(Preface::open(&read), 35);
+        assert_eq!(Http2Classifier::open(&read), 35);
     }
 }

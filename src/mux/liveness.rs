@@ -15,7 +15,7 @@ const LATE: Duration = Duration::from_millis(100);
 /// What is known of the line while data is under way (docs/04, "Keepalive").
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of one line")]
-pub(super) struct Pulse {
+pub(super) struct Liveness {
     /// Data has left since the peer was last heard.
     unanswered: bool,
     /// Data came, and since then neither a ping nor the answer to one.
@@ -37,7 +37,7 @@ pub(super) struct Pulse {
     looked: Instant,
 }
 
-impl Pulse {
+impl Liveness {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             unanswered: false,
@@ -119,7 +119,7 @@ impl Pulse {
     }
 
     /// How much silence is too much, of a time that is long enough unless the line is slow.
-    fn patience(&self, dead_after: Duration, waiting: bool) -> Duration {
+    fn dead_after(&self, dead_after: Duration, waiting: bool) -> Duration {
         if self.quick || self.ahead < MUCH && !waiting { dead_after } else { dead_after.saturating_mul(2) }
     }
 }
@@ -141,40 +141,40 @@ impl Session {
 
     /// When [`Session::watch`] has something to do.
     pub(super) fn next_watch(&self) -> Option<Instant> {
-        let pulse = &self.pulse;
-        let is_under_way = pulse.unanswered || pulse.expecting || self.has_waiting();
+        let liveness = &self.liveness;
+        let is_under_way = liveness.unanswered || liveness.expecting || self.has_waiting();
         if !is_under_way || !self.is_watched() {
             return None;
         }
-        let due = match pulse.began {
+        let due = match liveness.began {
             Some(began) if self.rtt.is_under_way() => {
-                began.checked_add(pulse.patience(self.limits.dead_after_busy, self.has_waiting()))
+                began.checked_add(liveness.dead_after(self.limits.dead_after_busy, self.has_waiting()))
             }
             Some(began) => began.checked_add(self.ping_after_busy()),
             None => self.last_heard.checked_add(self.ping_after_busy()),
         };
-        let look = if self.has_waiting() { pulse.looked.checked_add(LOOK) } else { None };
+        let look = if self.has_waiting() { liveness.looked.checked_add(LOOK) } else { None };
         [due, look].into_iter().flatten().min()
     }
 
     /// Pings a peer that is silent while data is under way; an error if it was for too long.
     pub(super) fn watch(&mut self, now: Instant) -> Result<(), SessionError> {
-        self.pulse.look(self.has_waiting(), now);
+        self.liveness.look(self.has_waiting(), now);
         if !self.is_watched() {
-            self.pulse.unread(now);
+            self.liveness.unread(now);
             return Ok(());
         }
-        self.pulse.unanswered = self.pulse.unanswered && !self.streams.is_empty();
-        self.pulse.expecting = self.pulse.expecting && self.streams.values().any(Stream::may_bring_more);
-        if !self.pulse.unanswered && !self.pulse.expecting && !self.has_waiting() {
-            self.pulse.began = None;
+        self.liveness.unanswered = self.liveness.unanswered && !self.streams.is_empty();
+        self.liveness.expecting = self.liveness.expecting && self.streams.values().any(Stream::may_bring_more);
+        if !self.liveness.unanswered && !self.liveness.expecting && !self.has_waiting() {
+            self.liveness.began = None;
             return Ok(());
         }
         let ping_after = self.ping_after_busy();
         let fresh = self.silence(now) > ping_after.saturating_add(LATE);
-        let began = *self.pulse.began.get_or_insert(if fresh { now } else { self.last_heard });
+        let began = *self.liveness.began.get_or_insert(if fresh { now } else { self.last_heard });
         let silent = now.saturating_duration_since(began);
-        if silent >= self.pulse.patience(self.limits.dead_after_busy, self.has_waiting()) {
+        if silent >= self.liveness.dead_after(self.limits.dead_after_busy, self.has_waiting()) {
             return Err(SessionError::Silent(self.silence(now)));
         }
         if silent >= ping_after {

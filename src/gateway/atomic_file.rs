@@ -6,13 +6,13 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The file beside another that takes its place.
-pub(super) struct Fresh {
+pub(super) struct AtomicFile {
     file: File,
     path: PathBuf,
     replaced: PathBuf,
 }
 
-impl Fresh {
+impl AtomicFile {
     /// Opens it, with the folder if that is not there.
     pub(super) fn open(replaced: &Path) -> io::Result<Self> {
         if let Some(folder) = replaced.parent() {

@@ -1,4 +1,4 @@
-//! From a TCP connection to the gateway to what carries a tunnel, by one of the transports.
+//! Dials the gateway: from a TCP connection to what carries a tunnel, by one of the transports.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +34,8 @@ use crate::net::websocket::Side;
 
 type Socket = TlsStream<Buffered<TcpStream>>;
 
-/// Where the gateway is and how to knock.
-pub(super) struct Door {
+/// Where the gateway is and how a tunnel to it is asked for.
+pub(super) struct GatewayDialer {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) path: String,
@@ -58,21 +58,21 @@ pub(super) enum Opened {
     Http2(Channel, Framing),
 }
 
-/// Why there is none.
-pub(super) enum Shut {
+/// Why there is no tunnel.
+pub(super) enum DialError {
     /// No connection, whatever would travel over it.
     Unreachable(String),
     /// This transport does not get through.
     Refused(String),
 }
 
-impl Door {
+impl GatewayDialer {
     /// Connects.
-    pub(super) async fn dial(&self) -> Result<TcpStream, Shut> {
+    pub(super) async fn dial(&self) -> Result<TcpStream, DialError> {
         let socket = self.dialer.connect(&self.host, self.port).await;
-        let socket = socket.map_err(|error| Shut::Unreachable(error.to_string()))?;
+        let socket = socket.map_err(|error| DialError::Unreachable(error.to_string()))?;
         if let Err(error) = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(self.notsent_lowat) {
-            tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
+            tracing::debug!(%error, "failed to set TCP_NOTSENT_LOWAT");
         }
         Ok(socket)
     }
@@ -84,8 +84,8 @@ impl Door {
         socket: TcpStream,
         transport: Transport,
         may_upgrade: bool,
-    ) -> Result<Opened, Shut> {
-        let socket = self.encrypt(socket, transport, may_upgrade).await.map_err(Shut::Refused)?;
+    ) -> Result<Opened, DialError> {
+        let socket = self.encrypt(socket, transport, may_upgrade).await.map_err(DialError::Refused)?;
         let speaks_http2 = socket.get_ref().1.alpn_protocol() == Some(tls::H2.as_bytes());
         let opened = match transport {
             Transport::H2 if speaks_http2 => Box::pin(self.post(socket)).await,
@@ -95,7 +95,7 @@ impl Door {
                 Box::pin(self.upgrade(socket)).await.map(Opened::WebSocket)
             }
         };
-        opened.map_err(Shut::Refused)
+        opened.map_err(DialError::Refused)
     }
 
     async fn encrypt(&self, socket: TcpStream, transport: Transport, may_upgrade: bool) -> Result<Socket, String> {

@@ -8,7 +8,7 @@ use super::{Limits, MemoryBudget};
 
 /// Bytes of a stream that were sent and that the other side has not taken: they are sent again if the connection is lost.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct RetransmitBuffer {
     pieces: VecDeque<Bytes>,
     /// The offset of the first of them.
     from: u64,
@@ -17,7 +17,7 @@ pub(super) struct Kept {
     again: u64,
 }
 
-impl Kept {
+impl RetransmitBuffer {
     fn push(&mut self, piece: Bytes) {
         self.len = self.len.saturating_add(piece.len() as u64);
         self.pieces.push_back(piece);
@@ -54,7 +54,7 @@ impl Kept {
 
 /// What a session keeps in all.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct Retransmission {
     /// Whether anything is kept.
     pub(super) is_on: bool,
     budget: Arc<MemoryBudget>,
@@ -62,9 +62,9 @@ pub(super) struct Keeper {
     free: Vec<Bytes>,
 }
 
-impl Keeper {
+impl Retransmission {
     pub(super) fn new(limits: &Limits) -> Self {
-        let budget = Arc::new(MemoryBudget::part(&limits.kept, limits.kept_per_session));
+        let budget = Arc::new(MemoryBudget::child(&limits.kept, limits.kept_per_session));
         Self { is_on: false, budget, free: Vec::new() }
     }
 
@@ -113,8 +113,8 @@ impl Keeper {
 mod tests {
     use super::*;
 
-    fn kept(lens: &[usize]) -> Kept {
-        let mut kept = Kept::default();
+    fn kept(lens: &[usize]) -> RetransmitBuffer {
+        let mut kept = RetransmitBuffer::default();
         for len in lens {
             kept.push(vec![0; *len].into());
         }

@@ -4,13 +4,13 @@ const NANOS: u128 = 1_000_000_000;
 
 /// A token bucket that holds one second's worth.
 #[derive(Debug)]
-pub struct Budget {
+pub struct TokenBucket {
     per_second: u32,
     left: i64,
     refilled: Instant,
 }
 
-impl Budget {
+impl TokenBucket {
     /// Full, with so many tokens a second.
     pub fn new(per_second: u32, now: Instant) -> Self {
         Self { per_second, left: per_second.into(), refilled: now }
@@ -71,14 +71,14 @@ mod tests {
     #[test]
     fn a_second_refills_it() {
         let start = Instant::now();
-        let mut budget = Budget::new(3, start);
-        assert!((0..3).all(|_| budget.take(start)));
-        assert!(!budget.take(start));
-        let next = budget.next().unwrap();
+        let mut bucket = TokenBucket::new(3, start);
+        assert!((0..3).all(|_| bucket.take(start)));
+        assert!(!bucket.take(start));
+        let next = bucket.next().unwrap();
         assert!(next > start && next <= start + Duration::from_millis(334));
-        assert!(budget.take(start + Duration::from_millis(334)));
-        assert!(!budget.take(start + Duration::from_millis(335)));
-        assert!((0..3).all(|_| budget.take(start + Duration::from_secs(60))));
-        assert!(!budget.take(start + Duration::from_secs(60)));
+        assert!(bucket.take(start + Duration::from_millis(334)));
+        assert!(!bucket.take(start + Duration::from_millis(335)));
+        assert!((0..3).all(|_| bucket.take(start + Duration::from_secs(60))));
+        assert!(!bucket.take(start + Duration::from_secs(60)));
     }
 }

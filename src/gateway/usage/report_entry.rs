@@ -3,15 +3,15 @@ use std::sync::Arc;
 use crate::api::UsageReport;
 use crate::frame::Token;
 use crate::gateway::account::Account;
-use crate::gateway::journal::Entry;
+use crate::gateway::journal::JournalEntry;
 
 /// What a report is about.
-pub(super) enum Subject {
-    Over(Entry),
+pub(super) enum ReportSubject {
+    Over(JournalEntry),
     Live(Arc<Account>),
 }
 
-impl Subject {
+impl ReportSubject {
     pub(super) fn open_up(&self) {
         if let Self::Live(account) = self {
             account.open_up();
@@ -20,8 +20,8 @@ impl Subject {
 }
 
 /// A session in a report; one that is open has an account.
-pub(super) struct Line<'a> {
-    pub(super) entry: Entry,
+pub(super) struct ReportEntry<'a> {
+    pub(super) counters: JournalEntry,
     pub(super) account: Option<&'a Arc<Account>>,
     /// What the session could move before it gave some back, and after.
     held: u64,
@@ -29,14 +29,14 @@ pub(super) struct Line<'a> {
     asks: bool,
 }
 
-impl<'a> Line<'a> {
-    pub(super) fn new(subject: &'a Subject, periodic: bool) -> Self {
+impl<'a> ReportEntry<'a> {
+    pub(super) fn new(subject: &'a ReportSubject, periodic: bool) -> Self {
         match subject {
-            Subject::Over(entry) => Self { entry: *entry, account: None, held: 0, holds: 0, asks: false },
-            Subject::Live(account) => {
+            ReportSubject::Over(entry) => Self { counters: *entry, account: None, held: 0, holds: 0, asks: false },
+            ReportSubject::Live(account) => {
                 let (asks, held) = (account.asks(), account.held());
                 let holds = account.holding(periodic && !asks);
-                Self { entry: account.entry(None), account: Some(account), held, holds, asks }
+                Self { counters: account.entry(None), account: Some(account), held, holds, asks }
             }
         }
     }
@@ -51,16 +51,16 @@ impl<'a> Line<'a> {
         }
     }
 
-    pub(super) fn view(&self, token: Option<&Token>, leaving: bool) -> UsageReport {
+    pub(super) fn request(&self, token: Option<&Token>, leaving: bool) -> UsageReport {
         let silence = self.account.map(|account| account.silence());
         UsageReport {
             gateway_id: None,
-            device_id: self.entry.device,
-            session_id: self.entry.session,
-            bytes_up: self.entry.up,
-            bytes_down: self.entry.down,
-            started_at: self.entry.started_at,
-            ended_at: self.entry.ended_at,
+            device_id: self.counters.device,
+            session_id: self.counters.session,
+            bytes_up: self.counters.up,
+            bytes_down: self.counters.down,
+            started_at: self.counters.started_at,
+            ended_at: self.counters.ended_at,
             access_token: token.cloned(),
             allowed: self.account.map(|_| self.holds),
             asks: self.asks,

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How patient a breaker is.
+/// The times of a circuit.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct CircuitTimes {
     /// Silence after which the control plane is in doubt.
     pub(super) doubt: Duration,
     /// First and longest pause between trials.
@@ -16,7 +16,7 @@ pub(super) struct Patience {
 
 /// What a caller who would like to ask, or is waiting, may expect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Availability {
     Answering,
     /// Nobody got an answer for a while; one may still come.
     Doubtful,
@@ -35,8 +35,8 @@ pub(super) enum Gate {
 
 /// Closed while calls are answered, open from the first that is not until a trial is. It has no clock of its own.
 #[derive(Debug)]
-pub(super) struct Breaker {
-    patience: Patience,
+pub(super) struct Circuit {
+    times: CircuitTimes,
     heard_at: Instant,
     in_doubt: bool,
     open: Option<Open>,
@@ -50,20 +50,20 @@ struct Open {
     pause: Duration,
 }
 
-impl Breaker {
-    pub(super) fn new(patience: Patience, now: Instant) -> Self {
-        Self { patience, heard_at: now, in_doubt: false, open: None }
+impl Circuit {
+    pub(super) fn new(times: CircuitTimes, now: Instant) -> Self {
+        Self { times, heard_at: now, in_doubt: false, open: None }
     }
 
-    pub(super) fn patience(&self) -> Patience {
-        self.patience
+    pub(super) fn times(&self) -> CircuitTimes {
+        self.times
     }
 
     /// Whether an ordinary call may be made.
     pub(super) fn gate(&self, now: Instant) -> Gate {
         match self.open {
             None => Gate::Go,
-            Some(open) if now < open.since + self.patience.doubt => Gate::Wait(open.since + self.patience.doubt),
+            Some(open) if now < open.since + self.times.doubt => Gate::Wait(open.since + self.times.doubt),
             Some(_) => Gate::Away,
         }
     }
@@ -92,13 +92,13 @@ impl Breaker {
         self.open.take().map(|open| now.saturating_duration_since(open.since))
     }
 
-    /// A call that was made at a moment got no answer; whether this opened the breaker. Others that were answered since
+    /// A call that was made at a moment got no answer; whether this opened the circuit. Others that were answered since
     /// speak for the control plane.
     pub(super) fn failed(&mut self, asked_at: Instant, now: Instant) -> bool {
         if self.open.is_some() || self.heard_at > asked_at {
             return false;
         }
-        self.open = Some(Open { since: now, trial_at: Some(now), pause: self.patience.retry_min });
+        self.open = Some(Open { since: now, trial_at: Some(now), pause: self.times.retry_min });
         true
     }
 
@@ -106,30 +106,30 @@ impl Breaker {
     pub(super) fn trial_failed(&mut self, now: Instant) {
         if let Some(open) = &mut self.open {
             open.trial_at = Some(now + open.pause);
-            open.pause = (open.pause * 2).min(self.patience.retry_max);
+            open.pause = (open.pause * 2).min(self.times.retry_max);
         }
     }
 
     /// When a call that was made at a moment is in doubt if nothing is heard until then.
     pub(super) fn doubtful_at(&self, asked_at: Instant) -> Instant {
-        if self.in_doubt { asked_at } else { asked_at.max(self.heard_at) + self.patience.doubt }
+        if self.in_doubt { asked_at } else { asked_at.max(self.heard_at) + self.times.doubt }
     }
 
     /// When a call that was made at a moment is not to be waited for any more; `None` while the breaker is closed.
     pub(super) fn given_up_at(&self, asked_at: Instant) -> Option<Instant> {
-        self.open.map(|open| open.since.max(asked_at) + self.patience.doubt)
+        self.open.map(|open| open.since.max(asked_at) + self.times.doubt)
     }
 
     /// How things stand for one who has waited since a moment.
-    pub(super) fn standing(&mut self, asked_at: Instant, now: Instant) -> Standing {
+    pub(super) fn availability(&mut self, asked_at: Instant, now: Instant) -> Availability {
         if self.gate(now) == Gate::Away {
-            return Standing::Away;
+            return Availability::Away;
         }
         if self.open.is_none() && now < self.doubtful_at(asked_at) {
-            return Standing::Answering;
+            return Availability::Answering;
         }
         self.in_doubt = true;
-        Standing::Doubtful
+        Availability::Doubtful
     }
 }
 
@@ -139,75 +139,75 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn breaker() -> (Breaker, Instant) {
-        let patience = Patience { doubt: 250 * MS, retry_min: 100 * MS, retry_max: 300 * MS };
+    fn circuit() -> (Circuit, Instant) {
+        let times = CircuitTimes { doubt: 250 * MS, retry_min: 100 * MS, retry_max: 300 * MS };
         let now = Instant::now();
-        (Breaker::new(patience, now), now)
+        (Circuit::new(times, now), now)
     }
 
     #[test]
     fn the_first_call_without_an_answer_opens_it_and_a_trial_closes_it() {
-        let (mut breaker, start) = breaker();
-        assert_eq!((breaker.gate(start), breaker.trial_at()), (Gate::Go, None));
+        let (mut circuit, start) = circuit();
+        assert_eq!((circuit.gate(start), circuit.trial_at()), (Gate::Go, None));
         let now = start + 5000 * MS;
-        assert!(breaker.failed(start, now) && !breaker.failed(start, now));
-        assert_eq!(breaker.gate(now), Gate::Wait(now + 250 * MS), "the first trial may be answered at once");
-        assert_eq!(breaker.gate_trial(now), (Gate::Go, true));
-        assert_eq!((breaker.gate_trial(now), breaker.trial_at()), ((Gate::Away, false), None), "one trial at a time");
-        assert_eq!(breaker.gate(now + 250 * MS), Gate::Away);
-        assert_eq!(breaker.heard(now + 400 * MS), Some(400 * MS));
-        assert_eq!((breaker.gate(now + 400 * MS), breaker.gate_trial(now + 400 * MS)), (Gate::Go, (Gate::Go, false)));
+        assert!(circuit.failed(start, now) && !circuit.failed(start, now));
+        assert_eq!(circuit.gate(now), Gate::Wait(now + 250 * MS), "the first trial may be answered at once");
+        assert_eq!(circuit.gate_trial(now), (Gate::Go, true));
+        assert_eq!((circuit.gate_trial(now), circuit.trial_at()), ((Gate::Away, false), None), "one trial at a time");
+        assert_eq!(circuit.gate(now + 250 * MS), Gate::Away);
+        assert_eq!(circuit.heard(now + 400 * MS), Some(400 * MS));
+        assert_eq!((circuit.gate(now + 400 * MS), circuit.gate_trial(now + 400 * MS)), (Gate::Go, (Gate::Go, false)));
     }
 
     #[test]
     fn pauses_between_trials_grow_to_a_limit() {
-        let (mut breaker, mut now) = breaker();
-        breaker.failed(now, now);
+        let (mut circuit, mut now) = circuit();
+        circuit.failed(now, now);
         for pause in [100, 200, 300, 300] {
-            assert!(breaker.gate_trial(now).1);
+            assert!(circuit.gate_trial(now).1);
             now += 1000 * MS;
-            breaker.trial_failed(now);
-            assert_eq!(breaker.trial_at(), Some(now + pause * MS));
-            assert_eq!(breaker.gate_trial(now), (Gate::Away, false), "not before its time");
+            circuit.trial_failed(now);
+            assert_eq!(circuit.trial_at(), Some(now + pause * MS));
+            assert_eq!(circuit.gate_trial(now), (Gate::Away, false), "not before its time");
             now += pause * MS;
         }
-        breaker.heard(now);
-        breaker.failed(now, now + MS);
-        assert_eq!(breaker.trial_at(), Some(now + MS), "the next outage begins with the shortest pause");
+        circuit.heard(now);
+        circuit.failed(now, now + MS);
+        assert_eq!(circuit.trial_at(), Some(now + MS), "the next outage begins with the shortest pause");
     }
 
     #[test]
     fn a_call_that_was_answered_since_speaks_for_the_control_plane() {
-        let (mut breaker, start) = breaker();
-        breaker.heard(start + 100 * MS);
-        assert!(!breaker.failed(start, start + 5000 * MS));
-        assert_eq!(breaker.gate(start + 5000 * MS), Gate::Go);
-        assert!(breaker.failed(start + 200 * MS, start + 5200 * MS));
+        let (mut circuit, start) = circuit();
+        circuit.heard(start + 100 * MS);
+        assert!(!circuit.failed(start, start + 5000 * MS));
+        assert_eq!(circuit.gate(start + 5000 * MS), Gate::Go);
+        assert!(circuit.failed(start + 200 * MS, start + 5200 * MS));
     }
 
     #[test]
     fn silence_while_somebody_waits_is_doubt_until_something_is_heard() {
-        let (mut breaker, start) = breaker();
+        let (mut circuit, start) = circuit();
         let asked_at = start + 60_000 * MS;
-        assert_eq!(breaker.standing(asked_at, asked_at + 249 * MS), Standing::Answering, "nobody asked before");
-        breaker.heard(asked_at + 100 * MS);
-        assert_eq!(breaker.standing(asked_at, asked_at + 349 * MS), Standing::Answering);
+        assert_eq!(circuit.availability(asked_at, asked_at + 249 * MS), Availability::Answering, "nobody asked before");
+        circuit.heard(asked_at + 100 * MS);
+        assert_eq!(circuit.availability(asked_at, asked_at + 349 * MS), Availability::Answering);
         let now = asked_at + 350 * MS;
-        assert_eq!(breaker.standing(asked_at, now), Standing::Doubtful);
-        assert_eq!(breaker.standing(now, now), Standing::Doubtful, "who comes now does not wait again");
-        breaker.heard(now);
-        assert_eq!(breaker.standing(now, now), Standing::Answering);
-        breaker.failed(now, now + 300 * MS);
-        assert_eq!(breaker.standing(now, now + 300 * MS), Standing::Doubtful);
-        assert_eq!(breaker.standing(now, now + 550 * MS), Standing::Away);
+        assert_eq!(circuit.availability(asked_at, now), Availability::Doubtful);
+        assert_eq!(circuit.availability(now, now), Availability::Doubtful, "who comes now does not wait again");
+        circuit.heard(now);
+        assert_eq!(circuit.availability(now, now), Availability::Answering);
+        circuit.failed(now, now + 300 * MS);
+        assert_eq!(circuit.availability(now, now + 300 * MS), Availability::Doubtful);
+        assert_eq!(circuit.availability(now, now + 550 * MS), Availability::Away);
     }
 
     #[test]
     fn calls_under_way_are_given_up_soon_after_it_opens() {
-        let (mut breaker, start) = breaker();
-        assert_eq!(breaker.given_up_at(start), None);
-        breaker.failed(start, start + 5000 * MS);
-        assert_eq!(breaker.given_up_at(start), Some(start + 5250 * MS));
-        assert_eq!(breaker.given_up_at(start + 5100 * MS), Some(start + 5350 * MS));
+        let (mut circuit, start) = circuit();
+        assert_eq!(circuit.given_up_at(start), None);
+        circuit.failed(start, start + 5000 * MS);
+        assert_eq!(circuit.given_up_at(start), Some(start + 5250 * MS));
+        assert_eq!(circuit.given_up_at(start + 5100 * MS), Some(start + 5350 * MS));
     }
 }

@@ -11,7 +11,7 @@ const SWEEP_AFTER: Duration = Duration::from_secs(1);
 const MOST_CALLERS: usize = 65_536;
 
 /// Requests of each caller; a whole minute's may come at once.
-pub(super) struct Rates<C> {
+pub(super) struct RequestLimiter<C> {
     /// What one request costs.
     each: Duration,
     table: Mutex<Table<C>>,
@@ -23,14 +23,14 @@ struct Table<C> {
     swept_at: Option<Instant>,
 }
 
-impl<C: Copy + Eq + Hash> Rates<C> {
+impl<C: Copy + Eq + Hash> RequestLimiter<C> {
     pub(super) fn new(per_minute: u32) -> Self {
         let table = Table { paid_at: HashMap::new(), swept_at: None };
         Self { each: MINUTE / per_minute.max(1), table: Mutex::new(table) }
     }
 
     /// Whether a caller may have another request.
-    pub(super) fn take(&self, caller: C, now: Instant) -> bool {
+    pub(super) fn allow(&self, caller: C, now: Instant) -> bool {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let paid_at = table.paid_at.get(&caller).copied().unwrap_or(now).max(now) + self.each;
         if paid_at > now + MINUTE || !table.has_room(&caller, now) {
@@ -61,32 +61,32 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
-    use crate::gateway::places::counted;
+    use crate::gateway::connection_limiter::client_key;
 
     #[test]
     fn rates_are_of_an_address_and_come_back() {
-        let rates = Rates::new(20);
+        let limiter = RequestLimiter::new(20);
         let now = Instant::now();
-        let take = |ip: &str, at: Instant| rates.take(counted(ip.parse().unwrap()), at);
-        assert_eq!((0..30).filter(|_| take("192.0.2.1", now)).count(), 20);
-        assert!(!take("::ffff:192.0.2.1", now) && take("192.0.2.2", now));
-        assert!(!take("192.0.2.1", now + Duration::from_millis(2900)));
-        assert!(take("192.0.2.1", now + Duration::from_secs(3)));
-        assert_eq!((0..30).filter(|_| take("2001:db8::1", now)).count(), 20);
-        assert!(!take("2001:db8::2", now), "a /64 is one address");
-        assert_eq!((0..30).filter(|_| take("192.0.2.1", now + MINUTE * 2)).count(), 20);
+        let allow = |ip: &str, at: Instant| limiter.allow(client_key(ip.parse().unwrap()), at);
+        assert_eq!((0..30).filter(|_| allow("192.0.2.1", now)).count(), 20);
+        assert!(!allow("::ffff:192.0.2.1", now) && allow("192.0.2.2", now));
+        assert!(!allow("192.0.2.1", now + Duration::from_millis(2900)));
+        assert!(allow("192.0.2.1", now + Duration::from_secs(3)));
+        assert_eq!((0..30).filter(|_| allow("2001:db8::1", now)).count(), 20);
+        assert!(!allow("2001:db8::2", now), "a /64 is one address");
+        assert_eq!((0..30).filter(|_| allow("192.0.2.1", now + MINUTE * 2)).count(), 20);
     }
 
     #[test]
     fn the_table_is_bounded_and_forgets_who_has_paid() {
-        let rates = Rates::new(60);
+        let limiter = RequestLimiter::new(60);
         let now = Instant::now();
         let ip = |number: usize| IpAddr::from(Ipv4Addr::from(u32::try_from(number).unwrap()));
-        assert!((0..MOST_CALLERS).all(|number| rates.take(ip(number), now)));
-        assert!(!rates.take(ip(MOST_CALLERS), now));
-        assert!(rates.take(ip(1), now), "one that is known");
+        assert!((0..MOST_CALLERS).all(|number| limiter.allow(ip(number), now)));
+        assert!(!limiter.allow(ip(MOST_CALLERS), now));
+        assert!(limiter.allow(ip(1), now), "one that is known");
         let later = now + Duration::from_millis(1500);
-        assert!(rates.take(ip(MOST_CALLERS), later));
-        assert_eq!(rates.table.lock().unwrap().paid_at.len(), 2, "the one that still owes, and the new one");
+        assert!(limiter.allow(ip(MOST_CALLERS), later));
+        assert_eq!(limiter.table.lock().unwrap().paid_at.len(), 2, "the one that still owes, and the new one");
     }
 }

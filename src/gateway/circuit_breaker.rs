@@ -6,45 +6,45 @@ use prometheus::IntGauge;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::breaker::{Breaker, Gate, Patience, Standing};
+use super::circuit::{Availability, Circuit, CircuitTimes, Gate};
 
 /// Whether the control plane is within reach.
-pub(crate) struct Reach {
-    breaker: Mutex<Breaker>,
+pub(crate) struct CircuitBreaker {
+    circuit: Mutex<Circuit>,
     changed: watch::Sender<()>,
     shown: Option<IntGauge>,
 }
 
-impl Reach {
-    pub(super) fn new(patience: Patience, shown: Option<IntGauge>) -> Self {
+impl CircuitBreaker {
+    pub(super) fn new(times: CircuitTimes, shown: Option<IntGauge>) -> Self {
         if let Some(gauge) = &shown {
             gauge.set(1);
         }
-        Self { breaker: Mutex::new(Breaker::new(patience, Instant::now())), changed: watch::Sender::default(), shown }
+        Self { circuit: Mutex::new(Circuit::new(times, Instant::now())), changed: watch::Sender::default(), shown }
     }
 
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    fn circuit(&self) -> MutexGuard<'_, Circuit> {
+        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How things stand for one who has waited since a moment.
-    pub(crate) fn standing(&self, asked_at: Instant) -> Standing {
-        self.breaker().standing(asked_at, Instant::now())
+    pub(crate) fn availability(&self, asked_at: Instant) -> Availability {
+        self.circuit().availability(asked_at, Instant::now())
     }
 
     /// Whether calls are answered as an outage at once.
     pub(crate) fn is_away(&self) -> bool {
-        self.breaker().gate(Instant::now()) == Gate::Away
+        self.circuit().gate(Instant::now()) == Gate::Away
     }
 
     /// Resolves once nobody has got an answer for a while, or will get any.
     pub(crate) async fn doubtful(&self, asked_at: Instant) {
         let mut changed = self.changed.subscribe();
         loop {
-            if self.standing(asked_at) != Standing::Answering {
+            if self.availability(asked_at) != Availability::Answering {
                 return;
             }
-            let at = self.breaker().doubtful_at(asked_at);
+            let at = self.circuit().doubtful_at(asked_at);
             tokio::select! {
                 () = sleep_until(at) => {}
                 _ = changed.changed() => {}
@@ -56,7 +56,7 @@ impl Reach {
     pub(super) async fn trial_due(&self) {
         let mut changed = self.changed.subscribe();
         loop {
-            let at = self.breaker().trial_at();
+            let at = self.circuit().trial_at();
             tokio::select! {
                 () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => return,
                 _ = changed.changed() => {}
@@ -68,7 +68,7 @@ impl Reach {
     pub(super) async fn enter(&self) -> Option<Call<'_>> {
         let mut changed = self.changed.subscribe();
         loop {
-            let gate = self.breaker().gate(Instant::now());
+            let gate = self.circuit().gate(Instant::now());
             match gate {
                 Gate::Go => return Some(Call::new(self, false)),
                 Gate::Away => return None,
@@ -82,7 +82,7 @@ impl Reach {
 
     /// Lets a call pass that is a trial during an outage; `None` if it is too early for one.
     pub(super) fn enter_as_trial(&self) -> Option<Call<'_>> {
-        match self.breaker().gate_trial(Instant::now()) {
+        match self.circuit().gate_trial(Instant::now()) {
             (Gate::Go, trial) => Some(Call::new(self, trial)),
             (Gate::Wait(_) | Gate::Away, _) => None,
         }
@@ -91,21 +91,21 @@ impl Reach {
 
 /// A call under way; one that is dropped says nothing about the control plane.
 pub(super) struct Call<'a> {
-    reach: &'a Reach,
+    breaker: &'a CircuitBreaker,
     asked_at: Instant,
     trial: bool,
 }
 
 impl<'a> Call<'a> {
-    fn new(reach: &'a Reach, trial: bool) -> Self {
-        Self { reach, asked_at: Instant::now(), trial }
+    fn new(breaker: &'a CircuitBreaker, trial: bool) -> Self {
+        Self { breaker, asked_at: Instant::now(), trial }
     }
 
     /// Resolves when it is not to be waited for any more, because others got no answer; never for a trial.
     pub(super) async fn given_up(&self) {
-        let mut changed = self.reach.changed.subscribe();
+        let mut changed = self.breaker.changed.subscribe();
         loop {
-            let at = if self.trial { None } else { self.reach.breaker().given_up_at(self.asked_at) };
+            let at = if self.trial { None } else { self.breaker.circuit().given_up_at(self.asked_at) };
             tokio::select! {
                 () = sleep_until(at.unwrap_or(self.asked_at)), if at.is_some() => return,
                 _ = changed.changed() => {}
@@ -115,25 +115,25 @@ impl<'a> Call<'a> {
 
     /// Whether it has taken longer than an answer should.
     pub(super) fn is_late(&self) -> bool {
-        Instant::now() >= self.asked_at + self.reach.breaker().patience().doubt
+        Instant::now() >= self.asked_at + self.breaker.circuit().times().doubt
     }
 
     /// The control plane has answered.
     pub(super) fn answered(mut self) {
         self.trial = false;
-        let away = self.reach.breaker().heard(Instant::now());
+        let away = self.breaker.circuit().heard(Instant::now());
         if let Some(away) = away {
-            tracing::info!(?away, "the control plane answers again");
-            self.reach.show(1);
+            tracing::info!(?away, "the control plane is reachable again");
+            self.breaker.show(1);
         }
     }
 
     /// There was no answer.
     pub(super) fn failed(self) {
-        let opened = self.reach.breaker().failed(self.asked_at, Instant::now());
+        let opened = self.breaker.circuit().failed(self.asked_at, Instant::now());
         if opened {
-            tracing::warn!("the control plane does not answer: asked by trials only until it does");
-            self.reach.show(0);
+            tracing::warn!("the control plane does not answer; probing until it does");
+            self.breaker.show(0);
         }
     }
 }
@@ -141,13 +141,13 @@ impl<'a> Call<'a> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         if self.trial {
-            self.reach.breaker().trial_failed(Instant::now());
-            self.reach.changed.send_replace(());
+            self.breaker.circuit().trial_failed(Instant::now());
+            self.breaker.changed.send_replace(());
         }
     }
 }
 
-impl Reach {
+impl CircuitBreaker {
     fn show(&self, reachable: i64) {
         if let Some(gauge) = &self.shown {
             gauge.set(reachable);
