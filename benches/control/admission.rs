@@ -14,7 +14,7 @@ use crate::measure::percentile;
 use crate::pace::{Progress, milliseconds, rate};
 use crate::report::{Goal, HTTVPS, Report};
 use crate::site::Site;
-use crate::world::SEED;
+use crate::support::control::SEED;
 
 const CONNECTIONS: usize = 16;
 const CALLERS: u64 = 40_000;

@@ -19,25 +19,21 @@
     reason = "a benchmark fails by panicking and says things shortly"
 )]
 
-#[path = "../../tests/integration/database.rs"]
-mod database;
+#[path = "../../tests/integration"]
+mod integration {
+    pub(crate) mod support;
+}
+
 #[path = "../tunnel/measure.rs"]
 mod measure;
-#[path = "../../tests/integration/node.rs"]
-mod node;
-#[path = "../../tests/integration/process.rs"]
-mod process;
 #[path = "../tunnel/report.rs"]
 mod report;
 #[path = "../tunnel/session.rs"]
 mod session;
-#[path = "../../tests/integration/world.rs"]
-mod world;
 
 mod admission;
 mod clients;
 mod fleet;
-mod follower;
 mod load;
 mod pace;
 mod postgres;
@@ -46,6 +42,7 @@ mod site;
 mod streams;
 mod usage;
 
+use integration::support;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use report::Report;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
-use crate::process::PATIENCE;
+use crate::support::wait::PATIENCE;
 
 /// What lanes have done, and whether they shall go on.
 #[derive(Default)]

@@ -13,7 +13,7 @@ use crate::measure::percentile;
 use crate::pace::{in_time, milliseconds};
 use crate::report::{Goal, HTTVPS, Report};
 use crate::site::Site;
-use crate::world::id;
+use crate::support::control::id;
 
 const SESSIONS: u64 = 2_000;
 const TIMES: u64 = 200;

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use crate::load;
 use crate::postgres::Postgres;
-use crate::process::run;
-use crate::world::{ADMIN_KEY, Control, Env, SEED, env, id};
+use crate::support::control::{ADMIN_KEY, Control, SEED, id};
+use crate::support::environment::{Env, env};
+use crate::support::process::run;
 
 const REGIONS: usize = 10;
 const NODES: usize = 100;

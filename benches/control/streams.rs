@@ -7,13 +7,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::follower::Follower;
 use crate::load::Row;
 use crate::measure::{in_lanes, resident_kib};
 use crate::pace::milliseconds;
-use crate::process::PATIENCE;
 use crate::report::{Goal, HTTVPS, Report};
 use crate::site::Site;
+use crate::support::event_follower::Follower;
+use crate::support::wait::PATIENCE;
 
 const STREAMS: usize = 10_000;
 const LANES: usize = 32;

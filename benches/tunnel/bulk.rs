@@ -7,11 +7,12 @@ use futures_util::future::try_join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
-use crate::destination::{Destination, Manner};
+use crate::floor;
 use crate::measure::{GIB, MIB, cpu_seconds, gib, median, rounds};
 use crate::peers::Subject;
 use crate::report::{FLOOR, Goal, Report, SING_BOX};
-use crate::{floor, socks};
+use crate::support::destination::{Destination, Manner};
+use crate::support::socks;
 
 const BUFFER: usize = 256 * 1024;
 const SHARE_OF_SING_BOX: f64 = 0.65;

@@ -3,15 +3,15 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::destination::{Destination, Manner};
 use crate::field;
 use crate::latency::Exchange;
 use crate::line::{BYTES_PER_SECOND, Line};
 use crate::measure::percentile;
-use crate::process::Process;
 use crate::report::{Goal, HTTVPS, Report};
+use crate::support::deployment::{PATH, World};
+use crate::support::destination::{Destination, Manner};
+use crate::support::process::Process;
 use crate::throughput::{self, Span};
-use crate::world::{PATH, World};
 
 const SPAN: Span = Span { warm_up: Duration::from_secs(2), time: Duration::from_secs(6) };
 const WITHOUT_END: Span = Span { warm_up: Duration::from_secs(2), time: Duration::from_secs(3_600) };
@@ -74,7 +74,7 @@ async fn fill(proxy: &str, figure: &str, report: &mut Report) {
 
 async fn client(world: &World, line: &Line, transport: &str) -> Process {
     let mut env = world.client_env("v2");
-    env.extend(crate::world::env(&[("CLIENT__TRANSPORT", transport)]));
+    env.extend(crate::support::environment::env(&[("CLIENT__TRANSPORT", transport)]));
     for (key, value) in &mut env {
         if key == "HTTVPS_CLIENT__GATEWAY" {
             *value = format!("wss://{}{PATH}", line.address);

@@ -1,11 +1,12 @@
 use serde_json::{Value, json};
 
-use crate::database::Kind;
-use crate::node::CHACHA;
 use crate::peers::{self, Subject};
-use crate::process::Process;
 use crate::report::HTTVPS;
-use crate::world::{World, id};
+use crate::support::control::id;
+use crate::support::database::Kind;
+use crate::support::deployment::World;
+use crate::support::node::CHACHA;
+use crate::support::process::Process;
 
 const AS_IN_PRODUCTION: [(&str, &str); 4] = [
     ("GATEWAY__HEARTBEAT_INTERVAL", "15s"),

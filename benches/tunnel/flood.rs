@@ -9,12 +9,12 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
-use crate::destination::{Destination, Manner};
 use crate::field;
 use crate::latency::{Exchange, WARM_UP};
 use crate::measure::percentile;
 use crate::report::{Goal, HTTVPS, Report};
 use crate::session::{Door, Session, message, open};
+use crate::support::destination::{Destination, Manner};
 
 const TIME: Duration = Duration::from_secs(5);
 const LEAD: Duration = Duration::from_millis(500);

@@ -6,10 +6,10 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::destination::{Destination, Manner};
 use crate::measure::{in_lanes, resident_kib};
 use crate::report::{Goal, HTTVPS, Report, SING_BOX};
 use crate::session::{Door, Session, open};
+use crate::support::destination::{Destination, Manner};
 use crate::{field, peers, streams};
 
 const FIGURE: &str = "idle_tunnel_with_a_stream";

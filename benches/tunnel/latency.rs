@@ -7,12 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::destination::{Destination, Manner};
 use crate::measure::{median, percentile, rounds};
 use crate::peers::Subject;
-use crate::process::PATIENCE;
 use crate::report::{Goal, Report, SS_LOCAL};
-use crate::socks;
+use crate::support::destination::{Destination, Manner};
+use crate::support::socks;
+use crate::support::wait::PATIENCE;
 
 pub(crate) const WARM_UP: usize = 200;
 const REQUESTS: usize = 2_000;

@@ -19,22 +19,10 @@
     reason = "a benchmark fails by panicking and says things shortly"
 )]
 
-#[path = "../../tests/integration/database.rs"]
-mod database;
-#[path = "../../tests/integration/destination.rs"]
-mod destination;
-#[path = "../../tests/integration/http2_peer.rs"]
-mod http2_peer;
-#[path = "../../tests/integration/node.rs"]
-mod node;
-#[path = "../../tests/integration/process.rs"]
-mod process;
-#[path = "../../tests/integration/raw.rs"]
-mod raw;
-#[path = "../../tests/integration/socks.rs"]
-mod socks;
-#[path = "../../tests/integration/world.rs"]
-mod world;
+#[path = "../../tests/integration"]
+mod integration {
+    pub(crate) mod support;
+}
 
 mod bulk;
 mod cipher;
@@ -57,6 +45,7 @@ mod throughput;
 mod transports;
 mod tunnels;
 
+use integration::support;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tikv_jemallocator::Jemalloc;
 

@@ -8,9 +8,9 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::process::eventually;
 use crate::report::{SING_BOX, SING_BOX_MUX, SS_LOCAL};
-use crate::world::World;
+use crate::support::deployment::World;
+use crate::support::wait::eventually;
 
 const BINARY: &str = "HTTVPS_BENCH_SINGBOX";
 const USER: &str = "11111111-2222-4333-8444-555555555555";

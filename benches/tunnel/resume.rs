@@ -4,9 +4,9 @@ use crate::bulk::CASES;
 use crate::field;
 use crate::measure::{median, rounds};
 use crate::peers::Subject;
-use crate::process::Process;
 use crate::report::{Goal, HTTVPS, Report};
-use crate::world::env;
+use crate::support::environment::env;
+use crate::support::process::Process;
 
 /// What a ticket may cost a session that never needs it.
 const COST: f64 = 1.03;

@@ -14,8 +14,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::process::{PATIENCE, Process};
-use crate::world::{PATH, REGION, World};
+use crate::support::control::REGION;
+use crate::support::deployment::{PATH, World};
+use crate::support::process::Process;
+use crate::support::wait::PATIENCE;
 
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;

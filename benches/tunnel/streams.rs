@@ -5,11 +5,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::destination::{Destination, Manner};
 use crate::measure::{cpu_seconds, in_lanes};
 use crate::peers::Subject;
 use crate::report::{Goal, Report};
-use crate::socks;
+use crate::support::destination::{Destination, Manner};
+use crate::support::socks;
 
 pub(crate) const FIGURE: &str = "cpu_stream";
 const STREAMS: usize = 4_000;

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
-use crate::destination::{Destination, Manner};
-use crate::socks;
+use crate::support::destination::{Destination, Manner};
+use crate::support::socks;
 
 const BUFFER: usize = 256 * 1024;
 

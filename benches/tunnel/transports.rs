@@ -9,12 +9,12 @@ use tokio::time::sleep;
 
 use crate::bulk::CASES;
 use crate::field;
-use crate::http2_peer::Peer;
 use crate::measure::{cpu_seconds, in_lanes, median, resident_kib, rounds};
 use crate::peers::Subject;
 use crate::report::{Goal, H2, H2WS, HTTVPS, Report};
 use crate::session::{Door, Session};
-use crate::world::World;
+use crate::support::deployment::World;
+use crate::support::http2_peer::Peer;
 
 /// The transports by what the report calls them; WebSocket over HTTP/1.1 is the measure of the others.
 const TRANSPORTS: [(&str, &str); 3] = [(HTTVPS, "ws"), (H2WS, "h2ws"), (H2, "h2")];

@@ -5,10 +5,10 @@ use tokio::time::sleep;
 
 use crate::field::Field;
 use crate::measure::{cpu_seconds, in_lanes};
-use crate::process::eventually;
 use crate::report::{Goal, HTTVPS, Report, SING_BOX};
 use crate::session::Door;
 use crate::streams;
+use crate::support::wait::eventually;
 
 pub(crate) const OPENED: &str = "cpu_tunnel_opened_full_handshake";
 const CLOSED: &str = "cpu_tunnel_opened_and_closed_full_handshake";

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::process::PATIENCE;
-use crate::world::World;
+use crate::support::deployment::World;
+use crate::support::wait::PATIENCE;
 
 /// A client's address: each is somebody else's, and none is trusted.
 fn somebody(number: u8) -> Ipv4Addr {

@@ -5,6 +5,7 @@ mod clocks;
 mod crowd;
 mod disks;
 mod kills;
+mod load;
 mod partitions;
 mod readers;
 mod site;

@@ -2,13 +2,15 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::support::database::Kind;
+use crate::support::delivery::{RARELY, assert_acked, followed_by, refused};
+use crate::support::deployment::{World, metric};
+use crate::support::destination::{Destination, Manner};
+use crate::support::node::CHACHA;
+use crate::support::process::Process;
+use crate::support::transfer::streaming;
+use crate::support::wait::eventually;
 use super::proxy::Proxy;
-use crate::database::Kind;
-use crate::destination::{Destination, Manner};
-use crate::node::CHACHA;
-use crate::process::{Process, eventually};
-use crate::revocation::{RARELY, assert_acked, followed_by, refused, streaming};
-use crate::world::{World, metric};
 
 /// A world whose gateway reaches its control plane through nginx.
 async fn fronted(more: &[(&str, &str)], nginx: &[(&str, &str)]) -> (World, Proxy) {

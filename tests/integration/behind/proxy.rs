@@ -2,8 +2,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::process::eventually;
-use crate::world::{Env, World, free_port};
+use serde_json::json;
+
+use crate::support::database::Kind;
+use crate::support::deployment::World;
+use crate::support::environment::{Env, free_port};
+use crate::support::node::AEAD_2022;
+use crate::support::wait::eventually;
+use super::listener;
 
 /// A file of `deploy/behind`.
 pub(super) fn file(name: &str) -> String {
@@ -106,7 +112,7 @@ impl Proxy {
 
     /// What the reference client is told.
     pub(super) fn url(&self) -> String {
-        format!("wss://localhost:{}{}", self.address.port(), crate::world::PATH)
+        format!("wss://localhost:{}{}", self.address.port(), crate::support::deployment::PATH)
     }
 
     pub(super) fn log(&self) -> String {
@@ -127,4 +133,22 @@ fn certified(text: &str, world: &World) -> String {
 
 fn program(name: &str) -> PathBuf {
     std::env::var(format!("HTTVPS_TEST_{name}")).expect("`make test` says where it is").into()
+}
+
+/// A world whose gateway has the section `[behind]` of a file of `deploy/behind`, which listens elsewhere than it says.
+pub(crate) async fn world_of(name: &str, address: Option<&str>, more: &[(&str, &str)]) -> World {
+    let here = format!("127.0.0.1:{}", free_port());
+    let changes: Vec<_> = address.map(|address| (address, here.as_str())).into_iter().collect();
+    let section = behind(name, &changes);
+    let section = section.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let all: Vec<_> = section.chain(more.iter().copied()).collect();
+    World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &all).await
+}
+
+/// nginx as a CDN: TLS from the client, and TLS of its own to the gateway.
+pub(crate) async fn cdn(world: &World) -> Proxy {
+    let ca = world.ca();
+    let upstream = ("origin.example.com:443", listener(world, "gateway"));
+    let more = [("/etc/ssl/certs/ca-certificates.crt", ca.as_str()), ("origin.example.com", "localhost")];
+    Proxy::nginx(world, "nginx-cdn.conf", upstream, &more).await
 }

@@ -7,27 +7,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
-use super::proxy::{Proxy, behind, file};
+use crate::support::database::Kind;
+use crate::support::deployment::World;
+use crate::support::destination::{Destination, Manner, pattern_bytes, sum};
+use crate::support::environment::free_port;
+use crate::support::node::AEAD_2022;
+use crate::support::process::Process;
+use crate::support::raw::{self, UPGRADE};
+use crate::support::socks;
+use super::proxy::{Proxy, cdn, file, world_of};
 use super::{connect_from, listener, refused, secure, somebody};
-use crate::database::Kind;
-use crate::destination::{Destination, Manner, pattern_bytes, sum};
-use crate::node::AEAD_2022;
-use crate::process::Process;
-use crate::raw::{self, UPGRADE};
-use crate::socks;
-use crate::world::{World, free_port};
 
 const LEN: usize = 5_000_000;
-
-/// A world whose gateway has the section `[behind]` of a file of `deploy/behind`, which listens elsewhere than it says.
-pub(super) async fn world_of(name: &str, address: Option<&str>, more: &[(&str, &str)]) -> World {
-    let here = format!("127.0.0.1:{}", free_port());
-    let changes: Vec<_> = address.map(|address| (address, here.as_str())).into_iter().collect();
-    let section = behind(name, &changes);
-    let section = section.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let all: Vec<_> = section.chain(more.iter().copied()).collect();
-    World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &all).await
-}
 
 /// Bytes both ways at once, and a sum at the end of an upload, exactly; and exactly that is billed.
 async fn carries(world: &World, url: &str) {
@@ -37,7 +28,7 @@ async fn carries(world: &World, url: &str) {
 async fn carries_by(world: &World, url: &str, transport: &str) {
     let (up, down) = world.totals().await;
     let mut env = world.client_env_of(url, "v2");
-    env.extend(crate::world::env(&[("CLIENT__TRANSPORT", transport)]));
+    env.extend(crate::support::environment::env(&[("CLIENT__TRANSPORT", transport)]));
     let client = Process::start(&["connect"], &env).await;
     let [echo, sink] = [Manner::Echo, Manner::Sink].map(Destination::start);
     let (mut read, mut write) = socks::connect(client.line("socks"), echo.address).await.unwrap().into_split();
@@ -174,21 +165,13 @@ async fn a_cdn_connects_by_tls_and_names_the_client_in_a_header() {
     carries(&world, &proxy.url()).await;
 }
 
-/// nginx as a CDN: TLS from the client, and TLS of its own to the gateway.
-pub(super) async fn cdn(world: &World) -> Proxy {
-    let ca = world.ca();
-    let upstream = ("origin.example.com:443", listener(world, "gateway"));
-    let more = [("/etc/ssl/certs/ca-certificates.crt", ca.as_str()), ("origin.example.com", "localhost")];
-    Proxy::nginx(world, "nginx-cdn.conf", upstream, &more).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_has_several_addresses() {
     let port = free_port();
     let listen = format!("0.0.0.0:{port}, [::]:{port}");
     let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[("GATEWAY__LISTEN", &listen)]).await;
     for host in ["127.0.0.1", "[::1]"] {
-        carries(&world, &format!("wss://{host}:{port}{}", crate::world::PATH)).await;
+        carries(&world, &format!("wss://{host}:{port}{}", crate::support::deployment::PATH)).await;
     }
     for host in ["127.0.0.1", "::1"] {
         let address = SocketAddr::new(host.parse().unwrap(), port);

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::support::control::ADMIN_KEY;
+use crate::support::database::Kind;
+use crate::support::small_disk::Disk;
+use crate::support::wait::eventually;
 use super::scale;
 use super::site::{Site, seconds};
-use crate::database::Kind;
-use crate::disk::Disk;
-use crate::process::eventually;
-use crate::world::ADMIN_KEY;
 
 const MIB: u32 = 16;
 

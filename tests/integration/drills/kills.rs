@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::support::control::Control;
+use crate::support::database::Kind;
+use crate::support::deployment::World;
+use crate::support::destination::{Destination, Manner};
+use crate::support::node::CHACHA;
+use crate::support::postgres::Cluster;
 use super::scale;
 use super::site::{Site, seconds};
-use crate::cluster::Cluster;
-use crate::database::Kind;
-use crate::destination::{Destination, Manner};
-use crate::node::CHACHA;
-use crate::world::{Control, World};
 
 /// What a killed gateway may lose: two flushes of the tests' 100 ms at full speed.
 const LOST_AT_MOST: u64 = 500_000_000;
@@ -43,7 +44,7 @@ async fn the_control_plane_is_killed() {
     let killed = Instant::now();
     let served = crowd.served_since(killed).await;
     tokio::time::sleep(scale().phase).await;
-    let newcomers = super::crowd::tunnels(&site.entrance(), 2).await;
+    let newcomers = super::load::tunnels(&site.entrance(), 2).await;
     site.world.control.resume().await;
     crowd.served_since(Instant::now()).await;
     assert_eq!(crowd.lost(), 0, "nobody is dropped");
@@ -92,7 +93,7 @@ async fn the_node_is_killed() {
     assert_eq!(crowd.lost(), 0, "tunnels outlive their node");
     let tally = crowd.leave().await;
     assert_eq!(tally.cut_short, 0, "{tally:?}");
-    let newcomers = super::crowd::tunnels(&site.entrance(), 1).await;
+    let newcomers = super::load::tunnels(&site.entrance(), 1).await;
     let admitted = back.elapsed();
     assert!(admitted < AT_MOST, "{admitted:?}");
     drop(newcomers);

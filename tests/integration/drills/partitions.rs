@@ -6,12 +6,14 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::support::control::REGION;
+use crate::support::database::Kind;
+use crate::support::deployment::World;
+use crate::support::destination::{Destination, Manner};
+use crate::support::environment::free_port;
+use crate::support::wait::eventually;
 use super::scale;
 use super::site::{Site, seconds};
-use crate::database::Kind;
-use crate::destination::{Destination, Manner};
-use crate::process::eventually;
-use crate::world::{REGION, World, free_port};
 
 /// A namespace with a line to this one.
 struct Namespace {

@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::crowd::{Crowd, Tally};
+use crate::support::database::{self, Kind};
+use crate::support::deployment::World;
+use crate::support::destination::{Destination, Manner};
+use crate::support::in_process::Entrance;
+use crate::support::node::CHACHA;
+use crate::support::process::Process;
+use crate::support::procfs as proc;
+use crate::support::wait::eventually;
+use super::load::{Crowd, Tally};
 use super::scale;
-use crate::database::{self, Kind};
-use crate::destination::{Destination, Manner};
-use crate::node::CHACHA;
-use crate::proc;
-use crate::process::{Process, eventually};
-use crate::tunnels::Entrance;
-use crate::world::World;
 
 /// Connections that are kept to be used again, and the database's pool.
 const KEPT_DESCRIPTORS: usize = 16;

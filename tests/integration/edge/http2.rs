@@ -10,57 +10,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
-use super::{SITE, SLACK, Seen, Site, converse, endless_site};
-use crate::database::Kind;
-use crate::destination::{Destination, Manner};
-use crate::http2_peer::{Peer, request as peer_request};
-use crate::node::CHACHA;
-use crate::transfer::echo;
-use crate::world::{PATH, World};
+use crate::support::database::Kind;
+use crate::support::deployment::{PATH, World};
+use crate::support::destination::{Destination, Manner};
+use crate::support::http2_frames::{HEADERS, PREFACE, SETTINGS, WHOLE, asks, begun, frame, request};
+use crate::support::http2_peer::{Peer, request as peer_request};
+use crate::support::node::CHACHA;
+use crate::support::transfer::echo;
+use super::site::{SITE, SLACK, Seen, Site, converse, endless_site};
 
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-pub(crate) const SETTINGS: u8 = 4;
-pub(crate) const HEADERS: u8 = 1;
-/// `END_STREAM` and `END_HEADERS`.
-pub(crate) const WHOLE: u8 = 5;
 /// Attempts at an answer within one second of both servers: its date is compressed and cannot be left out.
 const ATTEMPTS: usize = 4;
 
 /// What nginx itself ends with another code in clear text than behind its own TLS.
 const SILENCE: &str = "silence";
-
-pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// A field that is not indexed (RFC 7541, section 6.2.2).
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let mut field = vec![0, name.len() as u8];
-    field.extend(name.bytes());
-    field.push(value.len() as u8);
-    field.extend(value.bytes());
-    field
-}
-
-fn request(fields: &[(&str, &str)]) -> Vec<u8> {
-    fields.iter().flat_map(|(name, value)| field(name, value)).collect()
-}
-
-pub(crate) fn asks(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
-    let usual = [(":method", method), (":scheme", "https"), (":path", path), (":authority", "localhost")];
-    request(&[&usual, more].concat())
-}
-
-pub(crate) fn begun(frames: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = PREFACE.to_vec();
-    bytes.extend(frame(SETTINGS, 0, 0, &[]));
-    bytes.extend(frames.concat());
-    bytes
-}
 
 fn get(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, WHOLE, stream, &asks("GET", path, &[]))
@@ -153,7 +116,7 @@ async fn strangers_cannot_tell_it_over_http2_either() {
 async fn a_site_in_http1_is_asked_for_each_request() {
     let mut site = Site::start(SITE, &[]).await;
     site.world.gateway.take().unwrap().stop().await;
-    site.world.gateway_env.extend(crate::world::env(&[("DECOY__UPSTREAM_H2", "")]));
+    site.world.gateway_env.extend(crate::support::environment::env(&[("DECOY__UPSTREAM_H2", "")]));
     site.world.start_gateway().await;
     let peer = Peer::dial(&site.world).await;
     let page = peer.ask(peer_request("GET", "/", &[("cookie", "a=1"), ("cookie", "b=2")]), b"").await.unwrap();
@@ -182,7 +145,7 @@ async fn clients_are_clients_where_the_site_speaks_http2() {
 async fn a_site_whose_http2_is_away_is_asked_over_http1() {
     let mut site = Site::start(SITE, &[]).await;
     site.world.gateway.take().unwrap().stop().await;
-    site.world.gateway_env.extend(crate::world::env(&[("DECOY__UPSTREAM_H2", "127.0.0.1:9")]));
+    site.world.gateway_env.extend(crate::support::environment::env(&[("DECOY__UPSTREAM_H2", "127.0.0.1:9")]));
     site.world.start_gateway().await;
     let peer = Peer::dial(&site.world).await;
     let page = peer.ask(peer_request("GET", "/", &[]), b"").await.unwrap();
