@@ -2,6 +2,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use super::proxy::Proxy;
 use crate::support::database::Kind;
 use crate::support::delivery::{RARELY, assert_acked, followed_by, refused};
 use crate::support::deployment::{World, metric};
@@ -10,7 +11,6 @@ use crate::support::node::CHACHA;
 use crate::support::process::Process;
 use crate::support::transfer::streaming;
 use crate::support::wait::eventually;
-use super::proxy::Proxy;
 
 /// A world whose gateway reaches its control plane through nginx.
 async fn fronted(more: &[(&str, &str)], nginx: &[(&str, &str)]) -> (World, Proxy) {

@@ -4,12 +4,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use super::proxy::{Proxy, cdn, world_of};
+use super::{connect_from, is_closed, listener, refused, secure, somebody};
 use crate::support::deployment::{PATH, World};
 use crate::support::http2_peer::{Peer, websocket};
 use crate::support::raw::{UPGRADE, request};
 use crate::support::wait::eventually;
-use super::proxy::{Proxy, cdn, world_of};
-use super::{connect_from, is_closed, listener, refused, secure, somebody};
 
 const PROXY: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const ONE: [(&str, &str); 2] = [("TUNNEL__MAX_PRE_HELLO_PER_ADDRESS", "1"), ("PORTAL__REQUESTS_PER_MINUTE", "1")];

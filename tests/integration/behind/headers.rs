@@ -6,12 +6,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::proxy::world_of;
+use super::{connect_from, is_closed, listener, refused, secure, somebody};
 use crate::support::deployment::{PATH, World};
 use crate::support::environment::free_port;
 use crate::support::raw::{UPGRADE, request};
 use crate::support::wait::{PATIENCE, eventually};
-use super::proxy::world_of;
-use super::{connect_from, is_closed, listener, refused, secure, somebody};
 
 const PROXY: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";

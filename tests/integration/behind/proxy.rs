@@ -4,12 +4,12 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
 
+use super::listener;
 use crate::support::database::Kind;
 use crate::support::deployment::World;
 use crate::support::environment::{Env, free_port};
 use crate::support::node::AEAD_2022;
 use crate::support::wait::eventually;
-use super::listener;
 
 /// A file of `deploy/behind`.
 pub(super) fn file(name: &str) -> String {

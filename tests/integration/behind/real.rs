@@ -7,6 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
+use super::proxy::{Proxy, cdn, file, world_of};
+use super::{connect_from, listener, refused, secure, somebody};
 use crate::support::database::Kind;
 use crate::support::deployment::World;
 use crate::support::destination::{Destination, Manner, pattern_bytes, sum};
@@ -15,8 +17,6 @@ use crate::support::node::AEAD_2022;
 use crate::support::process::Process;
 use crate::support::raw::{self, UPGRADE};
 use crate::support::socks;
-use super::proxy::{Proxy, cdn, file, world_of};
-use super::{connect_from, listener, refused, secure, somebody};
 
 const LEN: usize = 5_000_000;
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use super::site::{Site, seconds};
 use crate::support::database::Kind;
 use crate::support::environment::Env;
 use crate::support::wait::eventually;
-use super::site::{Site, seconds};
 
 const LIBRARY: &str = "faketime/libfaketime.so.1";
 /// A clock that goes back must not find itself before the subscription.

@@ -1,9 +1,9 @@
 //! Tunnels under way that nothing happens to.
 
-use crate::support::database::Kind;
-use crate::support::wait::eventually;
 use super::scale;
 use super::site::Site;
+use crate::support::database::Kind;
+use crate::support::wait::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_is_served_without_a_drop() {

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use super::scale;
+use super::site::{Site, seconds};
 use crate::support::control::ADMIN_KEY;
 use crate::support::database::Kind;
 use crate::support::small_disk::Disk;
 use crate::support::wait::eventually;
-use super::scale;
-use super::site::{Site, seconds};
 
 const MIB: u32 = 16;
 

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::scale;
+use super::site::{Site, seconds};
 use crate::support::control::Control;
 use crate::support::database::Kind;
 use crate::support::deployment::World;
 use crate::support::destination::{Destination, Manner};
 use crate::support::node::CHACHA;
 use crate::support::postgres::Cluster;
-use super::scale;
-use super::site::{Site, seconds};
 
 /// What a killed gateway may lose: two flushes of the tests' 100 ms at full speed.
 const LOST_AT_MOST: u64 = 500_000_000;

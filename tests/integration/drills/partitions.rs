@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use super::scale;
+use super::site::{Site, seconds};
 use crate::support::control::REGION;
 use crate::support::database::Kind;
 use crate::support::deployment::World;
 use crate::support::destination::{Destination, Manner};
 use crate::support::environment::free_port;
 use crate::support::wait::eventually;
-use super::scale;
-use super::site::{Site, seconds};
 
 /// A namespace with a line to this one.
 struct Namespace {

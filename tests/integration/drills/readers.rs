@@ -6,14 +6,14 @@ use bytes::Bytes;
 use httvps::frame::Target;
 use serde_json::json;
 
+use super::scale;
+use super::site::{Site, seconds};
 use crate::support::database::Kind;
 use crate::support::destination::{Destination, Manner};
 use crate::support::in_process::{Entrance, InProcess, send};
 use crate::support::procfs as proc;
 use crate::support::subscriber::Subscriber;
 use crate::support::wait::eventually;
-use super::scale;
-use super::site::{Site, seconds};
 
 const SESSIONS_OF_A_USER: usize = 10;
 const STREAMS: usize = 2;

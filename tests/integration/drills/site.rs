@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::load::{Crowd, Tally};
+use super::scale;
 use crate::support::database::{self, Kind};
 use crate::support::deployment::World;
 use crate::support::destination::{Destination, Manner};
@@ -12,8 +14,6 @@ use crate::support::node::CHACHA;
 use crate::support::process::Process;
 use crate::support::procfs as proc;
 use crate::support::wait::eventually;
-use super::load::{Crowd, Tally};
-use super::scale;
 
 /// Connections that are kept to be used again, and the database's pool.
 const KEPT_DESCRIPTORS: usize = 16;

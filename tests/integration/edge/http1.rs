@@ -11,12 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
+use super::site::{SITE, SLACK, Seen, Site, converse, endless_site};
 use crate::support::database::Kind;
 use crate::support::deployment::{PATH, World};
 use crate::support::node::CHACHA;
 use crate::support::raw::{self, Raw, UPGRADE, dial, hello, upgrade_request};
 use crate::support::wait::PATIENCE;
-use super::site::{SITE, SLACK, Seen, Site, converse, endless_site};
 
 async fn probe(address: &str, ca: &str, probe: &Probe) -> Seen {
     let mut socket = TcpStream::connect(address).await.unwrap();

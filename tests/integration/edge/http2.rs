@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
+use super::site::{SITE, SLACK, Seen, Site, converse, endless_site};
 use crate::support::database::Kind;
 use crate::support::deployment::{PATH, World};
 use crate::support::destination::{Destination, Manner};
@@ -17,7 +18,6 @@ use crate::support::http2_frames::{HEADERS, PREFACE, SETTINGS, WHOLE, asks, begu
 use crate::support::http2_peer::{Peer, request as peer_request};
 use crate::support::node::CHACHA;
 use crate::support::transfer::echo;
-use super::site::{SITE, SLACK, Seen, Site, converse, endless_site};
 
 /// Attempts at an answer within one second of both servers: its date is compressed and cannot be left out.
 const ATTEMPTS: usize = 4;

@@ -11,12 +11,12 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use attack::{Bystander, DEADLINE, End, FLOOD_ENDS, LIMITS, Scene, counted, flooded, read_to_end, world};
 use crate::support::database::Kind;
 use crate::support::deployment::{PATH, World};
 use crate::support::destination::{Destination, Manner};
 use crate::support::node::CHACHA;
 use crate::support::raw::{Raw, UPGRADE, dial, request, upgrade_request};
+use attack::{Bystander, DEADLINE, End, FLOOD_ENDS, LIMITS, Scene, counted, flooded, read_to_end, world};
 
 /// What the sockets of a loopback connection hold, at most, besides the 64 KiB that are read.
 const UNREAD: u64 = 16 << 20;

@@ -10,9 +10,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::attack::{DEADLINE, End, FLOOD_ENDS, Scene, flooded, read_to_end, world};
 use crate::support::deployment::World;
 use crate::support::http2_frames::{HEADERS, PREFACE, SETTINGS, WHOLE, asks, begun, frame};
-use super::attack::{DEADLINE, End, FLOOD_ENDS, Scene, flooded, read_to_end, world};
 
 const DATA: u8 = 0;
 const PRIORITY: u8 = 2;
