@@ -14,7 +14,7 @@ use crate::support::wait::eventually;
 
 pub(crate) struct Fleet {
     pub(crate) gateways: Vec<Process>,
-    /// The id of the node that all sessions go through.
+    /// The id of the node that all sessions use.
     pub(crate) row: String,
     folder: TempDir,
     node: Node,

@@ -50,7 +50,7 @@ use site::Site;
 
 const MEASURES: [&str; 4] = ["usage", "admission", "streams", "revocation"];
 const FILES_NEEDED: u64 = 11_000;
-/// Set, a missed goal is a failure.
+/// If set, a missed goal is a failure.
 const STRICT: &str = "HTTVPS_BENCH_STRICT";
 
 fn main() {
@@ -67,7 +67,7 @@ fn main() {
     }
 }
 
-/// Processes that are started from here inherit it.
+/// Raises the limit of open files, which child processes inherit.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {

@@ -59,7 +59,7 @@ const MEASURES: [&str; 11] =
     ["bulk", "latency", "streams", "tunnels", "transports", "resume", "idle", "floor", "flood", "rate", "line"];
 const OF_THE_FIELD: [&str; 4] = ["bulk", "latency", "streams", "tunnels"];
 const FILES_NEEDED: u64 = 4_096;
-/// Set, a missed goal is a failure.
+/// If set, a missed goal is a failure.
 const STRICT: &str = "HTTVPS_BENCH_STRICT";
 
 fn main() {

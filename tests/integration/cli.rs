@@ -1,4 +1,4 @@
-//! The command line: what it refuses, what it survives, the demo.
+//! The command line: the `admin` command, startup errors, the process's environment, the demo.
 
 mod admin;
 mod demo;

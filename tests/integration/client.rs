@@ -1,4 +1,4 @@
-//! The reference client: its SOCKS5 listener, its transports, what it is refused for.
+//! The reference client: its SOCKS5 listener, its transports, and refusals.
 
 mod refusals;
 mod socks5;

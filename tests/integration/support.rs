@@ -1,4 +1,4 @@
-//! What serves tests and is none: processes, servers, clients, and how to wait for them.
+//! What tests share: processes, servers, clients, and how to wait for them.
 
 pub(crate) mod balancer;
 pub(crate) mod billing_api;
@@ -15,6 +15,7 @@ pub(crate) mod event_follower;
 pub(crate) mod exact_transfer;
 pub(crate) mod faulty_link;
 pub(crate) mod freezable_relay;
+pub(crate) mod gateway_api;
 pub(crate) mod http2_frames;
 pub(crate) mod http2_peer;
 pub(crate) mod in_process;
@@ -27,8 +28,6 @@ pub(crate) mod procfs;
 pub(crate) mod quota;
 pub(crate) mod raw;
 pub(crate) mod raw_session;
-pub(crate) mod regional;
-pub(crate) mod rest_api;
 pub(crate) mod second_gateway;
 pub(crate) mod settling;
 pub(crate) mod small_disk;

@@ -1,15 +1,15 @@
-//! What users are told while a session goes on, and what refused clients are told to do.
+//! Notices during a session, and the advice that refused clients get.
 
 use httvps::frame::{Frame, Hello, Notice, SessionCode, StreamId, Target};
 use serde_json::json;
 
 use crate::support::database::Kind;
-use crate::support::deployment::World;
-use crate::support::destination::{Destination, Manner};
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination};
 use crate::support::node::CHACHA;
-use crate::support::raw::{Raw, hello};
+use crate::support::raw::{RawClient, hello};
 
-async fn next_notice(raw: &mut Raw) -> Notice {
+async fn next_notice(raw: &mut RawClient) -> Notice {
     loop {
         if let Frame::Notice(notice) = raw.next_frame().await {
             return notice;
@@ -18,10 +18,10 @@ async fn next_notice(raw: &mut Raw) -> Notice {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn quota_is_told_at_its_thresholds() {
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({ "traffic_limit_gb": 0.0001 }), &[]).await;
-    let source = Destination::start(Manner::Source);
-    let mut raw = Raw::session(&world).await;
+async fn quota_notices_come_at_their_thresholds() {
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({ "traffic_limit_gb": 0.0001 }), &[]).await;
+    let source = Destination::start(Behavior::Source);
+    let mut raw = RawClient::session(&deployment).await;
     let mut heard = Vec::new();
     for (id, len) in [(1, 85_000u64), (3, 11_000)] {
         let payload = len.to_be_bytes().to_vec().into();
@@ -45,19 +45,22 @@ async fn quota_is_told_at_its_thresholds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_the_subscription_and_of_the_gateway_are_told() {
-    let mut world = World::start(Kind::Sqlite, CHACHA).await;
+async fn the_end_of_the_subscription_and_a_drain_are_announced() {
+    let mut deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
     let soon = time::OffsetDateTime::now_utc() + time::Duration::hours(30);
     let valid_until = soon.format(&time::format_description::well_known::Rfc3339).unwrap();
-    world.control.update("subscriptions", &world.subscriber.subscription, json!({ "valid_until": valid_until })).await;
-    let echo = Destination::start(Manner::Echo);
-    let mut raw = Raw::session(&world).await;
+    deployment
+        .control
+        .update("subscriptions", &deployment.subscriber.subscription, json!({ "valid_until": valid_until }))
+        .await;
+    let echo = Destination::start(Behavior::Echo);
+    let mut raw = RawClient::session(&deployment).await;
     assert!(matches!(next_notice(&mut raw).await, Notice::Expiry { .. }));
     let target = Some(Target::Ip(echo.address));
     let payload = bytes::Bytes::from_static(b"x");
     raw.frames(&[Frame::Open { id: StreamId(1), target, payload, fin: false, udp: false }]).await;
     assert!(matches!(raw.next_frame().await, Frame::Data { .. }));
-    let gateway = world.gateway.take().unwrap();
+    let gateway = deployment.gateway.take().unwrap();
     gateway.signal("-TERM");
     let told = next_notice(&mut raw).await;
     assert!(matches!(told, Notice::Maintenance { within_ms: 1..=5000 }), "what is left of the drain: {told:?}");
@@ -66,12 +69,12 @@ async fn the_end_of_the_subscription_and_of_the_gateway_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn old_clients_and_full_gateways() {
+async fn old_clients_and_full_gateways_get_advice() {
     let more = [("TUNNEL__MIN_CLIENT_VERSION", "1.2"), ("TUNNEL__RETRY_AFTER", "10s"), ("MUX__PROCESS_POOL", "0 B")];
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
-    let mut raw = Raw::open(&world, "httvps.v1").await;
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
+    let mut raw = RawClient::open(&deployment, "httvps.v1").await;
     let text = json!({
-        "type": "hello", "device_id": world.subscriber.device, "access_token": world.subscriber.token,
+        "type": "hello", "device_id": deployment.subscriber.device, "access_token": deployment.subscriber.token,
         "region": "eu-1", "client_version": "1.10", "features": ["error"],
     });
     raw.text(&text.to_string()).await;
@@ -79,12 +82,12 @@ async fn old_clients_and_full_gateways() {
     let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
     assert_eq!(answer["code"], "OVERLOADED");
     assert!((5_000..=15_000).contains(&answer["retry_after_ms"].as_u64().unwrap()), "{answer}");
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more[..2]).await;
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &more[..2]).await;
     for (version, code) in
         [("1.1.9", Some(SessionCode::UpgradeRequired)), ("", Some(SessionCode::UpgradeRequired)), ("1.10", None)]
     {
-        let mut raw = Raw::open(&world, "httvps.v2").await;
-        let hello = Hello { client_version: version.into(), ..hello(&world) };
+        let mut raw = RawClient::open(&deployment, "httvps.v2").await;
+        let hello = Hello { client_version: version.into(), ..hello(&deployment) };
         raw.frames(&[Frame::Hello(Box::new(hello))]).await;
         let answer = raw.next_frame().await;
         match code {

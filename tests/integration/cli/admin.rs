@@ -2,15 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::support::control::{ADMIN_KEY, Control, id};
+use crate::support::control::{Control, admin_env, id};
 use crate::support::database::Kind;
-use crate::support::environment::env;
 use crate::support::process::run;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_command() {
     let control = Control::start(Kind::Sqlite).await;
-    let env = env(&[("ADMIN__URL", &control.url), ("ADMIN__KEY", ADMIN_KEY)]);
+    let env = admin_env(&control);
     let admin = async |line: &str| {
         let args: Vec<&str> = ["admin"].into_iter().chain(line.split(' ')).collect();
         run(&args, &env).await

@@ -1,9 +1,9 @@
-//! `httvps demo`, as a newcomer runs it.
+//! `httvps demo` as a newcomer runs it.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::deployment::metric;
-use crate::support::destination::{Destination, Manner, pattern_bytes};
+use crate::support::destination::{Behavior, Destination, pattern_bytes};
 use crate::support::environment::env;
 use crate::support::process::Process;
 use crate::support::socks;
@@ -21,7 +21,7 @@ async fn carries_traffic_and_leaves_nothing_behind() {
     {
         assert!(!demo.line(line).is_empty(), "{line}");
     }
-    let source = Destination::start(Manner::Source);
+    let source = Destination::start(Behavior::Source);
     let mut socket = socks::connect(demo.line("socks"), source.address).await.unwrap();
     socket.write_all(&5_000_000u64.to_be_bytes()).await.unwrap();
     let mut got = Vec::new();
@@ -45,7 +45,7 @@ async fn refuses_private_targets_by_default_and_keeps_a_data_dir() {
     let kept = folder.path().to_str().unwrap().to_owned();
     let args = [&FREE[..], &["--data-dir", &kept]].concat();
     let first = Process::start(&args, &env(&[])).await;
-    let greeter = Destination::start(Manner::Greeter);
+    let greeter = Destination::start(Behavior::Greeter);
     let mut socket = socks::connect(first.line("socks"), greeter.address).await.unwrap();
     assert!(matches!(socket.read(&mut [0; 1]).await, Ok(0) | Err(_)));
     assert_eq!(greeter.connections(), 0);

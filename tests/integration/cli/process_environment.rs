@@ -1,4 +1,4 @@
-//! What surrounds a process does not end it: logs that nobody takes, signals, odd variables.
+//! Processes survive their environment: logs that nobody reads, signals, odd variables.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -13,20 +13,20 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 use tokio::time::timeout;
 
-use crate::support::control::{ADMIN_KEY, Control, REGION};
+use crate::support::control::{ADMIN_KEY, Control, REGION, admin_env};
 use crate::support::database::Kind;
-use crate::support::deployment::World;
+use crate::support::deployment::Deployment;
 use crate::support::environment::{Env, env, free_port};
 use crate::support::node::CHACHA;
 use crate::support::process::{command, run};
-use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wait::{TIMEOUT, eventually};
 
-/// A role whose log goes where the test says, with the addresses that it printed.
+/// Starts a role with its log sent elsewhere; returns the addresses that it printed.
 async fn start(args: &[&str], env: &Env, log: Stdio) -> (Child, Vec<String>) {
     let mut child = command(args, env).stderr(log).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut lines = Vec::new();
-    while let Some(line) = timeout(PATIENCE, stdout.next_line()).await.unwrap().unwrap() {
+    while let Some(line) = timeout(TIMEOUT, stdout.next_line()).await.unwrap().unwrap() {
         if line == "ready" {
             return (child, lines);
         }
@@ -42,11 +42,11 @@ fn signal(child: &Child, name: &str) {
 
 async fn drains(mut child: Child) {
     signal(&child, "-TERM");
-    let status = timeout(PATIENCE, child.wait()).await.expect("SIGTERM ends it").unwrap();
+    let status = timeout(TIMEOUT, child.wait()).await.expect("SIGTERM ends it").unwrap();
     assert_eq!((status.code(), status.signal()), (Some(0), None));
 }
 
-/// A log whose reader has gone, a full disk, and a log whose reader takes nothing any more.
+/// Logs onto a full disk, to a reader that is gone, and to one that no longer reads.
 fn broken_logs() -> [(&'static str, Stdio, Option<std::io::PipeReader>); 3] {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let (reader, gone) = std::io::pipe().unwrap();
@@ -60,31 +60,32 @@ fn broken_logs() -> [(&'static str, Stdio, Option<std::io::PipeReader>); 3] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_cannot_be_written_is_lost_and_nothing_else() {
-    let mut world = World::start(Kind::Sqlite, CHACHA).await;
-    world.gateway.take().unwrap().stop().await;
-    world.control.process.take().unwrap().stop().await;
+async fn an_unwritable_log_loses_only_the_log() {
+    let mut deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    deployment.gateway.take().unwrap().stop().await;
+    deployment.control.process.take().unwrap().stop().await;
     let ask = async |control: &Control, path: &str| control.ask(Method::GET, path, ADMIN_KEY, None).await.0;
     for (name, log, _reader) in broken_logs() {
-        let mut env = world.control.env.clone();
+        let mut env = deployment.control.env.clone();
         env.push(("HTTVPS_LOG__LEVEL".into(), "trace".into()));
         let (control, _) = start(&["serve-control"], &env, log).await;
         for _ in 0..300 {
-            assert_eq!(ask(&world.control, "/api/v1/admin/plans").await, StatusCode::OK, "{name}");
+            assert_eq!(ask(&deployment.control, "/api/v1/admin/plans").await, StatusCode::OK, "{name}");
         }
         drains(control).await;
     }
-    world.control.resume().await;
+    deployment.control.resume().await;
     for (name, log, _reader) in broken_logs() {
-        let mut env = world.gateway_env.clone();
+        let mut env = deployment.gateway_env.clone();
         env.push(("HTTVPS_LOG__LEVEL".into(), "trace".into()));
         let (gateway, lines) = start(&["serve-gateway"], &env, log).await;
         let of = |key: &str| lines.iter().find_map(|line| line.strip_prefix(key)).unwrap().to_owned();
         let ops = of("ops-gateway ");
-        let http = world.control.http.clone();
+        let http = deployment.control.http.clone();
         let ready = async || http.get(format!("{ops}/readyz")).send().await.unwrap().status();
         eventually(async || if ready().await.is_success() { Ok(()) } else { Err("not ready".into()) }).await;
-        let mut client = world.client_env_of(&format!("{}{}", of("gateway "), crate::support::deployment::PATH), "v2");
+        let mut client =
+            deployment.client_env_of(&format!("{}{}", of("gateway "), crate::support::deployment::PATH), "v2");
         client.push(("HTTVPS_LOG__LEVEL".into(), "warn".into()));
         for _ in 0..20 {
             let client = crate::support::process::Process::start(&["connect"], &client).await;
@@ -99,23 +100,23 @@ async fn a_log_that_cannot_be_written_is_lost_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_that_nobody_takes_keeps_its_code() {
+async fn an_unread_error_keeps_its_exit_code() {
     for (name, log, _reader) in broken_logs() {
         let mut child = command(&["serve-control"], &Env::new()).stderr(log).spawn().unwrap();
-        let status = timeout(PATIENCE, child.wait()).await.expect(name).unwrap();
+        let status = timeout(TIMEOUT, child.wait()).await.expect(name).unwrap();
         assert_eq!(status.code(), Some(2), "{name}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hangup_ends_no_role() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
-    for process in [world.control.process.as_ref().unwrap(), world.gateway()] {
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    for process in [deployment.control.process.as_ref().unwrap(), deployment.gateway()] {
         process.signal("-HUP");
     }
-    let client = world.connect("v2").await;
+    let client = deployment.connect("v2").await;
     assert_eq!(client.stop().await.code, Some(0));
-    let World { mut control, gateway, .. } = world;
+    let Deployment { mut control, gateway, .. } = deployment;
     for process in [gateway.unwrap(), control.process.take().unwrap()] {
         let ended = process.stop().await;
         assert!(ended.code == Some(0) && ended.stderr.contains("SIGHUP"), "{}", ended.stderr);
@@ -123,7 +124,7 @@ async fn a_hangup_ends_no_role() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_needs_no_environment_of_its_own() {
+async fn a_gateway_starts_once_without_changing_its_environment() {
     let folder = tempfile::tempdir().unwrap();
     let listen = format!("127.0.0.1:{}", free_port());
     let env = env(&[
@@ -147,7 +148,7 @@ async fn a_gateway_needs_no_environment_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn variables_that_are_no_text() {
+async fn variables_that_are_not_unicode() {
     let odd = || OsString::from_vec(b"\xff".to_vec());
     let with = async |name: &str| {
         let mut command = command(&["admin", "keygen"], &Env::new());
@@ -170,24 +171,24 @@ async fn variables_that_are_no_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn blanks_around_secrets_are_cut() {
-    let mut world = World::start(Kind::Sqlite, CHACHA).await;
-    world.gateway.take().unwrap().stop().await;
-    world.control.process.take().unwrap().stop().await;
+async fn blanks_around_secrets_are_trimmed() {
+    let mut deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    deployment.gateway.take().unwrap().stop().await;
+    deployment.control.process.take().unwrap().stop().await;
     let padded = |env: &mut Env, keys: &[&str]| {
         for (key, value) in env.iter_mut().filter(|(key, _)| keys.iter().any(|name| key.ends_with(name))) {
             *value = if key.ends_with("PATH") { format!("{value}\n") } else { format!(" {value} \r\n") };
         }
     };
-    padded(&mut world.control.env, &["BOOTSTRAP_KEY", "DATABASE__URL", "SIGNING_KEY", "ENCRYPTION_KEY"]);
-    padded(&mut world.gateway_env, &["GATEWAY__TOKEN", "TUNNEL__PATH", "CONTROL_URL"]);
-    world.control.resume().await;
-    world.start_gateway().await;
-    let mut env = world.client_env("v2");
+    padded(&mut deployment.control.env, &["BOOTSTRAP_KEY", "DATABASE__URL", "SIGNING_KEY", "ENCRYPTION_KEY"]);
+    padded(&mut deployment.gateway_env, &["GATEWAY__TOKEN", "TUNNEL__PATH", "CONTROL_URL"]);
+    deployment.control.resume().await;
+    deployment.start_gateway().await;
+    let mut env = deployment.client_env("v2");
     padded(&mut env, &["CLIENT__TOKEN", "CLIENT__GATEWAY"]);
     let client = crate::support::process::Process::start(&["connect"], &env).await;
     assert_eq!(client.stop().await.code, Some(0));
-    let mut admin = env_of_admin(&world.control);
+    let mut admin = admin_env(&deployment.control);
     padded(&mut admin, &["ADMIN__KEY", "ADMIN__URL"]);
     let (code, _, stderr) = run(&["admin", "plans", "list"], &admin).await;
     assert_eq!(code, Some(0), "{stderr}");
@@ -199,12 +200,8 @@ async fn blanks_around_secrets_are_cut() {
     assert!(code == Some(2) && stderr.contains("control.bootstrap_key: must not contain line ends"), "{stderr}");
 }
 
-fn env_of_admin(control: &Control) -> Env {
-    env(&[("ADMIN__URL", &control.url), ("ADMIN__KEY", ADMIN_KEY)])
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminal_is_shown_names_as_text() {
+async fn names_are_escaped_on_terminals() {
     let control = Control::start(Kind::Postgres).await;
     control.create("regions", json!({ "code": REGION })).await;
     let plan = control.create("plans", json!({ "name": "Plan" })).await;
@@ -215,7 +212,7 @@ async fn a_terminal_is_shown_names_as_text() {
             "UPDATE plans SET name = 'x' || chr(27) || ']0;t' || chr(7) || chr(10) || 'id 1' || '{name}'"
         ))
         .await;
-    let admin = env_of_admin(&control);
+    let admin = admin_env(&control);
     for args in [&["admin", "plans", "list"][..], &["admin", "plans", "get", id], &["admin", "plans", "list", "--json"]]
     {
         let (code, stdout, stderr) = run(args, &admin).await;
@@ -230,7 +227,7 @@ async fn a_terminal_is_shown_names_as_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_level_shows_what_passes_through() {
+async fn no_log_level_shows_traffic() {
     for kind in crate::support::database::BOTH {
         let mut control = Control::start_with(kind, &[("LOG__LEVEL", "trace")]).await;
         let subscriber = crate::support::subscriber::Subscriber::create(&control, json!({})).await;

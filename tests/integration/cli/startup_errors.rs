@@ -1,10 +1,10 @@
-//! What new users get wrong ends with one line that names it.
+//! Mistakes of new users end with one line that names them.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::support::database::{self, BOTH, Kind};
-use crate::support::environment::{Env, env};
+use crate::support::environment::{Env, env, with, without};
 use crate::support::process::run;
 
 async fn fails(args: &[&str], env: &Env, code: i32, expected: &str) {
@@ -25,18 +25,8 @@ fn control(url: &str) -> Env {
     ])
 }
 
-fn without(env: &Env, key: &str) -> Env {
-    env.iter().filter(|(name, _)| name != &format!("HTTVPS_{key}")).cloned().collect()
-}
-
-fn with(env: &Env, key: &str, value: &str) -> Env {
-    let mut env = without(env, key);
-    env.push((format!("HTTVPS_{key}"), value.to_owned()));
-    env
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn the_control_plane_names_what_it_lacks() {
+async fn the_control_plane_names_missing_settings() {
     let folder = tempfile::tempdir().unwrap();
     for kind in BOTH {
         let url = database::fresh(kind, folder.path()).await;
@@ -101,7 +91,7 @@ async fn files_and_ports() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_gateway_names_what_it_lacks() {
+async fn the_gateway_names_missing_settings() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
     let env = env(&[

@@ -1,4 +1,4 @@
-//! What programs may say to the client's SOCKS5 listener beyond what most do.
+//! Less common requests to the client's SOCKS5 listener.
 
 use std::net::SocketAddr;
 
@@ -7,16 +7,16 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::support::database::Kind;
-use crate::support::deployment::World;
-use crate::support::destination::{Destination, GREETING, Manner};
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination, GREETING};
 use crate::support::node::CHACHA;
 use crate::support::process::Process;
 use crate::support::udp_echo::Echo;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::TIMEOUT;
 
 async fn read<const N: usize>(socket: &mut TcpStream) -> [u8; N] {
     let mut bytes = [0; N];
-    timeout(PATIENCE, socket.read_exact(&mut bytes)).await.expect("it answers").unwrap();
+    timeout(TIMEOUT, socket.read_exact(&mut bytes)).await.expect("it answers").unwrap();
     bytes
 }
 
@@ -30,10 +30,10 @@ fn named(name: &str, port: u16) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn credentials_are_taken_and_addresses_may_be_written_as_names() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
-    let client = world.connect("v2").await;
-    let greeter = Destination::start(Manner::Greeter);
+async fn credentials_are_accepted_and_addresses_may_be_names() {
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    let client = deployment.connect("v2").await;
+    let greeter = Destination::start(Behavior::Greeter);
     let credentials = b"\x01\x03ann\x04hush";
     let connect = request(1, greeter.address);
     let port = greeter.address.port();
@@ -49,7 +49,7 @@ async fn credentials_are_taken_and_addresses_may_be_written_as_names() {
         let mut socket = TcpStream::connect(client.line("socks")).await.unwrap();
         socket.write_all(&[greeting, &rest].concat()).await.unwrap();
         let mut answer = vec![0; chosen.len()];
-        timeout(PATIENCE, socket.read_exact(&mut answer)).await.expect("it answers").unwrap();
+        timeout(TIMEOUT, socket.read_exact(&mut answer)).await.expect("it answers").unwrap();
         assert_eq!(answer, chosen);
         assert_eq!(read::<10>(&mut socket).await[..4], [5, 0, 0, 1]);
         assert_eq!(read::<{ GREETING.len() }>(&mut socket).await, GREETING, "{greeting:?}");
@@ -60,9 +60,9 @@ async fn credentials_are_taken_and_addresses_may_be_written_as_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_of_ipv4_gets_an_address_of_ipv4() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
-    let mut env = world.client_env("v2");
+async fn ipv4_programs_get_an_ipv4_address() {
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    let mut env = deployment.client_env("v2");
     env.retain(|(key, _)| key != "HTTVPS_CLIENT__SOCKS");
     env.push(("HTTVPS_CLIENT__SOCKS".into(), "[::]:0".into()));
     let client = Process::start(&["connect"], &env).await;
@@ -79,6 +79,6 @@ async fn a_program_of_ipv4_gets_an_address_of_ipv4() {
     packet.extend(b"hello");
     socket.send(&packet).await.unwrap();
     let mut got = [0; 100];
-    let len = timeout(PATIENCE, socket.recv(&mut got)).await.expect("it comes back").unwrap();
+    let len = timeout(TIMEOUT, socket.recv(&mut got)).await.expect("it comes back").unwrap();
     assert!(got[..len].ends_with(b"hello"));
 }

@@ -1,4 +1,4 @@
-//! A gateway of a region is drained, and its clients go on at another one (docs/03, "Draining").
+//! A gateway drains, and its clients move to another one in the region (docs/03, "Draining").
 
 use std::time::{Duration, Instant};
 
@@ -7,20 +7,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::balancer::Balancer;
 use crate::support::database::Kind;
-use crate::support::deployment::{PATH, World, metric};
-use crate::support::destination::{Destination, GREETING, Manner};
+use crate::support::deployment::{Deployment, PATH, gateway_address, metric};
+use crate::support::destination::{Behavior, Destination, GREETING};
 use crate::support::node::CHACHA;
 use crate::support::process::Process;
-use crate::support::raw_session::address_of;
-use crate::support::second_gateway::Branch;
-use crate::support::settling::open_sessions;
+use crate::support::second_gateway::SecondGateway;
 use crate::support::socks;
 use crate::support::wait::eventually;
 
-/// What a stream may take while its client moves, and three times that for a busy machine.
+/// Three times what a stream may take while its client moves, for a busy machine.
 const GAP: Duration = Duration::from_millis(3 * 300);
 
-/// Opens streams until one is greeted; gives how long that took and how many were reset.
+/// Opens streams until one receives the greeting; returns the time taken and the number of resets.
 async fn greeted(client: &Process, greeter: &Destination) -> (Duration, usize) {
     let (since, mut lost) = (Instant::now(), 0);
     loop {
@@ -35,31 +33,31 @@ async fn greeted(client: &Process, greeter: &Destination) -> (Duration, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_streams_go_on_at_another_gateway_and_old_ones_end_by_a_reset() {
+async fn new_streams_move_to_another_gateway_and_old_ones_are_reset() {
     for (sessions, encoding) in [(1, "v2"), (2, "v2"), (1, "v1")] {
         let plan = json!({ "max_sessions": sessions, "traffic_limit_gb": 1 });
         let short = [("GATEWAY__DRAIN_TIMEOUT", "8s")];
-        let mut world = World::build(Kind::Sqlite, &[CHACHA], plan, &short).await;
-        let branch = Branch::start(&world, "other", &[]).await;
-        let other = branch.process.as_ref().unwrap();
-        let balancer = Balancer::to(address_of(world.gateway())).await;
+        let mut deployment = Deployment::build(Kind::Sqlite, &[CHACHA], plan, &short).await;
+        let second_gateway = SecondGateway::start(&deployment, "other", &[]).await;
+        let other = second_gateway.process.as_ref().unwrap();
+        let balancer = Balancer::to(deployment.address()).await;
         let url = format!("wss://{}{PATH}", balancer.address);
-        let client = Process::start(&["connect"], &world.client_env_of(&url, encoding)).await;
-        let (greeter, echo) = (Destination::start(Manner::Greeter), Destination::start(Manner::Echo));
+        let client = Process::start(&["connect"], &deployment.client_env_of(&url, encoding)).await;
+        let (greeter, echo) = (Destination::start(Behavior::Greeter), Destination::start(Behavior::Echo));
         greeted(&client, &greeter).await;
         let mut old = socks::connect(client.line("socks"), echo.address).await.unwrap();
         old.write_all(b"still here").await.unwrap();
         old.read_exact(&mut [0; 10]).await.unwrap();
-        open_sessions(&world, 1).await;
-        balancer.chosen.send_replace(address_of(other).to_owned());
-        let gateway = world.gateway.take().unwrap();
+        deployment.session_count_is(1).await;
+        balancer.chosen.send_replace(gateway_address(other).to_owned());
+        let gateway = deployment.gateway.take().unwrap();
         gateway.signal("-TERM");
         let (drained, mut slowest, mut resets, mut after) = (Instant::now(), Duration::ZERO, 0, 0);
         let ops = other.line("ops-gateway");
         while after < 20 {
             let (took, lost) = greeted(&client, &greeter).await;
             (slowest, resets) = (slowest.max(took), resets + lost);
-            let has_moved = metric(&world.control.http, ops, "httvps_sessions").await > 0;
+            let has_moved = metric(&deployment.control.http, ops, "httvps_sessions").await > 0;
             after += usize::from(has_moved);
             assert!(drained.elapsed() < Duration::from_secs(24), "{sessions} {encoding}: it does not move");
         }
@@ -72,7 +70,7 @@ async fn new_streams_go_on_at_another_gateway_and_old_ones_end_by_a_reset() {
         assert!(drained.elapsed() < Duration::from_secs(24), "{:?}", drained.elapsed());
         assert_eq!(gateway.ended().await.code, Some(0));
         eventually(|| async {
-            let rows = world.control.list("sessions").await;
+            let rows = deployment.control.list("sessions").await;
             let live = rows.iter().filter(|row| row["ended_at"].is_null()).count();
             if live == 1 { Ok(()) } else { Err(format!("{live} live sessions: {rows:?}")) }
         })

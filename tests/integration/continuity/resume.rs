@@ -1,4 +1,4 @@
-//! A session goes on over another connection, by whatever transport, and nothing is lost or done twice.
+//! A session resumes over another connection, by any transport, and nothing is lost or repeated.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,15 +15,14 @@ use tokio::task::AbortHandle;
 use crate::support::balancer::Balancer;
 use crate::support::control::id;
 use crate::support::database::Kind;
-use crate::support::deployment::{PATH, World};
-use crate::support::destination::{Destination, Manner};
+use crate::support::deployment::{Deployment, PATH, gateway_address};
+use crate::support::destination::{Behavior, Destination};
 use crate::support::environment::env;
-use crate::support::faulty_link::{Loss, Road};
+use crate::support::faulty_link::{FaultyLink, Loss};
 use crate::support::node::AEAD_2022;
 use crate::support::process::Process;
-use crate::support::raw::{Raw, dial_to, hello, request, upgrade_request};
-use crate::support::raw_session::address_of;
-use crate::support::second_gateway::Branch;
+use crate::support::raw::{RawClient, dial_to, hello, request, upgrade_request};
+use crate::support::second_gateway::SecondGateway;
 use crate::support::socks;
 use crate::support::transfer::{download, upload_then_half_close};
 use crate::support::wait::eventually;
@@ -32,7 +31,7 @@ const LEN: usize = 100_000_000;
 const CUTS: u64 = 10;
 const QUESTIONS: u64 = 300;
 
-/// Counts how often each number was asked for.
+/// A server that counts how often each number was requested.
 struct Counting {
     address: SocketAddr,
     counts: Arc<Mutex<HashMap<u64, usize>>>,
@@ -65,7 +64,7 @@ impl Drop for Counting {
     }
 }
 
-/// Asks one number after the other, each on a stream of its own.
+/// Requests numbers one after the other, each on its own stream.
 async fn ask(proxy: String, server: SocketAddr) {
     for number in 0..QUESTIONS {
         let mut socket = socks::connect(&proxy, server).await.unwrap();
@@ -74,10 +73,10 @@ async fn ask(proxy: String, server: SocketAddr) {
     }
 }
 
-/// Waits until a session was taken up so often.
-async fn resumes(world: &World, times: u64) {
+/// Waits until sessions were resumed this many times.
+async fn resumes(deployment: &Deployment, times: u64) {
     eventually(|| async {
-        match world.metric("httvps_resumed_total{result=\"resumed\"}").await {
+        match deployment.metric("httvps_resumed_total{result=\"resumed\"}").await {
             resumed if resumed == times => Ok(()),
             resumed => Err(format!("{resumed} of {times} times")),
         }
@@ -85,9 +84,9 @@ async fn resumes(world: &World, times: u64) {
     .await;
 }
 
-/// Cuts the line again and again while something is downloaded, and refuses the first connection after each cut, so that the
-/// client comes back by the next transport.
-async fn cut(world: &World, road: &Road, source: &Destination, refused: usize) {
+/// Cuts the link repeatedly during a download and refuses the first connection after each cut, so that the
+/// client falls back to the next transport.
+async fn cut(deployment: &Deployment, link: &FaultyLink, source: &Destination, refused: usize) {
     for cut in 1..=CUTS {
         let at = cut * LEN as u64 / (CUTS + 1);
         eventually(|| async {
@@ -97,37 +96,37 @@ async fn cut(world: &World, road: &Road, source: &Destination, refused: usize) {
             }
         })
         .await;
-        road.refuse(refused);
-        road.switch(Loss::Reset);
-        resumes(world, cut).await;
+        link.refuse(refused);
+        link.switch(Loss::Reset);
+        resumes(deployment, cut).await;
     }
 }
 
 async fn exact(encoding: &str, transports: &str, refused: usize) {
-    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[]).await;
-    let road = Road::to(world.gateway().line("gateway").strip_prefix("wss://").unwrap()).await;
-    let mut settings = world.client_env_of(&format!("wss://{}{PATH}", road.address), encoding);
+    let deployment = Deployment::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[]).await;
+    let link = FaultyLink::to(deployment.address()).await;
+    let mut settings = deployment.client_env_of(&format!("wss://{}{PATH}", link.address), encoding);
     settings.extend(env(&[("CLIENT__TRANSPORT", "auto"), ("CLIENT__TRANSPORTS", transports)]));
     let client = Process::start(&["connect"], &settings).await;
     let proxy = client.line("socks").to_owned();
-    let [source, sink] = [Destination::start(Manner::Source), Destination::start(Manner::Sink)];
+    let [source, sink] = [Destination::start(Behavior::Source), Destination::start(Behavior::Sink)];
     let server = Counting::start().await;
     tokio::join!(
         download(&proxy, source.address, LEN),
         upload_then_half_close(&proxy, sink.address, LEN),
         ask(proxy.clone(), server.address),
-        cut(&world, &road, &source, refused),
+        cut(&deployment, &link, &source, refused),
     );
     assert!((0..QUESTIONS).all(|number| server.counts.lock().unwrap().get(&number) == Some(&1)), "nothing runs twice");
-    assert_eq!(world.metric("httvps_resumed_total{result=\"resumed\"}").await, CUTS);
-    assert_eq!(world.metric("httvps_resumed_total{result=\"unknown\"}").await, 0);
-    assert_eq!(world.control.list("sessions").await.len(), 1, "one session everywhere");
+    assert_eq!(deployment.metric("httvps_resumed_total{result=\"resumed\"}").await, CUTS);
+    assert_eq!(deployment.metric("httvps_resumed_total{result=\"unknown\"}").await, 0);
+    assert_eq!(deployment.control.list("sessions").await.len(), 1, "one session everywhere");
     let asked = 8 * QUESTIONS;
-    world.settles_at(source.got() + sink.got() + asked, source.gave() + sink.gave() + asked).await;
+    deployment.totals_are(source.got() + sink.got() + asked, source.gave() + sink.gave() + asked).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_are_exact_over_a_line_that_is_cut_and_every_transport_in_turn() {
+async fn bytes_are_exact_over_cut_links_with_every_transport_in_turn() {
     exact("v2", r#"["h2", "h2ws", "ws"]"#, 1).await;
 }
 
@@ -136,41 +135,41 @@ async fn bytes_are_exact_in_v1_with_windows() {
     exact("v1", r#"["ws", "h2ws"]"#, 1).await;
 }
 
-/// A `hello` that wants to go on with a session.
-fn going_on(world: &World, ok: &HelloOk, opened: u32, streams: &[StreamState]) -> Hello {
+/// A `hello` that asks to resume a session.
+fn going_on(deployment: &Deployment, ok: &HelloOk, opened: u32, streams: &[StreamState]) -> Hello {
     let ticket = ok.resume.as_ref().unwrap().ticket.clone();
-    Hello { resume: Some(Resume { ticket, opened, streams: streams.to_vec() }), ..asking(world) }
+    Hello { resume: Some(Resume { ticket, opened, streams: streams.to_vec() }), ..asking(deployment) }
 }
 
-fn asking(world: &World) -> Hello {
-    Hello { features: Features::NONE.with(Feature::Resume), ..hello(world) }
+fn asking(deployment: &Deployment) -> Hello {
+    Hello { features: Features::NONE.with(Feature::Resume), ..hello(deployment) }
 }
 
-async fn say(world: &World, hello: Hello) -> (Raw, HelloOk) {
-    say_at(world, address_of(world.gateway()), hello).await
+async fn say(deployment: &Deployment, hello: Hello) -> (RawClient, HelloOk) {
+    say_at(deployment, deployment.address(), hello).await
 }
 
-async fn say_at(world: &World, address: &str, hello: Hello) -> (Raw, HelloOk) {
-    match answered(world, address, hello).await {
+async fn say_at(deployment: &Deployment, address: &str, hello: Hello) -> (RawClient, HelloOk) {
+    match answered(deployment, address, hello).await {
         (raw, Frame::HelloOk(ok)) => (raw, ok),
         (_, other) => panic!("no consent: {other:?}"),
     }
 }
 
-async fn answered(world: &World, address: &str, hello: Hello) -> (Raw, Frame) {
-    let mut socket = dial_to(address, &world.ca()).await;
+async fn answered(deployment: &Deployment, address: &str, hello: Hello) -> (RawClient, Frame) {
+    let mut socket = dial_to(address, &deployment.ca()).await;
     let head = request(&mut socket, &upgrade_request("httvps.v2")).await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    let mut raw = Raw::new(socket);
+    let mut raw = RawClient::new(socket);
     raw.frames(&[Frame::Hello(Box::new(hello))]).await;
     let answer = raw.next_frame().await;
     (raw, answer)
 }
 
-/// Waits until sessions are live as the control plane knows them, and no others.
-async fn live(world: &World, expected: &[&str]) {
+/// Waits until exactly these sessions are live in the control plane.
+async fn live(deployment: &Deployment, expected: &[&str]) {
     eventually(|| async {
-        let rows = world.control.list("sessions").await;
+        let rows = deployment.control.list("sessions").await;
         let mut live: Vec<_> = rows.iter().filter(|row| row["ended_at"].is_null()).map(id).collect();
         let mut expected = expected.to_vec();
         live.sort_unstable();
@@ -185,60 +184,49 @@ fn is_resumed(ok: &HelloOk) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ticket_serves_once_also_for_a_connection_that_looks_alive() {
-    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 9 }), &[]).await;
-    let (_alive, first) = say(&world, asking(&world)).await;
+async fn a_ticket_works_once_even_for_a_connection_that_looks_alive() {
+    let deployment = Deployment::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 9 }), &[]).await;
+    let (_alive, first) = say(&deployment, asking(&deployment)).await;
     assert!(!is_resumed(&first));
-    let (_lost, second) = say(&world, going_on(&world, &first, 0, &[])).await;
+    let (_lost, second) = say(&deployment, going_on(&deployment, &first, 0, &[])).await;
     assert!(is_resumed(&second) && second.session_id == first.session_id);
-    let (mut third, ok) = say(&world, going_on(&world, &first, 0, &[])).await;
+    let (mut third, ok) = say(&deployment, going_on(&deployment, &first, 0, &[])).await;
     assert!(is_resumed(&ok), "nobody has shown the next ticket");
     third.frames(&[Frame::Window { id: StreamId(1), consumed: 0, limit: 0 }, Frame::Ping([7; 8])]).await;
     assert_eq!(third.next_frame().await, Frame::Pong([7; 8]));
     for spent in [&first, &second] {
-        let (_other, refused) = say(&world, going_on(&world, spent, 0, &[])).await;
+        let (_other, refused) = say(&deployment, going_on(&deployment, spent, 0, &[])).await;
         assert!(!is_resumed(&refused) && refused.session_id != first.session_id, "spent");
     }
-    let (_last, ok) = say(&world, going_on(&world, &ok, 0, &[])).await;
+    let (_last, ok) = say(&deployment, going_on(&deployment, &ok, 0, &[])).await;
     assert!(is_resumed(&ok) && ok.session_id == first.session_id);
-    assert_eq!(world.metric("httvps_resumed_total{result=\"resumed\"}").await, 3);
+    assert_eq!(deployment.metric("httvps_resumed_total{result=\"resumed\"}").await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ticket_is_its_devices_and_void_once_the_device_is_revoked() {
-    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 9 }), &[]).await;
-    let (raw, first) = say(&world, asking(&world)).await;
-    let other = crate::support::subscriber::Subscriber::create(&world.control, json!({})).await;
+async fn a_ticket_is_bound_to_its_device_and_void_after_revocation() {
+    let deployment = Deployment::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 9 }), &[]).await;
+    let (raw, first) = say(&deployment, asking(&deployment)).await;
+    let other = crate::support::subscriber::Subscriber::create(&deployment.control, json!({})).await;
     let token = httvps::frame::Token::from(other.token.clone());
-    let stolen = Hello { device_id: other.device.clone(), access_token: token, ..going_on(&world, &first, 0, &[]) };
-    let (_thief, ok) = say(&world, stolen).await;
+    let stolen =
+        Hello { device_id: other.device.clone(), access_token: token, ..going_on(&deployment, &first, 0, &[]) };
+    let (_thief, ok) = say(&deployment, stolen).await;
     assert!(!is_resumed(&ok) && ok.session_id != first.session_id);
     drop(raw);
-    eventually(|| async {
-        match world.metric("httvps_sessions_held").await {
-            1 => Ok(()),
-            held => Err(format!("{held} are held")),
-        }
-    })
-    .await;
-    world.control.update("devices", &world.subscriber.device, json!({ "status": "revoked" })).await;
-    eventually(|| async {
-        match world.metric("httvps_sessions_held").await {
-            0 => Ok(()),
-            held => Err(format!("{held} are held")),
-        }
-    })
-    .await;
-    let mut raw = Raw::open(&world, "httvps.v2").await;
-    raw.frames(&[Frame::Hello(Box::new(going_on(&world, &first, 0, &[])))]).await;
+    deployment.metric_is("httvps_sessions_held", 1).await;
+    deployment.control.update("devices", &deployment.subscriber.device, json!({ "status": "revoked" })).await;
+    deployment.metric_is("httvps_sessions_held", 0).await;
+    let mut raw = RawClient::open(&deployment, "httvps.v2").await;
+    raw.frames(&[Frame::Hello(Box::new(going_on(&deployment, &first, 0, &[])))]).await;
     assert!(matches!(raw.next_frame().await, Frame::Error { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_side_lacks_is_sent_again_and_what_it_never_had_is_over() {
-    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[]).await;
-    let greeter = Destination::start(Manner::Greeter);
-    let (mut raw, ok) = say(&world, asking(&world)).await;
+async fn missing_data_is_resent_and_unknown_streams_end() {
+    let deployment = Deployment::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[]).await;
+    let greeter = Destination::start(Behavior::Greeter);
+    let (mut raw, ok) = say(&deployment, asking(&deployment)).await;
     let open = |id| Frame::Open {
         id: StreamId(id),
         target: Some(Target::Ip(greeter.address)),
@@ -255,7 +243,7 @@ async fn what_one_side_lacks_is_sent_again_and_what_it_never_had_is_over() {
     }
     drop(raw);
     let has = StreamState { id: 1, received: 4, fin: false };
-    let (mut raw, ok) = say(&world, going_on(&world, &ok, 5, &[has])).await;
+    let (mut raw, ok) = say(&deployment, going_on(&deployment, &ok, 5, &[has])).await;
     let told = ok.resume.unwrap();
     assert_eq!((told.opened, told.streams.iter().map(|state| state.id).collect::<Vec<_>>()), (3, vec![1]));
     raw.frames(&[open(5)]).await;
@@ -270,95 +258,78 @@ async fn what_one_side_lacks_is_sent_again_and_what_it_never_had_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_are_held_for_a_time_and_few_of_them() {
+async fn held_sessions_are_limited_in_time_and_number() {
     let more = [("RESUME__HOLD", "2s"), ("RESUME__MAX_HELD", "1")];
-    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 9 }), &more).await;
-    let (first, ok) = say(&world, asking(&world)).await;
-    let (second, _) = say(&world, asking(&world)).await;
+    let deployment = Deployment::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 9 }), &more).await;
+    let (first, ok) = say(&deployment, asking(&deployment)).await;
+    let (second, _) = say(&deployment, asking(&deployment)).await;
     drop(first);
-    eventually(|| async {
-        match world.metric("httvps_sessions_held").await {
-            1 => Ok(()),
-            held => Err(format!("{held} are held")),
-        }
-    })
-    .await;
+    deployment.metric_is("httvps_sessions_held", 1).await;
     drop(second);
-    eventually(|| async {
-        match world.metric("httvps_sessions").await {
-            1 => Ok(()),
-            open => Err(format!("{open} sessions: the oldest has to make room")),
-        }
-    })
-    .await;
-    let (_raw, ok) = say(&world, going_on(&world, &ok, 0, &[])).await;
+    deployment.metric_is("httvps_sessions", 1).await;
+    let (_raw, ok) = say(&deployment, going_on(&deployment, &ok, 0, &[])).await;
     assert!(!is_resumed(&ok));
-    eventually(|| async {
-        match world.metric("httvps_sessions").await {
-            1 => Ok(()),
-            open => Err(format!("{open} sessions: nobody came back to the second")),
-        }
-    })
-    .await;
+    deployment.metric_is("httvps_sessions", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_gateways_behind_one_address_do_not_confuse_their_tickets() {
-    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 9 }), &[]).await;
-    let branch = Branch::start(&world, "other", &[]).await;
-    let (first, second) = (address_of(world.gateway()), address_of(branch.process.as_ref().unwrap()));
+    let deployment = Deployment::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 9 }), &[]).await;
+    let second_gateway = SecondGateway::start(&deployment, "other", &[]).await;
+    let (first, second) = (deployment.address(), gateway_address(second_gateway.process.as_ref().unwrap()));
     let balancer = Balancer::to(first).await;
     let address = balancer.address.to_string();
     let by = async |gateway: &str, hello: Hello| {
         balancer.chosen.send_replace(gateway.to_owned());
-        say_at(&world, &address, hello).await
+        say_at(&deployment, &address, hello).await
     };
-    let (raw, here) = by(first, asking(&world)).await;
+    let (raw, here) = by(first, asking(&deployment)).await;
     drop(raw);
-    let (_there, there) = by(second, going_on(&world, &here, 0, &[])).await;
+    let (_there, there) = by(second, going_on(&deployment, &here, 0, &[])).await;
     assert!(!is_resumed(&there) && there.session_id != here.session_id, "a ticket of another gateway");
-    let (raw, again) = by(first, going_on(&world, &here, 0, &[])).await;
+    let (raw, again) = by(first, going_on(&deployment, &here, 0, &[])).await;
     assert!(is_resumed(&again) && again.session_id == here.session_id, "it was not spent elsewhere");
-    live(&world, &[&here.session_id, &there.session_id]).await;
+    live(&deployment, &[&here.session_id, &there.session_id]).await;
     drop(raw);
-    let replacing = Hello { replaces: Some(here.session_id.clone()), ..going_on(&world, &again, 0, &[]) };
+    let replacing = Hello { replaces: Some(here.session_id.clone()), ..going_on(&deployment, &again, 0, &[]) };
     let (_raw, new) = by(second, replacing).await;
     assert!(!is_resumed(&new));
-    live(&world, &[&there.session_id, &new.session_id]).await;
-    let (_raw, other) = by(first, going_on(&world, &again, 0, &[])).await;
+    live(&deployment, &[&there.session_id, &new.session_id]).await;
+    let (_raw, other) = by(first, going_on(&deployment, &again, 0, &[])).await;
     assert!(!is_resumed(&other) && other.session_id != here.session_id, "it was replaced");
-    assert_eq!(world.metric("httvps_sessions_held").await, 0);
+    assert_eq!(deployment.metric("httvps_sessions_held").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn to_go_on_is_a_hello_that_counts() {
-    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[("TUNNEL__HELLOS_PER_MINUTE", "3")]).await;
-    let (mut raw, mut ok) = say(&world, asking(&world)).await;
+async fn a_resumption_counts_as_a_hello() {
+    let deployment =
+        Deployment::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[("TUNNEL__HELLOS_PER_MINUTE", "3")]).await;
+    let (mut raw, mut ok) = say(&deployment, asking(&deployment)).await;
     for _ in 0..2 {
-        (raw, ok) = say(&world, going_on(&world, &ok, 0, &[])).await;
+        (raw, ok) = say(&deployment, going_on(&deployment, &ok, 0, &[])).await;
         assert!(is_resumed(&ok));
     }
-    let (_, refused) = answered(&world, address_of(world.gateway()), going_on(&world, &ok, 0, &[])).await;
+    let (_, refused) = answered(&deployment, deployment.address(), going_on(&deployment, &ok, 0, &[])).await;
     assert!(matches!(refused, Frame::Error { code: SessionCode::Overloaded, .. }), "{refused:?}");
     raw.frames(&[Frame::Ping([7; 8])]).await;
     assert_eq!(raw.next_frame().await, Frame::Pong([7; 8]), "the session is as it was");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_back_during_a_drain_is_told_again() {
+async fn a_client_that_resumes_during_a_drain_is_told_again() {
     let more = [("GATEWAY__DRAIN_TIMEOUT", "60s")];
-    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &more).await;
-    let greeter = Destination::start(Manner::Greeter);
-    let (mut raw, ok) = say(&world, asking(&world)).await;
+    let deployment = Deployment::build(Kind::Sqlite, &[AEAD_2022], json!({}), &more).await;
+    let greeter = Destination::start(Behavior::Greeter);
+    let (mut raw, ok) = say(&deployment, asking(&deployment)).await;
     let target = Some(Target::Ip(greeter.address));
     let open = Frame::Open { id: StreamId(1), target, payload: bytes::Bytes::new(), fin: false, udp: false };
     raw.frames(&[open]).await;
     while !matches!(raw.next_frame().await, Frame::Data { .. }) {}
-    world.gateway().signal("-TERM");
+    deployment.gateway().signal("-TERM");
     while !matches!(raw.next_frame().await, Frame::GoAway { .. }) {}
     drop(raw);
     let has = StreamState { id: 1, received: 0, fin: false };
-    let (mut raw, ok) = say(&world, going_on(&world, &ok, 1, &[has])).await;
+    let (mut raw, ok) = say(&deployment, going_on(&deployment, &ok, 1, &[has])).await;
     assert!(is_resumed(&ok));
     let mut told = (false, false);
     while told != (true, true) {

@@ -6,13 +6,12 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::billing_api::Shop;
-use crate::support::control::{ADMIN_KEY, Control, REGION};
+use crate::support::billing_api::BillingApi;
+use crate::support::control::{ADMIN_KEY, Control, REGION, admin_env};
 use crate::support::database::{BOTH, Kind};
-use crate::support::environment::env;
 use crate::support::process::run;
 use crate::support::subscriber::Subscriber;
-use crate::support::times::{now, written};
+use crate::support::times::{now, rfc3339};
 
 async fn why(control: &Control, device: &str) -> Value {
     control.admin(Method::GET, &format!("devices/{device}/why"), Value::Null).await
@@ -28,16 +27,16 @@ fn refusal(device: &str, number: u64, code: &str) -> Value {
     let at = now() - Duration::from_secs(100) + Duration::from_secs(number);
     json!({
         "device_id": device, "code": code, "client_version": "1.2.3", "support_id": format!("AAAA-{number:04}"),
-        "at": written(at),
+        "at": rfc3339(at),
     })
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_obstacle_is_found_with_what_to_do() {
+async fn each_obstacle_is_found_with_advice() {
     for kind in BOTH {
-        let shop = Shop::start(kind).await;
-        let control = &shop.control;
-        shop.told("gateway/heartbeat", json!({ "version": "1.0.0" })).await;
+        let billing = BillingApi::start(kind).await;
+        let control = &billing.api.control;
+        billing.api.post_ok("gateway/heartbeat", json!({ "version": "1.0.0" })).await;
         let limited = json!({ "traffic_limit_gb": 0.5, "max_devices": 5 });
         let subscriber = Subscriber::create(control, limited).await;
         let device = &subscriber.device;
@@ -45,14 +44,14 @@ async fn each_obstacle_is_found_with_what_to_do() {
         assert_eq!(answer["findings"], json!([{ "code": "OK", "text": "nothing speaks against traffic" }]));
         assert_eq!((&answer["subscription"]["state"], &answer["device"]["id"]), (&json!("active"), &json!(device)));
         assert_eq!((&answer["plan"]["regions"], &answer["user"]["id"]), (&json!([]), &json!(subscriber.user)));
-        let session = shop.begin(&subscriber).await;
+        let session = billing.api.begin(&subscriber).await;
         let live = why(control, device).await;
         let (row, gateway) = (&live["sessions"][0], &live["gateways"][0]);
         assert_eq!((&row["id"], &row["gateway"], &row["state"]), (&json!(session), &json!("gw-1"), &json!("reserved")));
         assert_eq!((&gateway["name"], &gateway["version"]), (&json!("gw-1"), &json!("1.0.0")));
         assert_eq!(live["nodes"][0]["name"], row["node"]);
         assert_eq!(live["findings"][0]["code"], "OK", "{live}");
-        shop.report(&subscriber, &session, 500_000_000).await;
+        billing.report(&subscriber, &session, 500_000_000).await;
         let answer = why(control, device).await;
         let text = answer["findings"][0]["text"].as_str().unwrap();
         assert_eq!(answer["findings"][0]["code"], "LIMIT_REACHED");
@@ -61,11 +60,11 @@ async fn each_obstacle_is_found_with_what_to_do() {
         assert_eq!((&quota["used_bytes"], &quota["remaining_bytes"]), (&json!(500_000_000), &json!(0)));
         control.update("plans", &subscriber.plan, json!({ "traffic_limit_gb": "" })).await;
         assert_eq!(found(control, device).await, ["OK"]);
-        control.update("nodes", &shop.node, json!({ "state": "maintenance" })).await;
+        control.update("nodes", &billing.api.nodes[0], json!({ "state": "maintenance" })).await;
         let answer = why(control, device).await;
         let text = answer["findings"][0]["text"].as_str().unwrap();
         assert!(text.starts_with(&format!("all nodes of region {REGION} are maintenance")), "{text}");
-        control.update("nodes", &shop.node, json!({ "state": "active" })).await;
+        control.update("nodes", &billing.api.nodes[0], json!({ "state": "active" })).await;
         control.update("users", &subscriber.user, json!({ "status": "banned" })).await;
         control.update("devices", device, json!({ "status": "revoked" })).await;
         control.admin(Method::POST, &format!("subscriptions/{}/cancel", subscriber.subscription), json!({})).await;
@@ -78,13 +77,13 @@ async fn each_obstacle_is_found_with_what_to_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_lead_from_a_support_id_to_the_device() {
     for kind in BOTH {
-        let shop = Shop::start(kind).await;
-        let control = &shop.control;
+        let billing = BillingApi::start(kind).await;
+        let control = &billing.api.control;
         let subscriber = Subscriber::create(control, json!({})).await;
         let device = &subscriber.device;
         control.update("users", &subscriber.user, json!({ "status": "banned" })).await;
         let asked = json!({ "support_id": "7KQ2-M9XD", "client_version": "0.9" });
-        assert_eq!(shop.validate(&subscriber, asked).await["code"], "USER_BANNED");
+        assert_eq!(billing.api.validate(&subscriber, asked).await["code"], "USER_BANNED");
         let answer = why(control, device).await;
         let seen = &answer["refusals"][0];
         assert_eq!((&seen["code"], &seen["support_id"]), (&json!("USER_BANNED"), &json!("7KQ2-M9XD")));
@@ -100,18 +99,18 @@ async fn refusals_lead_from_a_support_id_to_the_device() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_twenty_refusals_of_a_device_are_kept() {
     for kind in BOTH {
-        let shop = Shop::start(kind).await;
-        let subscriber = Subscriber::create(&shop.control, json!({})).await;
-        let other = Subscriber::create(&shop.control, json!({})).await;
+        let billing = BillingApi::start(kind).await;
+        let subscriber = Subscriber::create(&billing.api.control, json!({})).await;
+        let other = Subscriber::create(&billing.api.control, json!({})).await;
         let stranger = Uuid::now_v7().to_string();
         let mut notes: Vec<Value> =
             (0..25).map(|number| refusal(&subscriber.device, number, "UPGRADE_REQUIRED")).collect();
         notes.push(refusal(&other.device, 30, "TOKEN_EXPIRED"));
         notes.push(refusal(&stranger, 31, "TOKEN_EXPIRED"));
         for _ in 0..2 {
-            shop.told("gateway/heartbeat", json!({ "version": "1", "refusals": notes })).await;
+            billing.api.post_ok("gateway/heartbeat", json!({ "version": "1", "refusals": notes })).await;
         }
-        let answer = why(&shop.control, &subscriber.device).await;
+        let answer = why(&billing.api.control, &subscriber.device).await;
         let refusals = answer["refusals"].as_array().unwrap();
         let ids: Vec<&str> = refusals.iter().map(|refusal| refusal["support_id"].as_str().unwrap()).collect();
         let wanted: Vec<String> = (5..25).rev().map(|number| format!("AAAA-{number:04}")).collect();
@@ -120,19 +119,19 @@ async fn the_last_twenty_refusals_of_a_device_are_kept() {
         assert_eq!(finding["code"], "UPGRADE_REQUIRED");
         let text = finding["text"].as_str().unwrap();
         assert!(text.contains("client 1.2.3, support id AAAA-0024") && text.ends_with("update the app"), "{text}");
-        assert_eq!(why(&shop.control, &other.device).await["refusals"].as_array().unwrap().len(), 1);
-        assert_eq!(shop.control.list("refusals?support_id=AAAA-0031").await.len(), 0, "nobody's");
-        shop.begin(&subscriber).await;
-        assert_eq!(found(&shop.control, &subscriber.device).await, ["OK"], "it went well since");
+        assert_eq!(why(&billing.api.control, &other.device).await["refusals"].as_array().unwrap().len(), 1);
+        assert_eq!(billing.api.control.list("refusals?support_id=AAAA-0031").await.len(), 0, "nobody's");
+        billing.api.begin(&subscriber).await;
+        assert_eq!(found(&billing.api.control, &subscriber.device).await, ["OK"], "it went well since");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_admin_command_says_why() {
-    let shop = Shop::start(Kind::Sqlite).await;
-    let subscriber = Subscriber::create(&shop.control, json!({})).await;
-    shop.control.update("users", &subscriber.user, json!({ "status": "banned" })).await;
-    let env = env(&[("ADMIN__URL", &shop.control.url), ("ADMIN__KEY", ADMIN_KEY)]);
+async fn the_admin_command_explains_a_device() {
+    let billing = BillingApi::start(Kind::Sqlite).await;
+    let subscriber = Subscriber::create(&billing.api.control, json!({})).await;
+    billing.api.control.update("users", &subscriber.user, json!({ "status": "banned" })).await;
+    let env = admin_env(&billing.api.control);
     let (code, stdout, stderr) = run(&["admin", "devices", "why", &subscriber.device], &env).await;
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.starts_with("USER_BANNED: the user is banned since "), "{stdout}");

@@ -8,19 +8,17 @@ use futures_util::future::join_all;
 use httvps::token::{Issuer, Verifier};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
 use uuid::Uuid;
 
-use crate::support::control::{ADMIN_KEY, Control, REGION, SEED, id, register_gateway};
+use crate::support::control::{ADMIN_KEY, Control, REGION, SEED, admin_env, id, register_gateway};
 use crate::support::database::{BOTH, Kind};
-use crate::support::deployment::World;
-use crate::support::destination::{Destination, Manner};
-use crate::support::environment::env;
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination};
 use crate::support::node::CHACHA;
 use crate::support::process::{Process, run};
-use crate::support::socks;
 use crate::support::subscriber::Subscriber;
+use crate::support::transfer::start_streaming;
 use crate::support::wait::eventually;
 
 const LINK: &str = "https://vpn.example.com/activate";
@@ -130,7 +128,7 @@ async fn a_code_makes_one_device() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_answer_to_an_enrolment_is_given_again() {
+async fn a_lost_enrollment_response_is_repeated() {
     for kind in BOTH {
         let control = Control::start(kind).await;
         let user = customer(&control, json!({ "max_devices": 1 })).await;
@@ -149,7 +147,7 @@ async fn a_lost_answer_to_an_enrolment_is_given_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn repeats_end_with_their_time() {
+async fn repeated_responses_expire() {
     let control = Control::start_with(Kind::Sqlite, &[("ENROLMENT__REPEAT_WITHIN", "5s")]).await;
     let user = customer(&control, json!({})).await;
     let code = code(&control, &user).await;
@@ -232,7 +230,7 @@ async fn the_revoked_and_the_banned_get_no_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_device_limit_holds_under_fifty_simultaneous_enrolments() {
+async fn the_device_limit_holds_under_fifty_simultaneous_enrollments() {
     for kind in BOTH {
         let control = Control::start_with(kind, &[("DATABASE__ACQUIRE_TIMEOUT", "30s")]).await;
         let user = customer(&control, json!({ "max_devices": 5 })).await;
@@ -326,30 +324,23 @@ async fn signing_keys_rotate_with_two_valid_at_a_time() {
     assert_eq!(validated(&control, &subscriber.token).await["code"], "INVALID_TOKEN");
 }
 
-async fn streaming(client: &Process, endless: &Destination) -> TcpStream {
-    let mut socket = socks::connect(client.line("socks"), endless.address).await.unwrap();
-    socket.write_all(b"x").await.unwrap();
-    socket.read_exact(&mut [0; 100_000]).await.unwrap();
-    socket
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_outlives_its_access_token_but_not_its_device() {
-    let mut world = World::start(Kind::Sqlite, CHACHA).await;
-    world.control.kill().await;
-    world.control.env.push(("HTTVPS_ENROLMENT__ACCESS_TTL".into(), "2s".into()));
-    world.control.resume().await;
-    let tokens = enrolled(&world.control, &world.subscriber.user, "phone").await;
+    let mut deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    deployment.control.kill().await;
+    deployment.control.env.push(("HTTVPS_ENROLMENT__ACCESS_TTL".into(), "2s".into()));
+    deployment.control.resume().await;
+    let tokens = enrolled(&deployment.control, &deployment.subscriber.user, "phone").await;
     assert_eq!(tokens["expires_in"], 2);
     let device: Uuid = tokens["device_id"].as_str().unwrap().parse().unwrap();
-    let user: Uuid = world.subscriber.user.parse().unwrap();
+    let user: Uuid = deployment.subscriber.user.parse().unwrap();
     let leeway_ends_soon = time::OffsetDateTime::now_utc().unix_timestamp() - 50;
-    world.subscriber.device = device.to_string();
-    world.subscriber.token = Issuer::new(&SEED).unwrap().issue(device, user, leeway_ends_soon - 2, 2).unwrap();
-    let client = world.connect("v2").await;
-    let endless = Destination::start(Manner::Endless);
-    let mut old_stream = streaming(&client, &endless).await;
-    let env = world.client_env("v2");
+    deployment.subscriber.device = device.to_string();
+    deployment.subscriber.token = Issuer::new(&SEED).unwrap().issue(device, user, leeway_ends_soon - 2, 2).unwrap();
+    let client = deployment.connect("v2").await;
+    let endless = Destination::start(Behavior::Endless);
+    let mut old_stream = start_streaming(&client, &endless).await;
+    let env = deployment.client_env("v2");
     eventually(|| async {
         match Process::try_start(&["connect"], &env).await {
             Ok(process) => {
@@ -363,12 +354,12 @@ async fn a_tunnel_outlives_its_access_token_but_not_its_device() {
     .await;
     let mut buffer = vec![0; 20_000_000];
     old_stream.read_exact(&mut buffer).await.unwrap();
-    let new_stream = streaming(&client, &endless).await;
+    let new_stream = start_streaming(&client, &endless).await;
     drop(new_stream);
-    let again = refreshed(&world.control, &tokens["refresh_token"], "phone").await;
-    world.subscriber.token = again["access_token"].as_str().unwrap().to_owned();
-    assert_eq!(world.connect("v2").await.stop().await.code, Some(0), "with a fresh token");
-    world.control.update("devices", &world.subscriber.device, json!({ "status": "revoked" })).await;
+    let again = refreshed(&deployment.control, &tokens["refresh_token"], "phone").await;
+    deployment.subscriber.token = again["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(deployment.connect("v2").await.stop().await.code, Some(0), "with a fresh token");
+    deployment.control.update("devices", &deployment.subscriber.device, json!({ "status": "revoked" })).await;
     let ended = client.ended().await;
     assert_eq!(ended.code, Some(4), "{}", ended.stderr);
     assert!(ended.stderr.contains("error: DEVICE_BANNED"), "{}", ended.stderr);
@@ -378,7 +369,7 @@ async fn a_tunnel_outlives_its_access_token_but_not_its_device() {
 async fn the_command_shows_link_and_code_and_draws_them_on_a_terminal() {
     let control = Control::start_with(Kind::Sqlite, &[("ENROLMENT__LINK", LINK)]).await;
     let user = customer(&control, json!({})).await;
-    let env = env(&[("ADMIN__URL", &control.url), ("ADMIN__KEY", ADMIN_KEY)]);
+    let env = admin_env(&control);
     let field = format!("user_id={user}");
     let (code, stdout, stderr) = run(&["admin", "codes", "create", &field], &env).await;
     assert_eq!(code, Some(0), "{stderr}");

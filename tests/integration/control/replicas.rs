@@ -1,4 +1,4 @@
-//! Two control planes on one PostgreSQL behave as one.
+//! Two control planes on one PostgreSQL database behave as one.
 
 use std::time::Instant;
 
@@ -6,27 +6,23 @@ use futures_util::future::{join, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::support::billing_api::Shop;
+use crate::support::balancer::Balancer;
+use crate::support::billing_api::BillingApi;
 use crate::support::control::{Control, REGION, id};
 use crate::support::database::{Kind, connect};
-use crate::support::delivery::{RARELY, assert_acked, followed_by, refused};
-use crate::support::deployment::World;
-use crate::support::destination::{Destination, Manner};
+use crate::support::delivery::{RARE_REPORTS, assert_acked, assert_refused_promptly, wait_for_followers};
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination};
 use crate::support::environment::{env, free_port};
 use crate::support::node::CHACHA;
 use crate::support::process::Process;
-use crate::support::quota::{IN_FLIGHT, spend};
-use crate::support::second_gateway::Branch;
-use crate::support::settling::counted;
-use crate::support::socks;
+use crate::support::quota::{IN_FLIGHT, use_up_quota};
+use crate::support::second_gateway::SecondGateway;
 use crate::support::subscriber::Subscriber;
-use crate::support::transfer::{drain, streaming};
+use crate::support::transfer::{fetch, read_until_closed, start_streaming};
 use crate::support::wait::eventually;
 
 /// Another control plane on the same database.
@@ -41,26 +37,27 @@ async fn replica(of: &Control) -> Control {
 }
 
 /// A gateway on each of two replicas.
-struct Pair {
-    world: World,
+struct ReplicaPair {
+    deployment: Deployment,
     second: Control,
-    branch: Branch,
+    second_gateway: SecondGateway,
 }
 
-impl Pair {
+impl ReplicaPair {
     async fn start(plan: Value, more: &[(&str, &str)]) -> Self {
-        let world = World::build(Kind::Postgres, &[CHACHA], plan, more).await;
-        let second = replica(&world.control).await;
-        let branch = Branch::start(&world, "branch", &[("GATEWAY__CONTROL_URL", &second.url)]).await;
-        Self { world, second, branch }
+        let deployment = Deployment::build(Kind::Postgres, &[CHACHA], plan, more).await;
+        let second = replica(&deployment.control).await;
+        let second_gateway =
+            SecondGateway::start(&deployment, "second", &[("GATEWAY__CONTROL_URL", &second.url)]).await;
+        Self { deployment, second, second_gateway }
     }
 
-    async fn client_of_the_branch(&self) -> Process {
-        self.guest_of_the_branch(&self.world.subscriber).await
+    async fn client_of_second_gateway(&self) -> Process {
+        self.guest_of_second_gateway(&self.deployment.subscriber).await
     }
 
-    async fn guest_of_the_branch(&self, guest: &Subscriber) -> Process {
-        let mut env = self.branch.client_env(&self.world);
+    async fn guest_of_second_gateway(&self, guest: &Subscriber) -> Process {
+        let mut env = self.second_gateway.client_env(&self.deployment);
         env.extend(self::env(&[("CLIENT__DEVICE_ID", &guest.device), ("CLIENT__TOKEN", &guest.token)]));
         Process::start(&["connect"], &env).await
     }
@@ -68,21 +65,21 @@ impl Pair {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ban_at_one_replica_cuts_a_session_that_the_other_admitted() {
-    let pair = Pair::start(json!({}), &RARELY).await;
-    let (first, second) = (&pair.world.control, &pair.second);
-    followed_by(first, 2).await;
-    followed_by(second, 2).await;
-    let user = &pair.world.subscriber.user;
-    let endless = Destination::start(Manner::Endless);
+    let pair = ReplicaPair::start(json!({}), &RARE_REPORTS).await;
+    let (first, second) = (&pair.deployment.control, &pair.second);
+    wait_for_followers(first, 2).await;
+    wait_for_followers(second, 2).await;
+    let user = &pair.deployment.subscriber.user;
+    let endless = Destination::start(Behavior::Endless);
     for control in [first, second] {
-        let clients = [pair.world.connect("v2").await, pair.client_of_the_branch().await];
+        let clients = [pair.deployment.connect("v2").await, pair.client_of_second_gateway().await];
         let mut reading = JoinSet::new();
         for client in &clients {
-            reading.spawn(drain(streaming(client, &endless).await));
+            reading.spawn(read_until_closed(start_streaming(client, &endless).await));
         }
         let since = Instant::now();
         let answer = control.update("users", user, json!({ "status": "banned" })).await;
-        join_all(clients.into_iter().map(|client| refused(client, &["USER_BANNED"], since))).await;
+        join_all(clients.into_iter().map(|client| assert_refused_promptly(client, &["USER_BANNED"], since))).await;
         assert_acked(&answer, 2);
         reading.join_all().await;
         control.update("users", user, json!({ "status": "active" })).await;
@@ -90,10 +87,10 @@ async fn a_ban_at_one_replica_cuts_a_session_that_the_other_admitted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_enrolments_at_once_over_both_replicas_keep_the_device_limit() {
+async fn the_device_limit_holds_for_fifty_enrollments_at_both_replicas() {
     const LIMIT: usize = 3;
-    let pair = Pair::start(json!({}), &[]).await;
-    let (first, second) = (&pair.world.control, &pair.second);
+    let pair = ReplicaPair::start(json!({}), &[]).await;
+    let (first, second) = (&pair.deployment.control, &pair.second);
     let plan = id(&first.create("plans", json!({ "name": "three devices", "max_devices": LIMIT })).await);
     let user = id(&first.create("users", json!({ "identifier": "many@example.com" })).await);
     first.create("subscriptions", json!({ "user_id": user, "plan_id": plan, "days": 30 })).await;
@@ -118,13 +115,13 @@ async fn fifty_enrolments_at_once_over_both_replicas_keep_the_device_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quota_that_is_used_over_both_replicas_is_exact() {
+async fn a_quota_used_at_both_replicas_is_exact() {
     let limit = 50_000_000;
-    let pair = Pair::start(json!({ "traffic_limit_gb": 0.05 }), &[]).await;
-    let endless = Destination::start(Manner::Endless);
-    let clients = vec![pair.world.connect("v2").await, pair.client_of_the_branch().await];
-    let (delivered, _) = spend(clients, &endless).await;
-    let total = counted(&pair.world).await;
+    let pair = ReplicaPair::start(json!({ "traffic_limit_gb": 0.05 }), &[]).await;
+    let endless = Destination::start(Behavior::Endless);
+    let clients = vec![pair.deployment.connect("v2").await, pair.client_of_second_gateway().await];
+    let (delivered, _) = use_up_quota(clients, &endless).await;
+    let total = pair.deployment.ended_total().await;
     assert!(delivered <= total && total <= limit + 2 * IN_FLIGHT, "{delivered} delivered, {total} counted");
     assert!(total >= limit - limit / 10, "{total}");
     let sum = |sessions: Vec<Value>| -> u64 {
@@ -133,19 +130,11 @@ async fn a_quota_that_is_used_over_both_replicas_is_exact() {
     assert_eq!(sum(pair.second.list("sessions").await), total);
 }
 
-async fn fetch(proxy: &str, source: &Destination, len: u64) {
-    let mut socket = socks::connect(proxy, source.address).await.unwrap();
-    socket.write_all(&len.to_be_bytes()).await.unwrap();
-    let mut got = Vec::new();
-    socket.read_to_end(&mut got).await.unwrap();
-    assert_eq!(got.len() as u64, len);
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_is_killed_and_its_gateway_serves_on_and_reports_everything_to_the_other() {
-    let mut pair = Pair::start(json!({}), &[]).await;
-    let (own, others) = (pair.world.connect("v2").await, pair.client_of_the_branch().await);
-    let source = Destination::start(Manner::Source);
+async fn a_killed_replicas_gateway_keeps_serving_and_reports_to_the_other() {
+    let mut pair = ReplicaPair::start(json!({}), &[]).await;
+    let (own, others) = (pair.deployment.connect("v2").await, pair.client_of_second_gateway().await);
+    let source = Destination::start(Behavior::Source);
     for client in [&own, &others] {
         fetch(client.line("socks"), &source, 100_000).await;
     }
@@ -153,28 +142,28 @@ async fn a_replica_is_killed_and_its_gateway_serves_on_and_reports_everything_to
     for client in [&own, &others] {
         fetch(client.line("socks"), &source, 1_234_567).await;
     }
-    let branch = pair.branch.process.take().unwrap();
-    assert_eq!(branch.stop().await.code, Some(0));
-    let url = pair.world.control.url.clone();
-    pair.branch.env.extend(env(&[("GATEWAY__CONTROL_URL", &url)]));
-    pair.branch.resume(&pair.world).await;
-    pair.world.settles_at(source.got(), source.gave()).await;
+    let second_gateway = pair.second_gateway.process.take().unwrap();
+    assert_eq!(second_gateway.stop().await.code, Some(0));
+    let url = pair.deployment.control.url.clone();
+    pair.second_gateway.env.extend(env(&[("GATEWAY__CONTROL_URL", &url)]));
+    pair.second_gateway.resume(&pair.deployment).await;
+    pair.deployment.totals_are(source.got(), source.gave()).await;
     for client in [&own, &others] {
         fetch(client.line("socks"), &source, 7).await;
     }
-    pair.world.settles_at(source.got(), source.gave()).await;
+    pair.deployment.totals_are(source.got(), source.gave()).await;
 }
 
-/// What a client or a gateway asks for.
+/// A request of a client or a gateway.
 #[derive(Clone, Debug)]
-struct Wish {
+struct PendingRequest {
     path: &'static str,
     token: String,
     body: Value,
 }
 
-impl Wish {
-    /// The answer, unless the connection broke before.
+impl PendingRequest {
+    /// The response, unless the connection broke first.
     async fn ask(&self, http: Client, url: String) -> Option<(StatusCode, Value)> {
         let request = http.post(format!("{url}/api/v1/{}", self.path)).bearer_auth(&self.token).json(&self.body);
         let response = request.send().await.ok()?;
@@ -187,40 +176,40 @@ const DEVICES: usize = 3;
 const SESSIONS: usize = 2;
 const EACH: usize = 10;
 
-/// Enrolments of a user and admissions of his device, in turns.
-async fn wishes(shop: &Shop, subscriber: &Subscriber) -> Vec<Wish> {
-    let mut wishes = Vec::new();
+/// Enrollments of a user and admissions of their device, alternating.
+async fn pending_requests(billing: &BillingApi, subscriber: &Subscriber) -> Vec<PendingRequest> {
+    let mut pending_requests = Vec::new();
     for number in 0..EACH {
-        let code = shop.control.create("codes", json!({ "user_id": subscriber.user })).await["code"].clone();
+        let code = billing.api.control.create("codes", json!({ "user_id": subscriber.user })).await["code"].clone();
         let enrolment = json!({ "code": code, "device_uuid": format!("phone-{number}"), "platform": "test" });
         let admission = json!({
             "device_id": subscriber.device, "access_token": subscriber.token, "region": REGION,
             "assign": true, "session_id": Uuid::now_v7(),
         });
         for (path, body) in [("auth/enroll", enrolment), ("auth/validate-device", admission)] {
-            wishes.push(Wish { path, token: shop.token.clone(), body });
+            pending_requests.push(PendingRequest { path, token: billing.api.token.clone(), body });
         }
     }
-    wishes
+    pending_requests
 }
 
-/// Kills a replica whose requests wait for the user's lock with those of the other, or one of which it has answered.
+/// Kills a replica while its requests wait for the user's lock, or after it has answered one of them.
 async fn killed_among_requests(one_is_answered: bool) {
-    let shop = Shop::start(Kind::Postgres).await;
-    let first = &shop.control;
+    let billing = BillingApi::start(Kind::Postgres).await;
+    let first = &billing.api.control;
     let mut second = replica(first).await;
     let limits = json!({ "max_devices": DEVICES, "max_sessions": SESSIONS });
     let subscriber = Subscriber::create(first, limits).await;
-    let wishes = wishes(&shop, &subscriber).await;
+    let pending_requests = pending_requests(&billing, &subscriber).await;
     let sql = connect(first.database()).await;
     let lock = format!("BEGIN; SELECT FROM users WHERE id = '{}' FOR NO KEY UPDATE", subscriber.user);
     sql.batch_execute(&lock).await.unwrap();
     let mut asked = FuturesUnordered::new();
-    for (number, wish) in wishes.iter().enumerate() {
+    for (number, request) in pending_requests.iter().enumerate() {
         let is_first = number / 2 % 2 == 0;
         let url = if is_first { first.url.clone() } else { second.url.clone() };
         let http = first.http.clone();
-        asked.push(async move { (wish, is_first, wish.ask(http, url).await) });
+        asked.push(async move { (request, is_first, request.ask(http, url).await) });
     }
     let waiting = async {
         let waiting = "SELECT count(*) FROM pg_stat_activity \
@@ -228,7 +217,7 @@ async fn killed_among_requests(one_is_answered: bool) {
         let observer = connect(first.database()).await;
         eventually(|| async {
             match observer.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) {
-                count if usize::try_from(count) == Ok(wishes.len()) => Ok(()),
+                count if usize::try_from(count) == Ok(pending_requests.len()) => Ok(()),
                 count => Err(format!("{count} requests wait")),
             }
         })
@@ -241,8 +230,8 @@ async fn killed_among_requests(one_is_answered: bool) {
     let mut answers = Vec::new();
     if one_is_answered {
         sql.batch_execute("ROLLBACK").await.unwrap();
-        while let Some((wish, is_first, answer)) = asked.next().await {
-            answers.push((wish, answer));
+        while let Some((request, is_first, answer)) = asked.next().await {
+            answers.push((request, answer));
             if !is_first {
                 break;
             }
@@ -252,18 +241,18 @@ async fn killed_among_requests(one_is_answered: bool) {
         second.kill().await;
         sql.batch_execute("ROLLBACK").await.unwrap();
     }
-    while let Some((wish, _, answer)) = asked.next().await {
-        answers.push((wish, answer));
+    while let Some((request, _, answer)) = asked.next().await {
+        answers.push((request, answer));
     }
     let lost = answers.iter().filter(|(_, answer)| answer.is_none()).count();
     assert!(one_is_answered || lost == EACH, "{lost} answers were lost");
     let (mut enrolled, mut admitted) = (0, 0);
-    for (wish, answer) in answers {
+    for (request, answer) in answers {
         let (status, answer) = match answer {
             Some(answer) => answer,
-            None => wish.ask(first.http.clone(), first.url.clone()).await.expect("the other replica answers"),
+            None => request.ask(first.http.clone(), first.url.clone()).await.expect("the other replica answers"),
         };
-        match (wish.path, status.as_u16(), &answer["ok"], answer["code"].as_str()) {
+        match (request.path, status.as_u16(), &answer["ok"], answer["code"].as_str()) {
             ("auth/enroll", 200, ..) => enrolled += 1,
             ("auth/validate-device", 200, Value::Bool(true), _) => admitted += 1,
             ("auth/enroll", 409, _, Some("DEVICE_LIMIT"))
@@ -279,7 +268,7 @@ async fn killed_among_requests(one_is_answered: bool) {
         let sessions = control.list(&format!("sessions?user_id={}", subscriber.user)).await;
         assert_eq!(sessions.iter().filter(|session| session["state"] == "reserved").count(), SESSIONS);
         eventually(|| async {
-            let taken = control.get("nodes", &shop.node).await["active_sessions"].clone();
+            let taken = control.get("nodes", &billing.api.nodes[0]).await["active_sessions"].clone();
             if taken == json!(SESSIONS) { Ok(()) } else { Err(taken.to_string()) }
         })
         .await;
@@ -287,38 +276,38 @@ async fn killed_among_requests(one_is_answered: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_is_killed_while_all_requests_wait_and_limits_hold_at_the_other() {
+async fn limits_hold_when_a_replica_is_killed_before_it_answers() {
     killed_among_requests(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_is_killed_between_its_answers_and_limits_hold_at_the_other() {
+async fn limits_hold_when_a_replica_is_killed_between_answers() {
     killed_among_requests(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_is_killed_and_its_gateway_hears_what_it_missed_once_it_is_back() {
-    let mut pair = Pair::start(json!({}), &RARELY).await;
+async fn a_gateway_catches_up_once_its_killed_replica_is_back() {
+    let mut pair = ReplicaPair::start(json!({}), &RARE_REPORTS).await;
     let [banned, killed, kept] =
-        join_all((0..3).map(|_| Subscriber::create(&pair.world.control, json!({})))).await.try_into().unwrap();
-    for control in [&pair.world.control, &pair.second] {
-        followed_by(control, 2).await;
+        join_all((0..3).map(|_| Subscriber::create(&pair.deployment.control, json!({})))).await.try_into().unwrap();
+    for control in [&pair.deployment.control, &pair.second] {
+        wait_for_followers(control, 2).await;
     }
-    let endless = Destination::start(Manner::Endless);
-    let source = Destination::start(Manner::Source);
-    let own = pair.world.connect("v2").await;
-    let guests = join_all([&banned, &killed, &kept].map(|guest| pair.guest_of_the_branch(guest))).await;
+    let endless = Destination::start(Behavior::Endless);
+    let source = Destination::start(Behavior::Source);
+    let own = pair.deployment.connect("v2").await;
+    let guests = join_all([&banned, &killed, &kept].map(|guest| pair.guest_of_second_gateway(guest))).await;
     let [missed, ended, staying]: [Process; 3] = guests.try_into().ok().unwrap();
     let mut reading = JoinSet::new();
     for client in [&own, &missed, &ended] {
-        reading.spawn(drain(streaming(client, &endless).await));
+        reading.spawn(read_until_closed(start_streaming(client, &endless).await));
     }
     pair.second.kill().await;
-    let first = &pair.world.control;
+    let first = &pair.deployment.control;
     let ban = async |user: &str| first.update("users", user, json!({ "status": "banned" })).await;
     let session = id(&first.list(&format!("sessions?device_id={}", killed.device)).await[0]);
-    let cut = refused(own, &["USER_BANNED"], Instant::now());
-    let (answer, ()) = join(ban(&pair.world.subscriber.user), cut).await;
+    let cut = assert_refused_promptly(own, &["USER_BANNED"], Instant::now());
+    let (answer, ()) = join(ban(&pair.deployment.subscriber.user), cut).await;
     assert_eq!((&answer["delivery"]["acked"], &answer["delivery"]["of"]), (&json!(1), &json!(2)), "{answer}");
     join(ban(&banned.user), first.admin(Method::DELETE, &format!("sessions/{session}"), Value::Null)).await;
     for client in [&missed, &ended, &staying] {
@@ -326,65 +315,44 @@ async fn a_replica_is_killed_and_its_gateway_hears_what_it_missed_once_it_is_bac
     }
     pair.second.resume().await;
     let since = Instant::now();
-    join(refused(missed, &["USER_BANNED"], since), refused(ended, &["SESSION_KILLED"], since)).await;
+    join(
+        assert_refused_promptly(missed, &["USER_BANNED"], since),
+        assert_refused_promptly(ended, &["SESSION_KILLED"], since),
+    )
+    .await;
     reading.join_all().await;
     fetch(staying.line("socks"), &source, 1000).await;
     let since = Instant::now();
     assert_acked(&ban(&kept.user).await, 2);
-    refused(staying, &["USER_BANNED"], since).await;
-}
-
-/// An address behind which stands the control plane that is chosen.
-struct Balancer {
-    url: String,
-    chosen: watch::Sender<String>,
-}
-
-impl Balancer {
-    async fn before(control: &Control) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (chosen, current) = watch::channel(control.url.clone());
-        tokio::spawn(async move {
-            loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                let address = current.borrow().strip_prefix("http://").unwrap().to_owned();
-                tokio::spawn(async move {
-                    let mut far = TcpStream::connect(address).await?;
-                    copy_bidirectional(&mut near, &mut far).await
-                });
-            }
-        });
-        Self { url, chosen }
-    }
+    assert_refused_promptly(staying, &["USER_BANNED"], since).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_goes_on_behind_the_last_event_of_a_killed_replica_at_another() {
-    let mut pair = Pair::start(json!({}), &RARELY).await;
-    let banned = Subscriber::create(&pair.world.control, json!({})).await;
-    let balancer = Balancer::before(&pair.second).await;
-    pair.branch.process.take().unwrap().stop().await;
-    pair.branch.env.extend(env(&[("GATEWAY__CONTROL_URL", &balancer.url)]));
-    pair.branch.resume(&pair.world).await;
-    followed_by(&pair.second, 2).await;
-    let endless = Destination::start(Manner::Endless);
-    let source = Destination::start(Manner::Source);
-    let (missed, staying) = (pair.guest_of_the_branch(&banned).await, pair.client_of_the_branch().await);
-    let reading = tokio::spawn(drain(streaming(&missed, &endless).await));
+async fn a_gateway_resumes_events_of_a_killed_replica_at_the_other() {
+    let mut pair = ReplicaPair::start(json!({}), &RARE_REPORTS).await;
+    let banned = Subscriber::create(&pair.deployment.control, json!({})).await;
+    let balancer = Balancer::to(pair.second.address()).await;
+    pair.second_gateway.process.take().unwrap().stop().await;
+    pair.second_gateway.env.extend(env(&[("GATEWAY__CONTROL_URL", &format!("http://{}", balancer.address))]));
+    pair.second_gateway.resume(&pair.deployment).await;
+    wait_for_followers(&pair.second, 2).await;
+    let endless = Destination::start(Behavior::Endless);
+    let source = Destination::start(Behavior::Source);
+    let (missed, staying) = (pair.guest_of_second_gateway(&banned).await, pair.client_of_second_gateway().await);
+    let reading = tokio::spawn(read_until_closed(start_streaming(&missed, &endless).await));
     pair.second.kill().await;
-    let first = &pair.world.control;
+    let first = &pair.deployment.control;
     first.update("users", &banned.user, json!({ "status": "banned" })).await;
-    let unlisted = format!("DELETE FROM sessions WHERE device_id = '{}'", pair.world.subscriber.device);
+    let unlisted = format!("DELETE FROM sessions WHERE device_id = '{}'", pair.deployment.subscriber.device);
     first.rewrite(&unlisted).await;
     fetch(missed.line("socks"), &source, 1000).await;
     let since = Instant::now();
-    balancer.chosen.send_replace(first.url.clone());
-    refused(missed, &["USER_BANNED"], since).await;
+    balancer.chosen.send_replace(first.address().to_owned());
+    assert_refused_promptly(missed, &["USER_BANNED"], since).await;
     reading.await.unwrap();
     fetch(staying.line("socks"), &source, 1000).await;
     let since = Instant::now();
     let no_snapshot_ended_it = ["USER_BANNED"];
-    assert_acked(&first.update("users", &pair.world.subscriber.user, json!({ "status": "banned" })).await, 2);
-    refused(staying, &no_snapshot_ended_it, since).await;
+    assert_acked(&first.update("users", &pair.deployment.subscriber.user, json!({ "status": "banned" })).await, 2);
+    assert_refused_promptly(staying, &no_snapshot_ended_it, since).await;
 }

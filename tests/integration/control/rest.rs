@@ -1,4 +1,4 @@
-//! The REST API on both databases, a file a resource.
+//! The REST API on both databases, one file per resource.
 
 mod administration;
 mod gateways;

@@ -1,16 +1,16 @@
-//! What becomes of sessions when what they stand on goes away.
+//! Which sessions give up their slot to a new one.
 
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::support::control::{id, register_gateway};
 use crate::support::database::{BOTH, Kind};
-use crate::support::rest_api::Api;
+use crate::support::gateway_api::GatewayApi;
 use crate::support::subscriber::Subscriber;
 
-/// A device that may have one session, and has one.
-async fn crowded(kind: Kind) -> (Api, Subscriber, String) {
-    let api = Api::start(kind, &[10], &[]).await;
+/// A device that may have one session and has it.
+async fn crowded(kind: Kind) -> (GatewayApi, Subscriber, String) {
+    let api = GatewayApi::start(kind, &[10], &[]).await;
     let subscriber = Subscriber::create(&api.control, json!({ "max_sessions": 1 })).await;
     let first = api.begin(&subscriber).await;
     let refused = api.validate(&subscriber, json!({ "assign": true, "session_id": Uuid::now_v7() })).await;
@@ -18,7 +18,7 @@ async fn crowded(kind: Kind) -> (Api, Subscriber, String) {
     (api, subscriber, first)
 }
 
-async fn takes_the_place_of(api: &Api, subscriber: &Subscriber, first: &str) {
+async fn takes_the_place_of(api: &GatewayApi, subscriber: &Subscriber, first: &str) {
     let second = api.begin(subscriber).await;
     let state = async |session: &str| api.control.get("sessions", session).await["state"].clone();
     assert_eq!((state(first).await, state(&second).await), (json!("killed"), json!("reserved")));
@@ -29,7 +29,7 @@ async fn takes_the_place_of(api: &Api, subscriber: &Subscriber, first: &str) {
 async fn a_session_whose_client_is_silent_gives_way() {
     for kind in BOTH {
         let (api, subscriber, first) = crowded(kind).await;
-        let mut report = Api::report(&subscriber, &first, 1, 1);
+        let mut report = GatewayApi::report(&subscriber, &first, 1, 1);
         report["silent_ms"] = json!(6000);
         assert_eq!(api.tell(report).await["continue"], true);
         takes_the_place_of(&api, &subscriber, &first).await;
@@ -50,10 +50,10 @@ async fn a_session_whose_gateway_drains_gives_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_its_client_names_gives_way_whatever_its_state() {
     for kind in BOTH {
-        let api = Api::start(kind, &[1], &[]).await;
+        let api = GatewayApi::start(kind, &[1], &[]).await;
         let subscriber = Subscriber::create(&api.control, json!({ "max_sessions": 1, "traffic_limit_gb": 1 })).await;
         let first = api.begin(&subscriber).await;
-        assert_eq!(api.tell(Api::report(&subscriber, &first, 700, 0)).await["continue"], true);
+        assert_eq!(api.tell(GatewayApi::report(&subscriber, &first, 700, 0)).await["continue"], true);
         let replaced = async |named: &str| {
             let wish = json!({ "assign": true, "session_id": Uuid::now_v7(), "replaces": named });
             let answer = api.validate(&subscriber, wish).await;
@@ -62,7 +62,7 @@ async fn a_session_that_its_client_names_gives_way_whatever_its_state() {
             assert_eq!(api.counts().await, [1]);
         };
         replaced(&first).await;
-        let late = api.tell(Api::report(&subscriber, &first, 1000, 0)).await;
+        let late = api.tell(GatewayApi::report(&subscriber, &first, 1000, 0)).await;
         assert_eq!((&late["continue"], &late["code"]), (&json!(false), &json!("SESSION_KILLED")));
         if kind == Kind::Postgres {
             let sessions = api.control.list("sessions").await;
@@ -77,11 +77,11 @@ async fn a_session_that_its_client_names_gives_way_whatever_its_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_is_none_of_the_devices_sessions_does_nothing() {
+async fn naming_another_session_has_no_effect() {
     let (api, subscriber, first) = crowded(Kind::Sqlite).await;
     let stranger = Subscriber::create(&api.control, json!({ "max_sessions": 1 })).await;
     let theirs = api.begin(&stranger).await;
-    let mut last = Api::report(&subscriber, &first, 1, 1);
+    let mut last = GatewayApi::report(&subscriber, &first, 1, 1);
     last["ended_at"] = json!("2026-11-22T10:00:00Z");
     api.tell(last).await;
     let (over, first) = (first, api.begin(&subscriber).await);
@@ -98,8 +98,8 @@ async fn a_name_that_is_none_of_the_devices_sessions_does_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_has_its_place_moves_although_the_device_has_too_many() {
-    let api = Api::start(Kind::Postgres, &[10], &[]).await;
+async fn an_admitted_session_moves_although_the_device_has_too_many() {
+    let api = GatewayApi::start(Kind::Postgres, &[10], &[]).await;
     let subscriber = Subscriber::create(&api.control, json!({ "max_sessions": 2 })).await;
     let sessions = [api.begin(&subscriber).await, api.begin(&subscriber).await];
     api.control.update("plans", &subscriber.plan, json!({ "max_sessions": 1 })).await;

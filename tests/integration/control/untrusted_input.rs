@@ -1,4 +1,4 @@
-//! What comes from outside does not reach further than it may: gateways, texts, numbers, idle connections.
+//! Untrusted input stays within bounds: gateways, texts, numbers, idle connections.
 
 use std::time::Duration;
 
@@ -7,27 +7,21 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use crate::support::control::{ADMIN_KEY, REGION, SEED, register_gateway};
+use crate::support::control::{ADMIN_KEY, REGION, SEED, post_as_gateway, register_gateway};
 use crate::support::database::{BOTH, Kind, connect};
-use crate::support::deployment::{World, metric};
-use crate::support::destination::{Destination, Manner};
-use crate::support::in_process::{Entrance, fetch};
+use crate::support::deployment::{Deployment, metric};
+use crate::support::destination::{Behavior, Destination};
+use crate::support::gateway_api::GatewayApi;
+use crate::support::in_process::{TunnelDialer, fetch};
 use crate::support::node::CHACHA;
-use crate::support::rest_api::Api;
 use crate::support::subscriber::Subscriber;
-use crate::support::times::{now, written};
+use crate::support::times::{now, rfc3339};
 use crate::support::wait::eventually;
 
-/// Another gateway's voice.
-async fn as_gateway(api: &Api, token: &str, path: &str, body: Value) -> (u16, Value) {
-    let (status, answer) = api.control.ask(Method::POST, &format!("/api/v1/{path}"), token, Some(&body)).await;
-    (status.as_u16(), answer)
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_fresh_token_a_gateway_moves_its_own_live_sessions_only() {
+async fn without_a_fresh_token_a_gateway_can_only_move_its_own_live_sessions() {
     for kind in BOTH {
-        let api = Api::start(kind, &[10, 10], &[]).await;
+        let api = GatewayApi::start(kind, &[10, 10], &[]).await;
         let (_, other) = register_gateway(&api.control, "gw-2").await;
         let subscriber = Subscriber::create(&api.control, json!({ "max_sessions": 2 })).await;
         let session = api.begin(&subscriber).await;
@@ -45,17 +39,20 @@ async fn without_a_fresh_token_a_gateway_moves_its_own_live_sessions_only() {
             (&api.token, wish(&fresh, Some("nonsense"))),
             (&api.token, json!({ "region": REGION, "user_id": subscriber.user, "device_id": subscriber.device })),
         ] {
-            let (status, problem) = as_gateway(&api, token, "nodes/assign-outline", wish).await;
+            let (status, problem) = post_as_gateway(&api.control, "nodes/assign-outline", token, wish).await;
             assert_eq!((status, &problem["code"]), (403, &json!("FORBIDDEN")), "{kind:?} {problem}");
         }
         let stranger = Subscriber::create(&api.control, json!({})).await;
         let (status, _) =
-            as_gateway(&api, &api.token, "nodes/assign-outline", wish(&fresh, Some(&stranger.token))).await;
+            post_as_gateway(&api.control, "nodes/assign-outline", &api.token, wish(&fresh, Some(&stranger.token)))
+                .await;
         assert_eq!(status, 403, "the token is another device's");
-        let (status, moved) = as_gateway(&api, &api.token, "nodes/assign-outline", wish(&session, None)).await;
+        let (status, moved) =
+            post_as_gateway(&api.control, "nodes/assign-outline", &api.token, wish(&session, None)).await;
         assert_eq!((status, &moved["session_id"]), (200, &json!(session)), "{kind:?} {moved}");
         let (status, _) =
-            as_gateway(&api, &api.token, "nodes/assign-outline", wish(&fresh, Some(&subscriber.token))).await;
+            post_as_gateway(&api.control, "nodes/assign-outline", &api.token, wish(&fresh, Some(&subscriber.token)))
+                .await;
         assert_eq!(status, 200);
         assert_eq!(api.counts().await.iter().sum::<i64>(), 2);
     }
@@ -65,14 +62,14 @@ async fn without_a_fresh_token_a_gateway_moves_its_own_live_sessions_only() {
 async fn an_expired_token_vouches_for_a_while_only() {
     let issuer = httvps::token::Issuer::new(&SEED).unwrap();
     for kind in BOTH {
-        let api = Api::start(kind, &[10], &[("SESSIONS__VOUCH_MAX_AGE", "1h")]).await;
+        let api = GatewayApi::start(kind, &[10], &[("SESSIONS__VOUCH_MAX_AGE", "1h")]).await;
         let subscriber = Subscriber::create(&api.control, json!({})).await;
         let ids = (subscriber.device.parse().unwrap(), subscriber.user.parse().unwrap());
         for (expired_minutes, code) in [(50, Value::Null), (70, json!("UNKNOWN_SESSION"))] {
             let issued = now() - Duration::from_secs(60 * (expired_minutes + 10));
             let token = issuer.issue(ids.0, ids.1, issued.unix_timestamp(), 600).unwrap();
-            let mut report = Api::report(&subscriber, &Uuid::now_v7().to_string(), 5, 5);
-            report["started_at"] = json!(written(issued + Duration::from_secs(300)));
+            let mut report = GatewayApi::report(&subscriber, &Uuid::now_v7().to_string(), 5, 5);
+            report["started_at"] = json!(rfc3339(issued + Duration::from_secs(300)));
             report["access_token"] = json!(token);
             assert_eq!(api.tell(report).await["code"], code, "{kind:?} {expired_minutes}");
         }
@@ -80,15 +77,15 @@ async fn an_expired_token_vouches_for_a_while_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_report_that_no_line_can_have_carried_is_refused_alone() {
+async fn an_implausible_report_is_refused_alone() {
     for kind in BOTH {
-        let api = Api::start(kind, &[10], &[]).await;
+        let api = GatewayApi::start(kind, &[10], &[]).await;
         let subscriber = Subscriber::create(&api.control, json!({ "traffic_limit_gb": 5 })).await;
         let honest = Subscriber::create(&api.control, json!({})).await;
         let (lying, own) = (api.begin(&subscriber).await, api.begin(&honest).await);
         for bytes in [10_u64.pow(12), i64::MAX.unsigned_abs(), u64::MAX] {
             let reports = json!({ "reports": [
-                Api::report(&subscriber, &lying, 0, bytes), Api::report(&honest, &own, 7, 7),
+                GatewayApi::report(&subscriber, &lying, 0, bytes), GatewayApi::report(&honest, &own, 7, 7),
             ] });
             let (status, answer) = api.post("usage/report", reports).await;
             assert_eq!(status, 200, "{kind:?} {answer}");
@@ -107,8 +104,8 @@ async fn a_report_that_no_line_can_have_carried_is_refused_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_bad_session_does_not_hold_up_the_others_of_its_batch() {
-    let api = Api::start(Kind::Postgres, &[10], &[]).await;
+async fn one_bad_session_does_not_hold_up_its_batch() {
+    let api = GatewayApi::start(Kind::Postgres, &[10], &[]).await;
     let subscriber = Subscriber::create(&api.control, json!({})).await;
     let mut sessions = Vec::new();
     for _ in 0..8 {
@@ -121,7 +118,7 @@ async fn one_bad_session_does_not_hold_up_the_others_of_its_batch() {
          CREATE TRIGGER refuse BEFORE UPDATE ON sessions FOR EACH ROW WHEN (NEW.id = '{bad}') EXECUTE FUNCTION refuse()"
     );
     client.batch_execute(&sql).await.unwrap();
-    let reports: Vec<Value> = sessions.iter().map(|session| Api::report(&subscriber, session, 3, 4)).collect();
+    let reports: Vec<Value> = sessions.iter().map(|session| GatewayApi::report(&subscriber, session, 3, 4)).collect();
     let (status, answer) = api.post("usage/report", json!({ "reports": reports })).await;
     assert_eq!(status, 200, "{answer}");
     for verdict in answer["sessions"].as_array().unwrap() {
@@ -136,30 +133,30 @@ async fn one_bad_session_does_not_hold_up_the_others_of_its_batch() {
     assert_eq!((status, &answer["sessions"]), (200, &json!([])), "{answer}");
     let all = "CREATE TRIGGER refuse_all BEFORE UPDATE ON sessions FOR EACH ROW EXECUTE FUNCTION refuse()";
     client.batch_execute(all).await.unwrap();
-    let reports: Vec<Value> = sessions.iter().map(|session| Api::report(&subscriber, session, 5, 6)).collect();
+    let reports: Vec<Value> = sessions.iter().map(|session| GatewayApi::report(&subscriber, session, 5, 6)).collect();
     let (status, answer) = api.post("usage/report", json!({ "reports": reports })).await;
     assert_eq!(status, 500, "what refuses everybody is nobody's verdict: {answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn usage_that_the_database_refuses_is_kept_and_its_session_goes_on() {
-    let world = World::start(Kind::Postgres, CHACHA).await;
-    let source = Destination::start(Manner::Source);
-    let entrance = Entrance::of(&world, &world.subscriber);
-    let (refused, other) = (entrance.enter().await.unwrap(), entrance.enter().await.unwrap());
+async fn usage_that_the_database_refuses_is_kept() {
+    let deployment = Deployment::start(Kind::Postgres, CHACHA).await;
+    let source = Destination::start(Behavior::Source);
+    let dialer = TunnelDialer::of(&deployment, &deployment.subscriber);
+    let (refused, other) = (dialer.enter().await.unwrap(), dialer.enter().await.unwrap());
     assert_eq!(fetch(&refused.tunnel, source.address, 1000).await, (1000, Ok(())));
-    world.settles_at(8, 1000).await;
-    let sessions = world.control.list("sessions").await;
+    deployment.totals_are(8, 1000).await;
+    let sessions = deployment.control.list("sessions").await;
     let bad = sessions.iter().find(|session| session["bytes_down"] == 1000).unwrap()["id"].as_str().unwrap().to_owned();
-    let client = connect(world.control.database()).await;
+    let client = connect(deployment.control.database()).await;
     let sql = format!(
         "CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$ LANGUAGE plpgsql; \
          CREATE TRIGGER refuse BEFORE UPDATE ON sessions FOR EACH ROW WHEN (NEW.id = '{bad}') EXECUTE FUNCTION refuse()"
     );
     client.batch_execute(&sql).await.unwrap();
     assert_eq!(fetch(&refused.tunnel, source.address, 2000).await, (2000, Ok(())));
-    let ops = world.control.process.as_ref().unwrap().line("ops-control").to_owned();
-    let splits = async || metric(&world.control.http, &ops, "httvps_usage_split_total").await;
+    let ops = deployment.control.process.as_ref().unwrap().line("ops-control").to_owned();
+    let splits = async || metric(&deployment.control.http, &ops, "httvps_usage_split_total").await;
     let before = splits().await;
     eventually(async || if splits().await > before + 1 { Ok(()) } else { Err("no report was split".into()) }).await;
     assert_eq!(fetch(&refused.tunnel, source.address, 3000).await, (3000, Ok(())), "the session goes on");
@@ -168,14 +165,14 @@ async fn usage_that_the_database_refuses_is_kept_and_its_session_goes_on() {
     eventually(async || if splits().await > before + 1 { Ok(()) } else { Err("the last usage was forgotten".into()) })
         .await;
     client.batch_execute("DROP TRIGGER refuse ON sessions").await.unwrap();
-    world.settles_at(24, 6000).await;
+    deployment.totals_are(24, 6000).await;
     drop(other);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_at_the_edge_saturate() {
+async fn extreme_numbers_saturate() {
     for kind in BOTH {
-        let api = Api::start(kind, &[10], &[]).await;
+        let api = GatewayApi::start(kind, &[10], &[]).await;
         let plan = json!({ "traffic_limit_gb": 9e9, "period": "term" });
         let subscriber = Subscriber::create(&api.control, plan).await;
         for payment in 0..3 {
@@ -187,14 +184,14 @@ async fn numbers_at_the_edge_saturate() {
         let left = api.validate(&subscriber, json!({})).await["remaining_bytes"].as_u64().unwrap();
         assert_eq!(left, 9_000_000_000_000_000_000 + i64::MAX.unsigned_abs());
         let session = api.begin(&subscriber).await;
-        assert_eq!(api.tell(Api::report(&subscriber, &session, 1, 1)).await["continue"], true);
+        assert_eq!(api.tell(GatewayApi::report(&subscriber, &session, 1, 1)).await["continue"], true);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn control_characters_are_refused_by_field() {
+async fn control_characters_are_refused_with_their_field() {
     for kind in BOTH {
-        let api = Api::start(kind, &[10], &[]).await;
+        let api = GatewayApi::start(kind, &[10], &[]).await;
         let subscriber = Subscriber::create(&api.control, json!({})).await;
         let code = api.control.create("codes", json!({ "user_id": subscriber.user })).await["code"].clone();
         let device = format!("client/devices/{}", subscriber.device);
@@ -244,9 +241,9 @@ async fn control_characters_are_refused_by_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_says_of_itself_stops_no_gateway() {
+async fn a_clients_self_description_cannot_stop_a_gateway() {
     for kind in BOTH {
-        let api = Api::start(kind, &[10], &[]).await;
+        let api = GatewayApi::start(kind, &[10], &[]).await;
         let subscriber = Subscriber::create(&api.control, json!({})).await;
         let odd = json!({ "client_version": "1\u{0}\u{1b}[2J", "platform": "\u{0}", "support_id": "\u{0}" });
         assert_eq!(api.validate(&subscriber, odd).await["ok"], true, "{kind:?}");
@@ -267,9 +264,9 @@ async fn what_a_client_says_of_itself_stops_no_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_strangers_make_room() {
+async fn idle_unauthenticated_connections_make_room() {
     let more = [("CONTROL__MAX_CONNECTIONS", "32"), ("CONTROL__HEADER_TIMEOUT", "60s")];
-    let api = Api::start(Kind::Sqlite, &[], &more).await;
+    let api = GatewayApi::start(Kind::Sqlite, &[], &more).await;
     let pid = api.control.process.as_ref().unwrap().pid();
     let limited = std::process::Command::new("prlimit").args([&format!("--pid={pid}"), "--nofile=128:128"]).status();
     assert!(limited.unwrap().success());
@@ -289,8 +286,8 @@ async fn idle_strangers_make_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_are_not_kept_by_a_proxy() {
-    let api = Api::start(Kind::Sqlite, &[], &[]).await;
+async fn event_streams_forbid_proxy_buffering() {
+    let api = GatewayApi::start(Kind::Sqlite, &[], &[]).await;
     let url = format!("{}/api/v1/gateway/events", api.control.url);
     let response = api.control.http.get(url).bearer_auth(&api.token).send().await.unwrap();
     let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
@@ -298,17 +295,18 @@ async fn events_are_not_kept_by_a_proxy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_that_holds_events_back_is_named() {
-    let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[("GATEWAY__EVENTS_TIMEOUT", "600ms")]).await;
-    let ops = world.control.process.as_ref().unwrap().line("ops-control").to_owned();
+async fn a_proxy_that_buffers_events_is_named() {
+    let mut deployment =
+        Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &[("GATEWAY__EVENTS_TIMEOUT", "600ms")]).await;
+    let ops = deployment.control.process.as_ref().unwrap().line("ops-control").to_owned();
     let streams = "httvps_http_request_seconds_count{route=\"/api/v1/gateway/events\",status=\"200\"}";
     eventually(|| async {
-        match metric(&world.control.http, &ops, streams).await {
+        match metric(&deployment.control.http, &ops, streams).await {
             0..3 => Err("it has not asked for the events again".to_owned()),
             _ => Ok(()),
         }
     })
     .await;
-    let log = world.gateway.take().unwrap().stop().await.stderr;
+    let log = deployment.gateway.take().unwrap().stop().await.stderr;
     assert_eq!(log.matches("events come late: a proxy").count(), 1, "{log}");
 }

@@ -1,4 +1,4 @@
-//! The database is read-only, dead, hung, in conflict, locked or gone: 503 and a true `/readyz`, never 500.
+//! A database that is read-only, dead, hung, in conflict, locked or gone means 503 and a truthful `/readyz`, never 500.
 
 use std::time::{Duration, Instant};
 
@@ -11,18 +11,19 @@ use tokio::sync::watch;
 use crate::support::control::{ADMIN_KEY, Control, REGION, id, register_gateway};
 use crate::support::database::{Kind, connect};
 use crate::support::deployment::metric;
-use crate::support::freezable_relay::Freezer;
+use crate::support::environment::{TO_MOUNT, skip};
+use crate::support::freezable_relay::FreezableRelay;
+use crate::support::gateway_api::GatewayApi;
 use crate::support::postgres::{self as cluster, Cluster};
-use crate::support::rest_api::Api;
 use crate::support::small_disk::Disk;
 use crate::support::subscriber::Subscriber;
 use crate::support::wait::eventually;
 
-/// What the documents promise, threefold.
+/// Three times what the documents promise.
 const SOON: Duration = Duration::from_secs(6);
 const RECOVERED: Duration = Duration::from_secs(30);
 
-/// Asks as an administrator; an answer is a success, or 503 with `Retry-After`.
+/// Sends a request as an administrator; the answer must be a success or 503 with `Retry-After`.
 async fn ask(control: &Control, method: Method, path: &str, body: Option<Value>) -> bool {
     let url = format!("{}/api/v1/admin/{path}", control.url);
     let mut request = control.http.request(method, url).bearer_auth(ADMIN_KEY);
@@ -71,7 +72,7 @@ async fn on(cluster: &Cluster, more: &[(&str, &str)]) -> Control {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_only_primary_is_told_as_such_and_used_again_by_itself() {
+async fn a_read_only_primary_is_reported_and_used_again_once_writable() {
     let cluster = Cluster::start();
     let control = on(&cluster, &[]).await;
     assert!(write(&control).await && ready(&control).await.0.is_success());
@@ -87,7 +88,7 @@ async fn a_read_only_primary_is_told_as_such_and_used_again_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_in_flight_when_postgresql_dies_are_503_and_it_comes_back() {
+async fn requests_in_flight_when_postgresql_dies_get_503() {
     let cluster = Cluster::start();
     let control = on(&cluster, &[]).await;
     let running = watch::Sender::new(true);
@@ -119,7 +120,7 @@ async fn requests_in_flight_when_postgresql_dies_are_503_and_it_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_is_promoted_and_found() {
+async fn a_promoted_standby_is_found() {
     let first = Cluster::start();
     let second = Cluster::standby(&first);
     let hosts = format!("127.0.0.1:{},127.0.0.1:{}", first.port, second.port);
@@ -141,11 +142,11 @@ async fn a_standby_is_promoted_and_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_died_silently_are_replaced() {
+async fn silently_dead_connections_are_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let url = crate::support::database::fresh(Kind::Postgres, folder.path()).await;
     let (server, name) = url.rsplit_once('/').unwrap();
-    let relay = Freezer::start(server.rsplit_once('@').unwrap().1).await;
+    let relay = FreezableRelay::start(server.rsplit_once('@').unwrap().1).await;
     let url = format!("postgres://httvps@127.0.0.1:{}/{name}?sslmode=disable", relay.port);
     let control = Control::start_on(&url, folder, &[("DATABASE__POOL_SIZE", "4")]).await;
     assert!(join_all((0..16).map(|_| write(&control))).await.into_iter().all(|written| written));
@@ -158,7 +159,7 @@ async fn connections_that_died_silently_are_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_without_an_answer_is_given_up_and_its_connection_too() {
+async fn an_unanswered_statement_times_out_with_its_connection() {
     let more =
         [("DATABASE__STATEMENT_TIMEOUT", "0s"), ("DATABASE__ANSWER_TIMEOUT", "300ms"), ("DATABASE__POOL_SIZE", "2")];
     let control = Control::start_with(Kind::Postgres, &more).await;
@@ -172,25 +173,26 @@ async fn a_statement_without_an_answer_is_given_up_and_its_connection_too() {
     assert!(ask(&control, Method::GET, &format!("plans/{plan}"), None).await, "two connections had waited");
 }
 
+/// Closes the control plane's connections, so that new ones use the database's new settings.
+async fn reconnect(client: &tokio_postgres::Client, control: &Control) {
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    client.batch_execute(sql).await.unwrap();
+    eventually(|| async { if read(control).await { Ok(()) } else { Err("gone".into()) } }).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn the_victim_of_a_deadlock_is_tried_again() {
-    let api = Api::start(Kind::Postgres, &[10], &[("DATABASE__POOL_SIZE", "1")]).await;
+async fn deadlock_victims_are_retried() {
+    let api = GatewayApi::start(Kind::Postgres, &[10], &[("DATABASE__POOL_SIZE", "1")]).await;
     let subscriber = Subscriber::create(&api.control, json!({})).await;
     let session = api.begin(&subscriber).await;
     let name = api.control.database().rsplit_once('/').unwrap().1.to_owned();
     let (url, watcher) = (api.control.database().to_owned(), connect(api.control.database()).await);
     watcher.batch_execute(&format!("ALTER DATABASE {name} SET deadlock_timeout = '3s'")).await.unwrap();
-    watcher
-        .batch_execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-             WHERE datname = current_database() AND pid <> pg_backend_pid()",
-        )
-        .await
-        .unwrap();
-    eventually(|| async { if read(&api.control).await { Ok(()) } else { Err("gone".into()) } }).await;
+    reconnect(&watcher, &api.control).await;
     let other = connect(&url).await;
     other.batch_execute("SET deadlock_timeout = '1h'; BEGIN; SELECT id FROM outline_nodes FOR UPDATE").await.unwrap();
-    let mut last = Api::report(&subscriber, &session, 1, 1);
+    let mut last = GatewayApi::report(&subscriber, &session, 1, 1);
     last["ended_at"] = json!("2026-11-01T00:01:00Z");
     let crossed = async {
         eventually(|| async {
@@ -211,21 +213,14 @@ async fn the_victim_of_a_deadlock_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn transactions_that_cannot_be_serialised_are_tried_again() {
-    let api = Api::start(Kind::Postgres, &[100], &[]).await;
+async fn serialization_failures_are_retried() {
+    let api = GatewayApi::start(Kind::Postgres, &[100], &[]).await;
     let subscriber = Subscriber::create(&api.control, json!({ "traffic_limit_gb": 1 })).await;
     let name = api.control.database().rsplit_once('/').unwrap().1.to_owned();
     let client = connect(api.control.database()).await;
     let sql = format!("ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'");
     client.batch_execute(&sql).await.unwrap();
-    client
-        .batch_execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-             WHERE datname = current_database() AND pid <> pg_backend_pid()",
-        )
-        .await
-        .unwrap();
-    eventually(|| async { if read(&api.control).await { Ok(()) } else { Err("gone".into()) } }).await;
+    reconnect(&client, &api.control).await;
     for _ in 0..4 {
         join_all((0..3).map(|_| api.begin(&subscriber))).await;
     }
@@ -234,7 +229,7 @@ async fn transactions_that_cannot_be_serialised_are_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sqlite_reads_while_another_process_writes_and_writes_wait_no_longer_than_promised() {
+async fn sqlite_reads_during_a_foreign_write_and_writes_wait_a_bounded_time() {
     let control = Control::start(Kind::Sqlite).await;
     control.create("regions", json!({ "code": REGION })).await;
     let (_, token) = register_gateway(&control, "gw-1").await;
@@ -269,9 +264,9 @@ async fn sqlite_reads_while_another_process_writes_and_writes_wait_no_longer_tha
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_under_postgresql_is_told_and_over_once_there_is_room() {
+async fn a_full_disk_under_postgresql_is_reported_until_there_is_room() {
     let (cluster, folder) = (Cluster::start(), cluster::folder());
-    let Some(disk) = Disk::over(folder.path(), 32) else { return println!("left out, only root may mount") };
+    let Some(disk) = Disk::over(folder.path(), 32) else { return skip("a full disk under PostgreSQL", TO_MOUNT) };
     let tablespace = format!("CREATE TABLESPACE small LOCATION '{}'", folder.path().display());
     cluster.sql(&[&tablespace, "CREATE DATABASE small TABLESPACE small"]).await;
     let url = cluster.url().replace("/postgres?", "/small?");

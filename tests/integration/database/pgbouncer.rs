@@ -1,4 +1,4 @@
-//! `PgBouncer` before PostgreSQL, in both of its modes.
+//! `PgBouncer` in front of PostgreSQL, in both of its modes.
 
 use std::path::PathBuf;
 use std::process::Child;
@@ -9,26 +9,26 @@ use serde_json::json;
 use crate::support::control::{Control, REGION, register_gateway};
 use crate::support::database::{Kind, connect, fresh};
 use crate::support::environment::{env, free_port};
+use crate::support::gateway_api::GatewayApi;
 use crate::support::postgres::{as_user, folder};
 use crate::support::process::{Process, run};
-use crate::support::rest_api::Api;
 use crate::support::subscriber::Subscriber;
-use crate::support::wait::eventually;
+use crate::support::wait::is_listening;
 
-struct Bouncer {
+struct PgBouncer {
     child: Child,
     port: u16,
     _folder: tempfile::TempDir,
 }
 
-impl Drop for Bouncer {
+impl Drop for PgBouncer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Bouncer {
+impl PgBouncer {
     async fn start(server: &str, mode: &str, more: &str) -> Self {
         let (host, port) = server.rsplit_once('@').unwrap().1.split_once(':').unwrap();
         let (folder, listen) = (folder(), free_port());
@@ -45,10 +45,7 @@ impl Bouncer {
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let child = as_user(&program).arg(&config).stderr(log).spawn().unwrap();
         let bouncer = Self { child, port: listen, _folder: folder };
-        eventually(|| async {
-            tokio::net::TcpStream::connect(("127.0.0.1", listen)).await.map(|_| ()).map_err(|error| error.to_string())
-        })
-        .await;
+        is_listening(([127, 0, 0, 1], listen)).await;
         bouncer
     }
 
@@ -62,20 +59,20 @@ fn server(url: &str) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn session_pooling_works_as_it_is() {
+async fn session_pooling_works_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let direct = fresh(Kind::Postgres, folder.path()).await;
-    let bouncer = Bouncer::start(server(&direct), "session", "").await;
+    let bouncer = PgBouncer::start(server(&direct), "session", "").await;
     let control = Control::start_on(&bouncer.url(&direct), folder, &[]).await;
     control.create("regions", json!({ "code": REGION })).await;
     let key = json!({ "region": REGION, "access_key": "ss://aes-256-gcm:hush@10.0.0.1:8388" });
     let node = control.create("nodes", key).await["id"].as_str().unwrap().to_owned();
     let (_, token) = register_gateway(&control, "gw-1").await;
-    let api = Api { control, token, nodes: vec![node] };
+    let api = GatewayApi { control, token, nodes: vec![node] };
     let subscriber = Subscriber::create(&api.control, json!({})).await;
     let sessions = futures_util::future::join_all((0..20).map(|_| api.begin(&subscriber))).await;
     for session in &sessions {
-        assert_eq!(api.tell(Api::report(&subscriber, session, 5, 5)).await["continue"], true);
+        assert_eq!(api.tell(GatewayApi::report(&subscriber, session, 5, 5)).await["continue"], true);
     }
     assert_eq!(api.counts().await, [20]);
     let client = connect(&direct).await;
@@ -84,7 +81,7 @@ async fn session_pooling_works_as_it_is() {
     assert_eq!(listening, 1, "it listens through the pooler");
 }
 
-/// The error of a start, and how it ended.
+/// The error that the start fails with.
 async fn refused(url: &str, listen_url: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let listen = format!("127.0.0.1:{}", free_port());
@@ -107,12 +104,12 @@ async fn refused(url: &str, listen_url: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn transaction_pooling_that_cannot_work_ends_the_start_with_one_line() {
+async fn unusable_transaction_pooling_fails_the_start_with_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let direct = fresh(Kind::Postgres, folder.path()).await;
     let (code, _, stderr) = run(&["migrate"], &env(&[("DATABASE__URL", &direct)])).await;
     assert_eq!(code, Some(0), "{stderr}");
-    let bouncer = Bouncer::start(server(&direct), "transaction", "").await;
+    let bouncer = PgBouncer::start(server(&direct), "transaction", "").await;
     let reason = refused(&bouncer.url(&direct), &direct).await;
     let line = reason.lines().last().unwrap();
     let keeps_statements = line.contains("database.listen_url");

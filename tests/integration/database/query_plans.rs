@@ -1,4 +1,4 @@
-//! Nothing that is done for a customer reads a big table from end to end.
+//! No request made for a customer scans a large table.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::support::control::{ADMIN_KEY, Control, REGION, id, register_gateway};
 use crate::support::database::{Kind, connect};
 use crate::support::event_follower::Follower;
-use crate::support::rest_api::Api;
+use crate::support::gateway_api::GatewayApi;
 use crate::support::subscriber::Subscriber;
 use crate::support::wait::eventually;
 
@@ -34,7 +34,7 @@ const BIG: [&str; 10] = [
 const WORK: [&str; 8] =
     ["sweep", "admission", "usage", "heartbeats", "enrolment", "account", "administration", "deletion"];
 
-/// A row's id; kinds have their own.
+/// A row's id; each kind of row has its own range.
 #[derive(Clone, Copy)]
 enum Row {
     User = 1,
@@ -49,16 +49,17 @@ impl Row {
         Uuid::from_u128(base | (self as u128) << 80 | u128::from(number))
     }
 
-    /// The same in SQL, of the number `g`.
+    /// The same as an SQL expression over the number `g`.
     fn sql(self) -> String {
         format!("('01a00000-000{}-7000-8000-' || lpad(to_hex(g), 12, '0'))::uuid", self as u8)
     }
 }
 
-/// A table that was read from end to end, through an index, has given so many rows.
+/// An index scan that returns this many rows has read the whole table.
 const MANY: i64 = 30_000;
 
-/// Sequential scans of the big tables and rows that indexes led to, once everybody else is gone and has said what he did.
+/// Sequential scans of the large tables and rows read through indexes, once every other connection is closed and its
+/// statistics are written.
 async fn scans(url: &str) -> BTreeMap<String, (i64, i64)> {
     let sql = connect(url).await;
     let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
@@ -77,13 +78,13 @@ async fn scans(url: &str) -> BTreeMap<String, (i64, i64)> {
 }
 
 /// A control plane with many customers, and a gateway's token.
-struct Town {
+struct LargeDataset {
     control: Control,
     database: String,
     token: String,
 }
 
-impl Town {
+impl LargeDataset {
     async fn build() -> Self {
         let control = Control::start_with(Kind::Postgres, &[("EVENTS__ACK_TIMEOUT", "0s")]).await;
         control.create("regions", json!({ "code": REGION })).await;
@@ -97,14 +98,14 @@ impl Town {
         let plan = id(&control.create("plans", limits).await);
         let database = control.database().to_owned();
         let token = gateways[0].1.clone();
-        let mut town = Self { control, database, token };
-        town.control.kill().await;
+        let mut dataset = Self { control, database, token };
+        dataset.control.kill().await;
         let ids: Vec<String> = gateways.into_iter().map(|(id, _)| format!("'{id}'")).collect();
-        town.fill(&plan, &node, &format!("(ARRAY[{}]::uuid[])", ids.join(", "))).await;
-        town
+        dataset.fill(&plan, &node, &format!("(ARRAY[{}]::uuid[])", ids.join(", "))).await;
+        dataset
     }
 
-    /// Live sessions are the first gateway's, ended ones are spread.
+    /// Live sessions belong to the first gateway; ended ones are spread over all.
     async fn fill(&self, plan: &str, node: &str, gateways: &str) {
         let (user, device) = (Row::User.sql(), Row::Device.sql());
         let (subscription, session) = (Row::Subscription.sql(), Row::Session.sql());
@@ -209,7 +210,7 @@ impl Town {
         }
     }
 
-    /// A session without reports is found.
+    /// The sweep finds a session without reports.
     async fn sweep(&self) {
         let sql = connect(&self.database).await;
         let session = Row::Session.id(LIVE).to_string();
@@ -297,14 +298,14 @@ impl Town {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_big_table_is_scanned() {
-    let mut town = Town::build().await;
-    let mut before = scans(&town.database).await;
+    let mut dataset = LargeDataset::build().await;
+    let mut before = scans(&dataset.database).await;
     let mut found = Vec::new();
     for what in WORK {
-        town.control.resume().await;
-        town.work(what).await;
-        town.control.kill().await;
-        let after = scans(&town.database).await;
+        dataset.control.resume().await;
+        dataset.work(what).await;
+        dataset.control.kill().await;
+        let after = scans(&dataset.database).await;
         for (table, (scanned, fetched)) in &after {
             let (scanned, fetched) = (scanned - before[table].0, fetched - before[table].1);
             if scanned > 0 || fetched > MANY {
@@ -316,21 +317,21 @@ async fn no_big_table_is_scanned() {
     assert!(found.is_empty(), "sequential scans: {}", found.join("; "));
 }
 
-/// A connection keeps the plans that it made while there was nothing to find.
+/// A connection keeps the plans that it made while the tables were empty.
 #[tokio::test(flavor = "multi_thread")]
-async fn plans_that_were_made_for_empty_tables_use_indexes() {
+async fn plans_made_for_empty_tables_use_indexes() {
     let more = [("SESSIONS__SWEEP_INTERVAL", "1d"), ("SESSIONS__STARTUP_GRACE", "1d")];
-    let api = Api::start(Kind::Postgres, &[1000], &more).await;
+    let api = GatewayApi::start(Kind::Postgres, &[1000], &more).await;
     let limits = json!({ "traffic_limit_gb": 100, "max_devices": 5, "max_sessions": 100 });
     let subscriber = Subscriber::create(&api.control, limits).await;
-    let Api { mut control, token, nodes } = api;
+    let GatewayApi { mut control, token, nodes } = api;
     control.kill().await;
     let before = scanned(control.database()).await;
     control.resume().await;
-    let mut api = Api { control, token, nodes };
+    let mut api = GatewayApi { control, token, nodes };
     for _ in 0..BATCH {
         let session = api.begin(&subscriber).await;
-        api.tell(Api::report(&subscriber, &session, 1, 1)).await;
+        api.tell(GatewayApi::report(&subscriber, &session, 1, 1)).await;
     }
     api.control.kill().await;
     assert_eq!(scanned(api.control.database()).await, before);

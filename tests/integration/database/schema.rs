@@ -1,4 +1,4 @@
-//! Migrations: both databases alike, twice, by two processes at once.
+//! Migrations produce the same schema on both databases, can run twice, and by two processes at once.
 
 use std::collections::BTreeSet;
 
@@ -44,7 +44,7 @@ async fn both_databases_have_the_same_tables_and_columns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twice_and_by_two_processes_at_once() {
+async fn migrations_run_twice_and_concurrently() {
     for kind in BOTH {
         let folder = tempfile::tempdir().unwrap();
         let url = database::fresh(kind, folder.path()).await;

@@ -1,25 +1,18 @@
-//! Tunnels under way that nothing happens to.
+//! A crowd of tunnels without any failure.
 
+use super::deployment::DrillDeployment;
 use super::scale;
-use super::site::Site;
 use crate::support::database::Kind;
-use crate::support::wait::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_is_served_without_a_drop() {
-    let site = Site::build("crowd", Kind::Postgres, &[]).await;
-    let crowd = site.crowd().await;
+    let drill = DrillDeployment::build("crowd", Kind::Postgres, &[]).await;
+    let crowd = drill.crowd().await;
     tokio::time::sleep(scale().phase * 4).await;
     assert_eq!(crowd.lost(), 0, "idle tunnels");
     let tally = crowd.leave().await;
     assert_eq!(tally.failures, 0, "{tally:?}");
-    eventually(|| async {
-        match site.world.metric("httvps_streams").await {
-            0 => Ok(()),
-            open => Err(format!("{open} streams")),
-        }
-    })
-    .await;
-    site.exact().await;
-    site.ends_clean(&format!("{} transfers, slowest {:?}", tally.transfers, tally.slowest)).await;
+    drill.deployment.metric_is("httvps_streams", 0).await;
+    drill.exact().await;
+    drill.ends_clean(&format!("{} transfers, slowest {:?}", tally.transfers, tally.slowest)).await;
 }

@@ -1,4 +1,4 @@
-//! Tunnels under way: some do nothing, some always move something.
+//! A crowd of tunnels, some idle and some always busy.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::support::in_process::{Entrance, InProcess, fetch};
-use crate::support::wait::{PATIENCE, eventually};
+use crate::support::in_process::{InProcessTunnel, TunnelDialer, fetch};
+use crate::support::wait::{TIMEOUT, eventually};
 
 const ENTER_AT_ONCE: usize = 16;
 const TRANSFER: u64 = 200_000;
@@ -16,34 +16,34 @@ const RETRY: Duration = Duration::from_millis(50);
 const TRANSFER_MAX: Duration = Duration::from_secs(20);
 
 pub(super) struct Crowd {
-    idle: Vec<InProcess>,
+    idle: Vec<InProcessTunnel>,
     busy: Vec<Busy>,
     stop: watch::Sender<bool>,
 }
 
 struct Busy {
-    /// When the newest transfer that succeeded had begun.
+    /// When the latest successful transfer began.
     served: watch::Receiver<Option<Instant>>,
     task: JoinHandle<Tally>,
 }
 
-/// What the busy tunnels saw.
+/// What the busy tunnels observed.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) got: u64,
     pub(super) transfers: u64,
     pub(super) failures: u64,
-    /// Failures that looked like the end.
+    /// Failures that looked like a regular end.
     pub(super) cut_short: u64,
     pub(super) slowest: Duration,
 }
 
-/// So many tunnels, a few at once.
-pub(super) async fn tunnels(entrance: &Entrance, count: usize) -> Vec<InProcess> {
+/// Opens tunnels, a few at a time.
+pub(super) async fn tunnels(dialer: &TunnelDialer, count: usize) -> Vec<InProcessTunnel> {
     let lanes = (0..ENTER_AT_ONCE.min(count)).map(|lane| async move {
         let mut entered = Vec::new();
         for _ in (lane..count).step_by(ENTER_AT_ONCE) {
-            entered.push(eventually(|| entrance.enter()).await);
+            entered.push(eventually(|| dialer.enter()).await);
         }
         entered
     });
@@ -51,13 +51,13 @@ pub(super) async fn tunnels(entrance: &Entrance, count: usize) -> Vec<InProcess>
 }
 
 impl Crowd {
-    pub(super) async fn gather(entrance: &Entrance, source: SocketAddr, idle: usize, busy: usize) -> Self {
+    pub(super) async fn gather(dialer: &TunnelDialer, source: SocketAddr, idle: usize, busy: usize) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let idle = tunnels(entrance, idle).await;
+        let idle = tunnels(dialer, idle).await;
         let busy = (0..busy)
             .map(|_| {
                 let (told, served) = watch::channel(None);
-                let work = work(entrance.clone(), source, stopped.clone(), told);
+                let work = work(dialer.clone(), source, stopped.clone(), told);
                 Busy { served, task: tokio::spawn(work) }
             })
             .collect();
@@ -66,26 +66,26 @@ impl Crowd {
         crowd
     }
 
-    /// Waits until each busy tunnel was served what it asked for after a moment; gives how long after it that was.
+    /// Waits until each busy tunnel completes a transfer that began after a moment; returns how long that took.
     pub(super) async fn served_since(&mut self, moment: Instant) -> Duration {
         for busy in &mut self.busy {
             let served = busy.served.wait_for(|begun| begun.is_some_and(|begun| begun >= moment));
-            tokio::time::timeout(PATIENCE, served).await.expect("served again").unwrap();
+            tokio::time::timeout(TIMEOUT, served).await.expect("served again").unwrap();
         }
         moment.elapsed()
     }
 
-    /// Idle tunnels that are gone.
+    /// The number of idle tunnels that are gone.
     pub(super) fn lost(&self) -> usize {
         self.idle.iter().filter(|idle| !idle.tunnel.is_open()).count()
     }
 
-    /// Ends what is under way, then every tunnel.
+    /// Ends the transfers, then every tunnel.
     pub(super) async fn leave(self) -> Tally {
         self.stop.send_replace(true);
         let mut all = Tally::default();
         for busy in self.busy {
-            let tally = tokio::time::timeout(PATIENCE, busy.task).await.expect("a lane ends").unwrap();
+            let tally = tokio::time::timeout(TIMEOUT, busy.task).await.expect("a lane ends").unwrap();
             all.got += tally.got;
             all.transfers += tally.transfers;
             all.failures += tally.failures;
@@ -97,14 +97,14 @@ impl Crowd {
 }
 
 async fn work(
-    entrance: Entrance,
+    dialer: TunnelDialer,
     source: SocketAddr,
     stopped: watch::Receiver<bool>,
     told: watch::Sender<Option<Instant>>,
 ) -> Tally {
     let mut tally = Tally::default();
     while !*stopped.borrow() {
-        let Ok(session) = entrance.enter().await else {
+        let Ok(session) = dialer.enter().await else {
             tally.failures += 1;
             tokio::time::sleep(RETRY).await;
             continue;

@@ -1,32 +1,25 @@
-//! Everybody who is no client meets the web site behind the gateway, byte for byte and in its time.
+//! Whoever is not a client sees the web site behind the gateway, with the same bytes and the same timing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use httvps::frame::Frame;
-use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsConnector;
 
-use super::site::{SITE, SLACK, Seen, Site, converse, endless_site};
+use super::site::{SITE, SLACK, Site, Transcript, converse, endless_site};
 use crate::support::database::Kind;
-use crate::support::deployment::{PATH, World};
+use crate::support::deployment::{Deployment, PATH};
 use crate::support::node::CHACHA;
-use crate::support::raw::{self, Raw, UPGRADE, dial, hello, upgrade_request};
-use crate::support::wait::PATIENCE;
+use crate::support::raw::{self, RawClient, UPGRADE, dial, dial_to, hello, upgrade_request};
+use crate::support::wait::TIMEOUT;
 
-async fn probe(address: &str, ca: &str, probe: &Probe) -> Seen {
-    let mut socket = TcpStream::connect(address).await.unwrap();
-    if !probe.tls {
-        return converse(&mut socket, &probe.pieces).await;
+async fn probe(address: &str, ca: &str, probe: &Probe) -> Transcript {
+    if probe.tls {
+        return converse(&mut dial_to(address, ca).await, &probe.pieces).await;
     }
-    let tls = httvps::net::tls::client(Some(&std::fs::read(ca).unwrap())).unwrap();
-    let connector = TlsConnector::from(Arc::clone(&tls));
-    let mut socket = connector.connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap();
-    converse(&mut socket, &probe.pieces).await
+    converse(&mut TcpStream::connect(address).await.unwrap(), &probe.pieces).await
 }
 
 struct Probe {
@@ -123,9 +116,9 @@ fn probes() -> Vec<Probe> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_cannot_tell_the_gateway_from_its_site() {
+async fn probes_cannot_tell_the_gateway_from_its_site() {
     let site = Site::start(SITE, &[]).await;
-    let (gateway, alone, ca) = (site.address(), format!("127.0.0.1:{}", site.nginx.tls), site.world.ca());
+    let (gateway, alone, ca) = (site.address(), format!("127.0.0.1:{}", site.nginx.tls), site.deployment.ca());
     let probes = probes();
     assert!(probes.len() >= 40);
     let seen =
@@ -141,13 +134,13 @@ async fn strangers_cannot_tell_the_gateway_from_its_site() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    Raw::session(&site.world).await;
+    RawClient::session(&site.deployment).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_client_is_a_client() {
+async fn a_slow_client_still_gets_a_tunnel() {
     let site = Site::start(SITE, &[("TUNNEL__HANDSHAKE_TIMEOUT", "20s")]).await;
-    let mut socket = dial(&site.world).await;
+    let mut socket = dial(&site.deployment).await;
     let request = upgrade_request("httvps.v2");
     let (start, rest) = request.split_at(PATH.len());
     let pause = || tokio::time::sleep(Duration::from_millis(400));
@@ -158,29 +151,29 @@ async fn a_slow_client_is_a_client() {
     }
     let head = raw::request(&mut socket, "").await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    let mut raw = Raw::new(socket);
-    raw.frames(&[Frame::Hello(Box::new(hello(&site.world)))]).await;
+    let mut raw = RawClient::new(socket);
+    raw.frames(&[Frame::Hello(Box::new(hello(&site.deployment)))]).await;
     assert!(matches!(raw.next_frame().await, Frame::HelloOk(_)));
     assert!(!site.nginx.requests().contains(PATH), "the upstream does not learn the path: {}", site.nginx.requests());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_pages_pass_whole() {
+async fn large_pages_are_complete() {
     let site = Site::start(SITE, &[]).await;
-    let mut socket = dial(&site.world).await;
+    let mut socket = dial(&site.deployment).await;
     socket.write_all(b"GET /large.bin HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut all = Vec::new();
-    tokio::time::timeout(PATIENCE, socket.read_to_end(&mut all)).await.expect("it ends").unwrap();
+    tokio::time::timeout(TIMEOUT, socket.read_to_end(&mut all)).await.expect("it ends").unwrap();
     let at = all.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
     assert_eq!(all.len() - at, 3_000_000);
-    assert_eq!(site.world.metric("httvps_refused_total{reason=\"not_a_tunnel\"}").await, 1);
+    assert_eq!(site.deployment.metric("httvps_refused_total{reason=\"not_a_tunnel\"}").await, 1);
 }
 
-/// A connection of the upstream's, and what it has read.
+/// Accepts a connection at the upstream and returns its first bytes.
 async fn heard(listener: &TcpListener, len: usize) -> String {
-    let (mut line, _) = tokio::time::timeout(PATIENCE, listener.accept()).await.expect("the upstream hears").unwrap();
+    let (mut line, _) = tokio::time::timeout(TIMEOUT, listener.accept()).await.expect("the upstream hears").unwrap();
     let mut got = vec![0; len];
-    tokio::time::timeout(PATIENCE, line.read_exact(&mut got)).await.expect("it is told").unwrap();
+    tokio::time::timeout(TIMEOUT, line.read_exact(&mut got)).await.expect("it is told").unwrap();
     line.write_all(b"x").await.unwrap();
     let mut rest = Vec::new();
     line.read_to_end(&mut rest).await.ok();
@@ -188,45 +181,45 @@ async fn heard(listener: &TcpListener, len: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_hears_of_first_bytes_at_once_whatever_they_are_and_nothing_of_the_path() {
+async fn the_upstream_gets_first_bytes_at_once_but_never_the_tunnel_path() {
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = upstream.local_addr().unwrap().to_string();
     let more = [("DECOY__UPSTREAM", address.as_str()), ("DECOY__PATIENCE", "10m")];
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
     for (sent, told) in [
         (format!("GET {}", &PATH[..5]), "GET "),
         (format!("GET {PATH}"), "GET "),
         ("GET /x".to_owned(), "GET /x"),
         ("X".to_owned(), "X"),
     ] {
-        let mut socket = dial(&world).await;
+        let mut socket = dial(&deployment).await;
         socket.write_all(sent.as_bytes()).await.unwrap();
         socket.flush().await.unwrap();
         let (heard, ()) = tokio::join!(heard(&upstream, told.len()), async {
-            assert_eq!(tokio::time::timeout(PATIENCE, socket.read_u8()).await.expect("an answer").unwrap(), b'x');
+            assert_eq!(tokio::time::timeout(TIMEOUT, socket.read_u8()).await.expect("an answer").unwrap(), b'x');
             drop(socket);
         });
         assert!(heard.starts_with(told), "{sent}: {heard}");
     }
-    let mut socket = dial(&world).await;
+    let mut socket = dial(&deployment).await;
     let request = upgrade_request("httvps.v2");
     let (first, rest) = request.split_at("GET ".len() + PATH.len());
     socket.write_all(first.as_bytes()).await.unwrap();
     socket.flush().await.unwrap();
-    let (mut line, _) = tokio::time::timeout(PATIENCE, upstream.accept()).await.expect("the upstream hears").unwrap();
+    let (mut line, _) = tokio::time::timeout(TIMEOUT, upstream.accept()).await.expect("the upstream hears").unwrap();
     let head = raw::request(&mut socket, rest).await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     let mut told = String::new();
-    tokio::time::timeout(PATIENCE, line.read_to_string(&mut told)).await.expect("it is given up").unwrap();
+    tokio::time::timeout(TIMEOUT, line.read_to_string(&mut told)).await.expect("it is given up").unwrap();
     assert_eq!(told, "GET ");
 }
 
-async fn page(world: &World, path: &str) -> (String, String) {
-    let mut socket = dial(world).await;
+async fn page(deployment: &Deployment, path: &str) -> (String, String) {
+    let mut socket = dial(deployment).await;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut all = String::new();
-    tokio::time::timeout(PATIENCE, socket.read_to_string(&mut all)).await.expect("it ends").unwrap();
+    tokio::time::timeout(TIMEOUT, socket.read_to_string(&mut all)).await.expect("it ends").unwrap();
     let (head, body) = all.split_once("\r\n\r\n").unwrap();
     (head.to_owned(), body.to_owned())
 }
@@ -237,53 +230,53 @@ async fn a_site_can_be_a_folder() {
     std::fs::write(folder.path().join("index.html"), "<p>hello</p>").unwrap();
     std::fs::write(folder.path().join("404.html"), "<p>lost</p>").unwrap();
     let files = folder.path().to_string_lossy().into_owned();
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[("DECOY__FILES", &files)]).await;
-    let (head, body) = page(&world, "/").await;
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &[("DECOY__FILES", &files)]).await;
+    let (head, body) = page(&deployment, "/").await;
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("\r\nServer: nginx"), "{head}");
     assert!(head.contains("\r\nContent-Type: text/html"), "{head}");
     assert_eq!(body, "<p>hello</p>");
-    let (head, body) = page(&world, "/../../etc/passwd").await;
+    let (head, body) = page(&deployment, "/../../etc/passwd").await;
     assert!(head.starts_with("HTTP/1.1 404 ") && body == "<p>lost</p>", "{head} {body}");
-    Raw::session(&world).await;
+    RawClient::session(&deployment).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_site_that_is_away_is_a_bad_gateway() {
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[("DECOY__UPSTREAM", "127.0.0.1:9")]).await;
-    let (head, body) = page(&world, "/").await;
+async fn an_unreachable_site_is_a_bad_gateway() {
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &[("DECOY__UPSTREAM", "127.0.0.1:9")]).await;
+    let (head, body) = page(&deployment, "/").await;
     assert!(head.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{head}");
     assert!(body.contains("<h1>502 Bad Gateway</h1>"), "{body}");
-    Raw::session(&world).await;
+    RawClient::session(&deployment).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_site_everything_is_missing_and_said_so_at_the_start() {
-    let mut world = World::start(Kind::Sqlite, CHACHA).await;
-    let (head, body) = page(&world, "/").await;
+async fn without_a_site_everything_is_404_and_the_log_says_so() {
+    let mut deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    let (head, body) = page(&deployment, "/").await;
     assert!(head.starts_with("HTTP/1.1 404 Not Found\r\n") && body.contains("404 Not Found"), "{head} {body}");
-    let mut socket = TcpStream::connect(world.gateway().line("gateway").strip_prefix("wss://").unwrap()).await.unwrap();
+    let mut socket = TcpStream::connect(deployment.address()).await.unwrap();
     let seen = converse(&mut socket, &[b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()]).await;
     assert!(seen.bytes.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{}", seen.bytes);
     assert!(seen.bytes.contains("plain HTTP request was sent to HTTPS port"), "{}", seen.bytes);
-    let log = world.gateway.take().unwrap().stop().await.stderr;
+    let log = deployment.gateway.take().unwrap().stop().await.stderr;
     assert!(log.contains("there is no web site behind this gateway"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_visitor_to_whom_bytes_move_makes_room_behind_those_who_are_silent() {
+async fn silent_connections_make_room_before_active_visitors() {
     let (upstream, _site) = endless_site().await;
     let more = [("DECOY__UPSTREAM", upstream.as_str()), ("DECOY__PATIENCE", "10m"), ("TUNNEL__MAX_PRE_HELLO", "3")];
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
-    let mut visitor = dial(&world).await;
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
+    let mut visitor = dial(&deployment).await;
     visitor.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let mut page = vec![0; 100_000];
-    let (mut silent, mut other) = (dial(&world).await, dial(&world).await);
+    let (mut silent, mut other) = (dial(&deployment).await, dial(&deployment).await);
     visitor.read_exact(&mut page).await.unwrap();
-    let _last = dial(&world).await;
-    let left = tokio::time::timeout(PATIENCE, silent.read(&mut [0])).await.expect("the first of the silent leaves");
+    let _last = dial(&deployment).await;
+    let left = tokio::time::timeout(TIMEOUT, silent.read(&mut [0])).await.expect("the first of the silent leaves");
     assert!(!matches!(left, Ok(1..)), "{left:?}");
-    tokio::time::timeout(PATIENCE, visitor.read_exact(&mut page)).await.expect("the visitor stays").unwrap();
+    tokio::time::timeout(TIMEOUT, visitor.read_exact(&mut page)).await.expect("the visitor stays").unwrap();
     let second = tokio::time::timeout(Duration::from_millis(100), other.read(&mut [0])).await;
     assert!(second.is_err(), "one was enough: {second:?}");
-    assert_eq!(world.metric("httvps_refused_total{reason=\"crowded_out\"}").await, 1);
+    assert_eq!(deployment.metric("httvps_refused_total{reason=\"crowded_out\"}").await, 1);
 }

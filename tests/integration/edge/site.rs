@@ -1,4 +1,4 @@
-//! A web site behind a gateway, and conversations with both.
+//! A web site behind a gateway, and exchanges with both.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
 use crate::support::database::Kind;
-use crate::support::deployment::World;
+use crate::support::deployment::Deployment;
 use crate::support::nginx::Nginx;
 use crate::support::node::CHACHA;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::TIMEOUT;
 
-/// Its timeouts, shorter than a common server's so that the test is; the gateway has the same.
+/// Shorter timeouts than usual, to keep the test short; the gateway has the same.
 pub(crate) const SITE: &str =
     "client_header_timeout 2s; client_body_timeout 2s; keepalive_timeout 3s; lingering_time 2s;
     lingering_timeout 1s; absolute_redirect off; location = /moved { return 301 /; } location = /gone { return 410; }";
@@ -21,41 +21,41 @@ pub(crate) const SITE: &str =
 pub(crate) const SLACK: Duration = Duration::from_millis(1500);
 
 pub(crate) struct Site {
-    pub(crate) world: World,
+    pub(crate) deployment: Deployment,
     pub(crate) nginx: Nginx,
 }
 
 impl Site {
     pub(crate) async fn start(directives: &str, more: &[(&str, &str)]) -> Self {
-        let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({}), more).await;
-        let nginx = Nginx::site(&world.ca(), &world.ca().replace("cert.pem", "key.pem"), directives).await;
-        world.gateway.take().unwrap().stop().await;
+        let mut deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), more).await;
+        let nginx = Nginx::site(&deployment.ca(), &deployment.ca().replace("cert.pem", "key.pem"), directives).await;
+        deployment.gateway.take().unwrap().stop().await;
         let at = |port: u16| format!("127.0.0.1:{port}");
         let (upstream, upstream_h2, plain) = (at(nginx.clear), at(nginx.clear2), at(nginx.tls));
-        world.gateway_env.extend(crate::support::environment::env(&[
+        deployment.gateway_env.extend(crate::support::environment::env(&[
             ("DECOY__UPSTREAM", &upstream),
             ("DECOY__UPSTREAM_H2", &upstream_h2),
             ("DECOY__PLAIN", &plain),
             ("TUNNEL__HANDSHAKE_TIMEOUT", "2s"),
             ("TUNNEL__MAX_PRE_HELLO_PER_ADDRESS", "500"),
         ]));
-        world.start_gateway().await;
-        Self { world, nginx }
+        deployment.start_gateway().await;
+        Self { deployment, nginx }
     }
 
     pub(crate) fn address(&self) -> String {
-        self.world.gateway().line("gateway").strip_prefix("wss://").unwrap().to_owned()
+        self.deployment.address().to_owned()
     }
 }
 
-/// What came of a probe, without the time of day, and how long it lasted.
-pub(crate) struct Seen {
+/// What a probe received, without the date, and how long it took.
+pub(crate) struct Transcript {
     pub(crate) bytes: String,
     pub(crate) lasted: Duration,
 }
 
-/// Sends pieces, a third of a second apart, and reads until the other side closes.
-pub(crate) async fn converse(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), pieces: &[Vec<u8>]) -> Seen {
+/// Sends pieces a third of a second apart and reads until the peer closes.
+pub(crate) async fn converse(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), pieces: &[Vec<u8>]) -> Transcript {
     let began = Instant::now();
     let (mut reading, mut writing) = tokio::io::split(socket);
     let write = async {
@@ -74,10 +74,10 @@ pub(crate) async fn converse(socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
         (all, began.elapsed())
     };
     let ((), (all, lasted)) =
-        tokio::time::timeout(PATIENCE, async { tokio::join!(write, read) }).await.expect("it ends");
+        tokio::time::timeout(TIMEOUT, async { tokio::join!(write, read) }).await.expect("it ends");
     let text = String::from_utf8_lossy(&all).into_owned();
     let lines = text.split_inclusive('\n').map(|line| if line.starts_with("Date: ") { "Date\n" } else { line });
-    Seen { bytes: lines.collect(), lasted }
+    Transcript { bytes: lines.collect(), lasted }
 }
 
 pub(crate) async fn answer_without_end(mut socket: TcpStream) -> std::io::Result<()> {
@@ -92,7 +92,7 @@ pub(crate) async fn answer_without_end(mut socket: TcpStream) -> std::io::Result
     }
 }
 
-/// A web server that answers the first request of each connection without end.
+/// A web server whose response to the first request of each connection never ends.
 pub(crate) async fn endless_site() -> (String, AbortHandle) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

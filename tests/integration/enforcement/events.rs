@@ -11,14 +11,14 @@ use crate::support::database::{BOTH, Kind};
 use crate::support::event_follower::Follower;
 use crate::support::subscriber::Subscriber;
 
-/// A control plane with a gateway's row whose events are followed here.
-struct Wire {
+/// A control plane and a registered gateway whose event stream the test follows.
+struct EventApi {
     control: Control,
     gateway: String,
     token: String,
 }
 
-impl Wire {
+impl EventApi {
     async fn start(kind: Kind, more: &[(&str, &str)]) -> Self {
         let control = Control::start_with(kind, more).await;
         control.create("regions", json!({ "code": REGION })).await;
@@ -52,7 +52,7 @@ impl Wire {
     }
 }
 
-/// The next event that ends sessions; numbers rise on the way.
+/// The next event that ends sessions; sequence numbers must keep rising.
 async fn next_stop(follower: &mut Follower, last: &mut i64) -> Event {
     loop {
         let event = follower.next().await.expect("the stream goes on");
@@ -67,22 +67,22 @@ async fn next_stop(follower: &mut Follower, last: &mut i64) -> Event {
 const NO_WAIT: (&str, &str) = ("EVENTS__ACK_TIMEOUT", "0s");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_begin_with_a_snapshot_go_on_in_order_and_resume() {
+async fn events_start_with_a_snapshot_arrive_in_order_and_resume() {
     for kind in BOTH {
-        let wire = Wire::start(kind, &[NO_WAIT]).await;
-        let banned = Subscriber::create(&wire.control, json!({})).await;
-        let revoked = Subscriber::create(&wire.control, json!({})).await;
-        let killed = Subscriber::create(&wire.control, json!({})).await;
-        let sessions = [wire.begin(&banned).await, wire.begin(&revoked).await, wire.begin(&killed).await];
-        let mut follower = wire.follow(None).await;
+        let api = EventApi::start(kind, &[NO_WAIT]).await;
+        let banned = Subscriber::create(&api.control, json!({})).await;
+        let revoked = Subscriber::create(&api.control, json!({})).await;
+        let killed = Subscriber::create(&api.control, json!({})).await;
+        let sessions = [api.begin(&banned).await, api.begin(&revoked).await, api.begin(&killed).await];
+        let mut follower = api.follow(None).await;
         let snapshot = follower.next().await.unwrap();
         assert_eq!((snapshot.kind, snapshot.subject, snapshot.code), (EventKind::Snapshot, None, None));
         let mut listed = snapshot.sessions.clone();
         listed.sort_unstable();
         assert_eq!(listed, sessions, "ids sort by time");
-        wire.ban(&banned).await;
-        wire.control.update("devices", &revoked.device, json!({ "status": "revoked" })).await;
-        wire.control.admin(Method::DELETE, &format!("sessions/{}", sessions[2]), Value::Null).await;
+        api.ban(&banned).await;
+        api.control.update("devices", &revoked.device, json!({ "status": "revoked" })).await;
+        api.control.admin(Method::DELETE, &format!("sessions/{}", sessions[2]), Value::Null).await;
         let expected = [
             (EventKind::UserStopped, banned.user.parse().unwrap(), SessionCode::UserBanned),
             (EventKind::DeviceStopped, revoked.device.parse().unwrap(), SessionCode::DeviceBanned),
@@ -90,7 +90,7 @@ async fn events_begin_with_a_snapshot_go_on_in_order_and_resume() {
         ];
         for behind in [None, Some((snapshot.epoch.as_str(), snapshot.seq))] {
             if behind.is_some() {
-                follower = wire.follow(behind).await;
+                follower = api.follow(behind).await;
             }
             let mut last = snapshot.seq;
             for (kind, subject, code) in expected {
@@ -103,45 +103,45 @@ async fn events_begin_with_a_snapshot_go_on_in_order_and_resume() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_epoch_or_a_number_too_far_behind_gets_a_snapshot_of_what_may_go_on() {
+async fn a_foreign_epoch_or_an_old_number_gets_a_snapshot() {
     for kind in BOTH {
-        let wire = Wire::start(kind, &[NO_WAIT, ("EVENTS__BACKLOG", "2")]).await;
+        let api = EventApi::start(kind, &[NO_WAIT, ("EVENTS__BACKLOG", "2")]).await;
         let (banned, other) =
-            (Subscriber::create(&wire.control, json!({})).await, Subscriber::create(&wire.control, json!({})).await);
-        let (ended, goes_on) = (wire.begin(&banned).await, wire.begin(&other).await);
-        let mut follower = wire.follow(None).await;
+            (Subscriber::create(&api.control, json!({})).await, Subscriber::create(&api.control, json!({})).await);
+        let (ended, goes_on) = (api.begin(&banned).await, api.begin(&other).await);
+        let mut follower = api.follow(None).await;
         let first = follower.next().await.unwrap();
-        wire.ban(&banned).await;
+        api.ban(&banned).await;
         let mut last = first.seq;
         let stop = next_stop(&mut follower, &mut last).await;
         let foreign = Uuid::new_v4().to_string();
-        let snapshot = wire.follow(Some((&foreign, stop.seq))).await.next().await.unwrap();
+        let snapshot = api.follow(Some((&foreign, stop.seq))).await.next().await.unwrap();
         assert_eq!((snapshot.kind, &snapshot.sessions), (EventKind::Snapshot, &vec![goes_on]));
         assert!(snapshot.seq >= stop.seq && !snapshot.sessions.contains(&ended));
         for name in ["one", "two", "three"] {
-            let user = id(&wire.control.create("users", json!({ "identifier": format!("{name}@example.com") })).await);
-            wire.control.update("users", &user, json!({ "status": "banned" })).await;
+            let user = id(&api.control.create("users", json!({ "identifier": format!("{name}@example.com") })).await);
+            api.control.update("users", &user, json!({ "status": "banned" })).await;
             next_stop(&mut follower, &mut last).await;
         }
-        let snapshot = wire.follow(Some((&first.epoch, first.seq))).await.next().await.unwrap();
+        let snapshot = api.follow(Some((&first.epoch, first.seq))).await.next().await.unwrap();
         assert_eq!((snapshot.kind, snapshot.sessions), (EventKind::Snapshot, vec![goes_on]));
         assert_eq!(snapshot.seq, last);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_and_acknowledgements_are_for_gateways_and_their_epoch() {
+async fn events_need_a_gateways_token_and_acknowledgements_its_epoch() {
     for kind in BOTH {
-        let wire = Wire::start(kind, &[NO_WAIT]).await;
-        let stranger = wire.control.ask(Method::GET, "/api/v1/gateway/events", "nobody", None).await;
+        let api = EventApi::start(kind, &[NO_WAIT]).await;
+        let stranger = api.control.ask(Method::GET, "/api/v1/gateway/events", "nobody", None).await;
         assert_eq!((stranger.0.as_u16(), &stranger.1["code"]), (401, &json!("UNAUTHORIZED")));
-        let snapshot = wire.follow(None).await.next().await.unwrap();
+        let snapshot = api.follow(None).await.next().await.unwrap();
         let ack = async |epoch: &str| {
             let body = json!({ "epoch": epoch, "seq": snapshot.seq });
-            wire.control.ask(Method::POST, "/api/v1/gateway/events/ack", &wire.token, Some(&body)).await.0
+            api.control.ask(Method::POST, "/api/v1/gateway/events/ack", &api.token, Some(&body)).await.0
         };
         assert!(ack("another").await.is_client_error());
         assert!(ack(&snapshot.epoch).await.is_success());
-        assert_eq!(wire.control.get("gateways", &wire.gateway).await["acked_seq"], json!(snapshot.seq));
+        assert_eq!(api.control.get("gateways", &api.gateway).await["acked_seq"], json!(snapshot.seq));
     }
 }

@@ -1,4 +1,4 @@
-//! What is revoked ends at once, whatever the reports; nothing that a gateway missed is lost.
+//! Revocations take effect at once, independently of reports, and reach gateways that missed them.
 
 use std::time::{Duration, Instant};
 
@@ -8,33 +8,33 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::control::id;
 use crate::support::database::{BOTH, Kind};
-use crate::support::delivery::{AT_ONCE, RARELY, assert_acked, followed_by, refused};
-use crate::support::deployment::{World, metric};
-use crate::support::destination::{Destination, Manner};
+use crate::support::delivery::{PROMPTLY, RARE_REPORTS, assert_acked, assert_refused_promptly, wait_for_followers};
+use crate::support::deployment::{Deployment, metric};
+use crate::support::destination::{Behavior, Destination};
 use crate::support::node::CHACHA;
 use crate::support::socks;
-use crate::support::transfer::{drain, streaming};
+use crate::support::transfer::{read_until_closed, start_streaming};
 
-async fn cut(kind: Kind, code: &str, act: impl AsyncFnOnce(&World) -> Value) {
-    let world = World::build(kind, &[CHACHA], json!({}), &RARELY).await;
-    followed_by(&world.control, 1).await;
-    let client = world.connect("v2").await;
-    let endless = Destination::start(Manner::Endless);
-    let reading = tokio::spawn(drain(streaming(&client, &endless).await));
+async fn cut(kind: Kind, code: &str, act: impl AsyncFnOnce(&Deployment) -> Value) {
+    let deployment = Deployment::build(kind, &[CHACHA], json!({}), &RARE_REPORTS).await;
+    wait_for_followers(&deployment.control, 1).await;
+    let client = deployment.connect("v2").await;
+    let endless = Destination::start(Behavior::Endless);
+    let reading = tokio::spawn(read_until_closed(start_streaming(&client, &endless).await));
     let since = Instant::now();
-    let answer = act(&world).await;
-    refused(client, &[code], since).await;
+    let answer = act(&deployment).await;
+    assert_refused_promptly(client, &[code], since).await;
     assert_acked(&answer, 1);
     reading.await.unwrap();
-    let ops = world.control.process.as_ref().unwrap().line("ops-control");
-    assert!(metric(&world.control.http, ops, "httvps_revocation_seconds_count").await > 0);
+    let ops = deployment.control.process.as_ref().unwrap().line("ops-control");
+    assert!(metric(&deployment.control.http, ops, "httvps_revocation_seconds_count").await > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_banned_user_is_cut_off_at_once() {
     for kind in BOTH {
-        cut(kind, "USER_BANNED", async |world| {
-            world.control.update("users", &world.subscriber.user, json!({ "status": "banned" })).await
+        cut(kind, "USER_BANNED", async |deployment| {
+            deployment.control.update("users", &deployment.subscriber.user, json!({ "status": "banned" })).await
         })
         .await;
     }
@@ -42,25 +42,28 @@ async fn a_banned_user_is_cut_off_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_device_is_cut_off_at_once() {
-    cut(Kind::Postgres, "DEVICE_BANNED", async |world| {
-        world.control.update("devices", &world.subscriber.device, json!({ "status": "revoked" })).await
+    cut(Kind::Postgres, "DEVICE_BANNED", async |deployment| {
+        deployment.control.update("devices", &deployment.subscriber.device, json!({ "status": "revoked" })).await
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_session_is_cut_off_at_once() {
-    cut(Kind::Postgres, "SESSION_KILLED", async |world| {
-        let session = id(&world.control.list("sessions").await[0]);
-        world.control.admin(Method::DELETE, &format!("sessions/{session}"), Value::Null).await
+    cut(Kind::Postgres, "SESSION_KILLED", async |deployment| {
+        let session = id(&deployment.control.list("sessions").await[0]);
+        deployment.control.admin(Method::DELETE, &format!("sessions/{session}"), Value::Null).await
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_subscription_is_cut_off_at_once() {
-    cut(Kind::Sqlite, "SUBSCRIPTION_EXPIRED", async |world| {
-        world.control.update("subscriptions", &world.subscriber.subscription, json!({ "status": "expired" })).await
+    cut(Kind::Sqlite, "SUBSCRIPTION_EXPIRED", async |deployment| {
+        deployment
+            .control
+            .update("subscriptions", &deployment.subscriber.subscription, json!({ "status": "expired" }))
+            .await
     })
     .await;
 }
@@ -68,8 +71,8 @@ async fn an_expired_subscription_is_cut_off_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_whose_limit_is_used_up_is_cut_off_at_once() {
     for kind in BOTH {
-        cut(kind, "LIMIT_REACHED", async |world| {
-            world.control.update("plans", &world.subscriber.plan, json!({ "traffic_limit_gb": 0 })).await
+        cut(kind, "LIMIT_REACHED", async |deployment| {
+            deployment.control.update("plans", &deployment.subscriber.plan, json!({ "traffic_limit_gb": 0 })).await
         })
         .await;
     }
@@ -77,73 +80,77 @@ async fn a_plan_whose_limit_is_used_up_is_cut_off_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_that_gets_a_smaller_plan_is_cut_off_at_once() {
-    cut(Kind::Postgres, "LIMIT_REACHED", async |world| {
-        let plan = id(&world.control.create("plans", json!({ "name": "nothing", "traffic_limit_gb": 0 })).await);
-        world.control.update("subscriptions", &world.subscriber.subscription, json!({ "plan_id": plan })).await
+    cut(Kind::Postgres, "LIMIT_REACHED", async |deployment| {
+        let plan = id(&deployment.control.create("plans", json!({ "name": "nothing", "traffic_limit_gb": 0 })).await);
+        deployment
+            .control
+            .update("subscriptions", &deployment.subscriber.subscription, json!({ "plan_id": plan }))
+            .await
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plan_that_leaves_out_the_sessions_region_cuts_it_off_at_once() {
+async fn a_plan_without_the_sessions_region_cuts_it_off_at_once() {
     for kind in BOTH {
-        cut(kind, "UNKNOWN_REGION", async |world| {
-            world.control.create("regions", json!({ "code": "as-1" })).await;
-            world.control.update("plans", &world.subscriber.plan, json!({ "regions": ["as-1"] })).await
+        cut(kind, "UNKNOWN_REGION", async |deployment| {
+            deployment.control.create("regions", json!({ "code": "as-1" })).await;
+            deployment.control.update("plans", &deployment.subscriber.plan, json!({ "regions": ["as-1"] })).await
         })
         .await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plans_new_rate_holds_for_a_session_at_once() {
+async fn a_plans_new_rate_applies_to_live_sessions_at_once() {
     const MEGABITS: u64 = 8;
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &RARELY).await;
-    followed_by(&world.control, 1).await;
-    let client = world.connect("v2").await;
-    let endless = Destination::start(Manner::Endless);
-    let reading = tokio::spawn(drain(streaming(&client, &endless).await));
-    let answer = world.control.update("plans", &world.subscriber.plan, json!({ "rate_limit_mbps": MEGABITS })).await;
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &RARE_REPORTS).await;
+    wait_for_followers(&deployment.control, 1).await;
+    let client = deployment.connect("v2").await;
+    let endless = Destination::start(Behavior::Endless);
+    let reading = tokio::spawn(read_until_closed(start_streaming(&client, &endless).await));
+    let answer =
+        deployment.control.update("plans", &deployment.subscriber.plan, json!({ "rate_limit_mbps": MEGABITS })).await;
     assert_acked(&answer, 1);
     let changed = Instant::now();
     let window = Duration::from_millis(500);
     loop {
-        let (before, started) = (world.metric("httvps_bytes_total{direction=\"down\"}").await, Instant::now());
+        let (before, started) = (deployment.metric("httvps_bytes_total{direction=\"down\"}").await, Instant::now());
         tokio::time::sleep(window).await;
-        let moved = world.metric("httvps_bytes_total{direction=\"down\"}").await - before;
+        let moved = deployment.metric("httvps_bytes_total{direction=\"down\"}").await - before;
         let megabits = moved as f64 * 8e-6 / started.elapsed().as_secs_f64();
         if megabits < 2.0 * MEGABITS as f64 {
             assert!(moved > 0, "it goes on");
             break;
         }
-        assert!(changed.elapsed() < AT_ONCE, "{megabits} Mbit/s");
+        assert!(changed.elapsed() < PROMPTLY, "{megabits} Mbit/s");
     }
     assert_eq!(client.stop().await.code, Some(0));
     reading.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drained_node_gets_no_new_streams_at_once_and_keeps_those_it_has() {
-    let world = World::build(Kind::Postgres, &[CHACHA, CHACHA], json!({}), &RARELY).await;
-    followed_by(&world.control, 1).await;
-    let client = world.connect("v2").await;
-    let greeter = Destination::start(Manner::Greeter);
+async fn a_drained_node_keeps_its_streams_and_gets_no_new_ones() {
+    let deployment = Deployment::build(Kind::Postgres, &[CHACHA, CHACHA], json!({}), &RARE_REPORTS).await;
+    wait_for_followers(&deployment.control, 1).await;
+    let client = deployment.connect("v2").await;
+    let greeter = Destination::start(Behavior::Greeter);
     let greet = async || {
         let mut socket = socks::connect(client.line("socks"), greeter.address).await.unwrap();
         socket.read_exact(&mut [0; 11]).await.unwrap();
         socket
     };
     let mut old = greet().await;
-    let used = world.control.list("sessions").await[0]["outline_node_id"].clone();
-    let answer = world.control.update("nodes", used.as_str().unwrap(), json!({ "state": "draining" })).await;
+    let used = deployment.control.list("sessions").await[0]["outline_node_id"].clone();
+    let answer = deployment.control.update("nodes", used.as_str().unwrap(), json!({ "state": "draining" })).await;
     assert_acked(&answer, 1);
     let since = Instant::now();
     loop {
         greet().await;
-        if world.control.list("sessions").await[0]["outline_node_id"] != used {
+        if deployment.control.list("sessions").await[0]["outline_node_id"] != used {
             break;
         }
-        assert!(since.elapsed() < AT_ONCE, "new streams still go to the node");
+        assert!(since.elapsed() < PROMPTLY, "new streams still go to the node");
     }
     old.write_all(b"still there").await.unwrap();
     let mut echo = [0; 11];
@@ -153,35 +160,35 @@ async fn a_drained_node_gets_no_new_streams_at_once_and_keeps_those_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_gateway_is_not_waited_for_and_hears_of_it_later() {
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &RARELY).await;
-    followed_by(&world.control, 1).await;
-    let client = world.connect("v2").await;
-    let endless = Destination::start(Manner::Endless);
-    let reading = tokio::spawn(drain(streaming(&client, &endless).await));
-    world.gateway().signal("-STOP");
-    let answer = world.control.update("users", &world.subscriber.user, json!({ "status": "banned" })).await;
+async fn a_stopped_gateway_holds_up_nobody_and_catches_up_later() {
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &RARE_REPORTS).await;
+    wait_for_followers(&deployment.control, 1).await;
+    let client = deployment.connect("v2").await;
+    let endless = Destination::start(Behavior::Endless);
+    let reading = tokio::spawn(read_until_closed(start_streaming(&client, &endless).await));
+    deployment.gateway().signal("-STOP");
+    let answer = deployment.control.update("users", &deployment.subscriber.user, json!({ "status": "banned" })).await;
     assert_eq!(answer["delivery"]["acked"], 0, "{answer}");
-    world.gateway().signal("-CONT");
-    refused(client, &["USER_BANNED"], Instant::now()).await;
+    deployment.gateway().signal("-CONT");
+    assert_refused_promptly(client, &["USER_BANNED"], Instant::now()).await;
     reading.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_gateway_missed_while_its_stream_was_cut_is_closed_by_a_snapshot() {
+async fn a_snapshot_covers_what_a_gateway_missed() {
     for kind in BOTH {
-        let mut world = World::build(kind, &[CHACHA], json!({}), &RARELY).await;
-        followed_by(&world.control, 1).await;
-        let client = world.connect("v2").await;
-        let endless = Destination::start(Manner::Endless);
-        let reading = tokio::spawn(drain(streaming(&client, &endless).await));
-        world.gateway().signal("-STOP");
-        world.control.kill().await;
-        world.control.resume().await;
-        world.control.update("users", &world.subscriber.user, json!({ "status": "banned" })).await;
-        world.control.kill().await;
-        world.control.resume().await;
-        world.gateway().signal("-CONT");
+        let mut deployment = Deployment::build(kind, &[CHACHA], json!({}), &RARE_REPORTS).await;
+        wait_for_followers(&deployment.control, 1).await;
+        let client = deployment.connect("v2").await;
+        let endless = Destination::start(Behavior::Endless);
+        let reading = tokio::spawn(read_until_closed(start_streaming(&client, &endless).await));
+        deployment.gateway().signal("-STOP");
+        deployment.control.kill().await;
+        deployment.control.resume().await;
+        deployment.control.update("users", &deployment.subscriber.user, json!({ "status": "banned" })).await;
+        deployment.control.kill().await;
+        deployment.control.resume().await;
+        deployment.gateway().signal("-CONT");
         let ended = client.ended().await;
         assert_eq!(ended.code, Some(4), "{}", ended.stderr);
         let known = ["error: USER_BANNED", "error: SESSION_KILLED"];
@@ -191,16 +198,16 @@ async fn what_a_gateway_missed_while_its_stream_was_cut_is_closed_by_a_snapshot(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_acknowledges_what_concerns_itself_and_what_follows() {
-    let world = World::start(Kind::Postgres, CHACHA).await;
-    followed_by(&world.control, 1).await;
-    let gateway = id(&world.control.list("gateways").await[0]);
+async fn a_gateway_acknowledges_its_own_changes_and_later_ones() {
+    let deployment = Deployment::start(Kind::Postgres, CHACHA).await;
+    wait_for_followers(&deployment.control, 1).await;
+    let gateway = id(&deployment.control.list("gateways").await[0]);
     let all = json!([1, 1]);
     let acked = |answer: &Value| json!([answer["delivery"]["acked"], answer["delivery"]["of"]]);
     for draining in [true, false] {
-        let answer = world.control.update("gateways", &gateway, json!({ "draining": draining })).await;
+        let answer = deployment.control.update("gateways", &gateway, json!({ "draining": draining })).await;
         assert_eq!(acked(&answer), all, "{answer}");
-        let answer = world.control.update("plans", &world.subscriber.plan, json!({ "price": 1 })).await;
+        let answer = deployment.control.update("plans", &deployment.subscriber.plan, json!({ "price": 1 })).await;
         assert_eq!(acked(&answer), all, "{answer}");
     }
 }

@@ -8,102 +8,105 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::support::database::Kind;
-use crate::support::deployment::{World, metric};
-use crate::support::destination::{Destination, Manner};
+use crate::support::deployment::{Deployment, metric};
+use crate::support::destination::{Behavior, Destination};
 use crate::support::node::CHACHA;
-use crate::support::settling::readiness;
-use crate::support::transfer::{echoes, opened};
+use crate::support::transfer::{open_echo, ping};
 use crate::support::wait::eventually;
 
-struct Pair {
+struct CertificatePem {
     cert: String,
     key: String,
 }
 
-fn made(begins: OffsetDateTime, ends: OffsetDateTime) -> Pair {
+fn self_signed(begins: OffsetDateTime, ends: OffsetDateTime) -> CertificatePem {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     (params.not_before, params.not_after) = (begins, ends);
-    Pair { cert: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+    CertificatePem { cert: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
 }
 
-fn write(world: &World, cert: &str, key: &str) {
+fn write(deployment: &Deployment, cert: &str, key: &str) {
     for (name, text) in [("cert.pem", cert), ("key.pem", key)] {
-        let path = world.state.path().join(name);
+        let path = deployment.state.path().join(name);
         std::fs::write(path.with_extension("new"), text).unwrap();
         std::fs::rename(path.with_extension("new"), path).unwrap();
     }
 }
 
-/// Whether a client that trusts nothing else is shown this certificate.
-async fn shows(world: &World, cert: &str) -> bool {
-    let address = world.gateway().line("gateway").strip_prefix("wss://").unwrap().to_owned();
+/// Whether the gateway presents this certificate.
+async fn shows(deployment: &Deployment, cert: &str) -> bool {
+    let address = deployment.address().to_owned();
     let connector = TlsConnector::from(httvps::net::tls::client(Some(cert.as_bytes())).unwrap());
     let socket = TcpStream::connect(address).await.unwrap();
     connector.connect(ServerName::try_from("localhost").unwrap(), socket).await.is_ok()
 }
 
-async fn becomes(world: &World, what: &str, done: impl AsyncFn() -> bool) {
-    eventually(|| async { if done().await { Ok(()) } else { Err(format!("{what}: {:?}", readiness(world).await)) } })
-        .await;
+async fn becomes(deployment: &Deployment, what: &str, done: impl AsyncFn() -> bool) {
+    eventually(|| async {
+        if done().await { Ok(()) } else { Err(format!("{what}: {:?}", deployment.readiness().await)) }
+    })
+    .await;
 }
 
-async fn unusable(world: &World) -> bool {
-    let ops = world.gateway().line("ops-gateway");
-    metric(&world.control.http, ops, "httvps_certificate_unusable{name=\"localhost\"}").await == 1
+async fn unusable(deployment: &Deployment) -> bool {
+    let ops = deployment.gateway().line("ops-gateway");
+    metric(&deployment.control.http, ops, "httvps_certificate_unusable{name=\"localhost\"}").await == 1
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_replaced_without_dropping_anybody() {
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[("NET__CERTIFICATE_CHECK", "100ms")]).await;
-    let echo = Destination::start(Manner::Echo);
-    let client = world.connect("v2").await;
-    let mut stream = opened(&client, &echo).await.unwrap();
+    let deployment =
+        Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &[("NET__CERTIFICATE_CHECK", "100ms")]).await;
+    let echo = Destination::start(Behavior::Echo);
+    let client = deployment.connect("v2").await;
+    let mut stream = open_echo(&client, &echo).await.unwrap();
     let (now, day) = (OffsetDateTime::now_utc(), Duration::DAY);
-    let (first, second) = (made(now - day, now + day * 30), made(now - day, now + day * 5));
-    write(&world, &first.cert, &first.key);
-    becomes(&world, "the new one is shown", async || shows(&world, &first.cert).await).await;
-    assert_eq!(readiness(&world).await, (200, "ready\n".into()));
-    write(&world, &second.cert, &first.key);
-    becomes(&world, "a pair that does not match is told", async || unusable(&world).await).await;
-    let (status, text) = readiness(&world).await;
+    let (first, second) = (self_signed(now - day, now + day * 30), self_signed(now - day, now + day * 5));
+    write(&deployment, &first.cert, &first.key);
+    becomes(&deployment, "the new one is shown", async || shows(&deployment, &first.cert).await).await;
+    assert_eq!(deployment.readiness().await, (200, "ready\n".into()));
+    write(&deployment, &second.cert, &first.key);
+    becomes(&deployment, "a pair that does not match is told", async || unusable(&deployment).await).await;
+    let (status, text) = deployment.readiness().await;
     assert!(status == 200 && text.contains("files cannot be used"), "{text}");
-    assert!(shows(&world, &first.cert).await, "the former one is served on");
-    write(&world, &second.cert, &second.key);
-    becomes(&world, "one that matches is taken", async || shows(&world, &second.cert).await).await;
-    assert!(!unusable(&world).await && readiness(&world).await.1.contains("expires at"));
-    let ops = world.gateway().line("ops-gateway");
-    let left = metric(&world.control.http, ops, "httvps_certificate_expiry_seconds{name=\"localhost\"}").await;
+    assert!(shows(&deployment, &first.cert).await, "the former one is served on");
+    write(&deployment, &second.cert, &second.key);
+    becomes(&deployment, "one that matches is taken", async || shows(&deployment, &second.cert).await).await;
+    assert!(!unusable(&deployment).await && deployment.readiness().await.1.contains("expires at"));
+    let ops = deployment.gateway().line("ops-gateway");
+    let left = metric(&deployment.control.http, ops, "httvps_certificate_expiry_seconds{name=\"localhost\"}").await;
     assert!(left.abs_diff(5 * 86_400) < 120, "{left}");
-    echoes(&mut stream).await.expect("what was open goes on");
+    ping(&mut stream).await.expect("what was open goes on");
     assert_eq!(client.stop().await.code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_reads_the_certificate_again() {
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[("NET__CERTIFICATE_CHECK", "0s")]).await;
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &[("NET__CERTIFICATE_CHECK", "0s")]).await;
     let (now, day) = (OffsetDateTime::now_utc(), Duration::DAY);
-    let other = made(now - day, now + day * 30);
-    write(&world, &other.cert, &other.key);
-    assert!(!shows(&world, &other.cert).await);
-    world.gateway().signal("-HUP");
-    becomes(&world, "it is read", async || shows(&world, &other.cert).await).await;
+    let other = self_signed(now - day, now + day * 30);
+    write(&deployment, &other.cert, &other.key);
+    assert!(!shows(&deployment, &other.cert).await);
+    deployment.gateway().signal("-HUP");
+    becomes(&deployment, "it is read", async || shows(&deployment, &other.cert).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_out_of_date_is_named_where_somebody_looks() {
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[("NET__CERTIFICATE_CHECK", "100ms")]).await;
-    world.connect("v2").await.stop().await;
+async fn a_certificate_out_of_date_is_named_in_readiness_and_diagnosis() {
+    let deployment =
+        Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &[("NET__CERTIFICATE_CHECK", "100ms")]).await;
+    deployment.connect("v2").await.stop().await;
     let (now, day) = (OffsetDateTime::now_utc(), Duration::DAY);
     let cases = [
-        (made(now - day * 9, now - day), "has expired at", "CERTIFICATE_EXPIRED"),
-        (made(now + day, now + day * 9), "valid only from", "CERTIFICATE_NOT_YET_VALID"),
+        (self_signed(now - day * 9, now - day), "has expired at", "CERTIFICATE_EXPIRED"),
+        (self_signed(now + day, now + day * 9), "valid only from", "CERTIFICATE_NOT_YET_VALID"),
     ];
     for (pair, text, code) in cases {
-        write(&world, &pair.cert, &pair.key);
-        becomes(&world, text, async || readiness(&world).await.1.contains(text)).await;
+        write(&deployment, &pair.cert, &pair.key);
+        becomes(&deployment, text, async || deployment.readiness().await.1.contains(text)).await;
         eventually(|| async {
-            let why = world.control.get("devices", &format!("{}/why", world.subscriber.device)).await;
+            let why = deployment.control.get("devices", &format!("{}/why", deployment.subscriber.device)).await;
             let found = why["findings"].as_array().unwrap().iter().any(|finding| finding["code"] == code);
             if found { Ok(()) } else { Err(why["findings"].to_string()) }
         })

@@ -1,4 +1,4 @@
-//! One process of a gateway follows another: nobody notices, and nothing is billed twice or lost.
+//! A gateway process takes over from another: nobody notices, and no usage is lost or billed twice.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -12,29 +12,28 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::support::database::Kind;
-use crate::support::deployment::World;
-use crate::support::destination::{Destination, GREETING, Manner, pattern};
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination, GREETING, pattern};
 use crate::support::environment::{Env, env};
 use crate::support::node::CHACHA;
 use crate::support::process::{Ended, Process, run};
-use crate::support::settling::{open_sessions, readiness};
 use crate::support::socks;
-use crate::support::transfer::drain;
-use crate::support::wait::{PATIENCE, eventually};
+use crate::support::transfer::read_until_closed;
+use crate::support::wait::{TIMEOUT, eventually};
 
 const UPGRADES: usize = 5;
 const DOWNLOAD: u64 = 40_000_000;
-/// A drain that no test waits for.
+/// A drain longer than any test.
 const LONG: (&str, &str) = ("GATEWAY__DRAIN_TIMEOUT", "120s");
 
-/// Starts a process that takes over from the world's; gives that one.
-async fn upgrade(world: &mut World) -> Process {
-    let old = world.gateway.take().unwrap();
-    world.start_gateway().await;
+/// Starts a process that takes over from the deployment's gateway; returns the old one.
+async fn upgrade(deployment: &mut Deployment) -> Process {
+    let old = deployment.gateway.take().unwrap();
+    deployment.start_gateway().await;
     old
 }
 
-/// One stream from its opening to its end.
+/// Opens a stream, exchanges a greeting and closes it.
 async fn greet(proxy: &str, greeter: &Destination) -> Result<(), String> {
     let visit = async {
         let mut socket = socks::connect(proxy, greeter.address).await?;
@@ -43,13 +42,10 @@ async fn greet(proxy: &str, greeter: &Destination) -> Result<(), String> {
         socket.read_exact(&mut answer).await?;
         if answer == [GREETING, b"hello"].concat() { Ok(()) } else { Err(std::io::Error::other("something else")) }
     };
-    timeout(PATIENCE, visit)
-        .await
-        .map_err(|_| "it hangs".to_owned())?
-        .map_err(|error: std::io::Error| error.to_string())
+    timeout(TIMEOUT, visit).await.map_err(|_| "it hangs".to_owned())?.map_err(|error: std::io::Error| error.to_string())
 }
 
-/// Opens streams and connections all the time until told to stop; gives how many streams there were.
+/// Keeps opening streams and connections until told to stop; returns the number of streams.
 async fn crowd(proxy: String, listener: String, greeter: Arc<Destination>, stop: Arc<AtomicBool>) -> u64 {
     let (mut streams, mut opened) = (JoinSet::new(), 0);
     let mut pause = tokio::time::interval(Duration::from_millis(10));
@@ -69,7 +65,7 @@ async fn crowd(proxy: String, listener: String, greeter: Arc<Destination>, stop:
     opened
 }
 
-/// Reads a long download, slowly until told to hurry, and compares every byte.
+/// Reads a long download, slowly until told to hurry, and checks every byte.
 async fn download(proxy: String, source: Arc<Destination>, hurry: Arc<AtomicBool>, got: Arc<AtomicU64>) {
     let mut socket = socks::connect(&proxy, source.address).await.unwrap();
     socket.write_all(&DOWNLOAD.to_be_bytes()).await.unwrap();
@@ -91,20 +87,20 @@ async fn download(proxy: String, source: Arc<Destination>, hurry: Arc<AtomicBool
 
 async fn five_upgrades(transport: &str, encoding: &str) {
     let more = [LONG, ("GATEWAY__DRAIN_JITTER", "300ms"), ("GATEWAY__DRAIN_MOVE", "5s")];
-    let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({ "max_sessions": 20 }), &more).await;
-    let client = world.connect_by(transport, encoding).await;
-    let (greeter, source) = (Destination::start(Manner::Greeter), Destination::start(Manner::Source));
+    let mut deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({ "max_sessions": 20 }), &more).await;
+    let client = deployment.connect_by(transport, encoding).await;
+    let (greeter, source) = (Destination::start(Behavior::Greeter), Destination::start(Behavior::Source));
     let (greeter, source) = (Arc::new(greeter), Arc::new(source));
     let (stop, hurry, got) = (Arc::default(), Arc::default(), Arc::new(AtomicU64::new(0)));
     let proxy = client.line("socks").to_owned();
-    let listener = world.gateway().line("gateway").strip_prefix("wss://").unwrap().to_owned();
+    let listener = deployment.address().to_owned();
     let downloading = tokio::spawn(download(proxy.clone(), source, Arc::clone(&hurry), Arc::clone(&got)));
     let crowding = tokio::spawn(crowd(proxy, listener, Arc::clone(&greeter), Arc::clone(&stop)));
     eventually(|| async { if got.load(Ordering::SeqCst) > 0 { Ok(()) } else { Err("no download".into()) } }).await;
     let mut old = Vec::new();
     for _ in 0..UPGRADES {
-        old.push(upgrade(&mut world).await);
-        open_sessions(&world, 1).await;
+        old.push(upgrade(&mut deployment).await);
+        deployment.session_count_is(1).await;
         let before = greeter.connections();
         eventually(|| async { if greeter.connections() > before + 20 { Ok(()) } else { Err("no streams".into()) } })
             .await;
@@ -119,97 +115,99 @@ async fn five_upgrades(transport: &str, encoding: &str) {
         assert!(code == Some(0) && stderr.contains("another process serves: draining"), "{code:?} {stderr}");
     }
     assert_eq!(client.stop().await.code, Some(0));
-    assert_eq!(world.gateway.take().unwrap().stop().await.code, Some(0));
+    assert_eq!(deployment.gateway.take().unwrap().stop().await.code, Some(0));
     assert_eq!(streams, greeter.connections() as u64);
-    world.settles_at(8 + streams * 5, DOWNLOAD + streams * (GREETING.len() as u64 + 5)).await;
+    deployment.totals_are(8 + streams * 5, DOWNLOAD + streams * (GREETING.len() as u64 + 5)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_upgrades_under_streams_and_a_download_are_not_noticed() {
+async fn five_upgrades_under_load_go_unnoticed() {
     five_upgrades("ws", "v2").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_upgrades_are_not_noticed_over_http2_either() {
+async fn five_upgrades_over_http2_go_unnoticed() {
     five_upgrades("h2", "v2").await;
 }
 
-/// Says lines to a gateway's takeover socket and gives the last answer.
-async fn converse(world: &World, lines: &[&str]) -> String {
-    let path = world.state.path().join("takeover.sock");
+/// Sends lines to a gateway's takeover socket and returns the last answer.
+async fn converse(deployment: &Deployment, lines: &[&str]) -> String {
+    let path = deployment.state.path().join("takeover.sock");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let mut stream = BufReader::new(UnixStream::connect(path).await.unwrap());
     let mut answer = String::new();
     for line in lines {
         stream.get_mut().write_all(format!("{line}\n").as_bytes()).await.unwrap();
         answer.clear();
-        timeout(PATIENCE, stream.read_line(&mut answer)).await.unwrap().unwrap();
+        timeout(TIMEOUT, stream.read_line(&mut answer)).await.unwrap().unwrap();
     }
     answer
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_fails_to_start_leaves_the_old_one_as_it_was() {
+async fn a_failed_start_leaves_the_old_process_alone() {
     let more = [("GATEWAY__TAKEOVER_TIMEOUT", "1s")];
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
-    let client = world.connect("v2").await;
-    let greeter = Destination::start(Manner::Greeter);
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
+    let client = deployment.connect("v2").await;
+    let greeter = Destination::start(Behavior::Greeter);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let own = world.gateway().line("gateway").strip_prefix("wss://").unwrap();
+    let own = deployment.address();
     let both = format!("{own},{}", taken.local_addr().unwrap());
     let serves = async |after: &str| {
         greet(client.line("socks"), &greeter).await.unwrap();
-        assert_eq!(readiness(&world).await, (200, "ready\n".into()), "{after}");
-        TcpStream::connect(world.gateway().line("gateway").strip_prefix("wss://").unwrap()).await.unwrap();
+        assert_eq!(deployment.readiness().await, (200, "ready\n".into()), "{after}");
+        TcpStream::connect(deployment.address()).await.unwrap();
     };
     for (key, value, reason) in [
         ("TLS__CERT", "/nonexistent.pem", "tls.cert: /nonexistent.pem: No such file"),
         ("GATEWAY__LISTEN", &both, "gateway.listen: cannot listen on"),
     ] {
-        let broken = [world.gateway_env.clone(), env(&[(key, value)])].concat();
+        let broken = [deployment.gateway_env.clone(), env(&[(key, value)])].concat();
         let (code, _, stderr) = run(&["serve-gateway"], &broken).await;
         assert!(code == Some(2) && stderr.contains(reason), "{code:?} {stderr}");
         serves(key).await;
     }
     let ask = r#"{"take_over":{"versions":[1,2]}}"#;
-    let refused = converse(&world, &[r#"{"take_over":{"versions":[9]}}"#]).await;
+    let refused = converse(&deployment, &[r#"{"take_over":{"versions":[9]}}"#]).await;
     assert!(refused.contains("refused") && refused.contains("version 1"), "{refused}");
-    assert!(converse(&world, &["nonsense"]).await.contains("refused"));
-    assert!(converse(&world, &[ask]).await.contains("gateway.listen"));
+    assert!(converse(&deployment, &["nonsense"]).await.contains("refused"));
+    assert!(converse(&deployment, &[ask]).await.contains("gateway.listen"));
     serves("the offer").await;
-    assert_eq!(converse(&world, &[ask, "\"state\""]).await, "\"released\"\n");
+    assert_eq!(converse(&deployment, &[ask, "\"state\""]).await, "\"released\"\n");
     serves("the state").await;
-    world.control.update("devices", &world.subscriber.device, json!({ "name": "another" })).await;
-    let nodes = world.control.list("nodes").await;
+    deployment.control.update("devices", &deployment.subscriber.device, json!({ "name": "another" })).await;
+    let nodes = deployment.control.list("nodes").await;
     for state in ["draining", "active"] {
-        let told =
-            world.control.update("nodes", &crate::support::control::id(&nodes[0]), json!({ "state": state })).await;
+        let told = deployment
+            .control
+            .update("nodes", &crate::support::control::id(&nodes[0]), json!({ "state": state }))
+            .await;
         assert_eq!(told["delivery"]["acked"], 1, "{told}");
     }
     let stranger = [
-        world.gateway_env.clone(),
+        deployment.gateway_env.clone(),
         env(&[("GATEWAY__TOKEN", "other"), ("GATEWAY__LISTEN", "127.0.0.1:0"), ("OPS__GATEWAY_LISTEN", "")]),
     ]
     .concat();
     let (code, _, stderr) = run(&["serve-gateway"], &stranger).await;
     assert!(code == Some(2) && stderr.contains("is in use by another gateway, process "), "{code:?} {stderr}");
-    world.gateway().signal("-STOP");
-    let (code, _, stderr) = run(&["serve-gateway"], &world.gateway_env).await;
-    world.gateway().signal("-CONT");
+    deployment.gateway().signal("-STOP");
+    let (code, _, stderr) = run(&["serve-gateway"], &deployment.gateway_env).await;
+    deployment.gateway().signal("-CONT");
     assert!(code == Some(2) && stderr.contains("does not hand over: timed out"), "{code:?} {stderr}");
     serves("a process that was not answered").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn usage_of_a_draining_process_that_is_killed_is_reported_by_its_successor() {
-    let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[LONG]).await;
-    let client = world.connect("v2").await;
-    let (greeter, source) = (Destination::start(Manner::Greeter), Destination::start(Manner::Source));
+async fn a_successor_reports_the_usage_of_a_killed_draining_process() {
+    let mut deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &[LONG]).await;
+    let client = deployment.connect("v2").await;
+    let (greeter, source) = (Destination::start(Behavior::Greeter), Destination::start(Behavior::Source));
     greet(client.line("socks"), &greeter).await.unwrap();
-    world.settles_at(5, GREETING.len() as u64 + 5).await;
+    deployment.totals_are(5, GREETING.len() as u64 + 5).await;
     let _open = socks::connect(client.line("socks"), greeter.address).await.unwrap();
     eventually(|| async { if greeter.connections() == 2 { Ok(()) } else { Err("not open".into()) } }).await;
-    world.control.kill().await;
+    deployment.control.kill().await;
     let mut socket = socks::connect(client.line("socks"), source.address).await.unwrap();
     socket.write_all(&2_000_000u64.to_be_bytes()).await.unwrap();
     let mut got = Vec::new();
@@ -217,69 +215,67 @@ async fn usage_of_a_draining_process_that_is_killed_is_reported_by_its_successor
     assert_eq!(got.len(), 2_000_000);
     let moved = 2_000_008 + GREETING.len() as u64;
     eventually(|| async {
-        match (world.metric("httvps_usage_unflushed_bytes").await, world.metric("httvps_usage_unreported_bytes").await)
-        {
+        match (
+            deployment.metric("httvps_usage_unflushed_bytes").await,
+            deployment.metric("httvps_usage_unreported_bytes").await,
+        ) {
             (0, unreported) if unreported == moved => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })
     .await;
     let total = moved + GREETING.len() as u64 + 5 + 5;
-    let old = upgrade(&mut world).await;
-    assert_eq!(world.metric("httvps_usage_unreported_bytes").await, 0, "its owner lives");
+    let old = upgrade(&mut deployment).await;
+    assert_eq!(deployment.metric("httvps_usage_unreported_bytes").await, 0, "its owner lives");
     old.kill().await;
-    eventually(|| async {
-        let unreported = world.metric("httvps_usage_unreported_bytes").await;
-        if unreported == total { Ok(()) } else { Err(format!("{unreported}")) }
-    })
-    .await;
-    world.control.resume().await;
-    world.settles_at(5 + 8, 2_000_000 + 2 * GREETING.len() as u64 + 5).await;
+    deployment.metric_is("httvps_usage_unreported_bytes", total).await;
+    deployment.control.resume().await;
+    deployment.totals_are(5 + 8, 2_000_000 + 2 * GREETING.len() as u64 + 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_reaches_the_sessions_of_a_draining_process() {
-    let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[LONG]).await;
-    let client = world.connect("v2").await;
-    let endless = Destination::start(Manner::Endless);
+    let mut deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &[LONG]).await;
+    let client = deployment.connect("v2").await;
+    let endless = Destination::start(Behavior::Endless);
     let socket = socks::connect(client.line("socks"), endless.address).await.unwrap();
-    let reading = tokio::spawn(drain(socket));
+    let reading = tokio::spawn(read_until_closed(socket));
     eventually(|| async { if endless.gave() > 0 { Ok(()) } else { Err("nothing yet".into()) } }).await;
-    let old = upgrade(&mut world).await;
-    open_sessions(&world, 1).await;
-    world.control.update("devices", &world.subscriber.device, json!({ "status": "revoked" })).await;
+    let old = upgrade(&mut deployment).await;
+    deployment.session_count_is(1).await;
+    deployment.control.update("devices", &deployment.subscriber.device, json!({ "status": "revoked" })).await;
     let told = Instant::now();
-    timeout(PATIENCE, reading).await.unwrap().unwrap();
+    timeout(TIMEOUT, reading).await.unwrap().unwrap();
     assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
     assert_eq!(client.ended().await.code, Some(4));
     assert_eq!(old.ended().await.code, Some(0), "nobody is left");
     let given = endless.gave();
     eventually(|| async {
-        let (_, down) = world.totals().await;
+        let (_, down) = deployment.totals().await;
         if down > 0 && down <= given { Ok(()) } else { Err(format!("{down} of {given}")) }
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_alone_serves_new_clients_until_its_drain_is_over() {
+async fn a_lone_gateway_serves_new_clients_until_its_drain_ends() {
     let more = [("GATEWAY__DRAIN_TIMEOUT", "8s"), ("GATEWAY__DRAIN_JITTER", "200ms")];
-    let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({ "max_sessions": 20 }), &more).await;
+    let mut deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({ "max_sessions": 20 }), &more).await;
     for (encoding, others) in [("v2", "v1"), ("v1", "v1-plain")] {
-        let client = world.connect(encoding).await;
-        let (greeter, endless) = (Destination::start(Manner::Greeter), Destination::start(Manner::Endless));
+        let client = deployment.connect(encoding).await;
+        let (greeter, endless) = (Destination::start(Behavior::Greeter), Destination::start(Behavior::Endless));
         let mut cut = socks::connect(client.line("socks"), endless.address).await.unwrap();
-        let gateway = world.gateway.take().unwrap();
+        let gateway = deployment.gateway.take().unwrap();
         let url = format!("{}{}", gateway.line("gateway"), crate::support::deployment::PATH);
         let ready = format!("{}/readyz", gateway.line("ops-gateway"));
         gateway.signal("-TERM");
         let told = Instant::now();
         eventually(|| async {
-            let status = world.control.http.get(&ready).send().await.unwrap().status();
+            let status = deployment.control.http.get(&ready).send().await.unwrap().status();
             if status == 503 { Ok(()) } else { Err(status.to_string()) }
         })
         .await;
-        let newcomer = Process::start(&["connect"], &world.client_env_of(&url, others)).await;
+        let newcomer = Process::start(&["connect"], &deployment.client_env_of(&url, others)).await;
         while told.elapsed() < Duration::from_secs(5) {
             greet(client.line("socks"), &greeter).await.unwrap();
             greet(newcomer.line("socks"), &greeter).await.unwrap();
@@ -295,32 +291,32 @@ async fn a_gateway_alone_serves_new_clients_until_its_drain_is_over() {
         assert_eq!(end, Some(std::io::ErrorKind::ConnectionReset), "half a stream does not look whole");
         assert_eq!(gateway.ended().await.code, Some(0));
         assert!((8..24).contains(&told.elapsed().as_secs()), "{:?}", told.elapsed());
-        world.start_gateway().await;
+        deployment.start_gateway().await;
         eventually(|| greet(client.line("socks"), &greeter)).await;
         for client in [client, newcomer] {
             assert_eq!(client.stop().await.code, Some(0));
         }
     }
-    open_sessions(&world, 0).await;
+    deployment.session_count_is(0).await;
     let told = Instant::now();
-    assert_eq!(world.gateway.take().unwrap().stop().await.code, Some(0));
+    assert_eq!(deployment.gateway.take().unwrap().stop().await.code, Some(0));
     assert!(told.elapsed() < Duration::from_secs(3), "there is nobody: {:?}", told.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_takes_over_from_one_that_was_told_to_end() {
-    let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[LONG]).await;
-    let client = world.connect("v2").await;
-    let greeter = Destination::start(Manner::Greeter);
+async fn a_process_takes_over_from_one_that_is_shutting_down() {
+    let mut deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &[LONG]).await;
+    let client = deployment.connect("v2").await;
+    let greeter = Destination::start(Behavior::Greeter);
     greet(client.line("socks"), &greeter).await.unwrap();
-    world.gateway().signal("-TERM");
+    deployment.gateway().signal("-TERM");
     let told = Instant::now();
     eventually(|| async {
-        let (status, _) = readiness(&world).await;
+        let (status, _) = deployment.readiness().await;
         if status == 503 { Ok(()) } else { Err(status.to_string()) }
     })
     .await;
-    let old = upgrade(&mut world).await;
+    let old = upgrade(&mut deployment).await;
     assert_eq!(old.ended().await.code, Some(0));
     assert!(told.elapsed() < Duration::from_secs(60), "its clients have gone to the successor: {:?}", told.elapsed());
     greet(client.line("socks"), &greeter).await.unwrap();
@@ -340,27 +336,27 @@ os.execv(program[0], program)
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_manager_gives_the_socket_and_a_successor_without_one_takes_it_over() {
-    let mut world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[]).await;
-    let listener = world.gateway().line("gateway").to_owned();
+async fn a_socket_from_a_service_manager_passes_to_a_successor() {
+    let mut deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &[]).await;
+    let listener = deployment.gateway().line("gateway").to_owned();
     let port = listener.rsplit(':').next().unwrap().to_owned();
-    world.gateway.take().unwrap().stop().await;
+    deployment.gateway.take().unwrap().stop().await;
     let python = std::env::var("HTTVPS_TEST_PYTHON").expect("`make test` finds a Python");
     let activated = async |env: &Env| {
         let program = ["-c", ACTIVATED, &port, env!("CARGO_BIN_EXE_httvps"), "serve-gateway"];
         Process::try_start_by(&python, &program, env).await
     };
-    world.gateway = activated(&world.gateway_env).await.ok();
-    assert_eq!(world.gateway().line("gateway"), listener);
-    let client = world.connect("v2").await;
-    let greeter = Destination::start(Manner::Greeter);
+    deployment.gateway = activated(&deployment.gateway_env).await.ok();
+    assert_eq!(deployment.gateway().line("gateway"), listener);
+    let client = deployment.connect("v2").await;
+    let greeter = Destination::start(Behavior::Greeter);
     greet(client.line("socks"), &greeter).await.unwrap();
-    let old = upgrade(&mut world).await;
-    assert_eq!((old.ended().await.code, world.gateway().line("gateway")), (Some(0), listener.as_str()));
+    let old = upgrade(&mut deployment).await;
+    assert_eq!((old.ended().await.code, deployment.gateway().line("gateway")), (Some(0), listener.as_str()));
     greet(client.line("socks"), &greeter).await.unwrap();
     assert_eq!(client.stop().await.code, Some(0));
-    world.gateway.take().unwrap().stop().await;
-    let elsewhere = [world.gateway_env.clone(), env(&[("GATEWAY__LISTEN", "127.0.0.1:0")])].concat();
+    deployment.gateway.take().unwrap().stop().await;
+    let elsewhere = [deployment.gateway_env.clone(), env(&[("GATEWAY__LISTEN", "127.0.0.1:0")])].concat();
     let gateway = activated(&elsewhere).await.ok().unwrap();
     assert_ne!(gateway.line("gateway"), listener);
     assert!(TcpStream::connect(("127.0.0.1", port.parse().unwrap())).await.is_err(), "nobody wants it");

@@ -1,4 +1,4 @@
-//! TLS as clients meet it, of gateways that need no control plane for that.
+//! TLS as clients see it, on gateways without a control plane.
 
 use std::sync::Arc;
 
@@ -13,13 +13,15 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::support::certificates::{Pair, pair};
-use crate::support::environment::alone;
+use crate::support::certificates::{CertificateFiles, write_certificate};
+use crate::support::deployment::gateway_address;
+use crate::support::environment::standalone_gateway_env;
 use crate::support::process::{Process, run};
 
-async fn serving(folder: &TempDir, name: &str, pair: &Pair, more: &[(&str, &str)]) -> Process {
+async fn serving(folder: &TempDir, name: &str, pair: &CertificateFiles, more: &[(&str, &str)]) -> Process {
     let state = folder.path().join(name);
-    let mut env = alone(state.to_str().unwrap(), &[("TLS__CERT", &pair.cert), ("TLS__KEY", &pair.key)]);
+    let mut env =
+        standalone_gateway_env(state.to_str().unwrap(), &[("TLS__CERT", &pair.cert), ("TLS__KEY", &pair.key)]);
     env.extend(crate::support::environment::env(more));
     Process::start(&["serve-gateway"], &env).await
 }
@@ -29,12 +31,12 @@ fn trusting(pems: &[&str]) -> ClientConfig {
 }
 
 pub(crate) async fn met(gateway: &Process, config: &Arc<ClientConfig>, name: &str) -> TlsStream<TcpStream> {
-    let socket = TcpStream::connect(gateway.line("gateway").strip_prefix("wss://").unwrap()).await.unwrap();
+    let socket = TcpStream::connect(gateway_address(gateway)).await.unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     TlsConnector::from(Arc::clone(config)).connect(name, socket).await.unwrap()
 }
 
-/// Asks for something, so that tickets have come with the answer.
+/// Sends a request, so that tickets arrive with the response.
 async fn asked(mut stream: TlsStream<TcpStream>) -> HandshakeKind {
     stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
@@ -46,7 +48,7 @@ async fn asked(mut stream: TlsStream<TcpStream>) -> HandshakeKind {
 #[tokio::test(flavor = "multi_thread")]
 async fn gateways_that_share_a_secret_resume_each_others_clients() {
     let folder = tempfile::tempdir().unwrap();
-    let pair = pair(&folder, "all", &["localhost"]);
+    let pair = write_certificate(&folder, "all", &["localhost"]);
     let secret = "TLS__TICKET_SECRET";
     let one = [(secret, "of all the gateways behind one name")];
     let first = serving(&folder, "first", &pair, &one).await;
@@ -70,20 +72,20 @@ async fn gateways_that_share_a_secret_resume_each_others_clients() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_is_shown_the_certificate_of_the_name_it_asks_for() {
     let folder = tempfile::tempdir().unwrap();
-    let default = pair(&folder, "default", &["localhost"]);
-    let wild = pair(&folder, "wild", &["*.example.com", "example.com"]);
-    let named = pair(&folder, "named", &["deep.example.com"]);
-    let table = |pair: &Pair| format!("{{cert=\"{}\",key=\"{}\"}}", pair.cert, pair.key);
+    let default = write_certificate(&folder, "default", &["localhost"]);
+    let wild = write_certificate(&folder, "wild", &["*.example.com", "example.com"]);
+    let named = write_certificate(&folder, "named", &["deep.example.com"]);
+    let table = |pair: &CertificateFiles| format!("{{cert=\"{}\",key=\"{}\"}}", pair.cert, pair.key);
     let more = format!("[{},{}]", table(&wild), table(&named));
     let gateway = serving(&folder, "state", &default, &[("TLS__CERTIFICATES", &more)]).await;
     let shown = async |name: &str| {
         let client = Arc::new(trusting(&[&default.pem, &wild.pem, &named.pem]));
-        let socket = TcpStream::connect(gateway.line("gateway").strip_prefix("wss://").unwrap()).await.unwrap();
+        let socket = TcpStream::connect(gateway_address(&gateway)).await.unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let stream = TlsConnector::from(client).connect(name, socket).await.ok()?;
         Some(stream.get_ref().1.peer_certificates().unwrap()[0].to_vec())
     };
-    let is = |pair: &Pair| Some(CertificateDer::from_pem_slice(pair.pem.as_bytes()).unwrap().to_vec());
+    let is = |pair: &CertificateFiles| Some(CertificateDer::from_pem_slice(pair.pem.as_bytes()).unwrap().to_vec());
     assert_eq!(shown("localhost").await, is(&default));
     assert_eq!(shown("example.com").await, is(&wild));
     assert_eq!(shown("www.example.com").await, is(&wild));
@@ -98,13 +100,15 @@ async fn a_client_is_shown_the_certificate_of_the_name_it_asks_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_further_certificate_that_will_not_do_is_named() {
+async fn an_unusable_further_certificate_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let (default, other) = (pair(&folder, "default", &["localhost"]), pair(&folder, "other", &["example.com"]));
+    let (default, other) =
+        (write_certificate(&folder, "default", &["localhost"]), write_certificate(&folder, "other", &["example.com"]));
     let file = folder.path().join("gateway.toml");
     let path = file.to_str().unwrap();
     let state = folder.path().join("state");
-    let env = alone(state.to_str().unwrap(), &[("TLS__CERT", &default.cert), ("TLS__KEY", &default.key)]);
+    let env =
+        standalone_gateway_env(state.to_str().unwrap(), &[("TLS__CERT", &default.cert), ("TLS__KEY", &default.key)]);
     let cases = [
         (
             format!("cert = \"{}\"\nkey = \"{}\"\n", other.cert, default.key),
@@ -122,9 +126,9 @@ async fn a_further_certificate_that_will_not_do_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_exchanged_by_x25519_with_ml_kem_where_the_client_knows_it() {
+async fn x25519_with_ml_kem_is_used_where_the_client_supports_it() {
     let folder = tempfile::tempdir().unwrap();
-    let pair = pair(&folder, "one", &["localhost"]);
+    let pair = write_certificate(&folder, "one", &["localhost"]);
     let gateway = serving(&folder, "state", &pair, &[]).await;
     let group = async |config: ClientConfig| {
         let stream = met(&gateway, &Arc::new(config), "localhost").await;
@@ -145,11 +149,11 @@ async fn keys_are_exchanged_by_x25519_with_ml_kem_where_the_client_knows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_self_signed_certificate_is_loudly_said_where_others_see_it() {
+async fn a_self_signed_certificate_on_a_public_address_is_warned_about() {
     let folder = tempfile::tempdir().unwrap();
     for (listen, loud) in [("127.0.0.1:0", false), ("0.0.0.0:0", true)] {
         let state = folder.path().join(listen);
-        let mut env = alone(state.to_str().unwrap(), &[("TLS__SELF_SIGNED", "true")]);
+        let mut env = standalone_gateway_env(state.to_str().unwrap(), &[("TLS__SELF_SIGNED", "true")]);
         env.extend(crate::support::environment::env(&[("GATEWAY__LISTEN", listen)]));
         let ended = Process::start(&["serve-gateway"], &env).await.stop().await;
         assert_eq!(ended.stderr.contains("open to other machines"), loud, "{}", ended.stderr);

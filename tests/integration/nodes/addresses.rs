@@ -3,9 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::control::{ADMIN_KEY, Control, REGION, id, register_gateway};
+use crate::support::control::{ADMIN_KEY, Control, REGION, id, register_gateway, start_with_region};
 use crate::support::database::{BOTH, Kind};
-use crate::support::regional::regional;
 
 async fn refused(control: &Control, method: Method, path: &str, body: Value) -> (u16, String, String) {
     let (status, answer) = control.ask(method, &format!("/api/v1/admin/{path}"), ADMIN_KEY, Some(&body)).await;
@@ -14,9 +13,9 @@ async fn refused(control: &Control, method: Method, path: &str, body: Value) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_are_kept_in_one_spelling_and_refused_by_field() {
+async fn addresses_are_normalized_and_errors_name_the_field() {
     for kind in BOTH {
-        let control = regional(kind, &[]).await;
+        let control = start_with_region(kind, &[]).await;
         let node = |host: &str| json!({ "region": REGION, "internal_ip": host, "port": 8388, "method": "aes-256-gcm", "password": "hush" });
         let first = control.create("nodes", node("0:0:0:0:0:0:0:1")).await;
         assert_eq!((&first["internal_ip"], &first["name"]), (&json!("::1"), &json!("::1:8388")), "{kind:?}");
@@ -52,8 +51,8 @@ async fn addresses_are_kept_in_one_spelling_and_refused_by_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn access_keys_keep_their_name_and_every_key_and_are_refused_without_their_secret() {
-    let control = regional(Kind::Sqlite, &[]).await;
+async fn access_keys_keep_name_and_keys_and_errors_hide_the_secret() {
+    let control = start_with_region(Kind::Sqlite, &[]).await;
     let create = |key: &str| json!({ "region": REGION, "access_key": key });
     let both = "2022-blake3-aes-128-gcm:AQEBAQEBAQEBAQEBAQEBAQ%3D%3D:AgICAgICAgICAgICAgICAg%3D%3D";
     let named = control.create("nodes", create(&format!("ss://{both}@10.0.0.1:8388#Berlin%201"))).await;

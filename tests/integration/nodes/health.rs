@@ -1,27 +1,26 @@
-//! How the health of a node is found out.
+//! How gateways' probes decide the health of a node.
 
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::control::{Control, REGION, id, register_gateway};
+use crate::support::control::{Control, REGION, id, post_as_gateway, register_gateway, start_with_region};
 use crate::support::database::BOTH;
-use crate::support::regional::{post, regional};
 use crate::support::subscriber::Subscriber;
 
 async fn probed(control: &Control, token: &str, node: &str, healthy: bool) -> String {
     let error = (!healthy).then(|| "x".repeat(300));
     let body = json!({ "node_id": node, "healthy": healthy, "error": error });
-    let (status, answer) = post(control, "outline/heartbeat", token, body).await;
+    let (status, answer) = post_as_gateway(control, "outline/heartbeat", token, body).await;
     assert_eq!(status, 200, "{answer}");
     answer["health_status"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_view_turns_after_some_probes_in_a_row() {
+async fn a_gateways_view_changes_after_consecutive_probes() {
     for kind in BOTH {
-        let control = regional(kind, &[("POOL__FAIL_AFTER", "2"), ("POOL__RECOVER_AFTER", "3")]).await;
+        let control = start_with_region(kind, &[("POOL__FAIL_AFTER", "2"), ("POOL__RECOVER_AFTER", "3")]).await;
         let (gateway, token) = register_gateway(&control, "gw-1").await;
-        assert_eq!(post(&control, "gateway/heartbeat", &token, json!({ "version": "1" })).await.0, 200);
+        assert_eq!(post_as_gateway(&control, "gateway/heartbeat", &token, json!({ "version": "1" })).await.0, 200);
         let new = json!({ "region": REGION, "access_key": "ss://aes-256-gcm:hush@10.0.0.1:8388" });
         let node = id(&control.create("nodes", new).await);
         let story = [
@@ -57,11 +56,11 @@ async fn a_view_turns_after_some_probes_in_a_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_node_takes_sessions_once_it_was_seen() {
+async fn a_new_node_takes_sessions_once_it_is_healthy() {
     for kind in BOTH {
-        let control = regional(kind, &[]).await;
+        let control = start_with_region(kind, &[]).await;
         let (_, token) = register_gateway(&control, "gw-1").await;
-        post(&control, "gateway/heartbeat", &token, json!({})).await;
+        post_as_gateway(&control, "gateway/heartbeat", &token, json!({})).await;
         let mut nodes = Vec::new();
         for (host, max) in [(1, 2), (2, 100)] {
             let key = format!("ss://aes-256-gcm:hush@10.0.0.{host}:8388");
@@ -75,7 +74,7 @@ async fn a_new_node_takes_sessions_once_it_was_seen() {
                 "region": REGION, "user_id": subscriber.user, "device_id": subscriber.device,
                 "session_id": Uuid::now_v7(), "access_token": subscriber.token,
             });
-            post(&control, "nodes/assign-outline", &token, wish).await.1["id"].clone()
+            post_as_gateway(&control, "nodes/assign-outline", &token, wish).await.1["id"].clone()
         };
         assert_eq!((assign().await, assign().await), (json!(nodes[0]), json!(nodes[0])), "{kind:?}");
         assert_eq!(assign().await, json!(nodes[1]), "better than nothing");

@@ -1,20 +1,19 @@
-//! Nodes that are imported and created by command.
+//! Importing nodes, and creating them from the command line.
 
 use httvps::shadowsocks::NodeKey;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::control::{ADMIN_KEY, Control, REGION, register_gateway};
+use crate::support::control::{ADMIN_KEY, Control, REGION, admin_env, register_gateway, start_with_region};
 use crate::support::database::{BOTH, Kind};
-use crate::support::deployment::World;
+use crate::support::deployment::Deployment;
 use crate::support::node::{CHACHA, Node};
 use crate::support::process::run;
-use crate::support::regional::{admin_env, regional};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_bad_line_does_not_stop_an_import() {
     for kind in BOTH {
-        let control = regional(kind, &[]).await;
+        let control = start_with_region(kind, &[]).await;
         let key = |host: u8| format!("ss://aes-256-gcm:hush@10.0.0.{host}:8388");
         control.create("nodes", json!({ "region": REGION, "access_key": key(9) })).await;
         let keys = [key(1), "ss://rc4:hush@10.0.0.2:1".into(), key(1), key(9), key(3)];
@@ -40,7 +39,7 @@ async fn one_bad_line_does_not_stop_an_import() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_import_command_names_the_lines_of_the_file() {
-    let control = regional(Kind::Sqlite, &[]).await;
+    let control = start_with_region(Kind::Sqlite, &[]).await;
     let file = control.folder.path().join("keys.txt");
     let text = "# two nodes\nss://aes-256-gcm:hush@10.0.0.1:8388\n\nnonsense\nss://aes-256-gcm:hush@10.0.0.2:8388\n";
     std::fs::write(&file, text).unwrap();
@@ -60,7 +59,7 @@ async fn the_import_command_names_the_lines_of_the_file() {
     assert_eq!(run(&["admin", "nodes", "import", "region=eu-1"], &admin_env(&control)).await.0, Some(2));
 }
 
-/// Creates a node by command and waits for it.
+/// Creates a node from the command line and waits until it is healthy.
 async fn created_and_waited(control: &Control, node: &NodeKey, patience: &str) -> (Option<i32>, String, String) {
     let (ip, port) = (format!("internal_ip={}", node.host), format!("port={}", node.port));
     let (method, password) = (format!("method={}", node.method), format!("password={}", node.password));
@@ -71,14 +70,14 @@ async fn created_and_waited(control: &Control, node: &NodeKey, patience: &str) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_a_new_node_says_why_it_takes_no_traffic() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
     let good = Node::start(CHACHA).await;
-    let (code, stdout, stderr) = created_and_waited(&world.control, &good.key, "60s").await;
+    let (code, stdout, stderr) = created_and_waited(&deployment.control, &good.key, "60s").await;
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.lines().any(|line| line.starts_with("healthy after ")), "{stdout}");
     let mut absent = Node::start(CHACHA).await;
     absent.kill().await;
-    let (code, stdout, stderr) = created_and_waited(&world.control, &absent.key, "5s").await;
+    let (code, stdout, stderr) = created_and_waited(&deployment.control, &absent.key, "5s").await;
     assert_eq!(code, Some(1), "{stdout}");
     assert!(stderr.contains("gateway: connection refused"), "{stderr}");
     assert!(!stdout.contains("healthy after"), "{stdout}");
@@ -86,7 +85,7 @@ async fn waiting_for_a_new_node_says_why_it_takes_no_traffic() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_a_new_node_names_the_missing_gateway() {
-    let control = regional(Kind::Sqlite, &[]).await;
+    let control = start_with_region(Kind::Sqlite, &[]).await;
     let key = |port| NodeKey { host: "127.0.0.1".into(), port, method: "aes-256-gcm".into(), password: "hush".into() };
     let (code, _, stderr) = created_and_waited(&control, &key(1), "100ms").await;
     assert_eq!(code, Some(1));

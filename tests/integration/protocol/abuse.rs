@@ -1,4 +1,4 @@
-//! Clients that misbehave are cut in bounded time and memory, and one beside them that behaves sees nothing of it.
+//! Misbehaving clients are cut off in bounded time and memory, and a well-behaved one does not notice.
 
 pub(crate) mod attack;
 mod http2;
@@ -12,13 +12,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::support::database::Kind;
-use crate::support::deployment::{PATH, World};
-use crate::support::destination::{Destination, Manner};
+use crate::support::deployment::{Deployment, PATH};
+use crate::support::destination::{Behavior, Destination};
 use crate::support::node::CHACHA;
-use crate::support::raw::{Raw, UPGRADE, dial, request, upgrade_request};
-use attack::{Bystander, DEADLINE, End, FLOOD_ENDS, LIMITS, Scene, counted, flooded, read_to_end, world};
+use crate::support::raw::{RawClient, UPGRADE, dial, request, upgrade_request};
+use attack::{AttackScenario, Bystander, DEADLINE, End, FLOOD_ENDS, LIMITS, counted, deployment, flooded, read_to_end};
 
-/// What the sockets of a loopback connection hold, at most, besides the 64 KiB that are read.
+/// What the sockets of a loopback connection hold at most, besides the 64 KiB that are read.
 const UNREAD: u64 = 16 << 20;
 
 /// A masked WebSocket frame whose key is zero.
@@ -51,20 +51,20 @@ fn data(id: u32, payload: &'static [u8]) -> Frame {
     Frame::Data { id: StreamId(id), payload: Bytes::from_static(payload), fin: false }
 }
 
-/// A session with stream 1 open to a destination.
-async fn session(world: &World, echo: &Destination) -> Raw {
-    let mut raw = Raw::session(world).await;
+/// Opens a session with stream 1 to a destination.
+async fn session(deployment: &Deployment, echo: &Destination) -> RawClient {
+    let mut raw = RawClient::session(deployment).await;
     let target = Some(Target::Ip(echo.address));
     raw.frames(&[Frame::Open { id: StreamId(1), target, payload: Bytes::new(), fin: false, udp: false }]).await;
     raw
 }
 
-/// Clients of a session that send the same without end, until they are cut; each with the code it must be cut with.
+/// Sessions that send the same frame without end must be cut off.
 #[tokio::test(flavor = "multi_thread")]
-async fn floods_of_frames_that_move_nothing() {
-    let world = world().await;
-    let echo = Destination::start(Manner::Echo);
-    let scene = Scene::begin(&world).await;
+async fn floods_of_frames_without_payload() {
+    let deployment = deployment().await;
+    let echo = Destination::start(Behavior::Echo);
+    let scenario = AttackScenario::begin(&deployment).await;
     let fragments = [ws(0x02, b""), ws(0x00, b"").repeat(500), ws(0x80, b"")].concat();
     let byte_by_byte: Vec<u8> = {
         let padding = [7, 0, 0, 92].iter().chain(&[0; 96]).copied().collect::<Vec<u8>>();
@@ -88,7 +88,7 @@ async fn floods_of_frames_that_move_nothing() {
     ];
     for (name, bytes) in floods {
         let attackers = (0..3).map(|_| async {
-            let raw = session(&world, &echo).await;
+            let raw = session(&deployment, &echo).await;
             flooded(raw.socket, &bytes).await
         });
         for (took, end) in futures_util::future::join_all(attackers).await {
@@ -96,15 +96,15 @@ async fn floods_of_frames_that_move_nothing() {
             assert!(matches!(end, End::Closed(4001) | End::Reset), "{name}: {end:?}");
         }
     }
-    scene.end().await;
+    scenario.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn floods_of_v1() {
-    let world = world().await;
-    let scene = Scene::begin(&world).await;
+    let deployment = deployment().await;
+    let scenario = AttackScenario::begin(&deployment).await;
     let hello = json!({
-        "type": "hello", "device_id": world.subscriber.device, "access_token": world.subscriber.token,
+        "type": "hello", "device_id": deployment.subscriber.device, "access_token": deployment.subscriber.token,
         "region": crate::support::control::REGION, "features": ["window", "notice"],
     });
     let empty = br#"{"type":"stream_data","stream_id":1,"payload":""}"#;
@@ -112,7 +112,7 @@ async fn floods_of_v1() {
     let close = br#"{"type":"stream_close","stream_id":1}"#;
     let notice = br#"{"type":"notice","kind":"later"}"#;
     for text in [&empty[..], window, close, notice] {
-        let mut raw = Raw::open(&world, "httvps.v1").await;
+        let mut raw = RawClient::open(&deployment, "httvps.v1").await;
         raw.text(&hello.to_string()).await;
         assert!(raw.next().await.is_some());
         let (took, end) = flooded(raw.socket, &ws(0x81, text).repeat(500)).await;
@@ -120,13 +120,13 @@ async fn floods_of_v1() {
         assert!(took < FLOOD_ENDS, "{name}: {took:?}");
         assert!(matches!(end, End::Closed(4001) | End::Reset), "{name}: {end:?}");
     }
-    scene.end().await;
+    scenario.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn breaches_of_rfc_6455() {
-    let world = world().await;
-    let scene = Scene::begin(&world).await;
+async fn violations_of_rfc_6455() {
+    let deployment = deployment().await;
+    let scenario = AttackScenario::begin(&deployment).await;
     let endless = [vec![0x02, 0x80, 0, 0, 0, 0], ws(0x00, b"x").repeat(5000)].concat();
     let breaches: Vec<(&str, Vec<u8>, u16)> = vec![
         ("a length of 2^63", vec![0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4], 1009),
@@ -140,31 +140,31 @@ async fn breaches_of_rfc_6455() {
         ("another message between fragments", [ws(0x02, b"x"), ws(0x82, b"y")].concat(), 1002),
     ];
     for (name, bytes, code) in breaches {
-        let mut cut = Raw::session(&world).await.socket;
+        let mut cut = RawClient::session(&deployment).await.socket;
         cut.write_all(&bytes).await.unwrap();
         assert_eq!(read_to_end(&mut cut, FLOOD_ENDS).await, End::Closed(code), "{name}");
-        let raw = Raw::session(&world).await;
+        let raw = RawClient::session(&deployment).await;
         let (took, end) = flooded(raw.socket, &[bytes, vec![0; 64 * 1024]].concat()).await;
         assert!(took < FLOOD_ENDS, "{name}: {took:?}");
         assert!(end == End::Closed(code) || end == End::Reset, "{name}, and more: {end:?}");
     }
-    scene.end().await;
+    scenario.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heads_that_are_too_long_or_never_end() {
-    let world = world().await;
-    let scene = Scene::begin(&world).await;
+async fn oversized_and_endless_request_heads() {
+    let deployment = deployment().await;
+    let scenario = AttackScenario::begin(&deployment).await;
     let start = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}");
     let many = "X-One: of two hundred\r\n".repeat(200);
     let long = format!("X: {}\r\n", "x".repeat(1 << 20));
     for (name, head) in [("200 headers", format!("{start}{many}\r\n")), ("1 MiB", format!("{start}{long}\r\n"))] {
-        let mut socket = dial(&world).await;
+        let mut socket = dial(&deployment).await;
         let sent = socket.write_all(head.as_bytes()).await;
         let end = read_to_end(&mut socket, 3 * DEADLINE).await;
         assert!(!matches!(end, End::Open), "{name}: {sent:?} {end:?}");
     }
-    let mut slow = dial(&world).await;
+    let mut slow = dial(&deployment).await;
     let dripping = async {
         for byte in start.bytes().cycle() {
             if slow.write_all(&[byte]).await.is_err() || slow.flush().await.is_err() {
@@ -174,14 +174,14 @@ async fn heads_that_are_too_long_or_never_end() {
         }
     };
     tokio::time::timeout(3 * DEADLINE, dripping).await.expect("a byte a second is cut");
-    scene.end().await;
+    scenario.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_who_are_silent() {
-    let world = world().await;
-    let scene = Scene::begin(&world).await;
-    let address = world.gateway().line("gateway").strip_prefix("wss://").unwrap().to_owned();
+async fn silent_connections() {
+    let deployment = deployment().await;
+    let scenario = AttackScenario::begin(&deployment).await;
+    let address = deployment.address().to_owned();
     let no_tls = async {
         let mut socket = TcpStream::connect(&address).await.unwrap();
         read_to_end(&mut socket, 3 * DEADLINE).await
@@ -191,41 +191,41 @@ async fn those_who_are_silent() {
         socket.write_all(&[0x16, 3, 1, 2, 0, 1]).await.unwrap();
         read_to_end(&mut socket, 3 * DEADLINE).await
     };
-    let no_request = async { read_to_end(&mut dial(&world).await, 3 * DEADLINE).await };
+    let no_request = async { read_to_end(&mut dial(&deployment).await, 3 * DEADLINE).await };
     let no_hello = async {
-        let mut socket = dial(&world).await;
+        let mut socket = dial(&deployment).await;
         assert!(request(&mut socket, &upgrade_request("httvps.v2")).await.starts_with("HTTP/1.1 101 "));
         read_to_end(&mut socket, 3 * DEADLINE).await
     };
     let ends = tokio::join!(no_tls, half_a_client_hello, no_request, no_hello);
     let ends = [ends.0, ends.1, ends.2, ends.3];
     assert!(ends.iter().all(|end| *end != End::Open), "{ends:?}");
-    scene.end().await;
+    scenario.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_before_hello_is_not_read() {
-    let world = world().await;
-    let scene = Scene::begin(&world).await;
+    let deployment = deployment().await;
+    let scenario = AttackScenario::begin(&deployment).await;
     for flood in [full_of(&Frame::Padding(1000)), ws(0x89, b"x").repeat(1000), vec![0; 64 * 1024]] {
-        let mut socket = dial(&world).await;
+        let mut socket = dial(&deployment).await;
         assert!(request(&mut socket, &upgrade_request("httvps.v2")).await.starts_with("HTTP/1.1 101 "));
         let (took, end, taken) = counted(socket, &flood).await;
         assert!(taken < UNREAD, "{taken} bytes were taken");
         assert!(took < 3 * DEADLINE, "{took:?}");
         assert!(!matches!(end, End::Closed(_) | End::Open), "{end:?}");
     }
-    scene.end().await;
+    scenario.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_billed_takes_the_time_of_the_plan() {
+async fn unbilled_traffic_is_limited_to_the_plans_rate() {
     let plan = json!({ "rate_limit_mbps": 8 });
-    let world = World::build(Kind::Sqlite, &[CHACHA], plan, &LIMITS).await;
-    let echo = Destination::start(Manner::Echo);
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], plan, &LIMITS).await;
+    let echo = Destination::start(Behavior::Echo);
     let gone = data(1, &[7; 60_000]);
     for (name, frame) in [("padding", Frame::Padding(60_000)), ("a stream that is over", gone)] {
-        let mut raw = session(&world, &echo).await;
+        let mut raw = session(&deployment, &echo).await;
         raw.frames(&[Frame::Reset { id: StreamId(1), code: StreamCode::Cancelled }]).await;
         let began = Instant::now();
         for _ in 0..50 {
@@ -236,14 +236,14 @@ async fn what_is_not_billed_takes_the_time_of_the_plan() {
         let took = began.elapsed();
         assert!(took >= Duration::from_millis(2800), "{name}: 3 MB at 1 MB/s took {took:?}");
     }
-    assert_eq!(world.totals().await, (0, 0), "nothing of it is billed");
+    assert_eq!(deployment.totals().await, (0, 0), "nothing of it is billed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bystander_notices_when_it_is_held_up() {
-    let world = world().await;
-    let bystander = Bystander::begin(&world).await;
-    world.gateway().signal("-STOP");
+async fn the_bystander_detects_a_stopped_gateway() {
+    let deployment = deployment().await;
+    let bystander = Bystander::begin(&deployment).await;
+    deployment.gateway().signal("-STOP");
     assert!(bystander.fails().await, "no answer comes");
-    world.gateway().signal("-CONT");
+    deployment.gateway().signal("-CONT");
 }

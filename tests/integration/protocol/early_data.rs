@@ -1,4 +1,4 @@
-//! What a client may say before it is answered, and what that saves.
+//! What a client may send before it is answered, and the round trips that this saves.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use tokio::io::AsyncWriteExt;
 
 use crate::support::control::SEED;
 use crate::support::database::Kind;
-use crate::support::delayed_link::Line;
-use crate::support::deployment::World;
-use crate::support::destination::{Destination, Manner};
+use crate::support::delayed_link::DelayedLink;
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination};
 use crate::support::node::CHACHA;
-use crate::support::raw::{Raw, dial, dial_to, encoded, hello, request, upgrade_request};
+use crate::support::raw::{RawClient, dial, dial_to, encoded, hello, request, upgrade_request};
 use crate::support::subscriber::Subscriber;
 
 const DELAY: Duration = Duration::from_millis(100);
@@ -27,15 +27,15 @@ fn open(id: u32, echo: &Destination, payload: &'static [u8]) -> Frame {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_tunnels_first_byte_takes_three_round_trips() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
-    let echo = Destination::start(Manner::Echo);
-    let gateway = world.gateway().line("gateway").strip_prefix("wss://").unwrap().to_owned();
-    let line = Line::to(gateway, DELAY).await;
-    let mut socket = dial_to(&line.address.to_string(), &world.ca()).await;
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    let echo = Destination::start(Behavior::Echo);
+    let gateway = deployment.address().to_owned();
+    let line = DelayedLink::to(gateway, DELAY).await;
+    let mut socket = dial_to(&line.address.to_string(), &deployment.ca()).await;
     let head = request(&mut socket, &upgrade_request("httvps.v2")).await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    let mut raw = Raw::new(socket);
-    raw.frames(&[Frame::Hello(Box::new(hello(&world))), open(1, &echo, b"first byte")]).await;
+    let mut raw = RawClient::new(socket);
+    raw.frames(&[Frame::Hello(Box::new(hello(&deployment))), open(1, &echo, b"first byte")]).await;
     assert!(matches!(raw.next_frame().await, Frame::HelloOk(_)));
     let Frame::Data { payload, .. } = raw.next_frame().await else { panic!("no data") };
     assert_eq!(&payload[..], b"first byte");
@@ -43,11 +43,11 @@ async fn a_new_tunnels_first_byte_takes_three_round_trips() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_behind_hello_run_once_it_is_answered_and_never_if_it_is_refused() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
-    let echo = Destination::start(Manner::Echo);
-    let mut raw = Raw::open(&world, "httvps.v2").await;
-    let mut frames = vec![Frame::Hello(Box::new(hello(&world)))];
+async fn streams_after_a_hello_open_once_it_is_accepted_and_never_if_refused() {
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    let echo = Destination::start(Behavior::Echo);
+    let mut raw = RawClient::open(&deployment, "httvps.v2").await;
+    let mut frames = vec![Frame::Hello(Box::new(hello(&deployment)))];
     frames.extend((0..16).map(|at| open(at * 2 + 1, &echo, b"early")));
     raw.frames(&frames).await;
     assert!(matches!(raw.next_frame().await, Frame::HelloOk(_)));
@@ -56,9 +56,9 @@ async fn streams_behind_hello_run_once_it_is_answered_and_never_if_it_is_refused
         assert!(matches!(frame, Frame::Data { .. }), "{frame:?}");
     }
     assert_eq!(echo.connections(), 16);
-    let mut refused = hello(&world);
+    let mut refused = hello(&deployment);
     refused.region = "nowhere".into();
-    let mut raw = Raw::open(&world, "httvps.v2").await;
+    let mut raw = RawClient::open(&deployment, "httvps.v2").await;
     raw.frames(&[Frame::Hello(Box::new(refused)), open(1, &echo, b"early")]).await;
     assert!(matches!(raw.next_frame().await, Frame::Error { code: SessionCode::UnknownRegion, .. }));
     assert_eq!(raw.closed().await, Some(4014));
@@ -66,12 +66,12 @@ async fn streams_behind_hello_run_once_it_is_answered_and_never_if_it_is_refused
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_in_one_flight_behind_the_upgrade_request() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
-    let echo = Destination::start(Manner::Echo);
-    let mut socket = dial(&world).await;
+async fn one_flight_after_the_upgrade_request_suffices() {
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    let echo = Destination::start(Behavior::Echo);
+    let mut socket = dial(&deployment).await;
     let mut flight = upgrade_request("httvps.v2").into_bytes();
-    let body = encoded(&[Frame::Hello(Box::new(hello(&world))), open(1, &echo, b"eager")]);
+    let body = encoded(&[Frame::Hello(Box::new(hello(&deployment))), open(1, &echo, b"eager")]);
     flight.extend([0x82, 0xfe]);
     flight.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
     flight.extend([0; 4]);
@@ -79,38 +79,38 @@ async fn everything_in_one_flight_behind_the_upgrade_request() {
     socket.write_all(&flight).await.unwrap();
     let head = request(&mut socket, "").await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    let mut raw = Raw::new(socket);
+    let mut raw = RawClient::new(socket);
     assert!(matches!(raw.next_frame().await, Frame::HelloOk(_)));
     assert!(matches!(raw.next_frame().await, Frame::Data { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bearer_is_checked_before_the_upgrade_and_must_be_the_hellos() {
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &[("TUNNEL__REQUIRE_BEARER", "true")]).await;
-    let other = Subscriber::create(&world.control, json!({})).await;
+async fn a_bearer_token_is_checked_before_the_upgrade_and_must_match_the_hello() {
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &[("TUNNEL__REQUIRE_BEARER", "true")]).await;
+    let other = Subscriber::create(&deployment.control, json!({})).await;
     let (device, user) = (other.device.parse().unwrap(), other.user.parse().unwrap());
     let now = time::OffsetDateTime::now_utc().unix_timestamp();
     let expired = Issuer::new(&SEED).unwrap().issue(device, user, now - 7200, 3600).unwrap();
     let ask = async |header: String| {
-        let mut socket = dial(&world).await;
+        let mut socket = dial(&deployment).await;
         let plain = upgrade_request("httvps.v2");
         let head = plain.replace("\r\n\r\n", &format!("\r\n{header}\r\n\r\n"));
         let answer = request(&mut socket, if header.is_empty() { &plain } else { &head }).await;
-        (answer.split(' ').nth(1).unwrap().to_owned(), Raw::new(socket))
+        (answer.split(' ').nth(1).unwrap().to_owned(), RawClient::new(socket))
     };
     assert_eq!(ask(String::new()).await.0, "404", "none");
     assert_eq!(ask(format!("Authorization: Bearer {expired}")).await.0, "404");
     assert_eq!(ask("Authorization: Bearer x.y.z".into()).await.0, "404");
-    let (status, mut raw) = ask(format!("authorization: bearer {}", world.subscriber.token)).await;
+    let (status, mut raw) = ask(format!("authorization: bearer {}", deployment.subscriber.token)).await;
     assert_eq!(status, "101", "a scheme is the same in any case");
-    raw.frames(&[Frame::Hello(Box::new(hello(&world)))]).await;
+    raw.frames(&[Frame::Hello(Box::new(hello(&deployment)))]).await;
     assert!(matches!(raw.next_frame().await, Frame::HelloOk(_)));
     let (_, mut raw) = ask(format!("Authorization: Bearer {}", other.token)).await;
-    raw.frames(&[Frame::Hello(Box::new(hello(&world)))]).await;
+    raw.frames(&[Frame::Hello(Box::new(hello(&deployment)))]).await;
     assert!(matches!(raw.next_frame().await, Frame::Error { code: SessionCode::InvalidToken, .. }));
     raw.say(OpCode::Close, &[]).await;
     assert_eq!(raw.closed().await, Some(4004));
-    let mut env = world.client_env("v2");
+    let mut env = deployment.client_env("v2");
     env.push(("HTTVPS_CLIENT__BEARER".into(), "true".into()));
     let client = crate::support::process::Process::start(&["connect"], &env).await;
     assert_eq!(client.stop().await.code, Some(0));

@@ -1,4 +1,4 @@
-//! The seeds of the fuzz targets, through the same functions.
+//! The seeds of the fuzz targets, replayed through the same functions.
 
 #[path = "../../../fuzz/cases.rs"]
 mod cases;

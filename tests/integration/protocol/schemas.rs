@@ -1,4 +1,4 @@
-//! `docs/schemas/` against the vectors, and against what the gateway and the control plane really write.
+//! `docs/schemas/` match the vectors and what the gateway and the control plane send.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use crate::support::configuration::configuration;
 use crate::support::control::id;
 use crate::support::database::Kind;
-use crate::support::deployment::{PATH, World};
+use crate::support::deployment::{Deployment, PATH};
 use crate::support::node::CHACHA;
-use crate::support::test_vectors::{bytes, does, items, judged, read};
+use crate::support::test_vectors::{assert_roles, from_hex, has_role, items, read_file};
 
-/// All schemas by their name.
+/// All schemas by name.
 struct Schemas(BTreeMap<String, Validator>);
 
 impl Schemas {
@@ -60,7 +60,7 @@ fn name_of(message: &Value) -> Option<String> {
 
 #[test]
 fn messages_of_v1() {
-    let (schemas, file) = (Schemas::load(), read("v1-messages.json"));
+    let (schemas, file) = (Schemas::load(), read_file("v1-messages.json"));
     for vector in items(&file, "messages").iter().chain(items(&file, "decode_only")) {
         let message: Value = serde_json::from_str(vector["text"].as_str().unwrap()).unwrap();
         schemas.holds(&name_of(&message).unwrap(), &message);
@@ -78,12 +78,12 @@ fn messages_of_v1() {
 
 #[test]
 fn objects_of_v2() {
-    let (schemas, file) = (Schemas::load(), read("v2-frames.json"));
+    let (schemas, file) = (Schemas::load(), read_file("v2-frames.json"));
     let named = |kind: u8| [(1, "hello"), (2, "hello-ok"), (8, "notice")].into_iter().find(|(of, _)| *of == kind);
     let mut seen = 0;
     for (key, valid) in [("frames", true), ("decode_only", true), ("malformed", false)] {
         for vector in items(&file, key) {
-            let bytes = bytes(&vector["bytes"]);
+            let bytes = from_hex(&vector["bytes"]);
             let Some((_, name)) = named(bytes[0]) else { continue };
             let Ok(object) = serde_json::from_slice::<Value>(&bytes[8..]) else { continue };
             assert_eq!(schemas.get(name).is_valid(&object), valid, "{}", vector["name"]);
@@ -93,7 +93,7 @@ fn objects_of_v2() {
     assert!(seen > 10, "{seen}");
 }
 
-/// Whether our own type reads an object, if we have one for it.
+/// Whether the crate's type for the schema accepts an object, if there is one.
 fn reads(schema: &str, object: &Value) -> Option<bool> {
     let object = object.clone();
     match schema {
@@ -108,12 +108,12 @@ fn reads(schema: &str, object: &Value) -> Option<bool> {
 
 #[test]
 fn objects_of_the_account() {
-    let (schemas, file) = (Schemas::load(), read("account.json"));
+    let (schemas, file) = (Schemas::load(), read_file("account.json"));
     let mut used = BTreeSet::new();
     for vector in items(&file, "objects") {
-        judged(vector);
+        assert_roles(vector);
         let (name, schema) = (&vector["name"], vector["schema"].as_str().unwrap());
-        let valid = !does(vector, "client", "rejects") && !does(vector, "gateway", "rejects");
+        let valid = !has_role(vector, "client", "rejects") && !has_role(vector, "gateway", "rejects");
         assert_eq!(schemas.get(schema).is_valid(&vector["object"]), valid, "{name}");
         if valid || schema != "access-token" {
             assert_eq!(reads(schema, &vector["object"]).unwrap_or(valid), valid, "{name}");
@@ -136,17 +136,18 @@ fn objects_of_the_account() {
     assert_eq!(used, all, "every schema has vectors");
 }
 
-/// Header and claims of a compact JWS.
+/// The header and claims of a compact JWS.
 fn parts(jws: &str) -> [Value; 2] {
     let mut parts = jws.split('.').map(|part| BASE64_URL_SAFE_NO_PAD.decode(part).unwrap());
     [(); 2].map(|()| serde_json::from_slice(&parts.next().unwrap()).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_really_written() {
+async fn messages_on_the_wire_match_the_schemas() {
     let schemas = Schemas::load();
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({ "max_devices": 2, "traffic_limit_gb": 1 }), &[]).await;
-    let (control, own) = (&world.control, &world.subscriber);
+    let deployment =
+        Deployment::build(Kind::Sqlite, &[CHACHA], json!({ "max_devices": 2, "traffic_limit_gb": 1 }), &[]).await;
+    let (control, own) = (&deployment.control, &deployment.subscriber);
     let gateway = id(&control.list("gateways").await[0]);
     control.create("endpoints", json!({ "gateway_id": gateway, "host": "gw.example.com", "path": PATH })).await;
     let ask = async |method: Method, path: &str, body: Option<&Value>| {

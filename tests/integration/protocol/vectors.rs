@@ -1,4 +1,4 @@
-//! `docs/test-vectors/` holds, in both directions.
+//! The codecs match `docs/test-vectors/` in both directions.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 
 use crate::support::control::REGION;
 use crate::support::database::Kind;
-use crate::support::deployment::{PATH, World};
-use crate::support::destination::{Destination, Manner};
+use crate::support::deployment::{Deployment, PATH};
+use crate::support::destination::{Behavior, Destination};
 use crate::support::node::CHACHA;
-use crate::support::raw::{Raw, dial, request};
-use crate::support::test_vectors::{bytes, does, items, judged, read};
+use crate::support::raw::{RawClient, dial, request};
+use crate::support::test_vectors::{assert_roles, from_hex, has_role, items, read_file};
 
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
@@ -32,7 +32,7 @@ fn frame_of(value: &Value) -> Frame {
     let flag = |key: &str| value[key].as_bool().unwrap();
     let session_code = || SessionCode::from_name(&text("code")).unwrap();
     let stream_code = || StreamCode::from_name(&text("code")).unwrap();
-    let opaque = || <[u8; 8]>::try_from(bytes(&value["opaque"]).as_ref()).unwrap();
+    let opaque = || <[u8; 8]>::try_from(from_hex(&value["opaque"]).as_ref()).unwrap();
     match value["type"].as_str().unwrap() {
         "hello" => Frame::Hello(serde_json::from_value(value["hello"].clone()).unwrap()),
         "hello_ok" => Frame::HelloOk(serde_json::from_value(value["hello_ok"].clone()).unwrap()),
@@ -54,11 +54,11 @@ fn frame_of(value: &Value) -> Frame {
         "open" => Frame::Open {
             id,
             target: value["target"].as_str().map(|target| Target::parse(target).unwrap()),
-            payload: bytes(&value["payload"]),
+            payload: from_hex(&value["payload"]),
             fin: flag("fin"),
             udp: flag("udp"),
         },
-        "data" => Frame::Data { id, payload: bytes(&value["payload"]), fin: flag("fin") },
+        "data" => Frame::Data { id, payload: from_hex(&value["payload"]), fin: flag("fin") },
         "window" => Frame::Window { id, consumed: number(&value["consumed"]), limit: number(&value["limit"]) },
         "reset" => Frame::Reset { id, code: stream_code() },
         "close" => Frame::Close { id, half: flag("half") },
@@ -108,10 +108,10 @@ fn written(frame: &Frame, encoding: Encoding, features: Features) -> Bytes {
     }
 }
 
-/// What must end a session does, and what must be ignored is not answered.
+/// A vector that must end a session does, and one that must be ignored gets no answer.
 fn plays(vector: &Value, message: &Bytes, encoding: Encoding, features: Features) {
     for (name, role) in [("client", Role::Client), ("gateway", Role::Gateway)] {
-        let (rejects, ignores) = (does(vector, name, "rejects"), does(vector, name, "ignores"));
+        let (rejects, ignores) = (has_role(vector, name, "rejects"), has_role(vector, name, "ignores"));
         if rejects || ignores {
             let mut session = session(role, encoding, features);
             let handled = session.handle_message(message.clone(), Instant::now());
@@ -123,26 +123,26 @@ fn plays(vector: &Value, message: &Bytes, encoding: Encoding, features: Features
 
 #[test]
 fn v2_frames_both_ways() {
-    let file = read("v2-frames.json");
+    let file = read_file("v2-frames.json");
     for vector in items(&file, "frames").iter().chain(items(&file, "decode_only")) {
-        judged(vector);
-        let (name, frame, bytes) = (&vector["name"], frame_of(&vector["frame"]), bytes(&vector["bytes"]));
-        if does(vector, "client", "sends") || does(vector, "gateway", "sends") {
+        assert_roles(vector);
+        let (name, frame, bytes) = (&vector["name"], frame_of(&vector["frame"]), from_hex(&vector["bytes"]));
+        if has_role(vector, "client", "sends") || has_role(vector, "gateway", "sends") {
             assert_eq!(written(&frame, Encoding::V2, Features::ALL), bytes, "{name}");
         }
         assert_eq!(decode(&bytes).unwrap(), [frame], "{name}");
         plays(vector, &bytes, Encoding::V2, Features::NONE);
     }
     for vector in items(&file, "malformed") {
-        judged(vector);
-        assert!(decode(&bytes(&vector["bytes"])).is_err(), "{}", vector["name"]);
-        plays(vector, &bytes(&vector["bytes"]), Encoding::V2, Features::NONE);
+        assert_roles(vector);
+        assert!(decode(&from_hex(&vector["bytes"])).is_err(), "{}", vector["name"]);
+        plays(vector, &from_hex(&vector["bytes"]), Encoding::V2, Features::NONE);
     }
 }
 
 #[test]
 fn types_flags_and_codes_are_frozen() {
-    let file = read("v2-frames.json");
+    let file = read_file("v2-frames.json");
     let session = SessionCode::ALL.iter().map(|code| (code.as_str().to_owned(), json!(code.number()))).collect();
     let stream = StreamCode::ALL.iter().map(|code| (code.as_str().to_owned(), json!(code.number()))).collect();
     assert_eq!(file["session_codes"], Value::Object(session));
@@ -151,12 +151,12 @@ fn types_flags_and_codes_are_frozen() {
     let mut seen = std::collections::BTreeSet::new();
     for vector in items(&file, "frames") {
         let name = vector["name"].as_str().unwrap().split([' ', ',']).next().unwrap();
-        assert_eq!(json!(bytes(&vector["bytes"])[0]), types[name], "{name}");
+        assert_eq!(json!(from_hex(&vector["bytes"])[0]), types[name], "{name}");
         seen.insert(name.to_owned());
     }
     assert_eq!(seen.len(), types.len(), "every type has a vector");
     let names: Vec<&str> = Feature::ALL.iter().map(|feature| feature.as_str()).collect();
-    assert_eq!(read("v1-messages.json")["features"], json!(names));
+    assert_eq!(read_file("v1-messages.json")["features"], json!(names));
 }
 
 fn features(vector: &Value) -> Features {
@@ -165,11 +165,11 @@ fn features(vector: &Value) -> Features {
 
 #[test]
 fn v1_messages_both_ways() {
-    let file = read("v1-messages.json");
+    let file = read_file("v1-messages.json");
     for vector in items(&file, "messages").iter().chain(items(&file, "decode_only")) {
-        judged(vector);
+        assert_roles(vector);
         let (frame, text) = (frame_of(&vector["frame"]), vector["text"].as_str().unwrap());
-        if does(vector, "client", "sends") || does(vector, "gateway", "sends") {
+        if has_role(vector, "client", "sends") || has_role(vector, "gateway", "sends") {
             let written = written(&frame, Encoding::V1, features(vector));
             assert_eq!(std::str::from_utf8(&written).unwrap(), text);
         }
@@ -177,22 +177,22 @@ fn v1_messages_both_ways() {
         plays(vector, &Bytes::copy_from_slice(text.as_bytes()), Encoding::V1, features(vector));
     }
     for vector in items(&file, "malformed") {
-        judged(vector);
+        assert_roles(vector);
         let text = vector["text"].as_str().unwrap();
         assert!(json::decode(text.as_bytes(), features(vector)).is_err(), "{text}");
         plays(vector, &Bytes::copy_from_slice(text.as_bytes()), Encoding::V1, features(vector));
     }
 }
 
-/// Puts an installation's values in the place of words in braces.
-fn filled(text: &str, world: &World, echo: &Destination) -> String {
+/// Replaces placeholders in braces by the deployment's values.
+fn filled(text: &str, deployment: &Deployment, echo: &Destination) -> String {
     let mut head = Vec::new();
     Target::Ip(echo.address).encode(&mut head);
     head.extend_from_slice(b"hello");
     let head = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, head);
     text.replace("{path}", PATH)
-        .replace("{device}", &world.subscriber.device)
-        .replace("{token}", &world.subscriber.token)
+        .replace("{device}", &deployment.subscriber.device)
+        .replace("{token}", &deployment.subscriber.token)
         .replace("{region}", REGION)
         .replace("{echo}", &echo.address.to_string())
         .replace("{blocked}", "127.0.0.1:25")
@@ -200,15 +200,15 @@ fn filled(text: &str, world: &World, echo: &Destination) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn upgrades_are_answered_as_told() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
-    let echo = Destination::start(Manner::Echo);
-    for vector in items(&read("handshakes.json"), "upgrades") {
-        judged(vector);
+async fn upgrades_match_the_vectors() {
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    let echo = Destination::start(Behavior::Echo);
+    for vector in items(&read_file("handshakes.json"), "upgrades") {
+        assert_roles(vector);
         let lines: Vec<&str> =
             vector["request"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
-        let head = filled(&format!("{}\r\n\r\n", lines.join("\r\n")), &world, &echo);
-        let answer = request(&mut dial(&world).await, &head).await;
+        let head = filled(&format!("{}\r\n\r\n", lines.join("\r\n")), &deployment, &echo);
+        let answer = request(&mut dial(&deployment).await, &head).await;
         let header = |name: &str| {
             let mut lines = answer.lines().filter_map(|line| line.split_once(": "));
             lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
@@ -219,7 +219,7 @@ async fn upgrades_are_answered_as_told() {
     }
 }
 
-/// Puts the word in braces in the place of a support id that is well-formed.
+/// Replaces a well-formed support id by its placeholder.
 fn without_support_id(frame: Frame) -> Frame {
     match frame {
         Frame::Error { code, message, retry_after_ms } => {
@@ -237,15 +237,15 @@ fn without_support_id(frame: Frame) -> Frame {
     }
 }
 
-/// The session id and the ticket are the gateway's choice; a session that is resumed keeps its id.
+/// The session id and ticket that the gateway chose; a resumed session keeps its id.
 #[derive(Default)]
-struct Chosen {
+struct Bindings {
     session: String,
     ticket: String,
 }
 
-impl Chosen {
-    /// Puts the words in braces in their place.
+impl Bindings {
+    /// Replaces the placeholders by the values.
     fn noted(&mut self, frame: Frame) -> Frame {
         let Frame::HelloOk(mut ok) = frame else { return frame };
         let session = std::mem::replace(&mut ok.session_id, "{session}".into());
@@ -265,16 +265,16 @@ impl Chosen {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn conversations_go_as_told() {
+async fn conversations_match_the_vectors() {
     let plan = json!({ "max_sessions": 9 });
-    let world = World::build(Kind::Sqlite, &[CHACHA], plan, &[("TUNNEL__HELLO_TIMEOUT", "2s")]).await;
-    let echo = Destination::start(Manner::Echo);
-    for vector in items(&read("handshakes.json"), "conversations") {
-        judged(vector);
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], plan, &[("TUNNEL__HELLO_TIMEOUT", "2s")]).await;
+    let echo = Destination::start(Behavior::Echo);
+    for vector in items(&read_file("handshakes.json"), "conversations") {
+        assert_roles(vector);
         let (name, protocol) = (&vector["name"], vector["protocol"].as_str().unwrap());
-        let (mut raw, mut chosen) = (Raw::open(&world, protocol).await, Chosen::default());
+        let (mut raw, mut chosen) = (RawClient::open(&deployment, protocol).await, Bindings::default());
         for step in vector["steps"].as_array().unwrap() {
-            let step: Value = serde_json::from_str(&filled(&step.to_string(), &world, &echo)).unwrap();
+            let step: Value = serde_json::from_str(&filled(&step.to_string(), &deployment, &echo)).unwrap();
             let send: Value = serde_json::from_str(&chosen.filled(&step["send"].to_string())).unwrap();
             if let Some(text) = send.as_str() {
                 raw.text(text).await;
@@ -292,7 +292,7 @@ async fn conversations_go_as_told() {
                 let got = without_support_id(chosen.noted(raw.next_frame().await));
                 assert_eq!(got, frame_of(&step["expect"]), "{name}");
             } else if step["reconnect"].is_boolean() {
-                raw = Raw::open(&world, protocol).await;
+                raw = RawClient::open(&deployment, protocol).await;
             } else if step["expect_end"].is_boolean() {
                 let got = raw.next().await;
                 assert!(got.is_none(), "{name}: {got:?}");

@@ -1,16 +1,16 @@
-//! Certificates that tests make.
+//! Certificates made by tests.
 
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
-pub(crate) struct Pair {
+pub(crate) struct CertificateFiles {
     pub(crate) cert: String,
     pub(crate) key: String,
     pub(crate) pem: String,
 }
 
-/// A certificate for these names, in files.
-pub(crate) fn pair(folder: &TempDir, file: &str, names: &[&str]) -> Pair {
+/// Writes a self-signed certificate for these names.
+pub(crate) fn write_certificate(folder: &TempDir, file: &str, names: &[&str]) -> CertificateFiles {
     let key = KeyPair::generate().unwrap();
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let pem = CertificateParams::new(names).unwrap().self_signed(&key).unwrap().pem();
@@ -18,5 +18,5 @@ pub(crate) fn pair(folder: &TempDir, file: &str, names: &[&str]) -> Pair {
     let (cert, key_file) = (path("cert"), path("key"));
     std::fs::write(&cert, &pem).unwrap();
     std::fs::write(&key_file, key.serialize_pem()).unwrap();
-    Pair { cert, key: key_file, pem }
+    CertificateFiles { cert, key: key_file, pem }
 }

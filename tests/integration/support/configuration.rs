@@ -10,8 +10,8 @@ use crate::support::control::Control;
 pub(crate) const CONFIG: &str = "/api/v1/client/config";
 pub(crate) const KEYS: &str = "/.well-known/jwks.json";
 
-/// The payload of a signed configuration.
-pub(crate) async fn opened(control: &Control, jws: &str) -> Value {
+/// Verifies a signed configuration and returns its payload.
+pub(crate) async fn verify(control: &Control, jws: &str) -> Value {
     let header = jsonwebtoken::decode_header(jws).unwrap();
     assert_eq!(header.typ.as_deref(), Some("httvps-config+jwt"));
     let (_, keys) = control.ask(Method::GET, KEYS, "", None).await;
@@ -23,11 +23,11 @@ pub(crate) async fn opened(control: &Control, jws: &str) -> Value {
     jsonwebtoken::decode::<Value>(jws, &key, &validation).unwrap().claims
 }
 
-/// A device's configuration, asked of the control plane.
+/// Fetches a device's configuration from the control plane.
 pub(crate) async fn configuration(control: &Control, token: &str) -> (String, Value) {
     let response = control.http.get(format!("{}{CONFIG}", control.url)).bearer_auth(token).send().await.unwrap();
     assert_eq!(response.status().as_u16(), 200);
     let jws = response.text().await.unwrap();
-    let payload = opened(control, &jws).await;
+    let payload = verify(control, &jws).await;
     (jws, payload)
 }

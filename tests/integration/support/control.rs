@@ -36,7 +36,7 @@ impl Control {
         Self::start_on(&url, folder, more).await
     }
 
-    /// On an empty database of its own.
+    /// Starts on an empty database.
     pub(crate) async fn start_on(url: &str, folder: tempfile::TempDir, more: &[(&str, &str)]) -> Self {
         let listen = format!("127.0.0.1:{}", free_port());
         let mut env = env(&[
@@ -58,16 +58,21 @@ impl Control {
         control
     }
 
-    /// Starts the process, again at the same address.
+    /// Starts the process, always at the same address.
     pub(crate) async fn resume(&mut self) {
         self.process = Some(Process::start(&["serve-control"], &self.env).await);
+    }
+
+    /// The address that it listens on.
+    pub(crate) fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
     }
 
     pub(crate) fn database(&self) -> &str {
         &self.env.iter().find(|(key, _)| key == "HTTVPS_DATABASE__URL").unwrap().1
     }
 
-    /// Changes what PostgreSQL has, at once and unannounced.
+    /// Changes rows in PostgreSQL behind the control plane's back.
     pub(crate) async fn rewrite(&self, statements: &str) {
         database::connect(self.database()).await.batch_execute(statements).await.unwrap();
     }
@@ -106,7 +111,7 @@ impl Control {
         self.admin(Method::GET, &format!("{resource}/{id}"), Value::Null).await
     }
 
-    /// All of them, page by page.
+    /// Lists all pages of a resource.
     pub(crate) async fn list(&self, resource: &str) -> Vec<Value> {
         let (mut all, mut page) = (Vec::new(), resource.to_owned());
         loop {
@@ -122,7 +127,7 @@ pub(crate) fn id(value: &Value) -> String {
     value["id"].as_str().unwrap().to_owned()
 }
 
-/// A gateway's row and its token.
+/// Registers a gateway; returns its id and token.
 pub(crate) async fn register_gateway(control: &Control, name: &str) -> (String, String) {
     let gateway = control.create("gateways", json!({ "name": name, "region": REGION })).await;
     (id(&gateway), gateway["token"].as_str().unwrap().to_owned())
@@ -137,4 +142,20 @@ pub(crate) async fn register_node(control: &Control, node: &Node) -> String {
         "password": node.key.password,
     });
     id(&control.create("nodes", body).await)
+}
+
+pub(crate) async fn post_as_gateway(control: &Control, path: &str, token: &str, body: Value) -> (u16, Value) {
+    let (status, answer) = control.ask(Method::POST, &format!("/api/v1/{path}"), token, Some(&body)).await;
+    (status.as_u16(), answer)
+}
+
+pub(crate) async fn start_with_region(kind: Kind, more: &[(&str, &str)]) -> Control {
+    let more = [&[("EVENTS__ACK_TIMEOUT", "50ms")][..], more].concat();
+    let control = Control::start_with(kind, &more).await;
+    control.create("regions", json!({ "code": REGION })).await;
+    control
+}
+
+pub(crate) fn admin_env(control: &Control) -> Env {
+    env(&[("ADMIN__URL", &control.url), ("ADMIN__KEY", ADMIN_KEY)])
 }

@@ -1,4 +1,4 @@
-//! A database of its own for each test.
+//! A separate database for each test.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,7 +27,7 @@ pub(crate) async fn fresh(kind: Kind, folder: &Path) -> String {
     format!("{server}/{name}")
 }
 
-/// A connection to PostgreSQL, past the control plane.
+/// A direct connection to PostgreSQL.
 pub(crate) async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);

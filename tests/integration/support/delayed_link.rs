@@ -1,4 +1,4 @@
-//! A line to the gateway that takes its time and remembers who spoke when.
+//! A link to the gateway that delays data and records who sent when.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -17,14 +17,14 @@ pub(crate) enum Speaker {
     Gateway,
 }
 
-/// Delays what passes, each way, and counts how often the client spoke after the gateway had.
-pub(crate) struct Line {
+/// Delays data in each direction and counts the turns of the conversation.
+pub(crate) struct DelayedLink {
     pub(crate) address: SocketAddr,
     spoke: Arc<Mutex<Vec<Speaker>>>,
     task: AbortHandle,
 }
 
-impl Line {
+impl DelayedLink {
     pub(crate) async fn to(gateway: String, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -44,7 +44,7 @@ impl Line {
         Self { address, spoke, task: task.abort_handle() }
     }
 
-    /// How often the client said something that the gateway had to answer first.
+    /// The number of round trips: how often the client sent after the gateway had.
     pub(crate) fn round_trips(&self) -> usize {
         let mut spoke = self.spoke.lock().unwrap().clone();
         spoke.dedup();
@@ -52,7 +52,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for DelayedLink {
     fn drop(&mut self) {
         self.task.abort();
     }

@@ -1,4 +1,4 @@
-//! Changes that gateways are told of at once, and who acknowledged them.
+//! Delivery of changes to gateways, and their acknowledgements.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use crate::support::control::{Control, id};
 use crate::support::process::Process;
 use crate::support::wait::eventually;
 
-/// Reports and heartbeats do not come to help.
-pub(crate) const RARELY: [(&str, &str); 2] =
+/// Reports and heartbeats so rare that only events can deliver a change.
+pub(crate) const RARE_REPORTS: [(&str, &str); 2] =
     [("GATEWAY__REPORT_INTERVAL", "1h"), ("GATEWAY__HEARTBEAT_INTERVAL", "30s")];
 
-pub(crate) const AT_ONCE: Duration = Duration::from_secs(3);
+pub(crate) const PROMPTLY: Duration = Duration::from_secs(3);
 
-/// Waits until so many gateways act on what is changed.
-pub(crate) async fn followed_by(control: &Control, gateways: u64) {
+/// Waits until this many gateways acknowledge changes.
+pub(crate) async fn wait_for_followers(control: &Control, gateways: u64) {
     let name = format!("{}@example.com", Uuid::new_v4());
     let user = id(&control.create("users", json!({ "identifier": name })).await);
     eventually(|| async {
@@ -38,10 +38,10 @@ pub(crate) fn assert_acked(answer: &Value, gateways: u64) {
     assert!(delivery["ms"].as_u64().unwrap() < 2000, "{answer}");
 }
 
-/// Waits until a client is refused for good, which must be soon after `since`.
-pub(crate) async fn refused(client: Process, codes: &[&str], since: Instant) {
+/// Waits until a client is refused for good, which must happen soon after `since`.
+pub(crate) async fn assert_refused_promptly(client: Process, codes: &[&str], since: Instant) {
     let ended = client.ended().await;
-    assert!(since.elapsed() < AT_ONCE, "{:?}", since.elapsed());
+    assert!(since.elapsed() < PROMPTLY, "{:?}", since.elapsed());
     assert_eq!(ended.code, Some(4), "{}", ended.stderr);
     let last = ended.stderr.lines().find_map(|line| line.strip_prefix("error: ")).unwrap_or_default();
     assert!(codes.contains(&last), "{}", ended.stderr);

@@ -8,12 +8,12 @@ use crate::support::database::Kind;
 use crate::support::environment::{Env, env, free_port};
 use crate::support::node::{Node, Software};
 use crate::support::process::Process;
+use crate::support::settling::is_ready;
 use crate::support::subscriber::Subscriber;
-use crate::support::wait::eventually;
 
 pub(crate) const PATH: &str = "/tunnel-of-the-tests";
 
-pub(crate) struct World {
+pub(crate) struct Deployment {
     pub(crate) control: Control,
     pub(crate) nodes: Vec<Node>,
     pub(crate) gateway: Option<Process>,
@@ -22,7 +22,7 @@ pub(crate) struct World {
     pub(crate) state: tempfile::TempDir,
 }
 
-impl World {
+impl Deployment {
     pub(crate) async fn start(kind: Kind, software: Software) -> Self {
         Self::build(kind, &[software], json!({}), &[]).await
     }
@@ -31,7 +31,7 @@ impl World {
         Self::around(Control::start(kind).await, software, plan, more).await
     }
 
-    /// Of a control plane that runs already.
+    /// Builds a deployment around a running control plane.
     pub(crate) async fn around(control: Control, software: &[Software], plan: Value, more: &[(&str, &str)]) -> Self {
         control.create("regions", json!({ "code": REGION })).await;
         let mut nodes = Vec::new();
@@ -72,20 +72,14 @@ impl World {
             ("OPS__GATEWAY_LISTEN", "127.0.0.1:0"),
         ]);
         gateway_env.extend(env(more));
-        let mut world = Self { control, nodes, gateway: None, gateway_env, subscriber, state };
-        world.start_gateway().await;
-        world
+        let mut deployment = Self { control, nodes, gateway: None, gateway_env, subscriber, state };
+        deployment.start_gateway().await;
+        deployment
     }
 
     pub(crate) async fn start_gateway(&mut self) {
         let gateway = Process::start(&["serve-gateway"], &self.gateway_env).await;
-        let ready = format!("{}/readyz", gateway.line("ops-gateway"));
-        let http = self.control.http.clone();
-        eventually(|| async {
-            let response = http.get(&ready).send().await.map_err(|error| error.to_string())?;
-            if response.status().is_success() { Ok(()) } else { Err(response.text().await.unwrap()) }
-        })
-        .await;
+        is_ready(&self.control.http, &gateway).await;
         self.gateway = Some(gateway);
     }
 
@@ -98,11 +92,16 @@ impl World {
         self.state.path().join("cert.pem").to_string_lossy().into_owned()
     }
 
+    /// The address that the gateway listens on.
+    pub(crate) fn address(&self) -> &str {
+        gateway_address(self.gateway())
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("{}{PATH}", self.gateway().line("gateway"))
     }
 
-    /// `v1-plain` knows the owner's messages only.
+    /// The encoding `v1-plain` is v1 without extensions.
     pub(crate) fn client_env(&self, encoding: &str) -> Env {
         self.client_env_of(&self.url(), encoding)
     }
@@ -144,25 +143,16 @@ impl World {
         Process::start(&["connect"], &env).await
     }
 
-    /// Tunnels that were agreed on by a transport.
+    /// The number of tunnels opened by a transport.
     pub(crate) async fn tunnels_by(&self, transport: &str) -> u64 {
         self.metric(&format!("httvps_tunnels_total{{transport=\"{transport}\"}}")).await
     }
 
-    /// Bytes up and down of all sessions, as the control plane has them.
+    /// Bytes up and down of all sessions as counted by the control plane.
     pub(crate) async fn totals(&self) -> (u64, u64) {
         let sessions = self.control.list("sessions").await;
         let sum = |field: &str| sessions.iter().map(|session| session[field].as_u64().unwrap()).sum();
         (sum("bytes_up"), sum("bytes_down"))
-    }
-
-    /// Waits until the control plane has exactly these totals.
-    pub(crate) async fn settles_at(&self, up: u64, down: u64) {
-        eventually(|| async {
-            let totals = self.totals().await;
-            if totals == (up, down) { Ok(()) } else { Err(format!("{totals:?} instead of {:?}", (up, down))) }
-        })
-        .await;
     }
 }
 
@@ -174,4 +164,8 @@ pub(crate) async fn metric(http: &Client, ops: &str, name: &str) -> u64 {
 
 pub(crate) async fn add_endpoint(control: &Control, gateway: &str, host: &str) -> Value {
     control.create("endpoints", json!({ "gateway_id": gateway, "host": host, "path": PATH })).await
+}
+
+pub(crate) fn gateway_address(gateway: &Process) -> &str {
+    gateway.line("gateway").strip_prefix("wss://").unwrap()
 }

@@ -1,4 +1,4 @@
-//! Servers that traffic goes to, with counters of their own.
+//! Destination servers with byte counters.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,32 +9,32 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::AbortHandle;
 
-/// What a server of this kind does with a connection.
+/// What a destination does with a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Manner {
-    /// Sends back what it gets; at the end of it, ends.
+pub(crate) enum Behavior {
+    /// Echoes until the end of the input.
     Echo,
-    /// Reads 8 bytes of length, sends as many pattern bytes, ends.
+    /// Reads a length of 8 bytes, sends that many pattern bytes and closes.
     Source,
-    /// Reads to the end, answers with the 8 bytes of a sum, ends.
+    /// Reads to the end, answers with a checksum of 8 bytes and closes.
     Sink,
-    /// Speaks first, then echoes.
+    /// Sends a greeting, then echoes.
     Greeter,
-    /// Echoes from afar, a twentieth of a second later.
+    /// Echoes with a delay of 50 ms.
     Distant,
     /// Sends bytes until the connection ends.
     Endless,
-    /// Reads 8 bytes of length, sends as many zeros, ends; cheap enough for benchmarks.
+    /// Reads a length of 8 bytes, sends that many zeros and closes; cheap enough for benchmarks.
     Zeros,
-    /// Reads to the end and says nothing.
+    /// Reads to the end and answers nothing.
     Discard,
-    /// Says a byte, and takes what its small buffer holds and no more.
+    /// Sends a byte and then never reads, with a small receive buffer.
     Stalled,
-    /// Says something, reads a little, and resets the connection.
+    /// Sends a greeting, reads a little and resets the connection.
     Rude,
 }
 
-/// What a line to a distant place and back takes.
+/// The round-trip time of a distant destination.
 const DISTANCE: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
@@ -66,12 +66,12 @@ pub(crate) fn sum(bytes: &[u8], start: u64) -> u64 {
 }
 
 impl Destination {
-    pub(crate) fn start(manner: Manner) -> Self {
-        Self::start_at(manner, Ipv4Addr::LOCALHOST)
+    pub(crate) fn start(behavior: Behavior) -> Self {
+        Self::start_at(behavior, Ipv4Addr::LOCALHOST)
     }
 
-    pub(crate) fn start_at(manner: Manner, ip: Ipv4Addr) -> Self {
-        let listener = listener(manner, ip);
+    pub(crate) fn start_at(behavior: Behavior, ip: Ipv4Addr) -> Self {
+        let listener = listener(behavior, ip);
         let address = listener.local_addr().unwrap();
         let counters = Arc::new(Counters::default());
         let shared = Arc::clone(&counters);
@@ -79,7 +79,7 @@ impl Destination {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
                 shared.connections.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(socket, manner, Arc::clone(&shared)));
+                tokio::spawn(serve(socket, behavior, Arc::clone(&shared)));
             }
         });
         Self { address, counters, task: task.abort_handle() }
@@ -104,24 +104,24 @@ impl Drop for Destination {
     }
 }
 
-fn listener(manner: Manner, ip: Ipv4Addr) -> TcpListener {
+fn listener(behavior: Behavior, ip: Ipv4Addr) -> TcpListener {
     let socket = TcpSocket::new_v4().unwrap();
-    if matches!(manner, Manner::Stalled) {
+    if matches!(behavior, Behavior::Stalled) {
         socket.set_recv_buffer_size(SMALL_BUFFER).unwrap();
     }
     socket.bind((ip, 0).into()).unwrap();
     socket.listen(1024).unwrap()
 }
 
-async fn serve(mut socket: TcpStream, manner: Manner, counters: Arc<Counters>) -> std::io::Result<()> {
+async fn serve(mut socket: TcpStream, behavior: Behavior, counters: Arc<Counters>) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
-    match manner {
-        Manner::Greeter => {
+    match behavior {
+        Behavior::Greeter => {
             give(&mut socket, GREETING, &counters).await?;
             echo(&mut socket, &mut buffer, &counters).await
         }
-        Manner::Echo => echo(&mut socket, &mut buffer, &counters).await,
-        Manner::Source => {
+        Behavior::Echo => echo(&mut socket, &mut buffer, &counters).await,
+        Behavior::Source => {
             let mut len = [0; 8];
             socket.read_exact(&mut len).await?;
             counters.got.fetch_add(8, Ordering::SeqCst);
@@ -135,7 +135,7 @@ async fn serve(mut socket: TcpStream, manner: Manner, counters: Arc<Counters>) -
             }
             socket.shutdown().await
         }
-        Manner::Sink => {
+        Behavior::Sink => {
             let mut total = 0;
             loop {
                 let read = take(&mut socket, &mut buffer, &counters).await?;
@@ -147,7 +147,7 @@ async fn serve(mut socket: TcpStream, manner: Manner, counters: Arc<Counters>) -
             give(&mut socket, &total.to_be_bytes(), &counters).await?;
             socket.shutdown().await
         }
-        Manner::Zeros => {
+        Behavior::Zeros => {
             let mut len = [0; 8];
             socket.read_exact(&mut len).await?;
             let mut left = u64::from_be_bytes(len);
@@ -158,16 +158,16 @@ async fn serve(mut socket: TcpStream, manner: Manner, counters: Arc<Counters>) -
             }
             socket.shutdown().await
         }
-        Manner::Discard => {
+        Behavior::Discard => {
             while take(&mut socket, &mut buffer, &counters).await? > 0 {}
             Ok(())
         }
-        Manner::Rude => {
+        Behavior::Rude => {
             give(&mut socket, GREETING, &counters).await?;
             take(&mut socket, &mut buffer, &counters).await?;
             socket.set_zero_linger()
         }
-        Manner::Distant => loop {
+        Behavior::Distant => loop {
             match take(&mut socket, &mut buffer, &counters).await? {
                 0 => return socket.shutdown().await,
                 read => {
@@ -176,11 +176,11 @@ async fn serve(mut socket: TcpStream, manner: Manner, counters: Arc<Counters>) -
                 }
             }
         },
-        Manner::Stalled => {
+        Behavior::Stalled => {
             give(&mut socket, b"x", &counters).await?;
             std::future::pending().await
         }
-        Manner::Endless => loop {
+        Behavior::Endless => loop {
             give(&mut socket, &buffer[..16_384], &counters).await?;
         },
     }

@@ -1,19 +1,19 @@
-//! A stream of events, followed as a gateway does.
+//! A stream of events, followed as a gateway follows it.
 
 use httvps::api::Event;
 use reqwest::{Client, Response};
 use tokio::time::timeout;
 
-use crate::support::wait::PATIENCE;
+use crate::support::wait::TIMEOUT;
 
-/// A stream of events, followed as a gateway does.
+/// A stream of events, followed as a gateway follows it.
 pub(crate) struct Follower {
     response: Response,
     waiting: Vec<u8>,
 }
 
 impl Follower {
-    /// Begins with a snapshot, or behind an event of an epoch.
+    /// Starts with a snapshot, or after an event of an epoch.
     pub(crate) async fn open(http: &Client, url: &str, token: &str, behind: Option<(&str, i64)>) -> Self {
         let query = behind.map_or_else(String::new, |(epoch, seq)| format!("?after={seq}&epoch={epoch}"));
         let request = http.get(format!("{url}/api/v1/gateway/events{query}")).bearer_auth(token);
@@ -23,7 +23,7 @@ impl Follower {
         Self { response, waiting: Vec::new() }
     }
 
-    /// The next event; none if the stream has ended.
+    /// The next event, or `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(end) = self.waiting.windows(2).position(|two| two == b"\n\n") {
@@ -35,7 +35,7 @@ impl Follower {
                 assert_eq!(field("id: "), Some(event.seq.to_string().as_str()), "{block}");
                 return Some(event);
             }
-            let chunk = timeout(PATIENCE, self.response.chunk()).await.expect("a sign of life").ok()??;
+            let chunk = timeout(TIMEOUT, self.response.chunk()).await.expect("a sign of life").ok()??;
             self.waiting.extend_from_slice(&chunk);
         }
     }

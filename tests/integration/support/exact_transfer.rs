@@ -1,10 +1,10 @@
-//! A transfer of every size, by whatever transport, with exact totals.
+//! Transfers of many sizes, by any transport, with exact totals.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::database::Kind;
-use crate::support::deployment::World;
-use crate::support::destination::{Destination, GREETING, Manner};
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination, GREETING};
 use crate::support::node::Software;
 use crate::support::process::Process;
 use crate::support::socks;
@@ -14,14 +14,14 @@ use crate::support::wait::eventually;
 pub(crate) const SIZES: [usize; 6] = [0, 1, 16_383, 16_384, 65_536, 50_000_000];
 
 pub(crate) async fn exact_by(kind: Kind, software: Software, transport: &str, encoding: &str) {
-    let world = World::start(kind, software).await;
-    let client: Process = world.connect_by(transport, encoding).await;
+    let deployment = Deployment::start(kind, software).await;
+    let client: Process = deployment.connect_by(transport, encoding).await;
     let proxy = client.line("socks").to_owned();
     let [source, echoing, greeter, sink] = [
-        Destination::start(Manner::Source),
-        Destination::start(Manner::Echo),
-        Destination::start(Manner::Greeter),
-        Destination::start(Manner::Sink),
+        Destination::start(Behavior::Source),
+        Destination::start(Behavior::Echo),
+        Destination::start(Behavior::Greeter),
+        Destination::start(Behavior::Sink),
     ];
     for len in SIZES {
         download(&proxy, source.address, len).await;
@@ -48,23 +48,17 @@ pub(crate) async fn exact_by(kind: Kind, software: Software, transport: &str, en
             upload_then_half_close(&proxy, sink.address, len).await;
         }
     }
-    eventually(|| async {
-        match world.metric("httvps_streams").await {
-            0 => Ok(()),
-            open => Err(format!("{open} streams are open")),
-        }
-    })
-    .await;
+    deployment.metric_is("httvps_streams", 0).await;
     let all = [&source, &echoing, &greeter, &sink];
     let up = all.iter().map(|destination| destination.got()).sum();
     let down = all.iter().map(|destination| destination.gave()).sum();
-    world.settles_at(up, down).await;
-    assert_eq!(world.metric("httvps_bytes_total{direction=\"up\"}").await, up);
-    assert_eq!(world.tunnels_by(transport).await, 1);
+    deployment.totals_are(up, down).await;
+    assert_eq!(deployment.metric("httvps_bytes_total{direction=\"up\"}").await, up);
+    assert_eq!(deployment.tunnels_by(transport).await, 1);
     assert_eq!(client.stop().await.code, Some(0));
-    world.settles_at(up, down).await;
+    deployment.totals_are(up, down).await;
     eventually(|| async {
-        match &world.control.list("sessions").await[0]["state"] {
+        match &deployment.control.list("sessions").await[0]["state"] {
             state if state == "ended" => Ok(()),
             state => Err(state.to_string()),
         }

@@ -1,4 +1,4 @@
-//! What lies between a client and its gateway: a line that can be lost in more than one way.
+//! A link between a client and its gateway that can fail in several ways.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,17 +8,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// What becomes of the connections that stand when the line is switched; new ones pass.
+/// What happens to existing connections when the link fails; new ones pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// Both sides are told.
+    /// Both sides are reset.
     Reset,
-    /// Nothing passes any more, and nobody is told.
+    /// Data is dropped silently.
     Swallowed,
 }
 
-/// Passes connections on, as the network that a client is in.
-pub(crate) struct Road {
+/// Forwards connections, like the network that a client is in.
+pub(crate) struct FaultyLink {
     pub(crate) address: SocketAddr,
     to: Arc<Mutex<String>>,
     lost: watch::Sender<Option<Loss>>,
@@ -26,7 +26,7 @@ pub(crate) struct Road {
     task: AbortHandle,
 }
 
-impl Road {
+impl FaultyLink {
     pub(crate) async fn to(gateway: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -47,23 +47,23 @@ impl Road {
         Self { address, to, lost, refused, task: task.abort_handle() }
     }
 
-    /// The client is in another network from here on.
+    /// Fails existing connections, as if the client had changed networks.
     pub(crate) fn switch(&self, loss: Loss) {
         self.lost.send_replace(Some(loss));
     }
 
-    /// So many new connections are closed at once.
+    /// Closes the next new connections at once.
     pub(crate) fn refuse(&self, connections: usize) {
         self.refused.store(connections, Ordering::Relaxed);
     }
 
-    /// New connections come to another gateway.
+    /// Sends new connections to another gateway.
     pub(crate) fn lead_to(&self, gateway: &str) {
         gateway.clone_into(&mut self.to.lock().unwrap());
     }
 }
 
-impl Drop for Road {
+impl Drop for FaultyLink {
     fn drop(&mut self) {
         self.task.abort();
     }

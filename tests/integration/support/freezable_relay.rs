@@ -1,16 +1,16 @@
-//! A relay whose connections can go silent.
+//! A relay whose connections can freeze.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// A relay to a server; connections from before it is frozen stay open and carry nothing.
-pub(crate) struct Freezer {
+/// A relay to a server; freezing leaves existing connections open but carries nothing more.
+pub(crate) struct FreezableRelay {
     pub(crate) port: u16,
     generation: watch::Sender<u32>,
 }
 
-impl Freezer {
+impl FreezableRelay {
     pub(crate) async fn start(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

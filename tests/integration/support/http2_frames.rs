@@ -7,7 +7,7 @@ pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const HEADERS: u8 = 1;
 
 /// `END_STREAM` and `END_HEADERS`.
-pub(crate) const WHOLE: u8 = 5;
+pub(crate) const END_STREAM_AND_HEADERS: u8 = 5;
 
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
@@ -26,16 +26,16 @@ pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
     field
 }
 
-pub(crate) fn request(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn encode_fields(fields: &[(&str, &str)]) -> Vec<u8> {
     fields.iter().flat_map(|(name, value)| field(name, value)).collect()
 }
 
-pub(crate) fn asks(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn request_fields(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let usual = [(":method", method), (":scheme", "https"), (":path", path), (":authority", "localhost")];
-    request(&[&usual, more].concat())
+    encode_fields(&[&usual, more].concat())
 }
 
-pub(crate) fn begun(frames: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn open_connection(frames: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = PREFACE.to_vec();
     bytes.extend(frame(SETTINGS, 0, 0, &[]));
     bytes.extend(frames.concat());

@@ -1,4 +1,4 @@
-//! A client's end of an HTTP/2 connection: several tunnels and other requests beside each other.
+//! A client's end of an HTTP/2 connection with several tunnels and other requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,13 +20,13 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::deployment::{PATH, World};
+use crate::support::deployment::{Deployment, PATH};
 use crate::support::raw::{encoded, hello};
-use crate::support::wait::PATIENCE;
+use crate::support::wait::TIMEOUT;
 
 const STREAM_WINDOW: u32 = 1 << 20;
 
-/// One connection.
+/// An HTTP/2 connection.
 pub(crate) struct Peer {
     send: SendRequest<Piece>,
     pub(crate) connection: JoinHandle<Result<(), h2::Error>>,
@@ -34,14 +34,14 @@ pub(crate) struct Peer {
     limits: Arc<Limits>,
 }
 
-/// A request whose body is under way.
+/// A request whose body is being sent.
 pub(crate) struct Upload {
     left: Arc<AtomicUsize>,
     pub(crate) task: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Upload {
-    /// Whether the server has taken a stream's window of it, and no more.
+    /// Whether the server has read one stream window of it and no more.
     pub(crate) fn is_held_up(&self) -> Result<(), String> {
         match self.left.load(Ordering::Relaxed) {
             left if left <= 2 << 20 => Ok(()),
@@ -56,7 +56,7 @@ impl Drop for Upload {
     }
 }
 
-/// What came back for a request.
+/// The response to a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -79,19 +79,19 @@ pub(crate) fn websocket(protocol: &'static str, headers: &[(&str, &str)]) -> Req
 }
 
 impl Peer {
-    /// A connection whose server's settings are known.
-    pub(crate) async fn dial(world: &World) -> Self {
-        let (peer, pings) = Self::begin(world).await;
+    /// Connects and waits for the server's settings.
+    pub(crate) async fn dial(deployment: &Deployment) -> Self {
+        let (peer, pings) = Self::begin(deployment).await;
         pings.unwrap().ping(h2::Ping::opaque()).await.unwrap();
         peer
     }
 
-    pub(crate) async fn begin(world: &World) -> (Self, Option<h2::PingPong>) {
+    pub(crate) async fn begin(deployment: &Deployment) -> (Self, Option<h2::PingPong>) {
         let source = Source::with::<&str, &str>([]).unwrap();
         let limits = Limits::new(&source.section().unwrap(), &source.section().unwrap(), Padding::default());
-        let mut tls = (*httvps::net::tls::client(Some(&std::fs::read(world.ca()).unwrap())).unwrap()).clone();
+        let mut tls = (*httvps::net::tls::client(Some(&std::fs::read(deployment.ca()).unwrap())).unwrap()).clone();
         tls.alpn_protocols = vec![b"h2".to_vec()];
-        let socket = TcpStream::connect(world.gateway().line("gateway").strip_prefix("wss://").unwrap()).await.unwrap();
+        let socket = TcpStream::connect(deployment.address()).await.unwrap();
         socket.set_nodelay(true).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let socket = TlsConnector::from(Arc::new(tls)).connect(name, socket).await.unwrap();
@@ -127,24 +127,24 @@ impl Peer {
             }
             Ok(Answer { status: head.status, headers: head.headers, body: body.to_vec() })
         };
-        tokio::time::timeout(PATIENCE, asking).await.expect("an answer")
+        tokio::time::timeout(TIMEOUT, asking).await.expect("an answer")
     }
 
-    /// A stream that was asked for a tunnel; its answer is not awaited.
+    /// Requests a tunnel on a stream without awaiting the response.
     pub(crate) async fn channel(&self, request: Request<()>, protocol: Option<&'static str>) -> Channel {
         let mut send = self.send.clone().ready().await.unwrap();
         let (response, stream) = send.send_request(request, false).unwrap();
         Channel::requested(stream, response, protocol, &self.config, CancellationToken::new().drop_guard())
     }
 
-    /// The body of an answer that has begun.
+    /// Sends a request and returns the response's body once it has begun.
     pub(crate) async fn open(&self, request: Request<()>) -> h2::RecvStream {
         let mut send = self.send.clone().ready().await.unwrap();
         let (response, _) = send.send_request(request, true).unwrap();
-        tokio::time::timeout(PATIENCE, response).await.expect("an answer").unwrap().into_body()
+        tokio::time::timeout(TIMEOUT, response).await.expect("an answer").unwrap().into_body()
     }
 
-    /// A request whose body goes out as the server takes it, while it is held.
+    /// A request whose body is sent as the server accepts it, until it is dropped.
     pub(crate) async fn upload(&self, path: &str, len: usize) -> Upload {
         let mut send = self.send.clone().ready().await.unwrap();
         let (response, mut stream) = send.send_request(request("POST", path, &[]), false).unwrap();
@@ -164,36 +164,40 @@ impl Peer {
         Upload { left, task }
     }
 
-    /// A tunnel in plain HTTP/2 that says something and whose answer nobody reads, while it is held.
-    pub(crate) async fn unread(&self, world: &World, frames: &[Frame]) -> (h2::SendStream<Piece>, h2::RecvStream) {
-        let bearer = format!("Bearer {}", world.subscriber.token);
+    /// A tunnel over plain HTTP/2 that sends frames and never reads, until it is dropped.
+    pub(crate) async fn unread(
+        &self,
+        deployment: &Deployment,
+        frames: &[Frame],
+    ) -> (h2::SendStream<Piece>, h2::RecvStream) {
+        let bearer = format!("Bearer {}", deployment.subscriber.token);
         let headers = [("content-type", MEDIA_TYPE), ("authorization", bearer.as_str())];
         let mut send = self.send.clone().ready().await.unwrap();
         let (response, mut stream) = send.send_request(request("POST", PATH, &headers), false).unwrap();
-        let frames = [&[Frame::Hello(Box::new(hello(world)))], frames].concat();
+        let frames = [&[Frame::Hello(Box::new(hello(deployment)))], frames].concat();
         stream.send_data(encoded(&frames).freeze().into(), false).unwrap();
-        let response = tokio::time::timeout(PATIENCE, response).await.expect("an answer").unwrap();
+        let response = tokio::time::timeout(TIMEOUT, response).await.expect("an answer").unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         (stream, response.into_body())
     }
 
-    /// A tunnel in plain HTTP/2 that was consented to.
-    pub(crate) async fn plain(&self, world: &World) -> Tunnel {
-        let bearer = format!("Bearer {}", world.subscriber.token);
+    /// Opens a tunnel over plain HTTP/2.
+    pub(crate) async fn plain(&self, deployment: &Deployment) -> Tunnel {
+        let bearer = format!("Bearer {}", deployment.subscriber.token);
         let headers = [("content-type", MEDIA_TYPE), ("authorization", bearer.as_str())];
         let channel = self.channel(request("POST", PATH, &headers), None).await;
-        self.enter(world, channel, Encoding::V2, Framing::Frames).await
+        self.enter(deployment, channel, Encoding::V2, Framing::Frames).await
     }
 
-    /// A tunnel in a WebSocket that was consented to.
-    pub(crate) async fn websocket(&self, world: &World, encoding: Encoding) -> Tunnel {
+    /// Opens a tunnel over a WebSocket.
+    pub(crate) async fn websocket(&self, deployment: &Deployment, encoding: Encoding) -> Tunnel {
         let protocol = encoding.subprotocol();
         let headers = [("sec-websocket-version", "13"), ("sec-websocket-protocol", protocol)];
         let channel = self.channel(websocket("websocket", &headers), Some(protocol)).await;
-        self.enter(world, channel, encoding, Framing::WebSocket(Side::Client)).await
+        self.enter(deployment, channel, encoding, Framing::WebSocket(Side::Client)).await
     }
 
-    async fn enter(&self, world: &World, channel: Channel, encoding: Encoding, framing: Framing) -> Tunnel {
+    async fn enter(&self, deployment: &Deployment, channel: Channel, encoding: Encoding, framing: Framing) -> Tunnel {
         let tunnel = Tunnel::new(Role::Client, encoding, Arc::clone(&self.limits));
         let transport = Transport {
             framing,
@@ -204,8 +208,8 @@ impl Peer {
             close_timeout: Duration::from_secs(1),
         };
         let driving = tokio::spawn(Driver::new(channel, Bytes::new(), tunnel.clone(), transport).run());
-        tunnel.hello(hello(world), &Padding::documented());
-        match tokio::time::timeout(PATIENCE, tunnel.next_event()).await.expect("an answer to hello") {
+        tunnel.hello(hello(deployment), &Padding::documented());
+        match tokio::time::timeout(TIMEOUT, tunnel.next_event()).await.expect("an answer to hello") {
             Some(Event::Accepted(_)) => tunnel,
             None => panic!("{}", driving.await.unwrap()),
             other => panic!("{other:?}"),

@@ -1,4 +1,4 @@
-//! A client's tunnel inside the test's process: cheap enough for thousands.
+//! Client tunnels inside the test process, cheap enough for thousands.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use httvps::config::Source;
-use httvps::frame::{Encoding, Features, Hello, Padding, StreamCode, Target, Token, binary};
+use httvps::frame::{Encoding, Hello, Padding, StreamCode, Target, binary};
 use httvps::mux::{Event, HEADROOM, Limits, Received, Role};
 use httvps::net::buffered::Buffered;
 use httvps::net::tunnel::{Driver, Framing, Transport, Tunnel, TunnelStream};
@@ -18,62 +18,51 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
-use crate::support::control::REGION;
-use crate::support::deployment::World;
-use crate::support::raw::upgrade_request;
+use crate::support::deployment::Deployment;
+use crate::support::raw::{hello_of, upgrade_request};
 use crate::support::subscriber::Subscriber;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::TIMEOUT;
 
-/// How to get in as a subscriber.
+/// Opens tunnels as a subscriber.
 #[derive(Clone)]
-pub(crate) struct Entrance {
+pub(crate) struct TunnelDialer {
     address: String,
     tls: TlsConnector,
     hello: Hello,
     limits: Arc<Limits>,
 }
 
-/// A tunnel that was consented to; dropping it ends the connection.
-pub(crate) struct InProcess {
+/// An accepted tunnel; dropping it closes the connection.
+pub(crate) struct InProcessTunnel {
     pub(crate) tunnel: Tunnel,
     driver: AbortHandle,
 }
 
-impl Drop for InProcess {
+impl Drop for InProcessTunnel {
     fn drop(&mut self) {
         self.driver.abort();
     }
 }
 
-impl Entrance {
-    pub(crate) fn of(world: &World, subscriber: &Subscriber) -> Self {
+impl TunnelDialer {
+    pub(crate) fn of(deployment: &Deployment, subscriber: &Subscriber) -> Self {
         let source = Source::with::<&str, &str>([]).unwrap();
         let limits = Limits::new(&source.section().unwrap(), &source.section().unwrap(), Padding::default());
-        let tls = httvps::net::tls::client(Some(&std::fs::read(world.ca()).unwrap())).unwrap();
-        let hello = Hello {
-            device_id: subscriber.device.clone(),
-            access_token: Token::from(subscriber.token.clone()),
-            region: REGION.into(),
-            client_version: "1.0.0".into(),
-            platform: "test".into(),
-            features: Features::NONE,
-            keepalive: None,
-            resume: None,
-            replaces: None,
-        };
-        let address = world.gateway().line("gateway").strip_prefix("wss://").unwrap().to_owned();
+        let tls = httvps::net::tls::client(Some(&std::fs::read(deployment.ca()).unwrap())).unwrap();
+        let hello = hello_of(subscriber);
+        let address = deployment.address().to_owned();
         Self { address, tls: TlsConnector::from(tls), hello, limits: Arc::new(limits) }
     }
 
-    /// A tunnel, or why there is none.
-    pub(crate) async fn enter(&self) -> Result<InProcess, String> {
-        match tokio::time::timeout(PATIENCE, self.try_enter()).await {
+    /// Opens a tunnel, or returns why there is none.
+    pub(crate) async fn enter(&self) -> Result<InProcessTunnel, String> {
+        match tokio::time::timeout(TIMEOUT, self.try_enter()).await {
             Ok(entered) => entered,
             Err(_) => Err("no answer".into()),
         }
     }
 
-    async fn try_enter(&self) -> Result<InProcess, String> {
+    async fn try_enter(&self) -> Result<InProcessTunnel, String> {
         let text = |error: std::io::Error| error.to_string();
         let socket = TcpStream::connect(&self.address).await.map_err(text)?;
         socket.set_nodelay(true).map_err(text)?;
@@ -98,7 +87,7 @@ impl Entrance {
             close_timeout: Duration::from_secs(1),
         };
         let driver = tokio::spawn(Driver::new(socket, Bytes::new(), tunnel.clone(), transport).run());
-        let entered = InProcess { tunnel, driver: driver.abort_handle() };
+        let entered = InProcessTunnel { tunnel, driver: driver.abort_handle() };
         entered.tunnel.hello(self.hello.clone(), &Padding::documented());
         match entered.tunnel.next_event().await {
             Some(Event::Accepted(_)) => Ok(entered),
@@ -108,7 +97,7 @@ impl Entrance {
     }
 }
 
-/// Sends all of it; gives the code if the stream ends before.
+/// Sends all bytes; returns the code if the stream ends first.
 pub(crate) async fn send(stream: &TunnelStream, mut bytes: &[u8]) -> Result<(), StreamCode> {
     while !bytes.is_empty() {
         let Some(room) = poll_fn(|cx| stream.poll_capacity(cx)).await else { return Err(end_of(stream).await) };
@@ -131,7 +120,7 @@ async fn end_of(stream: &TunnelStream) -> StreamCode {
     }
 }
 
-/// Reads to the end; gives how much came, and the code if the stream was reset.
+/// Reads to the end; returns the number of bytes, and the code if the stream was reset.
 pub(crate) async fn receive(stream: &TunnelStream) -> (u64, Result<(), StreamCode>) {
     let mut got = 0;
     loop {
@@ -147,7 +136,7 @@ pub(crate) async fn receive(stream: &TunnelStream) -> (u64, Result<(), StreamCod
     }
 }
 
-/// Asks a [`Manner::Source`](crate::support::destination::Manner) for so many bytes; gives how many came.
+/// Asks a [`Behavior::Source`](crate::support::destination::Behavior) for a number of bytes; returns how many arrived.
 pub(crate) async fn fetch(tunnel: &Tunnel, source: SocketAddr, len: u64) -> (u64, Result<(), StreamCode>) {
     let first = Bytes::copy_from_slice(&len.to_be_bytes());
     let Ok(stream) = tunnel.open(&Target::Ip(source), first) else { return (0, Err(StreamCode::Cancelled)) };

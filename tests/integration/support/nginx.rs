@@ -6,7 +6,7 @@ use std::process::Stdio;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::support::environment::free_port;
+use crate::support::environment::{free_port, is_root};
 use crate::support::wait::eventually;
 
 /// A running nginx with a site: HTTP/1.1 and HTTP/2 in clear text and over TLS, each on a port of its own.
@@ -38,7 +38,7 @@ impl Nginx {
         std::fs::create_dir(root.join("site")).unwrap();
         std::fs::write(root.join("site/index.html"), "<h1>A web site</h1>\n").unwrap();
         std::fs::write(root.join("site/large.bin"), vec![b'x'; 3_000_000]).unwrap();
-        let user = if rustix::process::getuid().is_root() { "user root;\n" } else { "" };
+        let user = if is_root() { "user root;\n" } else { "" };
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("{name}_temp_path {};\n", root.join(name).display()))
             .concat();
@@ -68,7 +68,7 @@ impl Nginx {
         root.join("error.log").to_string_lossy().into_owned()
     }
 
-    /// The requests that it had.
+    /// The access log.
     pub(crate) fn requests(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("access.log")).unwrap()
     }

@@ -1,14 +1,14 @@
 //! Shadowsocks servers: Debian's `ss-server` and the crate's.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Stdio;
 
 use httvps::lifecycle::Shutdown;
 use httvps::shadowsocks::{NodeKey, Server};
-use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::support::wait::eventually;
+use crate::support::environment::free_port;
+use crate::support::wait::is_listening;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Software {
@@ -37,7 +37,7 @@ impl Node {
     }
 
     async fn libev(method: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let key = NodeKey { host: "127.0.0.1".into(), port, method: method.into(), password: "correct horse".into() };
         let child = Self::ss_server(&key).await;
         Self { key, child: Some(child), shutdown: Shutdown::default() }
@@ -54,13 +54,19 @@ impl Node {
             .spawn()
             .expect("ss-server of Debian's shadowsocks-libev");
         let address = SocketAddr::from(([127, 0, 0, 1], key.port));
-        eventually(|| async move { TcpStream::connect(address).await.map_err(|error| error.to_string()) }).await;
+        is_listening(address).await;
         child
     }
 
     /// Starts Debian's server again at the same address.
     pub(crate) async fn resume(&mut self) {
         self.child = Some(Self::ss_server(&self.key).await);
+    }
+
+    /// Starts Debian's server again with another password.
+    pub(crate) async fn resume_with(&mut self, password: &str) {
+        password.clone_into(&mut self.key.password);
+        self.resume().await;
     }
 
     /// Sends Debian's server a signal.

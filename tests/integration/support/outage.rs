@@ -1,24 +1,23 @@
-//! What an outage of the control plane is prepared with.
+//! Preparations for an outage of the control plane.
 
 use serde_json::{Value, json};
 
-use crate::support::deployment::World;
+use crate::support::deployment::Deployment;
 use crate::support::destination::Destination;
-use crate::support::raw_session::{enter, is_ok, open, read};
-use crate::support::settling::settles;
+use crate::support::raw_session::{is_ok, open_stream, read_stream, say_hello};
 
-pub(crate) const PATIENT: (&str, &str) = ("GATEWAY__CONTROL_PATIENCE", "250ms");
+pub(crate) const SHORT_CONTROL_PATIENCE: (&str, &str) = ("GATEWAY__CONTROL_PATIENCE", "250ms");
 
-pub(crate) fn plan() -> Value {
+pub(crate) fn plan_with_outage_allowance() -> Value {
     json!({ "traffic_limit_gb": 10, "fail_open_mb": 5 })
 }
 
-/// The subscriber's device is let in, moves something and leaves.
-pub(crate) async fn become_known(world: &World, source: &Destination) {
-    let (mut raw, answer) = enter(world, &world.subscriber).await;
+/// Connects the subscriber's device once, so that the gateway knows it during an outage.
+pub(crate) async fn make_device_known(deployment: &Deployment, source: &Destination) {
+    let (mut raw, answer) = say_hello(deployment, &deployment.subscriber).await;
     assert!(is_ok(&answer), "{answer:?}");
-    open(&mut raw, 1, source, 1000u64.to_be_bytes().to_vec()).await;
-    assert_eq!(read(&mut raw).await, (1000, None));
+    open_stream(&mut raw, 1, source, 1000u64.to_be_bytes().to_vec()).await;
+    assert_eq!(read_stream(&mut raw).await, (1000, None));
     drop(raw);
-    settles(world).await;
+    deployment.usage_settles().await;
 }

@@ -1,15 +1,14 @@
-//! PostgreSQL clusters of a test's own, which may be stopped, promoted and made read-only; and programs like them.
+//! PostgreSQL clusters that a test may stop, promote and make read-only, and programs that run as the same user.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::database::connect;
-use crate::support::environment::free_port;
+use crate::support::environment::{free_port, is_root};
 
-/// A command as a user who may run PostgreSQL.
+/// A command that runs as a user who may run PostgreSQL.
 pub(crate) fn as_user(program: &Path) -> Command {
-    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-    let mut command = if root {
+    let mut command = if is_root() {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program);
         command
@@ -20,11 +19,10 @@ pub(crate) fn as_user(program: &Path) -> Command {
     command
 }
 
-/// A folder that this user owns.
+/// A folder owned by that user.
 pub(crate) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-    if root {
+    if is_root() {
         assert!(Command::new("chown").arg("postgres").arg(folder.path()).status().unwrap().success());
     }
     folder
@@ -80,7 +78,7 @@ impl Cluster {
         self.ctl(&["-o", &options, "start"]);
     }
 
-    /// As if the machine had failed.
+    /// Stops at once, as if the machine had failed.
     pub(crate) fn crash(&self) {
         self.ctl(&["-m", "immediate", "stop"]);
     }

@@ -1,4 +1,4 @@
-//! The binary as a child process.
+//! The `httvps` binary as a child process.
 
 use std::collections::HashMap;
 use std::process::Stdio;
@@ -8,11 +8,11 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::support::wait::PATIENCE;
+use crate::support::wait::TIMEOUT;
 
 const LINES_SHOWN: usize = 60;
 
-/// A running `httvps` that said `ready`.
+/// A running `httvps` that has printed `ready`.
 pub(crate) struct Process {
     child: Child,
     lines: HashMap<String, String>,
@@ -36,15 +36,15 @@ pub(crate) fn command(args: &[&str], env: &[(String, String)]) -> Command {
     command
 }
 
-/// Runs to the end.
+/// Runs a command to its end; returns its exit code, standard output and standard error.
 pub(crate) async fn run(args: &[&str], env: &[(String, String)]) -> (Option<i32>, String, String) {
-    let output = timeout(PATIENCE, command(args, env).output()).await.expect("the command ends").unwrap();
+    let output = timeout(TIMEOUT, command(args, env).output()).await.expect("the command ends").unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 impl Process {
-    /// Starts and waits for `ready`; fails with the process's log.
+    /// Starts a process and waits for `ready`; panics with its log if it ends.
     pub(crate) async fn start(args: &[&str], env: &[(String, String)]) -> Self {
         match Self::try_start(args, env).await {
             Ok(process) => process,
@@ -63,7 +63,7 @@ impl Process {
         Self::try_start_by("sh", &known, env).await.unwrap_or_else(|ended| panic!("{args:?} ended: {}", ended.stderr))
     }
 
-    /// Starts by way of a program that becomes it.
+    /// Starts through a program that replaces itself with `httvps`.
     pub(crate) async fn try_start_by(program: &str, args: &[&str], env: &[(String, String)]) -> Result<Self, Ended> {
         let mut command = Command::new(program);
         command.args(args).env_clear().envs(env.iter().cloned()).kill_on_drop(true);
@@ -87,7 +87,7 @@ impl Process {
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut lines = HashMap::new();
         loop {
-            match timeout(PATIENCE, stdout.next_line()).await.expect("ready in time").unwrap() {
+            match timeout(TIMEOUT, stdout.next_line()).await.expect("ready in time").unwrap() {
                 Some(line) if line == "ready" => break,
                 Some(line) => {
                     let (key, value) = line.split_once(' ').unwrap_or((&line, ""));
@@ -105,7 +105,7 @@ impl Process {
         Ok(Self { child, lines, log, logging })
     }
 
-    /// The value of a line it printed.
+    /// The value of a line that it printed.
     pub(crate) fn line(&self, key: &str) -> &str {
         self.lines.get(key).unwrap_or_else(|| panic!("no line {key}"))
     }
@@ -120,19 +120,19 @@ impl Process {
     }
 
     pub(crate) async fn ended(mut self) -> Ended {
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("the process ends").unwrap();
+        let status = timeout(TIMEOUT, self.child.wait()).await.expect("the process ends").unwrap();
         (&mut self.logging).await.unwrap();
         let stderr = std::mem::take(&mut *self.log.lock().unwrap());
         Ended { code: status.code(), stderr }
     }
 
-    /// SIGTERM, then its end.
+    /// Sends SIGTERM and waits for the end.
     pub(crate) async fn stop(self) -> Ended {
         self.signal("-TERM");
         self.ended().await
     }
 
-    /// SIGKILL, then its end.
+    /// Sends SIGKILL and waits for the end.
     pub(crate) async fn kill(self) {
         self.signal("-KILL");
         self.ended().await;
@@ -140,7 +140,7 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// A test that fails shows what its processes said last.
+    /// A failing test shows the last log lines of its processes.
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);

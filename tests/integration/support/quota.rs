@@ -1,4 +1,4 @@
-//! Clients that use a quota up.
+//! Clients that use up a quota.
 
 use std::time::Instant;
 
@@ -7,28 +7,29 @@ use tokio::io::AsyncWriteExt;
 use crate::support::destination::Destination;
 use crate::support::process::Process;
 use crate::support::socks;
-use crate::support::transfer::drain;
+use crate::support::transfer::read_until_closed;
 
-/// What each gateway may overshoot by: what is in flight while it decides.
+/// How far each gateway may exceed a quota: the bytes in flight while it decides.
 pub(crate) const IN_FLIGHT: u64 = 4 * 65_536;
 
 pub(crate) const STREAMS: usize = 20;
 
-/// Opens a stream and reads until it ends; gives how much came.
-pub(crate) async fn drained(proxy: String, endless: std::net::SocketAddr) -> u64 {
+/// Opens a stream and reads until it ends; returns the number of bytes.
+pub(crate) async fn open_and_read_until_closed(proxy: String, endless: std::net::SocketAddr) -> u64 {
     let Ok(mut socket) = socks::connect(&proxy, endless).await else { return 0 };
     if socket.write_all(b"x").await.is_err() {
         return 0;
     }
-    drain(socket).await
+    read_until_closed(socket).await
 }
 
-/// Lets clients stream flat out until each is refused with `LIMIT_REACHED`; gives what came and when each ended.
-pub(crate) async fn spend(clients: Vec<Process>, endless: &Destination) -> (u64, Vec<Instant>) {
+/// Lets clients stream at full speed until each is refused with `LIMIT_REACHED`; returns the bytes received and when
+/// each client ended.
+pub(crate) async fn use_up_quota(clients: Vec<Process>, endless: &Destination) -> (u64, Vec<Instant>) {
     let mut reading = tokio::task::JoinSet::new();
     for client in &clients {
         for _ in 0..STREAMS {
-            reading.spawn(drained(client.line("socks").to_owned(), endless.address));
+            reading.spawn(open_and_read_until_closed(client.line("socks").to_owned(), endless.address));
         }
     }
     let ends = clients.into_iter().map(|client| async move {

@@ -1,4 +1,4 @@
-//! A client that does what it is told: TLS, an upgrade request, WebSocket messages.
+//! A scripted client: TLS, an upgrade request, WebSocket messages.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use fastwebsockets::OpCode;
 use httvps::frame::{Features, Frame, Hello, Token, binary};
 use httvps::mux::TRANSPORT_ROOM;
 use httvps::net::websocket::{Incoming, Reader, Side, write_header};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -16,24 +17,36 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::control::REGION;
-use crate::support::deployment::{PATH, World};
-use crate::support::wait::PATIENCE;
+use crate::support::deployment::{Deployment, PATH};
+use crate::support::subscriber::Subscriber;
+use crate::support::wait::TIMEOUT;
 
 pub(crate) const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-pub(crate) async fn dial_to(address: &str, ca: &str) -> TlsStream<TcpStream> {
+async fn dial_as(address: &str, tls: Arc<ClientConfig>) -> TlsStream<TcpStream> {
     let socket = TcpStream::connect(address).await.unwrap();
     socket.set_nodelay(true).unwrap();
-    let tls = httvps::net::tls::client(Some(&std::fs::read(ca).unwrap())).unwrap();
-    TlsConnector::from(Arc::clone(&tls)).connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap()
+    TlsConnector::from(tls).connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap()
 }
 
-pub(crate) async fn dial(world: &World) -> TlsStream<TcpStream> {
-    dial_to(world.gateway().line("gateway").strip_prefix("wss://").unwrap(), &world.ca()).await
+/// Connects by TLS with the protocols that the crate offers by default.
+pub(crate) async fn dial_to(address: &str, ca: &str) -> TlsStream<TcpStream> {
+    dial_as(address, httvps::net::tls::client(Some(&std::fs::read(ca).unwrap())).unwrap()).await
 }
 
-/// Sends a request head and gives the answer's.
+/// Connects by TLS and offers these protocols.
+pub(crate) async fn dial_offering(address: &str, ca: &str, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
+    let mut tls = (*httvps::net::tls::client(Some(&std::fs::read(ca).unwrap())).unwrap()).clone();
+    tls.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    dial_as(address, Arc::new(tls)).await
+}
+
+pub(crate) async fn dial(deployment: &Deployment) -> TlsStream<TcpStream> {
+    dial_to(deployment.address(), &deployment.ca()).await
+}
+
+/// Sends a request head and returns the response's.
 pub(crate) async fn request(socket: &mut TlsStream<TcpStream>, head: &str) -> String {
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -48,29 +61,29 @@ pub(crate) fn upgrade_request(protocol: &str) -> String {
 }
 
 /// An upgraded connection.
-pub(crate) struct Raw {
+pub(crate) struct RawClient {
     pub(crate) socket: TlsStream<TcpStream>,
     reader: Reader,
     input: BytesMut,
     waiting: VecDeque<Frame>,
 }
 
-impl Raw {
+impl RawClient {
     pub(crate) fn new(socket: TlsStream<TcpStream>) -> Self {
         Self { socket, reader: Reader::new(Side::Client, 1 << 20, 1), input: BytesMut::new(), waiting: VecDeque::new() }
     }
 
-    pub(crate) async fn open(world: &World, protocol: &str) -> Self {
-        let mut socket = dial(world).await;
+    pub(crate) async fn open(deployment: &Deployment, protocol: &str) -> Self {
+        let mut socket = dial(deployment).await;
         let head = request(&mut socket, &upgrade_request(protocol)).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         Self::new(socket)
     }
 
-    /// A v2 session that was consented to.
-    pub(crate) async fn session(world: &World) -> Self {
-        let mut raw = Self::open(world, "httvps.v2").await;
-        raw.frames(&[Frame::Hello(Box::new(hello(world)))]).await;
+    /// Opens a v2 session.
+    pub(crate) async fn session(deployment: &Deployment) -> Self {
+        let mut raw = Self::open(deployment, "httvps.v2").await;
+        raw.frames(&[Frame::Hello(Box::new(hello(deployment)))]).await;
         assert!(matches!(raw.next_frame().await, Frame::HelloOk(_)));
         raw
     }
@@ -87,9 +100,9 @@ impl Raw {
         self.say(OpCode::Binary, &encoded(frames)).await;
     }
 
-    /// The next message; none if the connection has ended.
+    /// The next message, or `None` at the end of the connection.
     pub(crate) async fn next(&mut self) -> Option<Incoming> {
-        tokio::time::timeout(PATIENCE, self.read()).await.expect("something comes")
+        tokio::time::timeout(TIMEOUT, self.read()).await.expect("something comes")
     }
 
     async fn read(&mut self) -> Option<Incoming> {
@@ -113,7 +126,7 @@ impl Raw {
         }
     }
 
-    /// The next frame that is no padding, ping or window; pings are answered.
+    /// The next frame other than padding, pings and windows; pings are answered.
     pub(crate) async fn next_frame(&mut self) -> Frame {
         loop {
             match self.next_frame_or_window().await {
@@ -123,7 +136,7 @@ impl Raw {
         }
     }
 
-    /// The next frame that is no padding or ping; pings are answered.
+    /// The next frame other than padding and pings; pings are answered.
     pub(crate) async fn next_frame_or_window(&mut self) -> Frame {
         loop {
             match self.waiting.pop_front() {
@@ -138,7 +151,7 @@ impl Raw {
         }
     }
 
-    /// The code that the connection is closed with, after anything else.
+    /// Reads to the end; returns the close code.
     pub(crate) async fn closed(&mut self) -> Option<u16> {
         loop {
             match self.next().await {
@@ -149,7 +162,7 @@ impl Raw {
         }
     }
 
-    /// Whether nothing comes for a while.
+    /// Whether nothing arrives for a while.
     pub(crate) async fn is_quiet(&mut self, time: Duration) -> bool {
         tokio::time::timeout(time, self.read()).await.is_err()
     }
@@ -175,10 +188,14 @@ pub(crate) fn decoded(mut bytes: Bytes) -> Vec<Frame> {
     std::iter::from_fn(|| binary::decode(&mut bytes).unwrap()).collect()
 }
 
-pub(crate) fn hello(world: &World) -> Hello {
+pub(crate) fn hello(deployment: &Deployment) -> Hello {
+    hello_of(&deployment.subscriber)
+}
+
+pub(crate) fn hello_of(subscriber: &Subscriber) -> Hello {
     Hello {
-        device_id: world.subscriber.device.clone(),
-        access_token: Token::from(world.subscriber.token.clone()),
+        device_id: subscriber.device.clone(),
+        access_token: Token::from(subscriber.token.clone()),
         region: REGION.into(),
         client_version: "1.0.0".into(),
         platform: "test".into(),

@@ -1,10 +1,10 @@
-//! Small disks that can be full.
+//! Small disks that can be filled.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A small disk over a folder, with what the folder had.
+/// A small disk mounted over a folder, with the folder's contents.
 pub(crate) struct Disk {
     path: PathBuf,
 }
@@ -14,7 +14,7 @@ fn done(command: &mut Command) -> bool {
 }
 
 impl Disk {
-    /// None without the right to mount.
+    /// `None` without the right to mount; the test must say that it is skipped.
     pub(crate) fn over(path: &Path, mib: u32) -> Option<Self> {
         let aside = tempfile::tempdir().unwrap();
         let copy = |from: &Path, to: &Path| {

@@ -1,4 +1,4 @@
-//! What programs do through the SOCKS5 listener of a client.
+//! Transfers through the SOCKS5 listener of a client.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::support::destination::{Destination, pattern_bytes, sum};
 use crate::support::process::Process;
 use crate::support::socks;
 
-pub(crate) async fn drain(mut socket: TcpStream) -> u64 {
+pub(crate) async fn read_until_closed(mut socket: TcpStream) -> u64 {
     let mut buffer = vec![0; 65_536];
     let mut total = 0;
     while let Ok(read @ 1..) = socket.read(&mut buffer).await {
@@ -29,7 +29,7 @@ pub(crate) async fn download(proxy: &str, source: SocketAddr, len: usize) {
     assert!(got == pattern_bytes(len), "{} of {len} bytes", got.len());
 }
 
-/// Sends and gets it back, without needing a half close.
+/// Sends bytes and reads their echo, without a half close.
 pub(crate) async fn echo(proxy: &str, target: SocketAddr, len: usize) {
     let (mut read, mut write) = socks::connect(proxy, target).await.unwrap().into_split();
     let sent = Arc::new(pattern_bytes(len));
@@ -54,7 +54,7 @@ pub(crate) async fn upload_then_half_close(proxy: &str, sink: SocketAddr, len: u
     assert_eq!(answer, sum(&bytes, 0).to_be_bytes());
 }
 
-pub(crate) async fn echoes(socket: &mut TcpStream) -> Result<(), String> {
+pub(crate) async fn ping(socket: &mut TcpStream) -> Result<(), String> {
     let exchange = async {
         socket.write_all(b"ping").await?;
         let mut answer = [0; 4];
@@ -66,15 +66,23 @@ pub(crate) async fn echoes(socket: &mut TcpStream) -> Result<(), String> {
     }
 }
 
-pub(crate) async fn opened(client: &Process, echo: &Destination) -> Result<TcpStream, String> {
+pub(crate) async fn open_echo(client: &Process, echo: &Destination) -> Result<TcpStream, String> {
     let mut socket = socks::connect(client.line("socks"), echo.address).await.map_err(|error| error.to_string())?;
-    echoes(&mut socket).await?;
+    ping(&mut socket).await?;
     Ok(socket)
 }
 
-pub(crate) async fn streaming(client: &Process, endless: &Destination) -> TcpStream {
+pub(crate) async fn start_streaming(client: &Process, endless: &Destination) -> TcpStream {
     let mut socket = socks::connect(client.line("socks"), endless.address).await.unwrap();
     socket.write_all(b"x").await.unwrap();
     socket.read_exact(&mut [0; 100_000]).await.unwrap();
     socket
+}
+
+pub(crate) async fn fetch(proxy: &str, source: &Destination, len: u64) {
+    let mut socket = socks::connect(proxy, source.address).await.unwrap();
+    socket.write_all(&len.to_be_bytes()).await.unwrap();
+    let mut got = Vec::new();
+    socket.read_to_end(&mut got).await.unwrap();
+    assert_eq!(got.len() as u64, len);
 }

@@ -1,4 +1,4 @@
-//! A UDP server that sends back what it gets.
+//! A UDP echo server.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
-/// Sends every datagram back, and counts their bytes.
+/// Echoes every datagram and counts the bytes.
 pub(crate) struct Echo {
     pub(crate) address: SocketAddr,
     pub(crate) got: Arc<AtomicU64>,

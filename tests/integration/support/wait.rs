@@ -1,12 +1,15 @@
-//! How tests wait: for a condition, never for a time.
+//! How tests wait: for conditions, not for time to pass.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+use tokio::net::TcpStream;
 
-/// Polls until a condition gives a value.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Polls until a condition returns a value.
 pub(crate) async fn eventually<T, F: Future<Output = Result<T, String>>>(mut condition: impl FnMut() -> F) -> T {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
     loop {
         match condition().await {
             Ok(value) => return value,
@@ -14,4 +17,11 @@ pub(crate) async fn eventually<T, F: Future<Output = Result<T, String>>>(mut con
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Waits until a server listens at an address.
+pub(crate) async fn is_listening(address: impl Into<SocketAddr>) {
+    let address = address.into();
+    eventually(|| async move { TcpStream::connect(address).await.map(|_| ()).map_err(|error| error.to_string()) })
+        .await;
 }

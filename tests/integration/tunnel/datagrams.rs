@@ -12,18 +12,17 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::support::database::Kind;
-use crate::support::deployment::World;
+use crate::support::deployment::Deployment;
 use crate::support::destination::pattern_bytes;
 use crate::support::node::{AEAD_2022, AES, CHACHA, Software};
-use crate::support::raw::Raw;
-use crate::support::raw_session::enter;
-use crate::support::settling::{counted, settles};
+use crate::support::raw::RawClient;
+use crate::support::raw_session::say_hello;
 use crate::support::udp_echo::Echo;
-use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wait::{TIMEOUT, eventually};
 
 /// Debian's ss-server drops larger ones.
 const LIBEV_MAX: usize = 2_700;
-/// Datagrams under way at once in a flood, and when one of them is given up.
+/// Datagrams in flight at once in a flood, and when one counts as lost.
 const AT_ONCE: usize = 16;
 const LOST: Duration = Duration::from_millis(50);
 
@@ -38,7 +37,7 @@ impl Association {
         let mut connection = TcpStream::connect(proxy).await.unwrap();
         connection.write_all(&[5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
         let mut answer = [0; 12];
-        timeout(PATIENCE, connection.read_exact(&mut answer)).await.unwrap().unwrap();
+        timeout(TIMEOUT, connection.read_exact(&mut answer)).await.unwrap().unwrap();
         assert_eq!(answer[..6], [5, 0, 5, 0, 0, 1]);
         let relay = SocketAddr::from((
             <[u8; 4]>::try_from(&answer[6..10]).unwrap(),
@@ -63,7 +62,7 @@ impl Association {
         Some((from, packet[3 + at..len].to_vec()))
     }
 
-    /// Asks until it is answered: datagrams may be lost.
+    /// Repeats a question until it is answered: datagrams may be lost.
     async fn ask(&self, target: &Target, payload: &[u8]) -> Target {
         for _ in 0..30 {
             self.send(target, payload).await;
@@ -76,7 +75,7 @@ impl Association {
         panic!("never answered");
     }
 
-    /// Sends and receives as much as it can until the proxy is gone; gives how many bytes came back.
+    /// Sends and receives as much as possible until the proxy is gone; returns the number of bytes that came back.
     async fn flood(self, target: Target) -> u64 {
         let mut head = vec![0, 0, 0];
         target.encode(&mut head);
@@ -101,8 +100,8 @@ impl Association {
 }
 
 async fn both_ways(software: Software, encoding: &str) {
-    let world = World::start(Kind::Sqlite, software).await;
-    let client = world.connect(encoding).await;
+    let deployment = Deployment::start(Kind::Sqlite, software).await;
+    let client = deployment.connect(encoding).await;
     let [first, second] = [Echo::start().await, Echo::start().await];
     let association = Association::open(client.line("socks")).await;
     let largest = if matches!(software, Software::Libev(_)) { LIBEV_MAX } else { 60_000 };
@@ -116,15 +115,9 @@ async fn both_ways(software: Software, encoding: &str) {
     assert_eq!(association.ask(&named, b"by name").await, Target::Ip(first.address));
     assert_eq!(association.ask(&named, b"by name again").await, Target::Ip(first.address));
     drop(association);
-    eventually(|| async {
-        match world.metric("httvps_streams").await {
-            0 => Ok(()),
-            open => Err(format!("{open} streams are open")),
-        }
-    })
-    .await;
+    deployment.metric_is("httvps_streams", 0).await;
     let moved = first.got.load(Ordering::SeqCst) + second.got.load(Ordering::SeqCst);
-    world.settles_at(moved, moved).await;
+    deployment.totals_are(moved, moved).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,10 +136,10 @@ async fn v2_through_aead_2022() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_datagrams_target_is_checked_and_the_association_lives() {
+async fn every_datagrams_target_is_checked_and_the_association_survives() {
     let deny = [("EGRESS__ALLOW_PRIVATE", "false")];
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &deny).await;
-    let client = world.connect("v2").await;
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &deny).await;
+    let client = deployment.connect("v2").await;
     let echo = Echo::start().await;
     let association = Association::open(client.line("socks")).await;
     let port = echo.address.port();
@@ -162,23 +155,23 @@ async fn every_datagrams_target_is_checked_and_the_association_lives() {
         association.send(target, b"private").await;
     }
     eventually(|| async {
-        let blocked = world.metric("httvps_datagrams_dropped_total{reason=\"BLOCKED\"}").await;
-        let unreachable = world.metric("httvps_datagrams_dropped_total{reason=\"UNREACHABLE\"}").await;
+        let blocked = deployment.metric("httvps_datagrams_dropped_total{reason=\"BLOCKED\"}").await;
+        let unreachable = deployment.metric("httvps_datagrams_dropped_total{reason=\"UNREACHABLE\"}").await;
         let dropped = blocked + unreachable;
         if dropped == targets.len() as u64 { Ok(()) } else { Err(format!("{dropped} dropped")) }
     })
     .await;
-    assert_eq!(world.metric("httvps_streams").await, 1, "the association lives");
+    assert_eq!(deployment.metric("httvps_streams").await, 1, "the association lives");
     assert_eq!(echo.got.load(Ordering::SeqCst), 0);
-    assert_eq!(world.totals().await, (0, 0));
+    assert_eq!(deployment.totals().await, (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_and_closed_associations_end() {
     let idle = [("RELAY__UDP_IDLE_TIMEOUT", "1s")];
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &idle).await;
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &idle).await;
     let echo = Echo::start().await;
-    let mut raw = Raw::session(&world).await;
+    let mut raw = RawClient::session(&deployment).await;
     let id = StreamId(1);
     let mut record = Vec::new();
     Datagram::encode(&Target::Ip(echo.address), b"early", &mut record);
@@ -188,20 +181,20 @@ async fn idle_and_closed_associations_end() {
     let answer = Datagram::decode(&mut payload.clone()).unwrap().unwrap();
     assert_eq!((answer.peer, &answer.payload[..]), (Target::Ip(echo.address), &b"early"[..]));
     assert_eq!(raw.next_frame().await, Frame::Reset { id, code: StreamCode::Timeout });
-    let client = world.connect("v2").await;
+    let client = deployment.connect("v2").await;
     let mut association = Association::open(client.line("socks")).await;
-    let ended = timeout(PATIENCE, association.connection.read(&mut [0; 1])).await.unwrap();
+    let ended = timeout(TIMEOUT, association.connection.read(&mut [0; 1])).await.unwrap();
     assert!(matches!(ended, Ok(0) | Err(_)), "the program is told by the end of its connection");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn datagrams_use_a_quota_up_and_do_not_exceed_it() {
+async fn datagrams_use_up_a_quota_without_exceeding_it() {
     const ASSOCIATIONS: u64 = 4;
     const LIMIT: u64 = 2_000_000;
     const BOUND: u64 = ASSOCIATIONS * 65_536;
     let plan = json!({ "traffic_limit_gb": LIMIT as f64 * 1e-9 });
-    let world = World::build(Kind::Postgres, &[CHACHA], plan, &[]).await;
-    let client = world.connect("v2").await;
+    let deployment = Deployment::build(Kind::Postgres, &[CHACHA], plan, &[]).await;
+    let client = deployment.connect("v2").await;
     let echo = Echo::start().await;
     let mut floods = JoinSet::new();
     for _ in 0..ASSOCIATIONS {
@@ -211,15 +204,15 @@ async fn datagrams_use_a_quota_up_and_do_not_exceed_it() {
     assert_eq!(ended.code, Some(4), "{}", ended.stderr);
     assert!(ended.stderr.contains("error: LIMIT_REACHED"), "{}", ended.stderr);
     let came: u64 = floods.join_all().await.into_iter().sum();
-    let total = counted(&world).await;
+    let total = deployment.ended_total().await;
     let delivered = came + echo.got.load(Ordering::SeqCst);
     assert!(delivered <= total, "{delivered} delivered, {total} counted");
     assert!((LIMIT..=LIMIT + BOUND).contains(&total), "{total}");
     assert!(delivered >= LIMIT / 2, "{delivered}");
-    settles(&world).await;
-    let why = world.control.get("devices", &format!("{}/why", world.subscriber.device)).await;
+    deployment.usage_settles().await;
+    let why = deployment.control.get("devices", &format!("{}/why", deployment.subscriber.device)).await;
     assert_eq!(why["quota"]["used_bytes"], json!(total), "{why}");
-    let (_, refused) = enter(&world, &world.subscriber).await;
+    let (_, refused) = say_hello(&deployment, &deployment.subscriber).await;
     assert!(matches!(refused, Frame::Error { code: SessionCode::LimitReached, .. }), "{refused:?}");
 }
 
@@ -242,9 +235,9 @@ async fn name_server() -> (SocketAddr, AbortHandle) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dig_asks_through_it() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
-    let client = world.connect("v2").await;
+async fn dig_works_through_the_tunnel() {
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    let client = deployment.connect("v2").await;
     let (server, serving) = name_server().await;
     let association = Association::open(client.line("socks")).await;
     let door = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -262,7 +255,7 @@ async fn dig_asks_through_it() {
     let port = port.to_string();
     let args = ["@127.0.0.1", "-p", &port, "+short", "+tries=5", "+time=5", "+noedns", "example.test", "A"];
     let output = tokio::process::Command::new("dig").args(args).output();
-    let output = timeout(PATIENCE, output).await.unwrap().expect("dig of Debian's bind9-dnsutils");
+    let output = timeout(TIMEOUT, output).await.unwrap().expect("dig of Debian's bind9-dnsutils");
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "192.0.2.7");
     forwarding.abort();
     serving.abort();

@@ -1,27 +1,27 @@
-//! Private destinations are refused without a connection, in every spelling.
+//! Private destinations are refused without a connection, however they are written.
 
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::support::database::Kind;
-use crate::support::deployment::World;
-use crate::support::destination::{Destination, Manner};
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination};
 use crate::support::node::{AEAD_2022, CHACHA};
 use crate::support::socks;
-use crate::support::transfer::echoes;
+use crate::support::transfer::ping;
 use crate::support::wait::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn loopback_in_every_spelling() {
+async fn loopback_is_refused_in_every_spelling() {
     let everywhere = TcpListener::bind("[::]:0").await.unwrap();
     let port = everywhere.local_addr().unwrap().port();
     for (software, encoding, resolve) in
         [(CHACHA, "v1", "gateway"), (AEAD_2022, "v2", "gateway"), (AEAD_2022, "v2", "node")]
     {
         let deny = [("EGRESS__ALLOW_PRIVATE", "false"), ("EGRESS__RESOLVE", resolve)];
-        let world = World::build(Kind::Sqlite, &[software], json!({}), &deny).await;
-        let client = world.connect(encoding).await;
+        let deployment = Deployment::build(Kind::Sqlite, &[software], json!({}), &deny).await;
+        let client = deployment.connect(encoding).await;
         let proxy = client.line("socks");
         let names = [
             "localhost",
@@ -60,19 +60,19 @@ async fn loopback_in_every_spelling() {
             tried += 1;
         }
         let refused = eventually(|| async {
-            let blocked = world.metric("httvps_streams_refused_total{reason=\"BLOCKED\"}").await;
-            let unreachable = world.metric("httvps_streams_refused_total{reason=\"UNREACHABLE\"}").await;
+            let blocked = deployment.metric("httvps_streams_refused_total{reason=\"BLOCKED\"}").await;
+            let unreachable = deployment.metric("httvps_streams_refused_total{reason=\"UNREACHABLE\"}").await;
             if blocked + unreachable == tried { Ok(blocked) } else { Err(format!("{blocked} + {unreachable}")) }
         })
         .await;
         assert!(refused >= tried - 2, "names that no resolver knows are unreachable, the rest is blocked: {refused}");
-        assert_eq!(world.totals().await, (0, 0));
+        assert_eq!(deployment.totals().await, (0, 0));
     }
     let accepted = tokio::time::timeout(std::time::Duration::from_millis(100), everywhere.accept()).await;
     assert!(accepted.is_err(), "nobody connected");
 }
 
-/// A name server on loopback for which every name has these IPv4 addresses, in this order, and no other.
+/// A name server on loopback that resolves every name to these IPv4 addresses, in this order.
 async fn name_server(addresses: &'static [[u8; 4]]) -> String {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap().to_string();
@@ -95,15 +95,16 @@ async fn name_server(addresses: &'static [[u8; 4]]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_address_of_a_name_is_used_after_one_that_refused() {
-    let echo = Destination::start(Manner::Echo);
+async fn the_next_address_of_a_name_is_tried_after_a_refusal() {
+    let echo = Destination::start(Behavior::Echo);
     let servers = format!("[\"{}\"]", name_server(&[[127, 0, 0, 9], [127, 0, 0, 1]]).await);
     for software in [CHACHA, AEAD_2022] {
-        let world = World::build(Kind::Sqlite, &[software], json!({}), &[("EGRESS__RESOLVERS", &servers)]).await;
-        let client = world.connect("v2").await;
+        let deployment =
+            Deployment::build(Kind::Sqlite, &[software], json!({}), &[("EGRESS__RESOLVERS", &servers)]).await;
+        let client = deployment.connect("v2").await;
         let visit = async || {
             let mut socket = socks::connect_name(client.line("socks"), "two.test", echo.address.port()).await.unwrap();
-            echoes(&mut socket).await
+            ping(&mut socket).await
         };
         visit().await.unwrap_err();
         visit().await.unwrap();

@@ -1,4 +1,4 @@
-//! HTTP/2 on the port of the tunnels: who gets a tunnel, who gets what a stranger gets, and how connections end.
+//! HTTP/2 on the tunnel port: who gets a tunnel, who gets the web site, and how connections end.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use tokio::process::Command;
 
 use crate::support::configuration::KEYS;
 use crate::support::database::Kind;
-use crate::support::deployment::{PATH, World};
-use crate::support::destination::{Destination, Manner};
+use crate::support::deployment::{Deployment, PATH};
+use crate::support::destination::{Behavior, Destination};
 use crate::support::exact_transfer::exact_by;
 use crate::support::http2_peer::{Peer, request, websocket};
 use crate::support::in_process::fetch;
 use crate::support::node::{AEAD_2022, CHACHA};
 use crate::support::transfer::echo;
-use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wait::{TIMEOUT, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_http2_is_exact() {
@@ -37,11 +37,11 @@ async fn v1_over_http2_is_exact() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_tunnel_is_answered_as_over_http1() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
-    let peer = Peer::dial(&world).await;
+async fn requests_that_are_not_tunnels_are_answered_as_over_http1() {
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    let peer = Peer::dial(&deployment).await;
     assert!(peer.takes_websockets());
-    let genuine = format!("Bearer {}", world.subscriber.token);
+    let genuine = format!("Bearer {}", deployment.subscriber.token);
     let (genuine, forged) = (("authorization", genuine.as_str()), ("authorization", "Bearer a.b.c"));
     let (ours, version) = (("content-type", MEDIA_TYPE), ("sec-websocket-version", "13"));
     let offer = ("sec-websocket-protocol", "httvps.v2");
@@ -64,46 +64,50 @@ async fn what_is_no_tunnel_is_answered_as_over_http1() {
         let answer = peer.ask(request, b"").await.unwrap();
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{text}");
     }
-    let (_, keys) = world.control.ask(Method::GET, KEYS, "", None).await;
+    let (_, keys) = deployment.control.ask(Method::GET, KEYS, "", None).await;
     let got = peer.ask(request("GET", &format!("{PATH}{KEYS}"), &[genuine]), b"").await.unwrap();
     assert_eq!(got.status, StatusCode::OK);
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&got.body).unwrap(), keys);
     let body = vec![b'x'; 20_000];
     let large = peer.ask(request("POST", &format!("{PATH}/api/v1/auth/enroll"), &[]), &body).await.unwrap();
     assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!((world.tunnels_by("h2").await, world.tunnels_by("h2ws").await), (0, 0));
+    assert_eq!((deployment.tunnels_by("h2").await, deployment.tunnels_by("h2ws").await), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_required_token_is_required_of_websockets_over_http2() {
+async fn a_required_token_is_also_required_over_http2() {
     let more = [("TUNNEL__REQUIRE_BEARER", "true")];
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
-    let peer = Peer::dial(&world).await;
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
+    let peer = Peer::dial(&deployment).await;
     let headers = [("sec-websocket-version", "13"), ("sec-websocket-protocol", "httvps.v2")];
     let answer = peer.ask(websocket("websocket", &headers), b"").await.unwrap();
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
-    let offered = format!("httvps.v2, httvps.token.{}", world.subscriber.token);
+    let offered = format!("httvps.v2, httvps.token.{}", deployment.subscriber.token);
     let headers = [("sec-websocket-version", "13"), ("sec-websocket-protocol", offered.as_str())];
     let channel = peer.channel(websocket("websocket", &headers), Some("httvps.v2")).await;
-    eventually(|| async { if world.tunnels_by("h2ws").await == 1 { Ok(()) } else { Err("no tunnel".into()) } }).await;
+    eventually(|| async { if deployment.tunnels_by("h2ws").await == 1 { Ok(()) } else { Err("no tunnel".into()) } })
+        .await;
     drop(channel);
 }
 
 async fn output(program: &str, args: &[&str]) -> String {
     let command = Command::new(program).args(args).kill_on_drop(true).output();
-    let output = tokio::time::timeout(PATIENCE, command).await.expect("it ends").unwrap();
+    let output = tokio::time::timeout(TIMEOUT, command).await.expect("it ends").unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{program}: {}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn curl_and_nghttp_use_the_portal_and_meet_the_site() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
-    let (_, keys) = world.control.ask(Method::GET, KEYS, "", None).await;
-    let base = world.gateway().line("gateway").replace("wss://", "https://").replace("127.0.0.1", "localhost");
-    let (ca, url, token) =
-        (world.ca(), format!("{base}{PATH}{KEYS}"), format!("Authorization: Bearer {}", world.subscriber.token));
+async fn curl_and_nghttp_use_the_portal_and_see_the_site() {
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    let (_, keys) = deployment.control.ask(Method::GET, KEYS, "", None).await;
+    let base = deployment.gateway().line("gateway").replace("wss://", "https://").replace("127.0.0.1", "localhost");
+    let (ca, url, token) = (
+        deployment.ca(),
+        format!("{base}{PATH}{KEYS}"),
+        format!("Authorization: Bearer {}", deployment.subscriber.token),
+    );
     let curl = ["--http2", "--silent", "--show-error", "--cacert", &ca];
     let text =
         output("curl", &[&curl[..], &["-w", "\n%{http_version} %{http_code}", "-H", &token, &url]].concat()).await;
@@ -129,31 +133,31 @@ async fn curl_and_nghttp_use_the_portal_and_meet_the_site() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_session_ends_its_tunnel_and_not_its_neighbours() {
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({ "max_sessions": 5 }), &[]).await;
-    let peer = Peer::dial(&world).await;
-    let doomed = peer.plain(&world).await;
-    let sessions = world.control.list("sessions").await;
-    let other = peer.websocket(&world, Encoding::V2).await;
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({ "max_sessions": 5 }), &[]).await;
+    let peer = Peer::dial(&deployment).await;
+    let doomed = peer.plain(&deployment).await;
+    let sessions = deployment.control.list("sessions").await;
+    let other = peer.websocket(&deployment, Encoding::V2).await;
     let id = sessions[0]["id"].as_str().unwrap();
-    world.control.admin(Method::DELETE, &format!("sessions/{id}"), json!(null)).await;
-    let ended = tokio::time::timeout(PATIENCE, doomed.next_event()).await.unwrap();
+    deployment.control.admin(Method::DELETE, &format!("sessions/{id}"), json!(null)).await;
+    let ended = tokio::time::timeout(TIMEOUT, doomed.next_event()).await.unwrap();
     assert!(matches!(ended, Some(Event::Ended { code: SessionCode::SessionKilled, .. })), "{ended:?}");
-    let source = Destination::start(Manner::Source);
+    let source = Destination::start(Behavior::Source);
     assert_eq!(fetch(&other, source.address, 1_000_000).await, (1_000_000, Ok(())));
     assert!(!peer.connection.is_finished());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn draining_ends_connections_in_good_order() {
-    let mut world = World::start(Kind::Sqlite, CHACHA).await;
+async fn draining_closes_connections_gracefully() {
+    let mut deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
     for transport in ["h2", "h2ws"] {
-        let client = world.connect_by(transport, "v2").await;
-        let echoing = Destination::start(Manner::Echo);
+        let client = deployment.connect_by(transport, "v2").await;
+        let echoing = Destination::start(Behavior::Echo);
         echo(client.line("socks"), echoing.address, 100_000).await;
-        let silent = Peer::dial(&world).await;
-        let busy = Peer::dial(&world).await;
-        let tunnel = busy.plain(&world).await;
-        let gateway = world.gateway.take().unwrap();
+        let silent = Peer::dial(&deployment).await;
+        let busy = Peer::dial(&deployment).await;
+        let tunnel = busy.plain(&deployment).await;
+        let gateway = deployment.gateway.take().unwrap();
         let started = Instant::now();
         let ended = gateway.stop().await;
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -161,10 +165,10 @@ async fn draining_ends_connections_in_good_order() {
         let told = tunnel.next_event().await;
         assert!(matches!(told, Some(Event::GoingAway { .. })), "{told:?}");
         for peer in [silent, busy] {
-            let closed = tokio::time::timeout(PATIENCE, peer.connection).await.unwrap().unwrap();
+            let closed = tokio::time::timeout(TIMEOUT, peer.connection).await.unwrap().unwrap();
             assert!(closed.is_ok(), "{closed:?}");
         }
-        world.start_gateway().await;
+        deployment.start_gateway().await;
         echo(client.line("socks"), echoing.address, 100_000).await;
         assert_eq!(client.stop().await.code, Some(0));
     }
@@ -173,33 +177,35 @@ async fn draining_ends_connections_in_good_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_without_streams_ends() {
     let more = [("HTTP2__IDLE_TIMEOUT", "1s"), ("TUNNEL__HANDSHAKE_TIMEOUT", "2s")];
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
-    let (silent, asking, tunnelling) = (Peer::dial(&world).await, Peer::dial(&world).await, Peer::dial(&world).await);
-    let _tunnel = tunnelling.plain(&world).await;
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
+    let (silent, asking, tunnelling) =
+        (Peer::dial(&deployment).await, Peer::dial(&deployment).await, Peer::dial(&deployment).await);
+    let _tunnel = tunnelling.plain(&deployment).await;
     let started = Instant::now();
     asking.ask(request("GET", "/", &[]), b"").await.unwrap();
     for peer in [asking, silent] {
-        tokio::time::timeout(PATIENCE, peer.connection).await.expect("it ends").unwrap().ok();
+        tokio::time::timeout(TIMEOUT, peer.connection).await.expect("it ends").unwrap().ok();
     }
     assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
     assert!(!tunnelling.connection.is_finished());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_connections_and_tunnels_without_hello_have_places() {
+async fn silent_connections_and_tunnels_without_hello_are_limited() {
     let more = [("TUNNEL__MAX_PRE_HELLO_PER_ADDRESS", "3"), ("TUNNEL__HANDSHAKE_TIMEOUT", "60s")];
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({ "max_sessions": 10 }), &more).await;
-    let peer = Peer::dial(&world).await;
-    let admitted = [peer.plain(&world).await, peer.websocket(&world, Encoding::V2).await];
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({ "max_sessions": 10 }), &more).await;
+    let peer = Peer::dial(&deployment).await;
+    let admitted = [peer.plain(&deployment).await, peer.websocket(&deployment, Encoding::V2).await];
     let headers = [("sec-websocket-version", "13"), ("sec-websocket-protocol", "httvps.v2")];
     let mut waiting = Vec::new();
     for _ in 0..3 {
         waiting.push(peer.channel(websocket("websocket", &headers), None).await);
     }
-    eventually(|| async { if world.tunnels_by("h2ws").await == 4 { Ok(()) } else { Err("not yet".into()) } }).await;
+    eventually(|| async { if deployment.tunnels_by("h2ws").await == 4 { Ok(()) } else { Err("not yet".into()) } })
+        .await;
     let refused = peer.ask(websocket("websocket", &headers), b"").await.unwrap_err();
     assert_eq!(refused.reason(), Some(h2::Reason::REFUSED_STREAM));
-    assert_eq!(world.metric("httvps_refused_total{reason=\"pre_hello\"}").await, 1);
+    assert_eq!(deployment.metric("httvps_refused_total{reason=\"pre_hello\"}").await, 1);
     drop(waiting);
     eventually(|| async {
         match peer.ask(websocket("websocket", &headers), b"").await {

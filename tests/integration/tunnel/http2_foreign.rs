@@ -1,4 +1,4 @@
-//! Tunnels over HTTP/2 by software of others: Node, Python's h2 and a browser.
+//! Tunnels over HTTP/2 by foreign software: Node, Python's h2 and a browser.
 
 use std::sync::Arc;
 
@@ -13,55 +13,55 @@ use tokio::sync::mpsc;
 
 use crate::support::control::REGION;
 use crate::support::database::Kind;
-use crate::support::deployment::{PATH, World};
-use crate::support::destination::{Destination, Manner};
+use crate::support::deployment::{Deployment, PATH};
+use crate::support::destination::{Behavior, Destination};
 use crate::support::node::AEAD_2022;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::TIMEOUT;
 
 const SIZE: u64 = 3_000_000;
 
-/// Where the web tests' files are.
+/// The path of a file of the web tests.
 fn file(name: &str) -> String {
     format!("{}/tests/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-fn authority(world: &World) -> String {
-    world.gateway().line("gateway").strip_prefix("wss://").unwrap().replace("127.0.0.1", "localhost")
+fn authority(deployment: &Deployment) -> String {
+    deployment.address().replace("127.0.0.1", "localhost")
 }
 
-struct Places {
+struct Destinations {
     echo: Destination,
     source: Destination,
 }
 
-impl Places {
+impl Destinations {
     fn start() -> Self {
-        Self { echo: Destination::start(Manner::Echo), source: Destination::start(Manner::Source) }
+        Self { echo: Destination::start(Behavior::Echo), source: Destination::start(Behavior::Source) }
     }
 
-    async fn are_billed(&self, world: &World) {
+    async fn are_billed(&self, deployment: &Deployment) {
         let (up, down) = (self.echo.got() + self.source.got(), self.echo.gave() + self.source.gave());
-        world.settles_at(up, down).await;
+        deployment.totals_are(up, down).await;
     }
 }
 
-async fn world() -> World {
-    World::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 5 }), &[]).await
+async fn deployment() -> Deployment {
+    Deployment::build(Kind::Sqlite, &[AEAD_2022], json!({ "max_sessions": 5 }), &[]).await
 }
 
-/// A program that opens a tunnel of each kind on one connection.
+/// Runs a program that opens a tunnel of each kind on one connection.
 async fn both(program: &str, script: &str) {
-    let (world, places) = (world().await, Places::start());
-    let mut args = vec![file(script), authority(&world), PATH.to_owned(), world.ca()];
-    args.extend([world.subscriber.device.clone(), world.subscriber.token.clone(), REGION.to_owned()]);
+    let (deployment, places) = (deployment().await, Destinations::start());
+    let mut args = vec![file(script), authority(&deployment), PATH.to_owned(), deployment.ca()];
+    args.extend([deployment.subscriber.device.clone(), deployment.subscriber.token.clone(), REGION.to_owned()]);
     args.extend([places.echo.address.port(), places.source.address.port()].map(|port| port.to_string()));
     args.push(SIZE.to_string());
     let child = Command::new(program).args(args).kill_on_drop(true).output();
-    let output = tokio::time::timeout(PATIENCE, child).await.expect("it ends").unwrap();
+    let output = tokio::time::timeout(TIMEOUT, child).await.expect("it ends").unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("exact"), "{text}");
-    assert_eq!((world.tunnels_by("h2").await, world.tunnels_by("h2ws").await), (1, 1));
-    places.are_billed(&world).await;
+    assert_eq!((deployment.tunnels_by("h2").await, deployment.tunnels_by("h2ws").await), (1, 1));
+    places.are_billed(&deployment).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,7 +76,7 @@ async fn pythons_h2() {
     both(&python, "python/http2_client.py").await;
 }
 
-/// A web site that gives a browser something to do and takes what it reports.
+/// A web site that serves a script to the browser and receives its report.
 async fn site(settings: Value) -> (String, mpsc::Receiver<String>) {
     let (told, reports) = mpsc::channel(1);
     let text = |name: &str, kind: &'static str| {
@@ -102,13 +102,13 @@ async fn site(settings: Value) -> (String, mpsc::Receiver<String>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browsers_websocket_on_its_established_connection() {
     let browser = std::env::var("HTTVPS_TEST_CHROMIUM").expect("`make test` finds Chromium");
-    let (world, places) = (world().await, Places::start());
+    let (deployment, places) = (deployment().await, Destinations::start());
     let hello = json!({
-        "device_id": world.subscriber.device, "access_token": world.subscriber.token, "region": REGION,
+        "device_id": deployment.subscriber.device, "access_token": deployment.subscriber.token, "region": REGION,
         "client_version": "1.0.0", "platform": "web",
     });
     let settings = json!({
-        "url": format!("wss://{}{PATH}", authority(&world)), "hello": hello, "size": SIZE,
+        "url": format!("wss://{}{PATH}", authority(&deployment)), "hello": hello, "size": SIZE,
         "echo": places.echo.address.port(), "source": places.source.address.port(),
     });
     let (url, mut reports) = site(settings).await;
@@ -122,9 +122,9 @@ async fn a_browsers_websocket_on_its_established_connection() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let report = tokio::time::timeout(PATIENCE, reports.recv()).await.expect("a report");
+    let report = tokio::time::timeout(TIMEOUT, reports.recv()).await.expect("a report");
     assert_eq!(report.as_deref(), Some("exact"));
-    assert_eq!((world.tunnels_by("h2ws").await, world.tunnels_by("ws").await), (1, 0));
-    places.are_billed(&world).await;
+    assert_eq!((deployment.tunnels_by("h2ws").await, deployment.tunnels_by("ws").await), (1, 0));
+    places.are_billed(&deployment).await;
     running.kill().await.unwrap();
 }

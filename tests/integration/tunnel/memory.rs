@@ -1,4 +1,4 @@
-//! Memory for bytes that wait: one customer does not use up what others need, and it comes back.
+//! Memory for buffered bytes: one customer cannot exhaust it for others, and it is released.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::support::database::Kind;
-use crate::support::deployment::World;
-use crate::support::destination::{Destination, Manner};
-use crate::support::in_process::{Entrance, InProcess, fetch, send};
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination};
+use crate::support::in_process::{InProcessTunnel, TunnelDialer, fetch, send};
 use crate::support::node::CHACHA;
 use crate::support::subscriber::Subscriber;
 use crate::support::wait::eventually;
 
-/// Uploads to a destination that takes nothing, until the stream ends.
-async fn stuff(session: Arc<InProcess>, stalled: SocketAddr) -> StreamCode {
+/// Uploads to a destination that reads nothing, until the stream ends.
+async fn stuff(session: Arc<InProcessTunnel>, stalled: SocketAddr) -> StreamCode {
     let stream = session.tunnel.open(&Target::Ip(stalled), Bytes::new()).unwrap();
     loop {
         if let Err(code) = send(&stream, &[0; 64 * 1024]).await {
@@ -28,42 +28,43 @@ async fn stuff(session: Arc<InProcess>, stalled: SocketAddr) -> StreamCode {
 }
 
 async fn uploads(
-    entrance: &Entrance,
+    dialer: &TunnelDialer,
     stalled: &Destination,
     sessions: usize,
     each: usize,
 ) -> Vec<JoinHandle<StreamCode>> {
     let mut uploads = Vec::new();
     for _ in 0..sessions {
-        let session = Arc::new(entrance.enter().await.unwrap());
+        let session = Arc::new(dialer.enter().await.unwrap());
         uploads.extend((0..each).map(|_| tokio::spawn(stuff(Arc::clone(&session), stalled.address))));
     }
     uploads
 }
 
-async fn waits(world: &World, wanted: impl Fn(u64) -> bool) {
+async fn waits(deployment: &Deployment, wanted: impl Fn(u64) -> bool) {
     eventually(|| async {
-        let waiting = world.metric("httvps_waiting_bytes").await;
+        let waiting = deployment.metric("httvps_waiting_bytes").await;
         if wanted(waiting) { Ok(()) } else { Err(format!("{waiting} bytes wait")) }
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_customer_whose_destinations_take_nothing_is_in_nobodys_way() {
+async fn a_customer_with_stalled_destinations_does_not_block_others() {
     let more = [
         ("MUX__PROCESS_POOL", "1 MiB"),
         ("MUX__ACCOUNT_POOL", "512 KiB"),
         ("MUX__STALL_AFTER", "1s"),
         ("MUX__WINDOW", "64 KiB"),
     ];
-    let world = World::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
-    let stalled = Destination::start(Manner::Stalled);
-    let source = Destination::start(Manner::Source);
-    let newcomer = Subscriber::create(&world.control, json!({})).await;
-    let (greedy, newcomer) = (Entrance::of(&world, &world.subscriber), Entrance::of(&world, &newcomer));
+    let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
+    let stalled = Destination::start(Behavior::Stalled);
+    let source = Destination::start(Behavior::Source);
+    let newcomer = Subscriber::create(&deployment.control, json!({})).await;
+    let (greedy, newcomer) =
+        (TunnelDialer::of(&deployment, &deployment.subscriber), TunnelDialer::of(&deployment, &newcomer));
     let uploads = uploads(&greedy, &stalled, 3, 6).await;
-    waits(&world, |waiting| waiting >= 512 * 1024).await;
+    waits(&deployment, |waiting| waiting >= 512 * 1024).await;
     let began = Instant::now();
     let session = eventually(|| newcomer.enter()).await;
     eventually(|| async {
@@ -72,7 +73,7 @@ async fn a_customer_whose_destinations_take_nothing_is_in_nobodys_way() {
     })
     .await;
     assert!(began.elapsed() < Duration::from_secs(15), "served after {:?}", began.elapsed());
-    waits(&world, |waiting| waiting <= 512 * 1024 * 7 / 8).await;
+    waits(&deployment, |waiting| waiting <= 512 * 1024 * 7 / 8).await;
     let mut ended = Vec::new();
     for upload in uploads {
         if upload.is_finished() {

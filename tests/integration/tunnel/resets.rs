@@ -1,4 +1,4 @@
-//! A reset stays a reset and an end of file an end of file, from program to destination and back (docs/03, "Ends").
+//! Resets and ends of file stay what they are between programs and destinations (docs/03, "Ends").
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -10,12 +10,12 @@ use tokio::time::timeout;
 
 use crate::support::control::id;
 use crate::support::database::Kind;
-use crate::support::deployment::World;
-use crate::support::destination::{Destination, Manner};
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination};
 use crate::support::node::{AEAD_2022, CHACHA};
 use crate::support::process::Process;
 use crate::support::socks;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::TIMEOUT;
 
 const SOME: usize = 100_000;
 
@@ -25,7 +25,7 @@ enum End {
     Reset,
 }
 
-/// Reads to the end, whatever it is.
+/// Reads to the end and returns its kind.
 async fn end_of(socket: &mut TcpStream) -> End {
     let mut buffer = vec![0; 64 * 1024];
     let reading = async {
@@ -38,7 +38,7 @@ async fn end_of(socket: &mut TcpStream) -> End {
             }
         }
     };
-    timeout(PATIENCE, reading).await.expect("it ends")
+    timeout(TIMEOUT, reading).await.expect("it ends")
 }
 
 /// A program's connection through one of the client's proxies.
@@ -56,11 +56,11 @@ async fn enter(client: &Process, proxy: &str, target: SocketAddr) -> TcpStream {
     socket
 }
 
-/// A program and the destination's end of its connection.
+/// A program's connection and the destination's end of it.
 async fn pair(client: &Process, proxy: &str, listener: &TcpListener) -> (TcpStream, TcpStream) {
     let mut program = enter(client, proxy, listener.local_addr().unwrap()).await;
     program.write_all(b"first").await.unwrap();
-    let (mut destination, _) = timeout(PATIENCE, listener.accept()).await.expect("somebody comes").unwrap();
+    let (mut destination, _) = timeout(TIMEOUT, listener.accept()).await.expect("somebody comes").unwrap();
     destination.read_exact(&mut [0; 5]).await.unwrap();
     (program, destination)
 }
@@ -71,11 +71,11 @@ fn reset(socket: TcpStream) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn resets_and_ends_of_file_pass_as_what_they_are() {
-    let world = World::start(Kind::Sqlite, AEAD_2022).await;
+async fn resets_and_ends_of_file_are_preserved() {
+    let deployment = Deployment::start(Kind::Sqlite, AEAD_2022).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     for encoding in ["v1", "v2"] {
-        let client = world.connect(encoding).await;
+        let client = deployment.connect(encoding).await;
         for proxy in ["socks", "http"] {
             let (mut program, mut destination) = pair(&client, proxy, &listener).await;
             destination.write_all(&[1; SOME]).await.unwrap();
@@ -104,13 +104,13 @@ async fn resets_and_ends_of_file_pass_as_what_they_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_gateway_resets_programs_and_destinations() {
     for (encoding, proxy) in [("v1", "socks"), ("v2", "http"), ("v1-plain", "socks"), ("v2", "socks")] {
-        let mut world = World::start(Kind::Sqlite, AEAD_2022).await;
+        let mut deployment = Deployment::start(Kind::Sqlite, AEAD_2022).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = world.connect(encoding).await;
+        let client = deployment.connect(encoding).await;
         let (mut program, mut destination) = pair(&client, proxy, &listener).await;
         destination.write_all(&[1; SOME]).await.unwrap();
         program.read_exact(&mut [0; SOME]).await.unwrap();
-        world.gateway.take().unwrap().kill().await;
+        deployment.gateway.take().unwrap().kill().await;
         assert_eq!(end_of(&mut program).await, End::Reset, "{encoding} {proxy}: the program");
         assert_eq!(end_of(&mut destination).await, End::Reset, "{encoding} {proxy}: the destination");
     }
@@ -118,10 +118,10 @@ async fn a_lost_gateway_resets_programs_and_destinations() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_client_resets_programs_and_destinations() {
-    let world = World::start(Kind::Sqlite, AEAD_2022).await;
+    let deployment = Deployment::start(Kind::Sqlite, AEAD_2022).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     for encoding in ["v1", "v2", "v1-plain"] {
-        let client = world.connect(encoding).await;
+        let client = deployment.connect(encoding).await;
         let (mut program, mut destination) = pair(&client, "socks", &listener).await;
         program.write_all(&[1; SOME]).await.unwrap();
         destination.read_exact(&mut [0; SOME]).await.unwrap();
@@ -133,7 +133,7 @@ async fn a_lost_client_resets_programs_and_destinations() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_destination_resets_the_program() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
     for (encoding, features, expected) in [
         ("v2", None, End::Reset),
         ("v1", None, End::Reset),
@@ -141,7 +141,7 @@ async fn a_refused_destination_resets_the_program() {
         ("v1", Some("[\"code\"]"), End::Reset),
         ("v1-plain", None, End::Eof),
     ] {
-        let mut env = world.client_env(encoding);
+        let mut env = deployment.client_env(encoding);
         if let Some(features) = features {
             env.retain(|(key, _)| key != "HTTVPS_CLIENT__FEATURES");
             env.push(("HTTVPS_CLIENT__FEATURES".into(), features.into()));
@@ -155,14 +155,14 @@ async fn a_refused_destination_resets_the_program() {
     }
 }
 
-/// What becomes of a node's connection after so many bytes of its.
+/// How a node's connection breaks after a number of bytes.
 #[derive(Clone, Copy, Debug)]
 enum Cut {
     Fin,
     Rst,
 }
 
-/// In front of a node: passes everything on, and of what the node says only the first bytes.
+/// A proxy in front of a node that passes on only the first bytes of what the node sends.
 async fn cutting(node: SocketAddr, after: usize, cut: Cut) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -191,16 +191,16 @@ async fn cutting(node: SocketAddr, after: usize, cut: Cut) -> SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_breaks_off_resets_the_program() {
+async fn a_truncated_node_connection_resets_the_program() {
     for (cut, software) in [(Cut::Fin, CHACHA), (Cut::Rst, CHACHA), (Cut::Fin, AEAD_2022)] {
-        let world = World::build(Kind::Sqlite, &[software], json!({}), &[]).await;
-        let node = SocketAddr::from(([127, 0, 0, 1], world.nodes[0].key.port));
+        let deployment = Deployment::build(Kind::Sqlite, &[software], json!({}), &[]).await;
+        let node = SocketAddr::from(([127, 0, 0, 1], deployment.nodes[0].key.port));
         let between = cutting(node, 50_001, cut).await;
-        let row = id(&world.control.list("nodes").await[0]);
-        world.control.update("nodes", &row, json!({ "port": between.port() })).await;
-        let source = Destination::start(Manner::Source);
+        let row = id(&deployment.control.list("nodes").await[0]);
+        deployment.control.update("nodes", &row, json!({ "port": between.port() })).await;
+        let source = Destination::start(Behavior::Source);
         for encoding in ["v1", "v2"] {
-            let client = world.connect(encoding).await;
+            let client = deployment.connect(encoding).await;
             let mut program = enter(&client, "socks", source.address).await;
             program.write_all(&1_000_000u64.to_be_bytes()).await.unwrap();
             assert_eq!(end_of(&mut program).await, End::Reset, "{encoding} {cut:?} {software:?}");
@@ -210,10 +210,10 @@ async fn a_node_that_breaks_off_resets_the_program() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_is_stopped_resets_its_programs() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
+async fn a_stopped_client_resets_its_programs() {
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = world.connect("v2").await;
+    let client = deployment.connect("v2").await;
     let (mut program, _destination) = pair(&client, "socks", &listener).await;
     client.stop().await;
     assert_eq!(end_of(&mut program).await, End::Reset);

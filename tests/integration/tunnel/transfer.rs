@@ -3,12 +3,11 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::database::Kind;
-use crate::support::deployment::World;
-use crate::support::destination::{Destination, GREETING, Manner};
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination, GREETING};
 use crate::support::exact_transfer::exact_by;
 use crate::support::node::{AEAD_2022, AES, CHACHA, Software};
 use crate::support::socks;
-use crate::support::wait::eventually;
 
 async fn exact(kind: Kind, software: Software, encoding: &str) {
     exact_by(kind, software, "ws", encoding).await;
@@ -45,12 +44,12 @@ async fn v1_through_aead_2022_on_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_side_cancels_ends_on_the_other() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
-    let endless = Destination::start(Manner::Endless);
-    let rude = Destination::start(Manner::Rude);
+async fn a_cancelled_stream_ends_on_the_other_side() {
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    let endless = Destination::start(Behavior::Endless);
+    let rude = Destination::start(Behavior::Rude);
     for encoding in ["v1", "v2", "v1-plain"] {
-        let client = world.connect(encoding).await;
+        let client = deployment.connect(encoding).await;
         let proxy = client.line("socks");
         for aborts in [true, false] {
             let mut download = socks::connect(proxy, endless.address).await.unwrap();
@@ -65,23 +64,17 @@ async fn what_one_side_cancels_ends_on_the_other() {
             let bytes = vec![1; 64 * 1024];
             while upload.write_all(&bytes).await.is_ok() {}
         };
-        tokio::time::timeout(crate::support::wait::PATIENCE, ended).await.expect("the program is told");
-        eventually(|| async {
-            match world.metric("httvps_streams").await {
-                0 => Ok(()),
-                open => Err(format!("{encoding}: {open} streams are open")),
-            }
-        })
-        .await;
+        tokio::time::timeout(crate::support::wait::TIMEOUT, ended).await.expect("the program is told");
+        deployment.metric_is("httvps_streams", 0).await;
         assert_eq!(client.stop().await.code, Some(0));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_connect_and_names_resolved_at_the_far_end() {
-    let world = World::start(Kind::Sqlite, CHACHA).await;
-    let client = world.connect("v2").await;
-    let greeter = Destination::start(Manner::Greeter);
+async fn http_connect_resolves_names_at_the_far_end() {
+    let deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
+    let client = deployment.connect("v2").await;
+    let greeter = Destination::start(Behavior::Greeter);
     let port = greeter.address.port();
     let mut socket = tokio::net::TcpStream::connect(client.line("http")).await.unwrap();
     let request = format!("CONNECT localhost:{port} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n");

@@ -1,4 +1,4 @@
-//! A host in two networks, in a network namespace of its own.
+//! A host in two networks, in its own network namespace.
 
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -8,12 +8,12 @@ use rcgen::{CertificateParams, KeyPair};
 use crate::support::environment::Env;
 use crate::support::process::Process;
 
-/// The lines that the host has: one that programs are reached over, and the two to the gateway.
+/// The host's links: one to its programs, and two to the gateway.
 const LAN: u8 = 0;
 const WIFI: u8 = 1;
 const LTE: u8 = 2;
 
-pub(crate) struct Host {
+pub(crate) struct MultihomedHost {
     name: String,
     number: u8,
     folder: tempfile::TempDir,
@@ -23,8 +23,8 @@ fn ip(args: &str) -> bool {
     Command::new("ip").args(args.split(' ')).output().is_ok_and(|output| output.status.success())
 }
 
-impl Host {
-    /// None without the right to make one.
+impl MultihomedHost {
+    /// `None` without the privileges for it; the test must say that it is skipped.
     pub(crate) fn make() -> Option<Self> {
         let number = (std::process::id() % 250) as u8;
         let host = Self { name: format!("httvpsc{number}"), number, folder: tempfile::tempdir().unwrap() };
@@ -54,27 +54,27 @@ impl Host {
         Ipv4Addr::new(10, 214, self.number, last)
     }
 
-    /// The far end of a line.
+    /// The far end of a link.
     fn there(&self, line: u8) -> Ipv4Addr {
         self.address(4 * line + 1)
     }
 
-    /// The host's own end.
+    /// The host's end of a link.
     fn here(&self, line: u8) -> Ipv4Addr {
         self.address(4 * line + 2)
     }
 
-    /// Where a gateway can be reached over both networks.
+    /// An address that a gateway is reachable at over both networks.
     pub(crate) fn gateway(&self, port: u16) -> String {
         format!("{}:{port}", self.address(254))
     }
 
-    /// Where the host can be reached, whatever network it is in.
+    /// An address that the host is reachable at, whatever network it is in.
     pub(crate) fn near(&self, port: u16) -> String {
         format!("{}:{port}", self.here(LAN))
     }
 
-    /// Files with a certificate of the gateway's address and its key.
+    /// Files with a certificate for the gateway's address and its key.
     pub(crate) fn identity(&self) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let cert = CertificateParams::new([self.address(254).to_string()]).unwrap().self_signed(&key).unwrap();
@@ -86,7 +86,7 @@ impl Host {
         (cert, key)
     }
 
-    /// Starts `httvps` there.
+    /// Starts `httvps` on the host.
     pub(crate) async fn start(&self, args: &[&str], env: &Env) -> Process {
         let all = [&["netns", "exec", &self.name, env!("CARGO_BIN_EXE_httvps")], args].concat();
         Process::try_start_by("ip", &all, env).await.unwrap_or_else(|ended| panic!("{args:?} ended: {}", ended.stderr))
@@ -100,7 +100,7 @@ impl Host {
         self.on(&format!("route add default via {} dev line{line} metric {metric}", self.there(line)));
     }
 
-    /// Nothing passes either way any more, and nobody is told.
+    /// Drops all packets in both directions silently.
     fn swallow(&self, line: u8) {
         self.on(&format!("rule add from {} blackhole", self.here(line)));
         assert!(ip(&format!("route add blackhole {}", self.here(line))));
@@ -111,7 +111,7 @@ impl Host {
         assert!(ip(&format!("route del blackhole {}", self.here(line))));
     }
 
-    /// Much changes, and nothing for connections to the gateway.
+    /// Changes interfaces and routes in ways that do not affect connections to the gateway.
     pub(crate) fn bustle(&self) {
         self.on("link add bridge type bridge");
         self.on("addr add 172.17.0.1/16 dev bridge");
@@ -121,13 +121,13 @@ impl Host {
         self.on(&format!("addr del 192.0.2.1/24 dev line{WIFI}"));
     }
 
-    /// The host goes out of the range of the network that it preferred, and gives up the address that it had there.
+    /// The host leaves the network that it preferred and gives up its address there.
     pub(crate) fn leave_wifi(&self) {
         self.swallow(WIFI);
         self.on(&format!("addr del {}/30 dev line{WIFI}", self.here(WIFI)));
     }
 
-    /// It is in that network again, and prefers it to the other, in which it still is, but which is of no use any more.
+    /// The host is back in that network and prefers it; it is still in the other one, which no longer works.
     pub(crate) fn prefer_wifi(&self) {
         self.mend(WIFI);
         self.swallow(LTE);
@@ -136,7 +136,7 @@ impl Host {
     }
 }
 
-impl Drop for Host {
+impl Drop for MultihomedHost {
     fn drop(&mut self) {
         for line in [WIFI, LTE] {
             ip(&format!("route del blackhole {}", self.here(line)));

@@ -1,4 +1,4 @@
-//! A user who downloads something and opens a stream every hundredth of a second, and what they see.
+//! A user who downloads and opens a stream every ten milliseconds, and what they observe.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,40 +10,40 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use crate::support::destination::{Destination, Manner, pattern};
+use crate::support::destination::{Behavior, Destination, pattern};
 use crate::support::process::Process;
 use crate::support::socks;
-use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wait::{TIMEOUT, eventually};
 
-/// Pause between two streams.
+/// The pause between two streams.
 const EVERY: Duration = Duration::from_millis(10);
-/// What one of them sends and gets back.
+/// The bytes that a stream sends and gets back.
 const QUESTION: usize = 64;
-/// The download's pace: so much, so often.
+/// The size and interval of the download's chunks.
 const PIECE: usize = 16 * 1024;
 const PAUSE: Duration = Duration::from_millis(5);
-/// How long all has to have gone well again.
+/// How long everything must have worked again.
 const CALM: Duration = Duration::from_secs(1);
-/// Streams that are answered in a row, among others, before it has.
+/// Consecutive streams that must be answered before that.
 const ANSWERED: u64 = 20;
 
-/// What somebody saw of a case.
+/// What the user observed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
-    /// Longest time without a byte of the download, until it ended.
+pub(crate) struct Observations {
+    /// The longest time without a byte of the download, until it ended.
     pub(crate) gap: Duration,
-    /// Longest time from a new stream's beginning to its answer.
+    /// The longest time from opening a stream to its answer.
     pub(crate) wait: Duration,
-    /// Streams that were opened, the download among them, and those that broke or were refused.
+    /// Streams that were opened, including the download, and those that broke or were refused.
     pub(crate) opened: usize,
     pub(crate) lost: usize,
     pub(crate) is_download_lost: bool,
-    /// Bytes of all of them that were not what was sent.
+    /// Bytes that differ from what was sent.
     pub(crate) wrong: u64,
 }
 
-impl Seen {
-    /// One line for people.
+impl Observations {
+    /// Prints one line.
     pub(crate) fn tell(&self, case: &str) {
         let Self { gap, wait, opened, lost, is_download_lost, wrong } = self;
         let (gap, wait) = (gap.as_millis(), wait.as_millis());
@@ -54,7 +54,7 @@ impl Seen {
     }
 }
 
-/// Somebody who uses a client.
+/// A user of a client.
 pub(crate) struct User {
     over: Arc<AtomicBool>,
     begun: Arc<AtomicU64>,
@@ -88,7 +88,7 @@ async fn pour(mut socket: TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// The longest gap, whether it broke off, and how many bytes were wrong.
+/// Returns the longest gap, whether the download broke off, and how many bytes were wrong.
 async fn download(mut socket: TcpStream, over: Arc<AtomicBool>, got: Arc<AtomicU64>) -> (Duration, bool, u64) {
     let (mut gap, mut wrong, mut last) = (Duration::ZERO, 0, Instant::now());
     let mut buffer = vec![0; 64 * 1024];
@@ -110,7 +110,7 @@ async fn download(mut socket: TcpStream, over: Arc<AtomicBool>, got: Arc<AtomicU
     }
 }
 
-/// Opens a stream, asks, and compares the answer; gives how long that took and how many bytes were wrong.
+/// Opens a stream, sends a question and checks the answer; returns the time taken and the number of wrong bytes.
 async fn ask(proxy: String, echo: SocketAddr, number: u64) -> std::io::Result<(Duration, u64)> {
     let began = Instant::now();
     let question: Vec<u8> = (number..number + QUESTION as u64).map(pattern).collect();
@@ -123,11 +123,11 @@ async fn ask(proxy: String, echo: SocketAddr, number: u64) -> std::io::Result<(D
 }
 
 impl User {
-    /// Somebody to whom all goes well.
+    /// Starts a user and waits until everything works.
     pub(crate) async fn of(client: &Process) -> Self {
         let proxy = client.line("socks").to_owned();
         let (address, source) = source().await;
-        let echo = Destination::start(Manner::Echo);
+        let echo = Destination::start(Behavior::Echo);
         let [over] = [Arc::new(AtomicBool::new(false))];
         let [begun, answered, got] = [(); 3].map(|()| Arc::new(AtomicU64::new(0)));
         let mut socket = socks::connect(&proxy, address).await.unwrap();
@@ -140,7 +140,7 @@ impl User {
                 let number = first.fetch_add(1, Ordering::Relaxed);
                 let (proxy, answered) = (proxy.clone(), Arc::clone(&last));
                 asking.spawn(async move {
-                    let asked = timeout(PATIENCE, ask(proxy, target, number)).await;
+                    let asked = timeout(TIMEOUT, ask(proxy, target, number)).await;
                     if matches!(asked, Ok(Ok(_))) {
                         answered.fetch_max(number, Ordering::Relaxed);
                     }
@@ -163,7 +163,7 @@ impl User {
         user
     }
 
-    /// Waits until streams that begin now are answered, and the download goes on or is over; then for a while more.
+    /// Waits until new streams are answered and the download continues or is over, then a little longer.
     pub(crate) async fn is_well(&self) {
         let (number, bytes) = (self.begun.load(Ordering::Relaxed), self.got.load(Ordering::Relaxed));
         eventually(|| async {
@@ -179,12 +179,12 @@ impl User {
         sleep(CALM).await;
     }
 
-    /// What they have seen.
-    pub(crate) async fn stop(self) -> Seen {
+    /// Stops and returns the observations.
+    pub(crate) async fn stop(self) -> Observations {
         self.over.store(true, Ordering::Relaxed);
         let (gap, is_download_lost, wrong) = self.download.await.unwrap();
         let (wait, opened, lost, more) = self.streams.await.unwrap();
         let (opened, lost) = (opened + 1, lost + usize::from(is_download_lost));
-        Seen { gap, wait, opened, lost, is_download_lost, wrong: wrong + more }
+        Observations { gap, wait, opened, lost, is_download_lost, wrong: wrong + more }
     }
 }

@@ -6,12 +6,12 @@ use uuid::Uuid;
 
 use crate::support::control::{ADMIN_KEY, REGION, SEED, id};
 use crate::support::database::BOTH;
-use crate::support::rest_api::Api;
+use crate::support::gateway_api::GatewayApi;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn administration() {
     for kind in BOTH {
-        let api = Api::start(kind, &[1], &[]).await;
+        let api = GatewayApi::start(kind, &[1], &[]).await;
         let control = &api.control;
         let ask = async |method, path: &str, key: &str, body: Value| {
             let (status, answer) = control.ask(method, &format!("/api/v1/admin/{path}"), key, Some(&body)).await;

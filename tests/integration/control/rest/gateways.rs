@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::support::control::{REGION, id, register_gateway};
 use crate::support::database::BOTH;
-use crate::support::rest_api::Api;
+use crate::support::gateway_api::GatewayApi;
 use crate::support::subscriber::Subscriber;
 use crate::support::wait::eventually;
 
@@ -14,7 +14,7 @@ use crate::support::wait::eventually;
 async fn heartbeats_and_the_health_of_nodes() {
     for kind in BOTH {
         let short = [("SESSIONS__NODE_TIMEOUT", "2s"), ("SESSIONS__GATEWAY_TIMEOUT", "2s")];
-        let api = Api::start(kind, &[10], &short).await;
+        let api = GatewayApi::start(kind, &[10], &short).await;
         let (status, orders) = api.post("gateway/heartbeat", json!({ "version": "1", "sessions": 3 })).await;
         assert_eq!((status, &orders["region"], &orders["drain"]), (200, &json!(REGION), &json!(false)));
         assert_eq!(orders["nodes"][0]["password"], "hush");
@@ -63,7 +63,7 @@ async fn heartbeats_and_the_health_of_nodes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn exit_regions_decide_what_a_gateway_may_use() {
     for kind in BOTH {
-        let api = Api::start(kind, &[10], &[]).await;
+        let api = GatewayApi::start(kind, &[10], &[]).await;
         let subscriber = Subscriber::create(&api.control, json!({})).await;
         api.control.create("regions", json!({ "code": "us-1", "name": "West" })).await;
         let node = json!({ "region": "us-1", "access_key": "ss://aes-256-gcm:west@10.1.0.1:8388" });

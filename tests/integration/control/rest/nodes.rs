@@ -5,13 +5,13 @@ use uuid::Uuid;
 
 use crate::support::control::REGION;
 use crate::support::database::{BOTH, Kind};
-use crate::support::rest_api::Api;
+use crate::support::gateway_api::GatewayApi;
 use crate::support::subscriber::Subscriber;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reservations_are_atomic_and_spread_by_load() {
     for kind in BOTH {
-        let api = Api::start(kind, &[10, 10, 5], &[]).await;
+        let api = GatewayApi::start(kind, &[10, 10, 5], &[]).await;
         let subscriber = Subscriber::create(&api.control, json!({})).await;
         let wishes = (0..40).map(|_| {
             let body = json!({
@@ -36,15 +36,15 @@ async fn reservations_are_atomic_and_spread_by_load() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_remembered_of_nodes_refuses_nobody() {
+async fn cached_node_load_refuses_nobody() {
     for kind in BOTH {
-        let api = Api::start(kind, &[1], &[]).await;
+        let api = GatewayApi::start(kind, &[1], &[]).await;
         let subscriber = Subscriber::create(&api.control, json!({})).await;
         for _ in 0..3 {
             let session = api.begin(&subscriber).await;
             let wish = json!({ "assign": true, "session_id": Uuid::now_v7() });
             assert_eq!(api.validate(&subscriber, wish).await["code"], "NO_NODE_AVAILABLE", "{kind:?}");
-            let mut last = Api::report(&subscriber, &session, 1, 1);
+            let mut last = GatewayApi::report(&subscriber, &session, 1, 1);
             last["ended_at"] = json!("2026-11-01T00:01:00Z");
             api.tell(last).await;
         }
@@ -55,10 +55,10 @@ async fn what_is_remembered_of_nodes_refuses_nobody() {
     }
 }
 
-/// What another replica does to a node is not known here for a moment.
+/// What another replica changes about a node becomes known with a delay.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_remembered_is_looked_at_before_it_is_given() {
-    let api = Api::start(Kind::Postgres, &[1000], &[]).await;
+async fn a_cached_node_is_checked_before_it_is_assigned() {
+    let api = GatewayApi::start(Kind::Postgres, &[1000], &[]).await;
     let subscriber = Subscriber::create(&api.control, json!({})).await;
     api.control.create("regions", json!({ "code": "elsewhere" })).await;
     let elsewhere = "(SELECT id FROM regions WHERE code = 'elsewhere')";

@@ -6,14 +6,14 @@ use uuid::Uuid;
 
 use crate::support::control::{ADMIN_KEY, id, register_gateway};
 use crate::support::database::BOTH;
-use crate::support::rest_api::Api;
+use crate::support::gateway_api::GatewayApi;
 use crate::support::subscriber::Subscriber;
 use crate::support::wait::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reservation_that_was_never_used_expires_and_reopens_when_it_is() {
+async fn an_unused_reservation_expires_and_reopens_on_use() {
     for kind in BOTH {
-        let api = Api::start(kind, &[1], &[("SESSIONS__RESERVATION_TTL", "300ms")]).await;
+        let api = GatewayApi::start(kind, &[1], &[("SESSIONS__RESERVATION_TTL", "300ms")]).await;
         let subscriber = Subscriber::create(&api.control, json!({})).await;
         let session = api.begin(&subscriber).await;
         eventually(|| async {
@@ -24,7 +24,7 @@ async fn a_reservation_that_was_never_used_expires_and_reopens_when_it_is() {
         })
         .await;
         assert_eq!(api.counts().await, [0]);
-        let verdict = api.tell(Api::report(&subscriber, &session, 5, 5)).await;
+        let verdict = api.tell(GatewayApi::report(&subscriber, &session, 5, 5)).await;
         assert_eq!(verdict["continue"], true);
         assert_eq!(api.counts().await, [1]);
         assert_eq!(api.control.get("sessions", &session).await["state"], "active");
@@ -32,43 +32,43 @@ async fn a_reservation_that_was_never_used_expires_and_reopens_when_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_outlives_its_subscription_when_the_user_has_renewed() {
+async fn a_session_continues_on_a_renewed_subscription() {
     for kind in BOTH {
-        let api = Api::start(kind, &[10], &[]).await;
+        let api = GatewayApi::start(kind, &[10], &[]).await;
         let subscriber = Subscriber::create(&api.control, json!({ "traffic_limit_gb": 1 })).await;
         let session = api.begin(&subscriber).await;
-        api.tell(Api::report(&subscriber, &session, 1000, 0)).await;
+        api.tell(GatewayApi::report(&subscriber, &session, 1000, 0)).await;
         let renewed = json!({ "user_id": subscriber.user, "plan_id": subscriber.plan, "days": 30 });
         let renewed = id(&api.control.create("subscriptions", renewed).await);
         api.control.update("subscriptions", &subscriber.subscription, json!({ "status": "expired" })).await;
-        let verdict = api.tell(Api::report(&subscriber, &session, 1500, 0)).await;
+        let verdict = api.tell(GatewayApi::report(&subscriber, &session, 1500, 0)).await;
         assert_eq!((&verdict["continue"], &verdict["remaining_bytes"]), (&json!(true), &json!(999_999_500)));
         assert_eq!(api.control.get("sessions", &session).await["subscription_id"], json!(renewed));
         api.control.update("subscriptions", &renewed, json!({ "status": "cancelled" })).await;
-        let verdict = api.tell(Api::report(&subscriber, &session, 1500, 0)).await;
+        let verdict = api.tell(GatewayApi::report(&subscriber, &session, 1500, 0)).await;
         assert_eq!((&verdict["continue"], &verdict["code"]), (&json!(false), &json!("NO_SUBSCRIPTION")));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_foreign_unknown_and_deleted_sessions() {
+async fn reports_for_killed_foreign_unknown_and_deleted_sessions() {
     for kind in BOTH {
-        let api = Api::start(kind, &[100], &[]).await;
+        let api = GatewayApi::start(kind, &[100], &[]).await;
         let subscriber = Subscriber::create(&api.control, json!({})).await;
         let session = api.begin(&subscriber).await;
         api.control.admin(Method::DELETE, &format!("sessions/{session}"), Value::Null).await;
         assert_eq!(api.counts().await, [0]);
-        let verdict = api.tell(Api::report(&subscriber, &session, 10, 10)).await;
+        let verdict = api.tell(GatewayApi::report(&subscriber, &session, 10, 10)).await;
         assert_eq!((&verdict["continue"], &verdict["code"]), (&json!(false), &json!("SESSION_KILLED")));
         assert_eq!(api.control.get("sessions", &session).await["state"], "killed");
         let mine = api.begin(&subscriber).await;
         let (_, other_token) = register_gateway(&api.control, "gw-2").await;
-        let body = Api::report(&subscriber, &mine, 10, 10);
+        let body = GatewayApi::report(&subscriber, &mine, 10, 10);
         let (_, answer) = api.control.ask(Method::POST, "/api/v1/usage/report", &other_token, Some(&body)).await;
         assert_eq!(answer["sessions"][0]["code"], "FORBIDDEN");
         assert_eq!(api.control.get("sessions", &mine).await["bytes_up"], 0);
         let unknown = Uuid::now_v7().to_string();
-        let mut vouched = Api::report(&subscriber, &unknown, 30, 40);
+        let mut vouched = GatewayApi::report(&subscriber, &unknown, 30, 40);
         assert_eq!(api.tell(vouched.clone()).await["code"], "UNKNOWN_SESSION");
         vouched["access_token"] = json!(subscriber.token);
         vouched["started_at"] = json!("2027-11-01T00:00:00Z");

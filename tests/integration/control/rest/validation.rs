@@ -5,14 +5,14 @@ use uuid::Uuid;
 
 use crate::support::control::REGION;
 use crate::support::database::BOTH;
-use crate::support::rest_api::Api;
+use crate::support::gateway_api::GatewayApi;
 use crate::support::subscriber::Subscriber;
 use crate::support::wait::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn validate_answers_limits_and_the_node_in_one_call() {
     for kind in BOTH {
-        let api = Api::start(kind, &[10], &[]).await;
+        let api = GatewayApi::start(kind, &[10], &[]).await;
         let plan = json!({ "traffic_limit_gb": "1.5", "max_sessions": "5", "rate_limit_mbps": 50 });
         let subscriber = Subscriber::create(&api.control, plan).await;
         let answer = api.validate(&subscriber, json!({})).await;
@@ -55,9 +55,9 @@ async fn validate_answers_limits_and_the_node_in_one_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_a_device_was_there_is_written_at_the_end_too() {
+async fn last_seen_times_are_written_at_shutdown() {
     for kind in BOTH {
-        let mut api = Api::start(kind, &[10], &[]).await;
+        let mut api = GatewayApi::start(kind, &[10], &[]).await;
         let subscriber = Subscriber::create(&api.control, json!({})).await;
         let version = json!({ "client_version": "7.1" });
         assert_eq!(api.validate(&subscriber, version).await["ok"], true);
@@ -74,9 +74,9 @@ async fn when_a_device_was_there_is_written_at_the_end_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_question_finds_its_session() {
+async fn a_repeated_request_finds_its_session() {
     for kind in BOTH {
-        let api = Api::start(kind, &[10, 10], &[]).await;
+        let api = GatewayApi::start(kind, &[10, 10], &[]).await;
         let subscriber = Subscriber::create(&api.control, json!({ "max_sessions": 1, "traffic_limit_gb": 1 })).await;
         let wish = json!({ "assign": true, "session_id": Uuid::now_v7() });
         for _ in 0..2 {

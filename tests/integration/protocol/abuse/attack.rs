@@ -1,4 +1,4 @@
-//! What every attack is measured by: how it ends, the process's memory, and a client beside it.
+//! How attacks are measured: by how they end, by the process's memory, and by a well-behaved client.
 
 use std::io;
 use std::sync::Arc;
@@ -12,33 +12,33 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use crate::support::database::Kind;
-use crate::support::deployment::World;
-use crate::support::destination::{Destination, Manner};
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination};
 use crate::support::node::CHACHA;
 use crate::support::procfs::resident_kib;
-use crate::support::raw::Raw;
-use crate::support::wait::PATIENCE;
+use crate::support::raw::RawClient;
+use crate::support::wait::TIMEOUT;
 
-/// A flood ends within two seconds; on a machine that does nothing else it takes a tenth of one.
+/// A flood is cut within two seconds; an idle machine takes a tenth of one.
 pub(crate) const FLOOD_ENDS: Duration = Duration::from_secs(2);
-/// By how much the gateway may grow.
+/// How much the gateway's memory may grow.
 const GROWTH_KIB: u64 = 16 * 1024;
-/// An answer to a client that behaves.
+/// How soon a well-behaved client is answered.
 const ANSWERED: Duration = Duration::from_secs(5);
 
-/// How a connection ended for who attacked.
+/// How a connection ended for the attacker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// With a WebSocket Close.
     Closed(u16),
-    /// In good order, without one.
+    /// Cleanly, without one.
     Finished,
     Reset,
-    /// It has not.
+    /// It is still open.
     Open,
 }
 
-/// Reads all that comes, within a time.
+/// Reads everything that arrives within a time.
 pub(crate) async fn read_to_end(socket: &mut (impl AsyncRead + Unpin), within: Duration) -> End {
     let (mut last, mut chunk) = (Vec::new(), vec![0; 16 * 1024]);
     let reading = async {
@@ -63,7 +63,7 @@ pub(crate) async fn read_to_end(socket: &mut (impl AsyncRead + Unpin), within: D
     }
 }
 
-/// Sends the same over and over and reads beside it until the connection has ended; gives how long that took.
+/// Sends the same bytes repeatedly while reading, until the connection ends; returns how long that took.
 pub(crate) async fn flooded<S>(socket: S, bytes: &[u8]) -> (Duration, End)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -72,7 +72,7 @@ where
     (took, end)
 }
 
-/// The same, and how many bytes were taken of it.
+/// The same, and the number of bytes that were accepted.
 pub(crate) async fn counted<S>(socket: S, bytes: &[u8]) -> (Duration, End, u64)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -88,22 +88,22 @@ where
             tokio::task::yield_now().await;
         }
     });
-    let end = read_to_end(&mut read, PATIENCE).await;
+    let end = read_to_end(&mut read, TIMEOUT).await;
     let took = started.elapsed();
     writing.abort();
     (took, end, taken.load(Ordering::Relaxed))
 }
 
-/// A client that sends a kilobyte and waits for it to come back, again and again.
+/// A well-behaved client that keeps sending a kilobyte and waiting for its echo.
 pub(crate) struct Bystander {
     over: Arc<AtomicBool>,
     task: JoinHandle<usize>,
 }
 
 impl Bystander {
-    pub(crate) async fn begin(world: &World) -> Self {
-        let echo = Destination::start(Manner::Echo);
-        let mut raw = Raw::session(world).await;
+    pub(crate) async fn begin(deployment: &Deployment) -> Self {
+        let echo = Destination::start(Behavior::Echo);
+        let mut raw = RawClient::session(deployment).await;
         let target = Some(Target::Ip(echo.address));
         raw.frames(&[Frame::Open { id: StreamId(1), target, payload: Bytes::new(), fin: false, udp: false }]).await;
         let over = Arc::new(AtomicBool::new(false));
@@ -132,30 +132,30 @@ impl Bystander {
         Self { over, task }
     }
 
-    /// Ends it, which must have seen no error; gives how many answers it had.
+    /// Stops it; it must have seen no error. Returns the number of answers.
     pub(crate) async fn end(self) -> usize {
         self.over.store(true, Ordering::Relaxed);
         self.task.await.expect("it saw no error")
     }
 
-    /// Whether it sees an error by itself.
+    /// Whether it fails on its own.
     pub(crate) async fn fails(self) -> bool {
-        tokio::time::timeout(PATIENCE, self.task).await.is_ok_and(|ended| ended.is_err())
+        tokio::time::timeout(TIMEOUT, self.task).await.is_ok_and(|ended| ended.is_err())
     }
 }
 
-/// A bystander, and the gateway's memory from here on.
-pub(crate) struct Scene {
+/// Watches a bystander and the gateway's memory.
+pub(crate) struct AttackScenario {
     bystander: Bystander,
     before: u64,
     most: JoinHandle<u64>,
     over: Arc<AtomicBool>,
 }
 
-impl Scene {
-    pub(crate) async fn begin(world: &World) -> Self {
-        let bystander = Bystander::begin(world).await;
-        let pid = world.gateway().pid();
+impl AttackScenario {
+    pub(crate) async fn begin(deployment: &Deployment) -> Self {
+        let bystander = Bystander::begin(deployment).await;
+        let pid = deployment.gateway().pid();
         let before = resident_kib(pid);
         let over = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&over);
@@ -170,7 +170,7 @@ impl Scene {
         Self { bystander, before, most, over }
     }
 
-    /// Nobody was disturbed, and the gateway has not grown much.
+    /// Checks that the bystander was not disturbed and that memory stayed within bounds.
     pub(crate) async fn end(self) {
         self.over.store(true, Ordering::Relaxed);
         let grown = self.most.await.unwrap().saturating_sub(self.before);
@@ -179,7 +179,7 @@ impl Scene {
     }
 }
 
-/// Deadlines of the tests' gateways.
+/// The deadlines of the gateways in these tests.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
 
 pub(crate) const LIMITS: [(&str, &str); 4] = [
@@ -189,6 +189,6 @@ pub(crate) const LIMITS: [(&str, &str); 4] = [
     ("DECOY__IDLE_TIMEOUT", "3s"),
 ];
 
-pub(crate) async fn world() -> World {
-    World::build(Kind::Sqlite, &[CHACHA], json!({}), &LIMITS).await
+pub(crate) async fn deployment() -> Deployment {
+    Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &LIMITS).await
 }

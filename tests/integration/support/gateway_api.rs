@@ -1,21 +1,20 @@
 //! The REST API as a gateway uses it.
 
-use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::control::{Control, REGION, id, register_gateway};
+use crate::support::control::{Control, REGION, id, post_as_gateway, register_gateway};
 use crate::support::database::Kind;
 use crate::support::subscriber::Subscriber;
 
-/// A control plane with a region, a gateway's token and nodes that nobody dials.
-pub(crate) struct Api {
+/// A control plane with a region, a gateway's token and nodes that do not exist.
+pub(crate) struct GatewayApi {
     pub(crate) control: Control,
     pub(crate) token: String,
     pub(crate) nodes: Vec<String>,
 }
 
-impl Api {
+impl GatewayApi {
     pub(crate) async fn start(kind: Kind, capacities: &[i32], more: &[(&str, &str)]) -> Self {
         let control = Control::start_with(kind, more).await;
         control.create("regions", json!({ "code": REGION })).await;
@@ -30,17 +29,20 @@ impl Api {
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> (u16, Value) {
-        let (status, answer) =
-            self.control.ask(Method::POST, &format!("/api/v1/{path}"), &self.token, Some(&body)).await;
-        (status.as_u16(), answer)
+        post_as_gateway(&self.control, path, &self.token, body).await
+    }
+
+    /// Posts as the gateway; the answer must be 200.
+    pub(crate) async fn post_ok(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.post(path, body).await;
+        assert_eq!(status, 200, "{answer}");
+        answer
     }
 
     pub(crate) async fn validate(&self, subscriber: &Subscriber, more: Value) -> Value {
         let mut body = json!({ "device_id": subscriber.device, "access_token": subscriber.token, "region": REGION });
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let (status, answer) = self.post("auth/validate-device", body).await;
-        assert_eq!(status, 200, "{answer}");
-        answer
+        self.post_ok("auth/validate-device", body).await
     }
 
     pub(crate) async fn begin(&self, subscriber: &Subscriber) -> String {
@@ -58,9 +60,7 @@ impl Api {
     }
 
     pub(crate) async fn tell(&self, report: Value) -> Value {
-        let (status, answer) = self.post("usage/report", report).await;
-        assert_eq!(status, 200, "{answer}");
-        answer["sessions"][0].clone()
+        self.post_ok("usage/report", report).await["sessions"][0].clone()
     }
 
     pub(crate) async fn counts(&self) -> Vec<i64> {
