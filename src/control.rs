@@ -1,56 +1,38 @@
 //! The control plane: users, plans, nodes, gateways, sessions and their accounting, over REST (docs/02).
 
-mod accounting;
-mod admission;
-mod billing;
-mod calendar;
-mod catalog;
+mod api;
 pub mod db;
-mod door;
-mod enrolment;
-mod error;
-mod events;
-mod extract;
-mod gateways;
-mod handlers;
-mod lease;
-mod lenient;
-mod models;
-mod nodes;
-mod router;
-mod seal;
-mod seen;
-mod sweep;
-mod why;
+mod domain;
+pub mod model;
+mod runtime;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use prometheus::{Histogram, HistogramVec, IntCounter, IntGauge};
 use rustls::ServerConfig;
-use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
 use crate::config::{self, ConfigError, Database, Ops, Secret, Sessions, Source};
 use crate::digest::sha256_hex;
 use crate::lifecycle::Shutdown;
-use crate::metrics::Metrics;
-use crate::net::ops::Readiness;
 use crate::net::tls::{Certificate, Certificates, Tickets};
 use crate::net::{http, listener, ops, tls};
 use crate::token::{Issuer, Verifier};
 
-use calendar::Calendar;
 use db::{Db, Listener};
-use enrolment::Deriver;
-use events::Hub;
-use gateways::Gateways;
-use lease::Rules;
-use nodes::Nodes;
-use seal::Sealer;
-use seen::Seen;
+use domain::enrollment::RefreshTokenDeriver;
+use domain::lease::Rules;
+use model::calendar::Calendar;
+use runtime::ControlState;
+use runtime::events::EventBroadcaster;
+use runtime::gateway_cache::GatewayCache;
+use runtime::last_seen::LastSeen;
+use runtime::metrics::ControlMetrics;
+use runtime::node_cache::NodeCache;
+use runtime::seal::Sealer;
+use runtime::sweep;
 
 /// Open files besides the connections of strangers and of the database's pool.
 const RESERVED_FILES: usize = 64;
@@ -67,67 +49,9 @@ pub enum StartError {
     Schema(String),
 }
 
-/// What handlers share.
-struct State {
-    db: Db,
-    issuer: Issuer,
-    verifier: Verifier,
-    sealer: Sealer,
-    bootstrap_hash: Option<String>,
-    config: config::Control,
-    sessions: Sessions,
-    deriver: Deriver,
-    gateways: Gateways,
-    nodes: Nodes,
-    seen: Seen,
-    enrolment: config::Enrolment,
-    client_config: config::ClientConfig,
-    pool: config::Pool,
-    clock: config::Clock,
-    rules: Rules,
-    events: Hub,
-    /// None in clear text.
-    certificates: Option<Arc<Certificates>>,
-    metrics: ControlMetrics,
-}
-
-struct ControlMetrics {
-    all: Metrics,
-    http: HistogramVec,
-    revocation: Histogram,
-    unacked: IntCounter,
-    pool_in_use: IntGauge,
-    pool_size: IntGauge,
-    retries: IntCounter,
-    implausible: IntCounter,
-    split: IntCounter,
-}
-
-impl ControlMetrics {
-    fn new() -> Self {
-        let all = Metrics::new("control");
-        Self {
-            http: all.seconds_by("httvps_http_request_seconds", "Time to answer a request", &["route", "status"]),
-            revocation: all.seconds("httvps_revocation_seconds", "Until every online gateway has acted on a change"),
-            unacked: all.counter("httvps_revocations_unacked_total", "Changes that not every gateway acted on in time"),
-            pool_in_use: all.gauge("httvps_db_pool_in_use", "Database connections in use"),
-            pool_size: all.gauge("httvps_db_pool_size", "Most database connections"),
-            retries: all
-                .counter("httvps_db_retries_total", "Transactions begun again because others were in their way"),
-            implausible: all.counter(
-                "httvps_usage_implausible_total",
-                "Usage reports refused because no line carries so much in the time",
-            ),
-            split: all
-                .counter("httvps_usage_split_total", "Usage reports taken in parts because one session would not do"),
-            all,
-        }
-    }
-}
-
 /// A control plane that is bound and has not begun to serve.
 pub struct Control {
-    state: Arc<State>,
+    state: Arc<ControlState>,
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     ops: Option<TcpListener>,
@@ -157,7 +81,7 @@ impl Control {
                 .map_err(|reason| source.unusable::<config::Control>("second_signing_key", reason))?
         };
         let encryption_key = key("encryption_key", &config.encryption_key)?;
-        let deriver = Deriver::new(&encryption_key);
+        let deriver = RefreshTokenDeriver::new(&encryption_key);
         let sealer = Sealer::new(&encryption_key)
             .map_err(|reason| source.unusable::<config::Control>("encryption_key", reason))?;
         let metrics = ControlMetrics::new();
@@ -200,9 +124,10 @@ impl Control {
         };
         let limits = limits.within_open_files(database.pool_size.saturating_add(RESERVED_FILES));
         let verifier = Verifier::new(issuer.key_set());
-        let events =
-            Hub::open(&db, event_retention.clone()).await.map_err(|error| StartError::Database(error.to_string()))?;
-        let state = State {
+        let events = EventBroadcaster::open(&db, event_retention.clone())
+            .await
+            .map_err(|error| StartError::Database(error.to_string()))?;
+        let state = ControlState {
             db,
             issuer,
             verifier,
@@ -211,9 +136,9 @@ impl Control {
             config,
             sessions,
             deriver,
-            gateways: Gateways::default(),
-            nodes: Nodes::default(),
-            seen: Seen::default(),
+            gateways: GatewayCache::default(),
+            nodes: NodeCache::default(),
+            seen: LastSeen::default(),
             enrolment: source.section()?,
             client_config: source.section()?,
             pool: source.section()?,
@@ -247,7 +172,7 @@ impl Control {
         let sweeper = sweep::run(state.db.clone(), state.sessions.clone(), self.event_retention, shutdown.clone());
         let events = state.events.run(&state.db, self.db_listener, || state.forget(), &shutdown);
         let answered = Shutdown::default();
-        let api = http::serve(self.listener, self.tls, router::router(Arc::clone(&state)), self.limits, &shutdown);
+        let api = http::serve(self.listener, self.tls, api::router(Arc::clone(&state)), self.limits, &shutdown);
         let ops = async {
             if let Some(listener) = self.ops {
                 let metrics = state.metrics.all.clone();
@@ -270,37 +195,6 @@ impl Control {
             }
         };
         tokio::join!(sweeper, events, serving, seen, ops, watching);
-    }
-}
-
-impl State {
-    /// Something has changed of what is remembered.
-    fn forget(&self) {
-        self.gateways.forget();
-        self.nodes.forget();
-    }
-}
-
-impl Readiness for State {
-    async fn ready(&self) -> Result<(), String> {
-        self.db.ready().await
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        self.certificates
-            .as_ref()
-            .map(|certificates| certificates.complaints(OffsetDateTime::now_utc()))
-            .unwrap_or_default()
-    }
-
-    fn refresh(&self) {
-        if let Some(certificates) = &self.certificates {
-            certificates.show(OffsetDateTime::now_utc());
-        }
-        let (in_use, size) = self.db.usage();
-        self.metrics.pool_in_use.set(i64::try_from(in_use).unwrap_or(i64::MAX));
-        self.metrics.pool_size.set(i64::try_from(size).unwrap_or(i64::MAX));
-        self.metrics.retries.inc_by(db::fault::retried());
     }
 }
 

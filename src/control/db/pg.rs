@@ -3,8 +3,8 @@ use diesel::result::Error;
 use diesel::sql_types::Binary;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use super::schema::{outline_nodes, sessions, users, write_probe};
-use super::types::Id;
+use crate::control::model::schema::{outline_nodes, sessions, users, write_probe};
+use crate::control::model::types::Id;
 use crate::digest::fresh_bytes;
 
 pub(crate) type Conn = AsyncPgConnection;
@@ -27,7 +27,7 @@ macro_rules! transaction {
 }
 
 /// Sends queries at once, over one connection, which runs them in this order.
-macro_rules! together {
+macro_rules! pipelined {
     ($conn:ident => $($query:expr),+ $(,)?) => {{
         let shared: &Conn = $conn;
         tokio::try_join!(biased; $(async {
@@ -157,8 +157,8 @@ pub(crate) mod billing;
 pub(crate) mod client;
 #[path = "queries/deletion.rs"]
 pub(crate) mod deletion;
-#[path = "queries/enrolment.rs"]
-pub(crate) mod enrolment;
+#[path = "queries/enrollment.rs"]
+pub(crate) mod enrollment;
 #[path = "queries/events.rs"]
 pub(crate) mod events;
 #[path = "queries/health.rs"]

@@ -1,13 +1,13 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, admission, enrolment, lock_user};
-use crate::control::catalog::Offer;
-use crate::control::db::schema::{
+use super::{Conn, admission, enrollment, lock_user};
+use crate::control::domain::catalog::Offer;
+use crate::control::model::schema::{
     devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, outline_nodes, plan_regions, regions, users,
 };
-use crate::control::db::types::{Id, Time};
-use crate::control::models::{Device, Endpoint, Region};
+use crate::control::model::types::{Id, Time};
+use crate::control::model::{Device, Endpoint, Region};
 
 const DEVICES_SHOWN: i64 = 100;
 
@@ -85,7 +85,7 @@ pub(crate) async fn revoke_device(conn: &mut Conn, user: Id, device: Id, now: Ti
             .first(conn)
             .await?;
         if status != "revoked" {
-            enrolment::revoke(conn, device, now).await?;
+            enrollment::revoke(conn, device, now).await?;
         }
         Ok(())
     })

@@ -3,9 +3,9 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, admission, instances};
 use crate::config::Pool;
-use crate::control::db::schema::{gateway_exit_regions, gateway_nodes, node_health, outline_nodes, regions};
-use crate::control::db::types::{Id, Time};
-use crate::control::models::{Gateway, InstanceBeat, NodeReport, NodeVerdict, NodeView, OutlineNode};
+use crate::control::model::schema::{gateway_exit_regions, gateway_nodes, node_health, outline_nodes, regions};
+use crate::control::model::types::{Id, Time};
+use crate::control::model::{Gateway, InstanceBeat, NodeReport, NodeVerdict, NodeView, OutlineNode};
 
 /// Notes that a gateway is alive, and which of its processes; gives the nodes it may use with their regions' codes.
 pub(crate) async fn gateway_alive(
@@ -69,11 +69,11 @@ pub(crate) async fn node_seen(
         let touched = outline_nodes::table
             .filter(outline_nodes::id.eq(view.outline_node_id))
             .filter(outline_nodes::region_id.eq_any(&exits));
-        let news = (
+        let last_seen_due = (
             outline_nodes::last_heartbeat_at.eq(view.checked_at),
             half_close.map(|kept| outline_nodes::half_close.eq(kept)),
         );
-        let touched = diesel::update(touched).set(news).execute(conn).await?;
+        let touched = diesel::update(touched).set(last_seen_due).execute(conn).await?;
         if touched == 0 {
             return Ok(None);
         }

@@ -4,9 +4,9 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::Conn;
-use crate::control::db::schema::{gateway_instances, gateway_nodes};
-use crate::control::db::types::{Id, Time};
-use crate::control::models::{GatewayInstance, InstanceBeat};
+use crate::control::model::schema::{gateway_instances, gateway_nodes};
+use crate::control::model::types::{Id, Time};
+use crate::control::model::{GatewayInstance, InstanceBeat};
 
 /// Most processes that are remembered of a gateway.
 const MOST: i64 = 16;

@@ -1,13 +1,13 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, enrolment, events, instances, lock_sessions, session};
-use crate::control::db::schema::{gateway_nodes, outline_nodes, refusals, session_tombstones, sessions};
-use crate::control::db::types::{Id, Time};
-use crate::control::models::{Cutoffs, Swept, empty, live, state};
+use super::{Conn, enrollment, events, instances, lock_sessions, session};
+use crate::control::model::schema::{gateway_nodes, outline_nodes, refusals, session_tombstones, sessions};
+use crate::control::model::types::{Id, Time};
+use crate::control::model::{Cutoffs, Swept, empty, live, state};
 
 /// Most batches of old sessions that a sweep deletes.
-const BURIALS: usize = 10;
+const TOMBSTONE_BATCHES: usize = 10;
 
 /// Ends what is stale and recounts the nodes' sessions.
 pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swept> {
@@ -33,17 +33,17 @@ pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swep
     })
     .await?;
     instances::forget(conn, cutoffs.gateways).await?;
-    enrolment::forget(conn, cutoffs.now, cutoffs.tombstones).await?;
+    enrollment::forget(conn, cutoffs.now, cutoffs.tombstones).await?;
     events::forget(conn, cutoffs.events).await?;
     diesel::delete(session_tombstones::table.filter(session_tombstones::deleted_at.lt(cutoffs.tombstones)))
         .execute(conn)
         .await?;
     swept.deleted += drop_empty(conn, cutoffs).await?;
     diesel::delete(refusals::table.filter(refusals::created_at.lt(cutoffs.refusals))).execute(conn).await?;
-    for _ in 0..BURIALS {
-        let buried = bury(conn, cutoffs).await?;
-        swept.deleted += buried;
-        if i64::try_from(buried).unwrap_or(i64::MAX) < cutoffs.batch {
+    for _ in 0..TOMBSTONE_BATCHES {
+        let tombstoned = bury(conn, cutoffs).await?;
+        swept.deleted += tombstoned;
+        if i64::try_from(tombstoned).unwrap_or(i64::MAX) < cutoffs.batch {
             break;
         }
     }

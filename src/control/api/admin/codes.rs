@@ -1,0 +1,78 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Created, Listed, Paged, created_with, listed};
+use crate::control::api::error::ApiError;
+use crate::control::api::extract::{Body, FromAdmin, Query};
+use crate::control::api::lenient;
+use crate::control::db::dispatch;
+use crate::control::domain::enrollment::{fresh_code, grouped};
+use crate::control::model::ActivationCode;
+use crate::control::model::types::{Id, Time};
+use crate::control::runtime::ControlState;
+use crate::digest::sha256_hex;
+
+const HOUR_SECONDS: u64 = 3600;
+const MAX_HOURS: u64 = 8784;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewCode {
+    user_id: Uuid,
+    #[serde(default, deserialize_with = "lenient::value")]
+    hours: Option<u64>,
+}
+
+pub(super) async fn list(
+    _: FromAdmin,
+    State(state): State<Arc<ControlState>>,
+    Query(page): Paged,
+) -> Result<Json<Listed>, ApiError> {
+    let limit = page.limit(&state);
+    let of = page.user_id.map(Id);
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_codes(page.after(), of, limit))?;
+    listed(&rows, |row| row.id, limit)
+}
+
+pub(super) async fn get(
+    _: FromAdmin,
+    State(state): State<Arc<ControlState>>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<ActivationCode>, ApiError> {
+    Ok(Json(dispatch!(&mut state.db.read().await?, admin::get_code(Id(id)))?))
+}
+
+/// Makes a code; it and its link are shown only now.
+pub(super) async fn create(
+    _: FromAdmin,
+    State(state): State<Arc<ControlState>>,
+    Body(new): Body<NewCode>,
+) -> Result<Created, ApiError> {
+    let life = match new.hours {
+        Some(hours @ 1..=MAX_HOURS) => Duration::from_secs(hours * HOUR_SECONDS),
+        Some(_) => return Err(ApiError::invalid("hours", "OUT_OF_RANGE", format!("must be 1 to {MAX_HOURS}"))),
+        None => state.enrolment.code_ttl,
+    };
+    let code = fresh_code().map_err(ApiError::internal)?;
+    let now = Time::now();
+    let row = ActivationCode {
+        id: Id::fresh(),
+        user_id: Id(new.user_id),
+        code_hash: sha256_hex(code.as_bytes()),
+        created_at: now,
+        expires_at: now.after(life),
+        used_at: None,
+        device_id: None,
+    };
+    dispatch!(&mut state.db.get().await?, admin::create_code(&row))?;
+    let shown = grouped(&code);
+    let base = &state.enrolment.link;
+    let link = (!base.is_empty()).then(|| format!("{base}#{shown}"));
+    created_with(&row, json!({ "code": shown, "link": link }))
+}

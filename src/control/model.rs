@@ -1,0 +1,28 @@
+//! Rows of the data model (docs/02), one file an entity.
+
+pub mod calendar;
+mod enrollment;
+mod event;
+mod gateway;
+mod node;
+mod period;
+mod plan;
+mod region;
+pub mod schema;
+mod session;
+mod subscription;
+mod sweep;
+pub mod types;
+mod user;
+
+pub(crate) use enrollment::{ActivationCode, RefreshFamily, RefusalRow};
+pub(crate) use event::{Emit, EventRow};
+pub(crate) use gateway::{Gateway, GatewayChange, GatewayInstance, InstanceBeat};
+pub(crate) use node::{Candidate, NodeChange, NodeReport, NodeVerdict, NodeView, OutlineNode};
+pub(crate) use period::{Counters, OpenLease};
+pub(crate) use plan::{Plan, PlanChange};
+pub(crate) use region::{Endpoint, EndpointChange, Region, RegionChange};
+pub(crate) use session::{NewSession, Session, empty, holding, live, state};
+pub(crate) use subscription::{Payment, Subscription, SubscriptionChange};
+pub(crate) use sweep::{Cutoffs, Swept};
+pub(crate) use user::{Device, DeviceChange, Sighting, User, UserChange};

@@ -1,0 +1,101 @@
+use diesel::prelude::*;
+use serde::Serialize;
+
+use crate::control::model::schema::{node_health, outline_nodes};
+use crate::control::model::types::{Id, Time};
+
+/// A Shadowsocks server; its password is sealed and never answered.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[diesel(table_name = outline_nodes)]
+pub struct OutlineNode {
+    pub id: Id,
+    pub region_id: Id,
+    pub name: String,
+    pub internal_ip: String,
+    pub ss_port: i32,
+    pub ss_method: String,
+    #[serde(skip)]
+    pub ss_password: String,
+    /// The password before, sealed, while both are good.
+    #[serde(skip)]
+    pub ss_password_old: Option<String>,
+    /// Counts passwords.
+    pub generation: i32,
+    /// Streams of older generations are moved.
+    pub oldest_generation: i32,
+    pub max_sessions: i32,
+    pub active_sessions: i32,
+    pub weight: i32,
+    pub state: String,
+    pub health_status: String,
+    /// Whether it keeps half closes, if a gateway has found out.
+    pub half_close: Option<bool>,
+    pub last_heartbeat_at: Option<Time>,
+    pub created_at: Time,
+}
+
+/// What decides between nodes.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = outline_nodes)]
+pub(crate) struct Candidate {
+    pub id: Id,
+    pub max_sessions: i32,
+    pub active_sessions: i32,
+    pub weight: i32,
+    pub health_status: String,
+}
+
+/// What an administrator may change of a node.
+#[derive(Clone, Debug, Default, AsChangeset)]
+#[diesel(table_name = outline_nodes)]
+#[expect(clippy::option_option, reason = "absent leaves a column alone, null clears it")]
+pub struct NodeChange {
+    pub region_id: Option<Id>,
+    pub name: Option<String>,
+    pub internal_ip: Option<String>,
+    pub ss_port: Option<i32>,
+    pub ss_method: Option<String>,
+    pub ss_password: Option<String>,
+    pub ss_password_old: Option<Option<String>>,
+    pub generation: Option<i32>,
+    pub oldest_generation: Option<i32>,
+    pub max_sessions: Option<i32>,
+    pub weight: Option<i32>,
+    pub state: Option<String>,
+}
+
+/// A gateway's view of a node.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
+#[diesel(table_name = node_health, treat_none_as_null = true)]
+pub struct NodeView {
+    #[serde(skip)]
+    pub outline_node_id: Id,
+    pub gateway_node_id: Id,
+    pub healthy: bool,
+    pub latency_ms: Option<i32>,
+    pub checked_at: Time,
+    /// The view that counts: it turns after some probes in a row.
+    pub settled: bool,
+    /// Probes in a row with this result.
+    pub streak: i32,
+    /// Why the last probe failed.
+    pub error: Option<String>,
+}
+
+/// What a gateway reports of a node; a `streak` above one counts like so many probes.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeReport {
+    pub view: NodeView,
+    /// Whether the node keeps half closes, if that was found out.
+    pub half_close: Option<bool>,
+}
+
+/// What became of a report.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeVerdict {
+    /// The pool's opinion.
+    pub health_status: String,
+    pub changed: bool,
+    /// What counts of the gateway's view.
+    pub settled: bool,
+}

@@ -1,0 +1,66 @@
+use diesel::prelude::*;
+use serde::Serialize;
+
+use crate::control::model::schema::{gateway_endpoints, regions};
+use crate::control::model::types::{Id, Time};
+
+/// Where traffic leaves.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+pub struct Region {
+    pub id: Id,
+    pub code: String,
+    pub name: String,
+    /// JSON object: language to name.
+    pub names: String,
+    /// ISO 3166 code of the country that destinations see.
+    pub exit_country: String,
+    pub udp: bool,
+    pub ipv6: bool,
+    /// Addresses with commas.
+    pub resolvers: String,
+}
+
+/// What an administrator may change of a region.
+#[derive(Clone, Debug, Default, AsChangeset)]
+#[diesel(table_name = regions)]
+pub struct RegionChange {
+    pub code: Option<String>,
+    pub name: Option<String>,
+    pub names: Option<String>,
+    pub exit_country: Option<String>,
+    pub udp: Option<bool>,
+    pub ipv6: Option<bool>,
+    pub resolvers: Option<String>,
+}
+
+/// One way to reach a gateway.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[diesel(table_name = gateway_endpoints)]
+pub struct Endpoint {
+    pub id: Id,
+    pub gateway_node_id: Id,
+    pub host: String,
+    pub port: i32,
+    pub sni: String,
+    pub path: String,
+    /// Names with commas.
+    pub transports: String,
+    pub tls_pin: String,
+    pub weight: i32,
+    pub state: String,
+    pub created_at: Time,
+}
+
+/// What an administrator may change of an endpoint.
+#[derive(Clone, Debug, Default, AsChangeset)]
+#[diesel(table_name = gateway_endpoints)]
+pub struct EndpointChange {
+    pub host: Option<String>,
+    pub port: Option<i32>,
+    pub sni: Option<String>,
+    pub path: Option<String>,
+    pub transports: Option<String>,
+    pub tls_pin: Option<String>,
+    pub weight: Option<i32>,
+    pub state: Option<String>,
+}

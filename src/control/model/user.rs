@@ -1,0 +1,54 @@
+use diesel::prelude::*;
+use serde::Serialize;
+
+use crate::control::model::schema::{devices, users};
+use crate::control::model::types::{Id, Time};
+
+/// A customer.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+pub struct User {
+    pub id: Id,
+    pub identifier_kind: String,
+    pub identifier: String,
+    pub status: String,
+    pub created_at: Time,
+    pub updated_at: Time,
+}
+
+/// What an administrator may change of a user.
+#[derive(Clone, Debug, Default, AsChangeset)]
+#[diesel(table_name = users)]
+pub struct UserChange {
+    pub identifier_kind: Option<String>,
+    pub identifier: Option<String>,
+    pub status: Option<String>,
+    pub updated_at: Option<Time>,
+}
+
+/// An installation of a client app.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+pub struct Device {
+    pub id: Id,
+    pub user_id: Id,
+    #[expect(clippy::struct_field_names, reason = "the name of the specification")]
+    pub device_uuid: String,
+    pub platform: String,
+    /// What its user calls it.
+    pub name: String,
+    pub client_version: Option<String>,
+    pub status: String,
+    pub created_at: Time,
+    pub last_seen_at: Option<Time>,
+}
+
+/// What an administrator may change of a device.
+#[derive(Clone, Debug, Default, AsChangeset)]
+#[diesel(table_name = devices)]
+pub struct DeviceChange {
+    pub platform: Option<String>,
+    pub name: Option<String>,
+    pub status: Option<String>,
+}
+
+/// When a device was there, and with which version of its app if it said so.
+pub(crate) type Sighting = (Time, Option<String>);

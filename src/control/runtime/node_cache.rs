@@ -1,0 +1,54 @@
+//! Nodes that may take sessions, remembered for a moment: each admission chooses among them (docs/02, "Replicas").
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use diesel::QueryResult;
+
+use crate::control::db::{DbConn, dispatch};
+use crate::control::model::Candidate;
+use crate::control::model::types::Id;
+
+/// How old what is known of nodes may be.
+const FRESH: Duration = Duration::from_millis(100);
+
+struct Known {
+    nodes: Vec<Candidate>,
+    at: Instant,
+}
+
+/// The assignable nodes of regions that were asked for lately. The database has the last word on each place.
+#[derive(Default)]
+pub(crate) struct NodeCache(Mutex<HashMap<Id, Known>>);
+
+impl NodeCache {
+    fn known(&self) -> MutexGuard<'_, HashMap<Id, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The nodes of a region, if they are remembered.
+    pub(crate) fn remembered(&self, region: Id) -> Option<Vec<Candidate>> {
+        self.known().get(&region).filter(|known| known.at.elapsed() < FRESH).map(|known| known.nodes.clone())
+    }
+
+    /// The nodes of a region as they are now.
+    pub(crate) async fn read(&self, conn: &mut DbConn, region: Id) -> QueryResult<Vec<Candidate>> {
+        let at = Instant::now();
+        let nodes = dispatch!(conn, admission::candidates(region))?;
+        self.known().insert(region, Known { nodes: nodes.clone(), at });
+        Ok(nodes)
+    }
+
+    /// A session was given a place on a node.
+    pub(crate) fn took(&self, node: Id) {
+        for node in self.known().values_mut().flat_map(|known| &mut known.nodes).filter(|other| other.id == node) {
+            node.active_sessions = node.active_sessions.saturating_add(1);
+        }
+    }
+
+    /// Something of a node has changed.
+    pub(crate) fn forget(&self) {
+        self.known().clear();
+    }
+}
