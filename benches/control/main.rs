@@ -24,6 +24,8 @@ mod integration {
     pub(crate) mod support;
 }
 
+#[path = "../tunnel/file_limit.rs"]
+mod file_limit;
 #[path = "../tunnel/measure.rs"]
 mod measure;
 #[path = "../tunnel/report.rs"]
@@ -43,7 +45,6 @@ mod streams;
 mod usage;
 
 use integration::support;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use report::Report;
 use site::Site;
@@ -59,22 +60,11 @@ fn main() {
         eprintln!("no measure {unknown}; there are {}", MEASURES.join(", "));
         std::process::exit(2);
     }
-    raise_file_limit();
+    file_limit::raise(FILES_NEEDED, "`streams` and `revocation`");
     let missed = tokio::runtime::Runtime::new().unwrap().block_on(run(&words));
     if std::env::var_os(STRICT).is_some() && !missed.is_empty() {
         eprintln!("missed: {}", missed.join(", "));
         std::process::exit(1);
-    }
-}
-
-/// Raises the limit of open files, which child processes inherit.
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        eprintln!("the limit of open files stays as it is: {error}");
-    }
-    if getrlimit(Resource::Nofile).current.is_some_and(|files| files < FILES_NEEDED) {
-        eprintln!("fewer than {FILES_NEEDED} open files are allowed: `streams` and `revocation` may fail");
     }
 }
 

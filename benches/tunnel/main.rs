@@ -28,6 +28,7 @@ mod bulk;
 mod cipher;
 mod distance;
 mod field;
+mod file_limit;
 mod flood;
 mod floor;
 mod handshake;
@@ -46,7 +47,6 @@ mod transports;
 mod tunnels;
 
 use integration::support;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tikv_jemallocator::Jemalloc;
 
 use field::Field;
@@ -71,18 +71,8 @@ fn main() {
         eprintln!("no measure {unknown}; there are {}", MEASURES.join(", "));
         std::process::exit(2);
     }
-    raise_file_limit();
+    file_limit::raise(FILES_NEEDED, "`idle` and `tunnels`");
     tokio::runtime::Runtime::new().unwrap().block_on(run(&words));
-}
-
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        eprintln!("the limit of open files stays as it is: {error}");
-    }
-    if getrlimit(Resource::Nofile).current.is_some_and(|files| files < FILES_NEEDED) {
-        eprintln!("fewer than {FILES_NEEDED} open files are allowed: `idle` and `tunnels` may fail");
-    }
 }
 
 async fn run(words: &[String]) {

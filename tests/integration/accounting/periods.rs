@@ -12,7 +12,7 @@ use crate::support::destination::{Behavior, Destination};
 use crate::support::node::CHACHA;
 use crate::support::quota::use_up_quota;
 use crate::support::raw_session::{open_stream, read_stream, say_hello};
-use crate::support::times::{days, parse_rfc3339 as read_time};
+use crate::support::times::{days, parse_rfc3339};
 use crate::support::wait::eventually;
 
 const LIMIT: u64 = 2_000_000;
@@ -33,7 +33,7 @@ async fn nearly_over(deployment: &Deployment) -> OffsetDateTime {
     );
     deployment.control.rewrite(&rewritten).await;
     let subscription = deployment.control.get("subscriptions", &deployment.subscriber.subscription).await;
-    read_time(&subscription["starts_at"]) + days(1)
+    parse_rfc3339(&subscription["starts_at"]) + days(1)
 }
 
 async fn quota(deployment: &Deployment) -> Value {
@@ -73,7 +73,7 @@ async fn a_new_period_readmits_a_user_at_once() {
     assert!(late.is_positive() && late < PROMPTLY, "{late} after the end of the period");
     let used = use_up(&deployment, &mut raw, before).await;
     let quota = quota(&deployment).await;
-    assert_eq!((read_time(&quota["period_start"]), &quota["used_bytes"]), (end, &json!(used)), "{quota}");
+    assert_eq!((parse_rfc3339(&quota["period_start"]), &quota["used_bytes"]), (end, &json!(used)), "{quota}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +95,7 @@ async fn a_live_session_continues_into_a_new_period_with_a_fresh_quota() {
     assert_eq!(quota(&deployment).await["used_bytes"], json!(8 + nearly + 6));
     eventually(|| async {
         let quota = quota(&deployment).await;
-        if read_time(&quota["period_start"]) == end { Ok(()) } else { Err(quota.to_string()) }
+        if parse_rfc3339(&quota["period_start"]) == end { Ok(()) } else { Err(quota.to_string()) }
     })
     .await;
     let new = Frame::Data { id: StreamId(3), payload: Bytes::from("new"), fin: false };

@@ -14,7 +14,7 @@ use crate::support::deployment::metric;
 use crate::support::environment::{TO_MOUNT, skip};
 use crate::support::freezable_relay::FreezableRelay;
 use crate::support::gateway_api::GatewayApi;
-use crate::support::postgres::{self as cluster, Cluster};
+use crate::support::postgres::{self, Cluster};
 use crate::support::small_disk::Disk;
 use crate::support::subscriber::Subscriber;
 use crate::support::wait::eventually;
@@ -265,7 +265,7 @@ async fn sqlite_reads_during_a_foreign_write_and_writes_wait_a_bounded_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_under_postgresql_is_reported_until_there_is_room() {
-    let (cluster, folder) = (Cluster::start(), cluster::folder());
+    let (cluster, folder) = (Cluster::start(), postgres::folder());
     let Some(disk) = Disk::over(folder.path(), 32) else { return skip("a full disk under PostgreSQL", TO_MOUNT) };
     let tablespace = format!("CREATE TABLESPACE small LOCATION '{}'", folder.path().display());
     cluster.sql(&[&tablespace, "CREATE DATABASE small TABLESPACE small"]).await;

@@ -12,7 +12,7 @@ use crate::support::destination::{Behavior, Destination};
 use crate::support::in_process::TunnelDialer;
 use crate::support::node::CHACHA;
 use crate::support::process::Process;
-use crate::support::procfs as proc;
+use crate::support::procfs;
 use crate::support::wait::eventually;
 
 /// Pooled connections may stay open.
@@ -50,7 +50,7 @@ pub(super) struct Mark {
 impl Held {
     fn of(process: &Process) -> Self {
         let pid = process.pid();
-        Self { descriptors: proc::descriptors(pid), kib: proc::resident_kib(pid) }
+        Self { descriptors: procfs::descriptors(pid), kib: procfs::resident_kib(pid) }
     }
 
     fn is_back_at(self, before: Self) -> bool {

@@ -11,7 +11,7 @@ use super::scale;
 use crate::support::database::Kind;
 use crate::support::destination::{Behavior, Destination};
 use crate::support::in_process::{InProcessTunnel, TunnelDialer, send};
-use crate::support::procfs as proc;
+use crate::support::procfs;
 use crate::support::subscriber::Subscriber;
 use crate::support::wait::eventually;
 
@@ -51,7 +51,7 @@ async fn memory_comes_back_from_slow_readers() {
             if waiting >= each { Ok(()) } else { Err(format!("{waiting} bytes wait")) }
         })
         .await;
-        proc::resident_kib(pid)
+        procfs::resident_kib(pid)
     };
     let most = tokio::select! {
         () = uploads => panic!("destinations that take nothing took all"),
@@ -59,7 +59,7 @@ async fn memory_comes_back_from_slow_readers() {
     };
     let gone = Instant::now();
     eventually(|| async {
-        let now = proc::resident_kib(pid);
+        let now = procfs::resident_kib(pid);
         if now < BACK_TO_KIB { Ok(()) } else { Err(format!("{now} KiB")) }
     })
     .await;

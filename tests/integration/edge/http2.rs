@@ -14,7 +14,7 @@ use crate::support::destination::{Behavior, Destination};
 use crate::support::http2_frames::{
     END_STREAM_AND_HEADERS, HEADERS, PREFACE, SETTINGS, encode_fields, frame, open_connection, request_fields,
 };
-use crate::support::http2_peer::{Peer, request as peer_request};
+use crate::support::http2_peer::{Peer, request};
 use crate::support::node::CHACHA;
 use crate::support::raw::dial_offering;
 use crate::support::transfer::echo;
@@ -115,12 +115,12 @@ async fn a_site_in_http1_gets_each_request_of_a_connection() {
     site.deployment.gateway_env.extend(crate::support::environment::env(&[("DECOY__UPSTREAM_H2", "")]));
     site.deployment.start_gateway().await;
     let peer = Peer::dial(&site.deployment).await;
-    let page = peer.ask(peer_request("GET", "/", &[("cookie", "a=1"), ("cookie", "b=2")]), b"").await.unwrap();
+    let page = peer.ask(request("GET", "/", &[("cookie", "a=1"), ("cookie", "b=2")]), b"").await.unwrap();
     assert_eq!((page.status.as_u16(), page.body.as_slice()), (200, &b"<h1>A web site</h1>\n"[..]));
     assert!(page.headers["server"].to_str().unwrap().starts_with("nginx/"), "{:?}", page.headers);
-    let large = peer.ask(peer_request("GET", "/large.bin", &[]), b"").await.unwrap();
+    let large = peer.ask(request("GET", "/large.bin", &[]), b"").await.unwrap();
     assert_eq!((large.status.as_u16(), large.body.len()), (200, 3_000_000));
-    let refused = peer.ask(peer_request("GET", &format!("{PATH}/api/v1/client/config"), &[]), b"").await.unwrap();
+    let refused = peer.ask(request("GET", &format!("{PATH}/api/v1/client/config"), &[]), b"").await.unwrap();
     assert_eq!(refused.status.as_u16(), 404);
     drop(peer.plain(&site.deployment).await);
 }
@@ -144,7 +144,7 @@ async fn a_site_with_unreachable_http2_is_asked_over_http1() {
     site.deployment.gateway_env.extend(crate::support::environment::env(&[("DECOY__UPSTREAM_H2", "127.0.0.1:9")]));
     site.deployment.start_gateway().await;
     let peer = Peer::dial(&site.deployment).await;
-    let page = peer.ask(peer_request("GET", "/", &[]), b"").await.unwrap();
+    let page = peer.ask(request("GET", "/", &[]), b"").await.unwrap();
     assert_eq!((page.status.as_u16(), page.body.as_slice()), (200, &b"<h1>A web site</h1>\n"[..]));
     drop(peer.plain(&site.deployment).await);
 }
@@ -165,7 +165,7 @@ async fn cookies_reach_the_site_in_one_field() {
         line.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
         String::from_utf8(head).unwrap().to_lowercase()
     };
-    let (head, answer) = tokio::join!(answering, peer.ask(peer_request("GET", "/", &crumbs), b""));
+    let (head, answer) = tokio::join!(answering, peer.ask(request("GET", "/", &crumbs), b""));
     assert_eq!(answer.unwrap().status.as_u16(), 204);
     let cookies: Vec<_> = head.lines().filter(|line| line.starts_with("cookie:")).collect();
     assert_eq!(cookies, ["cookie: a=1; b=2; c=3"]);
@@ -178,7 +178,7 @@ async fn an_open_page_continues_during_a_drain_and_does_not_hold_it_up() {
         [("DECOY__UPSTREAM", upstream.as_str()), ("GATEWAY__DRAIN_TIMEOUT", "3s"), ("TUNNEL__CLOSE_TIMEOUT", "1s")];
     let mut deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &more).await;
     let peer = Peer::dial(&deployment).await;
-    let mut page = peer.open(peer_request("GET", "/", &[])).await;
+    let mut page = peer.open(request("GET", "/", &[])).await;
     let first = page.data().await.unwrap().unwrap();
     page.flow_control().release_capacity(first.len()).unwrap();
     let gateway = deployment.gateway.take().unwrap();

@@ -13,14 +13,12 @@ use crate::support::deployment::{Deployment, metric};
 use crate::support::destination::{Behavior, Destination};
 use crate::support::node::CHACHA;
 use crate::support::socks;
-use crate::support::transfer::{read_until_closed, start_streaming};
+use crate::support::transfer::stream_in_background;
 
 async fn cut(kind: Kind, code: &str, act: impl AsyncFnOnce(&Deployment) -> Value) {
     let deployment = Deployment::build(kind, &[CHACHA], json!({}), &RARE_REPORTS).await;
     wait_for_followers(&deployment.control, 1).await;
-    let client = deployment.connect("v2").await;
-    let endless = Destination::start(Behavior::Endless);
-    let reading = tokio::spawn(read_until_closed(start_streaming(&client, &endless).await));
+    let (client, _endless, reading) = stream_in_background(&deployment).await;
     let since = Instant::now();
     let answer = act(&deployment).await;
     assert_refused_promptly(client, &[code], since).await;
@@ -106,9 +104,7 @@ async fn a_plans_new_rate_applies_to_live_sessions_at_once() {
     const MEGABITS: u64 = 8;
     let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &RARE_REPORTS).await;
     wait_for_followers(&deployment.control, 1).await;
-    let client = deployment.connect("v2").await;
-    let endless = Destination::start(Behavior::Endless);
-    let reading = tokio::spawn(read_until_closed(start_streaming(&client, &endless).await));
+    let (client, _endless, reading) = stream_in_background(&deployment).await;
     let answer =
         deployment.control.update("plans", &deployment.subscriber.plan, json!({ "rate_limit_mbps": MEGABITS })).await;
     assert_acked(&answer, 1);
@@ -163,9 +159,7 @@ async fn a_drained_node_keeps_its_streams_and_gets_no_new_ones() {
 async fn a_stopped_gateway_holds_up_nobody_and_catches_up_later() {
     let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &RARE_REPORTS).await;
     wait_for_followers(&deployment.control, 1).await;
-    let client = deployment.connect("v2").await;
-    let endless = Destination::start(Behavior::Endless);
-    let reading = tokio::spawn(read_until_closed(start_streaming(&client, &endless).await));
+    let (client, _endless, reading) = stream_in_background(&deployment).await;
     deployment.gateway().signal("-STOP");
     let answer = deployment.control.update("users", &deployment.subscriber.user, json!({ "status": "banned" })).await;
     assert_eq!(answer["delivery"]["acked"], 0, "{answer}");
@@ -179,9 +173,7 @@ async fn a_snapshot_covers_what_a_gateway_missed() {
     for kind in BOTH {
         let mut deployment = Deployment::build(kind, &[CHACHA], json!({}), &RARE_REPORTS).await;
         wait_for_followers(&deployment.control, 1).await;
-        let client = deployment.connect("v2").await;
-        let endless = Destination::start(Behavior::Endless);
-        let reading = tokio::spawn(read_until_closed(start_streaming(&client, &endless).await));
+        let (client, _endless, reading) = stream_in_background(&deployment).await;
         deployment.gateway().signal("-STOP");
         deployment.control.kill().await;
         deployment.control.resume().await;

@@ -12,7 +12,9 @@ use crate::support::deployment::{Deployment, PATH};
 use crate::support::destination::{Behavior, Destination};
 use crate::support::environment::env;
 use crate::support::node::CHACHA;
-use crate::support::outage::{SHORT_CONTROL_PATIENCE, make_device_known, plan_with_outage_allowance};
+use crate::support::outage::{
+    SHORT_CONTROL_PATIENCE, deployment_with_known_device, make_device_known, plan_with_outage_allowance,
+};
 use crate::support::raw::{self, RawClient};
 use crate::support::raw_session::{fetch_on, is_ok, is_refused, read_stream, say_hello};
 use crate::support::subscriber::Subscriber;
@@ -109,10 +111,7 @@ async fn a_lease_that_ends_during_an_outage_is_bridged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_answer_is_obeyed() {
-    let deployment =
-        Deployment::build(Kind::Postgres, &[CHACHA], plan_with_outage_allowance(), &[SHORT_CONTROL_PATIENCE]).await;
-    let source = Destination::start(Behavior::Source);
-    make_device_known(&deployment, &source).await;
+    let (deployment, source) = deployment_with_known_device(Kind::Postgres).await;
     let control = deployment.control.process.as_ref().unwrap();
     control.signal("-STOP");
     let (mut raw, answer) = say_hello(&deployment, &deployment.subscriber).await;
@@ -135,10 +134,7 @@ async fn a_late_answer_is_obeyed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_sessions_use_up_none_of_the_outage_allowance() {
-    let mut deployment =
-        Deployment::build(Kind::Sqlite, &[CHACHA], plan_with_outage_allowance(), &[SHORT_CONTROL_PATIENCE]).await;
-    let source = Destination::start(Behavior::Source);
-    make_device_known(&deployment, &source).await;
+    let (mut deployment, source) = deployment_with_known_device(Kind::Sqlite).await;
     deployment.control.kill().await;
     let mut open_ones = Vec::new();
     for number in 0..12 {

@@ -18,7 +18,9 @@ use crate::support::deployment::Deployment;
 use crate::support::destination::{Behavior, Destination};
 use crate::support::environment::env;
 use crate::support::node::CHACHA;
-use crate::support::outage::{SHORT_CONTROL_PATIENCE, make_device_known, plan_with_outage_allowance};
+use crate::support::outage::{
+    SHORT_CONTROL_PATIENCE, deployment_with_known_device, make_device_known, plan_with_outage_allowance,
+};
 use crate::support::process::Process;
 use crate::support::raw_session::{fetch_on, is_ok, is_refused, open_stream, read_stream, say_hello};
 use crate::support::subscriber::Subscriber;
@@ -86,10 +88,7 @@ async fn a_gateway_started_during_an_outage_serves_known_devices() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn persisted_state_is_encrypted_and_damage_costs_only_that_state() {
-    let mut deployment =
-        Deployment::build(Kind::Sqlite, &[CHACHA], plan_with_outage_allowance(), &[SHORT_CONTROL_PATIENCE]).await;
-    let source = Destination::start(Behavior::Source);
-    make_device_known(&deployment, &source).await;
+    let (mut deployment, source) = deployment_with_known_device(Kind::Sqlite).await;
     deployment.gateway.take().unwrap().stop().await;
     let password = deployment.nodes[0].key.password.clone();
     for file in std::fs::read_dir(deployment.state.path()).unwrap() {
@@ -118,10 +117,7 @@ async fn persisted_state_is_encrypted_and_damage_costs_only_that_state() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_keeps_absent_devices_known() {
-    let mut deployment =
-        Deployment::build(Kind::Sqlite, &[CHACHA], plan_with_outage_allowance(), &[SHORT_CONTROL_PATIENCE]).await;
-    let source = Destination::start(Behavior::Source);
-    make_device_known(&deployment, &source).await;
+    let (mut deployment, _source) = deployment_with_known_device(Kind::Sqlite).await;
     let revoked = Subscriber::create(&deployment.control, plan_with_outage_allowance()).await;
     let (raw, answer) = say_hello(&deployment, &revoked).await;
     assert!(is_ok(&answer), "{answer:?}");
@@ -207,10 +203,7 @@ async fn pass(State((http, control)): State<(reqwest::Client, String)>, request:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_with_a_slow_clock_says_so_and_uses_the_control_planes() {
-    let mut deployment =
-        Deployment::build(Kind::Sqlite, &[CHACHA], plan_with_outage_allowance(), &[SHORT_CONTROL_PATIENCE]).await;
-    let source = Destination::start(Behavior::Source);
-    make_device_known(&deployment, &source).await;
+    let (mut deployment, source) = deployment_with_known_device(Kind::Sqlite).await;
     deployment.gateway.take().unwrap().stop().await;
     let url = ahead(deployment.control.url.clone()).await;
     deployment.gateway_env.extend(env(&[("GATEWAY__CONTROL_URL", &url)]));

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::support::destination::{Destination, pattern_bytes, sum};
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination, pattern_bytes, sum};
 use crate::support::process::Process;
 use crate::support::socks;
 
@@ -85,4 +87,12 @@ pub(crate) async fn fetch(proxy: &str, source: &Destination, len: u64) {
     let mut got = Vec::new();
     socket.read_to_end(&mut got).await.unwrap();
     assert_eq!(got.len() as u64, len);
+}
+
+/// A client that streams from a destination until it is cut off; the task returns the number of bytes.
+pub(crate) async fn stream_in_background(deployment: &Deployment) -> (Process, Destination, JoinHandle<u64>) {
+    let client = deployment.connect("v2").await;
+    let endless = Destination::start(Behavior::Endless);
+    let reading = tokio::spawn(read_until_closed(start_streaming(&client, &endless).await));
+    (client, endless, reading)
 }
