@@ -35,6 +35,7 @@ mod datagrams;
 mod demo;
 mod destination;
 mod disk;
+mod documents;
 mod drills;
 mod early;
 mod edge;
