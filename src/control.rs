@@ -22,15 +22,15 @@ use crate::net::{http, listener, ops, tls};
 use crate::token::{Issuer, Verifier};
 
 use db::{Db, Listener};
-use domain::enrollment::Deriver;
+use domain::enrollment::RefreshTokenDeriver;
 use domain::lease::Rules;
 use model::calendar::Calendar;
 use runtime::ControlState;
-use runtime::events::Hub;
-use runtime::gateways::Gateways;
-use runtime::last_seen::Seen;
+use runtime::events::EventBroadcaster;
+use runtime::gateway_cache::GatewayCache;
+use runtime::last_seen::LastSeen;
 use runtime::metrics::ControlMetrics;
-use runtime::nodes::Nodes;
+use runtime::node_cache::NodeCache;
 use runtime::seal::Sealer;
 use runtime::sweep;
 
@@ -81,7 +81,7 @@ impl Control {
                 .map_err(|reason| source.unusable::<config::Control>("second_signing_key", reason))?
         };
         let encryption_key = key("encryption_key", &config.encryption_key)?;
-        let deriver = Deriver::new(&encryption_key);
+        let deriver = RefreshTokenDeriver::new(&encryption_key);
         let sealer = Sealer::new(&encryption_key)
             .map_err(|reason| source.unusable::<config::Control>("encryption_key", reason))?;
         let metrics = ControlMetrics::new();
@@ -124,8 +124,9 @@ impl Control {
         };
         let limits = limits.within_open_files(database.pool_size.saturating_add(RESERVED_FILES));
         let verifier = Verifier::new(issuer.key_set());
-        let events =
-            Hub::open(&db, event_retention.clone()).await.map_err(|error| StartError::Database(error.to_string()))?;
+        let events = EventBroadcaster::open(&db, event_retention.clone())
+            .await
+            .map_err(|error| StartError::Database(error.to_string()))?;
         let state = ControlState {
             db,
             issuer,
@@ -135,9 +136,9 @@ impl Control {
             config,
             sessions,
             deriver,
-            gateways: Gateways::default(),
-            nodes: Nodes::default(),
-            seen: Seen::default(),
+            gateways: GatewayCache::default(),
+            nodes: NodeCache::default(),
+            seen: LastSeen::default(),
             enrolment: source.section()?,
             client_config: source.section()?,
             pool: source.section()?,

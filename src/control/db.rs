@@ -3,15 +3,16 @@
 mod connect;
 pub(crate) mod fault;
 mod listener;
-pub(crate) mod lite;
 mod migrations;
 pub(crate) mod pg;
 mod pool;
 mod pooler;
 pub(crate) mod prepared;
+pub(crate) mod sqlite;
 
 use std::time::Duration;
 
+pub(crate) use fault::Rejected;
 pub use listener::Listener;
 pub use migrations::{Status, migrate, status};
 pub(crate) use pool::{DbConn, Held};
@@ -20,7 +21,7 @@ pub use pooler::check_pooler;
 use crate::config::Database;
 use crate::control::model::{Cutoffs, Swept};
 use connect::Connector;
-use pool::{LitePools, PgPool};
+use pool::{PgPool, SqlitePools};
 
 /// A sweep may take so many times as long as a request.
 const SWEEP_FACTOR: u32 = 6;
@@ -36,7 +37,7 @@ pub struct Db(Pools);
 enum Pools {
     /// The second asks whether the database is ready, also while the first is exhausted.
     Pg(PgPool, PgPool),
-    Lite(LitePools),
+    Sqlite(SqlitePools),
 }
 
 /// Why the database did not answer.
@@ -67,7 +68,7 @@ pub fn check(config: &Database) -> Result<(), Unusable> {
 
 /// What an administrator may delete.
 #[derive(Clone, Copy, Debug)]
-pub enum Doomed {
+pub enum Deletable {
     User,
     Device,
     Plan,
@@ -80,7 +81,7 @@ pub enum Doomed {
 }
 
 /// Calls a query of whichever backend a connection has, for as long as the connection's patience lasts.
-macro_rules! on {
+macro_rules! dispatch {
     ($conn:expr, $($path:ident)::+ ( $($argument:expr),* $(,)? )) => {
         match &mut *$conn {
             conn => {
@@ -91,8 +92,8 @@ macro_rules! on {
                         $crate::control::db::within(patience, $crate::control::db::pg::$($path)::+(held $(, $argument)*))
                             .await
                     }
-                    Some($crate::control::db::Held::Lite(held)) => {
-                        $crate::control::db::lite::$($path)::+(held $(, $argument)*).await
+                    Some($crate::control::db::Held::Sqlite(held)) => {
+                        $crate::control::db::sqlite::$($path)::+(held $(, $argument)*).await
                     }
                     None => Err($crate::control::db::fault::unanswered().into()),
                 };
@@ -102,7 +103,7 @@ macro_rules! on {
         }
     };
 }
-pub(crate) use on;
+pub(crate) use dispatch;
 
 /// A query's outcome, or the error that it was given up.
 pub(crate) async fn within<T, E>(patience: Option<Duration>, query: impl Future<Output = Result<T, E>>) -> Result<T, E>
@@ -117,7 +118,7 @@ impl Db {
     /// Opens the pools; connections are made when they are needed.
     pub fn open(config: &Database) -> Result<Self, String> {
         if let Some(path) = sqlite_path(config.url.expose()) {
-            return LitePools::new(config, path).map(Pools::Lite).map(Self);
+            return SqlitePools::new(config, path).map(Pools::Sqlite).map(Self);
         }
         let connector = Connector::new(config).map_err(|unusable| unusable.1)?;
         let own = PgPool::new(config, connector.clone(), 1)?;
@@ -128,7 +129,7 @@ impl Db {
     pub(crate) async fn get(&self) -> Result<DbConn, DbError> {
         match &self.0 {
             Pools::Pg(pool, _) => pool.get().await,
-            Pools::Lite(pools) => pools.write().await,
+            Pools::Sqlite(pools) => pools.write().await,
         }
     }
 
@@ -136,7 +137,7 @@ impl Db {
     pub(crate) async fn read(&self) -> Result<DbConn, DbError> {
         match &self.0 {
             Pools::Pg(pool, _) => pool.get().await,
-            Pools::Lite(pools) => pools.read().await,
+            Pools::Sqlite(pools) => pools.read().await,
         }
     }
 
@@ -152,7 +153,7 @@ impl Db {
     pub async fn sweep(&self, cutoffs: Cutoffs) -> Result<Swept, DbError> {
         let mut conn = self.get().await?;
         conn.patience = conn.patience.map(|patience| patience.saturating_mul(SWEEP_FACTOR));
-        Ok(on!(&mut conn, sweep::sweep(cutoffs))?)
+        Ok(dispatch!(&mut conn, sweep::sweep(cutoffs))?)
     }
 
     /// Whether the database takes writes, within two seconds.
@@ -174,15 +175,15 @@ impl Db {
             Pools::Pg(pool, own) => {
                 let mut conn = own.get().await?;
                 let is_full = pool.is_full();
-                let writable = on!(&mut conn, writable(is_full))?;
+                let writable = dispatch!(&mut conn, writable(is_full))?;
                 if is_full && writable {
                     pool.has_room();
                 }
                 Ok(writable)
             }
-            Pools::Lite(pools) => {
+            Pools::Sqlite(pools) => {
                 let mut conn = pools.write().await?;
-                Ok(on!(&mut conn, writable(false))?)
+                Ok(dispatch!(&mut conn, writable(false))?)
             }
         }
     }
@@ -191,7 +192,7 @@ impl Db {
     pub fn usage(&self) -> (usize, usize) {
         match &self.0 {
             Pools::Pg(pool, _) => pool.usage(),
-            Pools::Lite(pools) => pools.usage(),
+            Pools::Sqlite(pools) => pools.usage(),
         }
     }
 }

@@ -16,10 +16,10 @@ pub mod types;
 mod user;
 
 pub(crate) use enrollment::{ActivationCode, RefreshFamily, RefusalRow};
-pub(crate) use event::EventRow;
+pub(crate) use event::{Emit, EventRow};
 pub(crate) use gateway::{Gateway, GatewayChange, GatewayInstance, InstanceBeat};
 pub(crate) use node::{Candidate, NodeChange, NodeReport, NodeVerdict, NodeView, OutlineNode};
-pub(crate) use period::{Counters, Loan};
+pub(crate) use period::{Counters, OpenLease};
 pub(crate) use plan::{Plan, PlanChange};
 pub(crate) use region::{Endpoint, EndpointChange, Region, RegionChange};
 pub(crate) use session::{NewSession, Session, empty, holding, live, state};

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{FromAdmin, Query};
-use crate::control::db::{DbConn, Doomed, on};
+use crate::control::db::{DbConn, Deletable, dispatch};
 use crate::control::model::types::{Id, Time};
 use crate::control::runtime::ControlState;
 use crate::net::host;
@@ -110,15 +110,19 @@ fn hostname(field: &str, value: Option<String>) -> Result<Option<String>, ApiErr
 
 /// The region of a code.
 async fn region(conn: &mut DbConn, field: &str, code: &str) -> Result<Id, ApiError> {
-    let region = on!(conn, admin::region_by_code(code))?;
+    let region = dispatch!(conn, admin::region_by_code(code))?;
     let region = region.ok_or_else(|| ApiError::invalid(field, "UNKNOWN", format!("there is no region {code:?}")))?;
     Ok(region.id)
 }
 
-/// A row with how far the news of its change has come, if there is news.
-async fn delivered(state: &ControlState, row: &impl Serialize, told: Option<i64>) -> Result<Json<Value>, ApiError> {
+/// A row with how far the news of its change has come, if there is any.
+async fn delivered(
+    state: &ControlState,
+    row: &impl Serialize,
+    event_seq: Option<i64>,
+) -> Result<Json<Value>, ApiError> {
     let since = Instant::now();
-    let Some(seq) = told else { return serde_json::to_value(row).map(Json).map_err(ApiError::internal) };
+    let Some(seq) = event_seq else { return serde_json::to_value(row).map(Json).map_err(ApiError::internal) };
     let delivery = state.events.delivery(&state.db, seq, since).await;
     if delivery.acked < delivery.of {
         state.metrics.unacked.inc();
@@ -129,15 +133,15 @@ async fn delivered(state: &ControlState, row: &impl Serialize, told: Option<i64>
     Ok(json)
 }
 
-async fn delete(state: &ControlState, what: Doomed, id: Uuid) -> Result<StatusCode, ApiError> {
-    let (count, told) = on!(&mut state.db.get().await?, deletion::delete(what, Id(id), Time::now()))?;
-    if told.is_some() {
-        state.events.nudge();
+async fn delete(state: &ControlState, what: Deletable, id: Uuid) -> Result<StatusCode, ApiError> {
+    let (count, event_seq) = dispatch!(&mut state.db.get().await?, deletion::delete(what, Id(id), Time::now()))?;
+    if event_seq.is_some() {
+        state.events.notify();
     }
     if count == 0 { Err(ApiError::not_found()) } else { Ok(StatusCode::NO_CONTENT) }
 }
 
-fn deleting(what: Doomed) -> MethodRouter<Arc<ControlState>> {
+fn deleting(what: Deletable) -> MethodRouter<Arc<ControlState>> {
     axum::routing::delete(
         move |_: FromAdmin, State(state): State<Arc<ControlState>>, Path(id): Path<Uuid>| async move {
             delete(&state, what, id).await
@@ -149,31 +153,31 @@ fn deleting(what: Doomed) -> MethodRouter<Arc<ControlState>> {
 pub(in crate::control) fn routes() -> Router<Arc<ControlState>> {
     Router::new()
         .route("/users", get(users::list).post(users::create))
-        .route("/users/{id}", get(users::get).patch(users::update).merge(deleting(Doomed::User)))
+        .route("/users/{id}", get(users::get).patch(users::update).merge(deleting(Deletable::User)))
         .route("/devices", get(users::list_devices).post(users::create_device))
-        .route("/devices/{id}", get(users::get_device).patch(users::update_device).merge(deleting(Doomed::Device)))
+        .route("/devices/{id}", get(users::get_device).patch(users::update_device).merge(deleting(Deletable::Device)))
         .route("/devices/{id}/token", post(users::device_token))
         .route("/codes", get(codes::list).post(codes::create))
-        .route("/codes/{id}", get(codes::get).merge(deleting(Doomed::Code)))
+        .route("/codes/{id}", get(codes::get).merge(deleting(Deletable::Code)))
         .route("/plans", get(plans::list).post(plans::create))
-        .route("/plans/{id}", get(plans::get).patch(plans::update).merge(deleting(Doomed::Plan)))
+        .route("/plans/{id}", get(plans::get).patch(plans::update).merge(deleting(Deletable::Plan)))
         .route("/devices/{id}/why", get(why::device))
         .route("/refusals", get(why::refusals))
         .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))
         .route(
             "/subscriptions/{id}",
-            get(subscriptions::get).patch(subscriptions::update).merge(deleting(Doomed::Subscription)),
+            get(subscriptions::get).patch(subscriptions::update).merge(deleting(Deletable::Subscription)),
         )
         .route("/subscriptions/{id}/renew", post(subscriptions::renew))
         .route("/subscriptions/{id}/top-up", post(subscriptions::top_up))
         .route("/subscriptions/{id}/cancel", post(subscriptions::cancel))
         .route("/subscriptions/{id}/change-plan", post(subscriptions::change_plan))
         .route("/regions", get(regions::list).post(regions::create))
-        .route("/regions/{id}", get(regions::get).patch(regions::update).merge(deleting(Doomed::Region)))
+        .route("/regions/{id}", get(regions::get).patch(regions::update).merge(deleting(Deletable::Region)))
         .route("/endpoints", get(endpoints::list).post(endpoints::create))
-        .route("/endpoints/{id}", get(endpoints::get).patch(endpoints::update).merge(deleting(Doomed::Endpoint)))
+        .route("/endpoints/{id}", get(endpoints::get).patch(endpoints::update).merge(deleting(Deletable::Endpoint)))
         .route("/nodes", get(nodes::list).post(nodes::create))
-        .route("/nodes/{id}", get(nodes::get).patch(nodes::update).merge(deleting(Doomed::Node)))
+        .route("/nodes/{id}", get(nodes::get).patch(nodes::update).merge(deleting(Deletable::Node)))
         .route("/nodes/import", post(nodes::import))
         .route("/nodes/{id}/health", get(nodes::health))
         .route("/nodes/{id}/password", post(nodes::password))
@@ -181,7 +185,7 @@ pub(in crate::control) fn routes() -> Router<Arc<ControlState>> {
         .route("/gateways/{id}/invite", post(gateways::invite_again))
         .route("/gateways/{id}/revoke", post(gateways::revoke))
         .route("/gateways", get(gateways::list).post(gateways::create))
-        .route("/gateways/{id}", get(gateways::get).patch(gateways::update).merge(deleting(Doomed::Gateway)))
+        .route("/gateways/{id}", get(gateways::get).patch(gateways::update).merge(deleting(Deletable::Gateway)))
         .route("/gateways/{id}/token", post(gateways::rotate_token))
         .route("/sessions", get(sessions::list))
         .route("/sessions/{id}", get(sessions::get).delete(sessions::kill))

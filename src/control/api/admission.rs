@@ -8,11 +8,11 @@ use super::views::{millis, node_view};
 use crate::api::{AssignOutline, Assigned, Lease, LimitsView, SubscriptionView, UserView, ValidateDevice, Validated};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{FromGateway, Relayed};
-use crate::control::db::{DbConn, on};
-use crate::control::domain::admission::{Admission, Refusal, Wish};
+use crate::control::db::{DbConn, Rejected, dispatch};
+use crate::control::domain::admission::{Admission, AdmissionRequest, Refusal};
 use crate::control::model::types::{Id, Time};
 use crate::control::runtime::ControlState;
-use crate::control::runtime::gateways::Known;
+use crate::control::runtime::gateway_cache::Known;
 use crate::digest::fresh_number;
 use crate::frame::SessionCode;
 use crate::token::TokenError;
@@ -35,7 +35,7 @@ pub(in crate::control) async fn validate_device(
         Ok(_) | Err(TokenError::Invalid | TokenError::UnknownKey) => return Ok(refusal(SessionCode::InvalidToken)),
         Err(TokenError::Expired) => return Ok(refusal(SessionCode::TokenExpired)),
     };
-    let wish = Wish {
+    let wish = AdmissionRequest {
         gateway: known.gateway.clone(),
         exits: Arc::clone(&known.exits),
         user: Id(claims.uid),
@@ -57,9 +57,9 @@ pub(in crate::control) async fn validate_device(
     let mut conn = state.db.get().await?;
     match admit(&state, &mut conn, wish).await {
         Ok(admission) => Ok(Json(grant(&state, admission, &region)?)),
-        Err(Refusal::Code(code)) => {
+        Err(Rejected::Refused(Refusal::Code(code))) => {
             if let Some(support) = request.support_id.as_deref().filter(|_| code != SessionCode::InvalidToken) {
-                let noted = on!(&mut conn, refusals::refused(device, from, code, version, support, at));
+                let noted = dispatch!(&mut conn, refusals::refused(device, from, code, version, support, at));
                 if let Err(error) = noted {
                     tracing::warn!(%error, "a refusal was not noted");
                 }
@@ -71,9 +71,13 @@ pub(in crate::control) async fn validate_device(
 }
 
 /// Decides on a wish, and remembers what comes of it; a session that is there already was asked for before.
-async fn admit(state: &ControlState, conn: &mut DbConn, mut wish: Wish) -> Result<Admission, Refusal> {
+async fn admit(
+    state: &ControlState,
+    conn: &mut DbConn,
+    mut wish: AdmissionRequest,
+) -> Result<Admission, Rejected<Refusal>> {
     let mut decided = decide(state, conn, &mut wish).await;
-    if wish.fresh && matches!(decided, Err(Refusal::SessionTaken)) {
+    if wish.fresh && matches!(decided, Err(Rejected::Refused(Refusal::SessionTaken))) {
         wish.fresh = false;
         decided = decide(state, conn, &mut wish).await;
     }
@@ -81,8 +85,8 @@ async fn admit(state: &ControlState, conn: &mut DbConn, mut wish: Wish) -> Resul
     if let Some((node, _)) = &admission.assigned {
         state.nodes.took(node.id);
     }
-    if admission.told.is_some() {
-        state.events.nudge();
+    if admission.event_seq.is_some() {
+        state.events.notify();
     }
     if let Some(seen) = admission.seen.clone() {
         state.seen.note(wish.device, seen);
@@ -91,21 +95,25 @@ async fn admit(state: &ControlState, conn: &mut DbConn, mut wish: Wish) -> Resul
 }
 
 /// Chooses among the nodes that are remembered, and if none of them has a place among those that there are.
-async fn decide(state: &ControlState, conn: &mut DbConn, wish: &mut Wish) -> Result<Admission, Refusal> {
+async fn decide(
+    state: &ControlState,
+    conn: &mut DbConn,
+    wish: &mut AdmissionRequest,
+) -> Result<Admission, Rejected<Refusal>> {
     let Some(region) = wish.region_id().filter(|_| wish.session.is_some()) else {
-        return on!(conn, admission::admit(wish));
+        return dispatch!(conn, admission::admit(wish));
     };
     if let Some(nodes) = state.nodes.remembered(region) {
         wish.nodes = wish.reachable(nodes);
         if !wish.nodes.is_empty() {
-            let admission = on!(conn, admission::admit(wish));
-            if !matches!(admission, Err(Refusal::Code(SessionCode::NoNodeAvailable))) {
+            let admission = dispatch!(conn, admission::admit(wish));
+            if !matches!(admission, Err(Rejected::Refused(Refusal::Code(SessionCode::NoNodeAvailable)))) {
                 return admission;
             }
         }
     }
     wish.nodes = wish.reachable(state.nodes.read(conn, region).await?);
-    on!(conn, admission::admit(wish))
+    dispatch!(conn, admission::admit(wish))
 }
 
 fn refusal(code: SessionCode) -> Json<Validated> {
@@ -113,7 +121,7 @@ fn refusal(code: SessionCode) -> Json<Validated> {
 }
 
 fn grant(state: &ControlState, admission: Admission, region: &str) -> Result<Validated, ApiError> {
-    let Admission { grant, assigned, allowed, told: _, seen: _ } = admission;
+    let Admission { grant, assigned, allowed, event_seq: _, seen: _ } = admission;
     let (node, alternates) = match assigned {
         Some((node, others)) => (Some(node_view(state, &node, region)?), others.into_iter().map(|id| id.0).collect()),
         None => (None, Vec::new()),
@@ -158,8 +166,8 @@ pub(in crate::control) async fn assign_outline(
     }))
 }
 
-fn wish_of(state: &ControlState, known: &Known, request: &AssignOutline, session: Id) -> Wish {
-    Wish {
+fn wish_of(state: &ControlState, known: &Known, request: &AssignOutline, session: Id) -> AdmissionRequest {
+    AdmissionRequest {
         gateway: known.gateway.clone(),
         exits: Arc::clone(&known.exits),
         user: Id(request.user_id),
@@ -182,9 +190,9 @@ fn wish_of(state: &ControlState, known: &Known, request: &AssignOutline, session
 }
 
 /// Without a token there is no invalid token: the device or user is simply not there.
-fn assign_error(refusal: Refusal) -> ApiError {
-    match refusal {
-        Refusal::Code(SessionCode::InvalidToken) => ApiError::not_found(),
-        other @ (Refusal::Code(_) | Refusal::SessionTaken | Refusal::NotVouched | Refusal::Database(_)) => other.into(),
+fn assign_error(rejected: Rejected<Refusal>) -> ApiError {
+    match rejected {
+        Rejected::Refused(Refusal::Code(SessionCode::InvalidToken)) => ApiError::not_found(),
+        other @ (Rejected::Refused(_) | Rejected::Database(_)) => other.into(),
     }
 }

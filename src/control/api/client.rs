@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromDevice};
-use crate::control::db::on;
+use crate::control::db::dispatch;
 use crate::control::domain::catalog::Configuration;
 use crate::control::model::calendar::Period;
 use crate::control::model::types::{Id, Time};
@@ -41,7 +41,7 @@ async fn config(
 ) -> Result<Response, ApiError> {
     let now = Time::now();
     let user = Id(claims.uid);
-    let offer = on!(&mut state.db.read().await?, client::offer(user, now))?;
+    let offer = dispatch!(&mut state.db.read().await?, client::offer(user, now))?;
     let catalog = offer.shown_to(user, state.client_config.gateways_per_region);
     let configuration = Configuration::new(&catalog, &state.client_config, now);
     let body = state.issuer.sign_compact(&configuration, CONFIG_TYPE).map_err(ApiError::internal)?;
@@ -69,17 +69,17 @@ async fn account(
 ) -> Result<Json<Value>, ApiError> {
     let now = Time::now();
     let mut conn = state.db.read().await?;
-    let user = on!(&mut conn, admin::user::get(Id(claims.uid)))?;
-    let found = on!(&mut conn, admission::subscription(user.id, now))?;
+    let user = dispatch!(&mut conn, admin::user::get(Id(claims.uid)))?;
+    let found = dispatch!(&mut conn, admission::subscription(user.id, now))?;
     let traffic = match &found {
         Some((subscription, plan)) if subscription.serves(plan, now) => {
             let period = plan.period(subscription, now, &state.rules.calendar);
-            let counters = on!(&mut conn, period::counters(subscription.id, period.start))?;
+            let counters = dispatch!(&mut conn, period::counters(subscription.id, period.start))?;
             Some(traffic_view(plan, period, counters))
         }
         _ => None,
     };
-    let devices = on!(&mut conn, client::devices_of(user.id))?;
+    let devices = dispatch!(&mut conn, client::devices_of(user.id))?;
     let plan = found.as_ref().map(|(_, plan)| plan);
     Ok(Json(json!({
         "user": { "id": user.id, "status": user.status },
@@ -141,8 +141,8 @@ async fn revoke(
     FromDevice(claims): FromDevice,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    on!(&mut state.db.get().await?, client::revoke_device(Id(claims.uid), Id(id), Time::now()))?;
-    state.events.nudge();
+    dispatch!(&mut state.db.get().await?, client::revoke_device(Id(claims.uid), Id(id), Time::now()))?;
+    state.events.notify();
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -161,7 +161,7 @@ async fn rename(
     if name.len() > NAME_MAX {
         return Err(ApiError::invalid("name", "TOO_LONG", "at most 255 bytes"));
     }
-    let device = on!(&mut state.db.get().await?, client::rename_device(Id(claims.uid), Id(id), name))?;
+    let device = dispatch!(&mut state.db.get().await?, client::rename_device(Id(claims.uid), Id(id), name))?;
     Ok(Json(device_view(&device, claims.sub)))
 }
 

@@ -8,7 +8,7 @@ use super::admin::text;
 use crate::api::{Enroll, Refresh, Tokens};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::Body;
-use crate::control::db::on;
+use crate::control::db::dispatch;
 use crate::control::domain::enrollment::{Enrolling, Granted, Refreshing, Refused, canonical};
 use crate::control::model::types::{Id, Time};
 use crate::control::runtime::ControlState;
@@ -35,9 +35,9 @@ pub(in crate::control) async fn enroll(
         refresh_ttl: state.enrolment.refresh_ttl,
         repeat_within: state.enrolment.repeat_within,
     };
-    let granted = on!(&mut state.db.get().await?, enrollment::enroll(&wish, &state.deriver))??;
+    let granted = dispatch!(&mut state.db.get().await?, enrollment::enroll(&wish, &state.deriver))??;
     if wish.replace.is_some() {
-        state.events.nudge();
+        state.events.notify();
     }
     tokens(&state, granted, now)
 }
@@ -55,7 +55,7 @@ pub(in crate::control) async fn refresh(
         refresh_ttl: state.enrolment.refresh_ttl,
         repeat_within: state.enrolment.repeat_within,
     };
-    let outcome = on!(&mut state.db.get().await?, enrollment::refresh(&wish, &state.deriver))?;
+    let outcome = dispatch!(&mut state.db.get().await?, enrollment::refresh(&wish, &state.deriver))?;
     if let Err(Refused::Reused(device)) = &outcome {
         tracing::warn!(%device, "a refresh token was used twice; its family is revoked");
     }

@@ -3,8 +3,8 @@ use axum::response::{IntoResponse, Response};
 use diesel::result::{DatabaseErrorKind, Error as Diesel};
 
 use crate::api::{DeviceView, FieldError};
-use crate::control::db::DbError;
 use crate::control::db::fault::Fault;
+use crate::control::db::{DbError, Rejected};
 use crate::control::domain::admission::Refusal;
 use crate::control::domain::enrollment::Refused;
 use crate::frame::SessionCode;
@@ -121,6 +121,18 @@ impl From<DbError> for ApiError {
     }
 }
 
+impl<R> From<Rejected<R>> for ApiError
+where
+    Self: From<R>,
+{
+    fn from(rejected: Rejected<R>) -> Self {
+        match rejected {
+            Rejected::Refused(reason) => reason.into(),
+            Rejected::Database(error) => error.into(),
+        }
+    }
+}
+
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -129,7 +141,6 @@ impl From<Refusal> for ApiError {
             Refusal::NotVouched => {
                 Self::forbidden("without a fresh token of the device a gateway moves only its own live sessions")
             }
-            Refusal::Database(error) => error.into(),
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::api::EventAck;
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromGateway, Query};
-use crate::control::db::on;
+use crate::control::db::dispatch;
 use crate::control::model::types::{Id, Time};
 use crate::control::runtime::ControlState;
 
@@ -35,9 +35,9 @@ pub(in crate::control) async fn events(
     let cursor = if let Some(cursor) = resumed {
         cursor
     } else {
-        let era = state.events.era();
-        let (seq, sessions) = on!(&mut state.db.read().await?, events::snapshot(known.gateway.id))?;
-        state.events.snapshot(known.gateway.id, era, seq, sessions)
+        let epoch = state.events.epoch();
+        let (seq, sessions) = dispatch!(&mut state.db.read().await?, events::snapshot(known.gateway.id))?;
+        state.events.snapshot(known.gateway.id, epoch, seq, sessions)
     };
     let chunks = futures_util::stream::unfold((state, cursor), |(state, mut cursor)| async move {
         let chunk = state.events.next(&mut cursor).await?;
@@ -56,9 +56,12 @@ pub(in crate::control) async fn ack(
     FromGateway(known): FromGateway,
     Body(request): Body<EventAck>,
 ) -> Result<StatusCode, ApiError> {
-    if request.epoch != state.events.epoch() {
+    if !state.events.is_of(&request.epoch) {
         return Err(ApiError::conflict("OTHER_EPOCH", "the database is another one: take a snapshot"));
     }
-    on!(&mut state.db.get().await?, events::ack(known.gateway.id, request.instance.map(Id), request.seq, Time::now()))?;
+    dispatch!(
+        &mut state.db.get().await?,
+        events::ack(known.gateway.id, request.instance.map(Id), request.seq, Time::now())
+    )?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,10 +10,10 @@ use serde_json::Value;
 use crate::api::{AssignOutline, GatewayHeartbeat, UsageReports, ValidateDevice};
 use crate::control::api::error::ApiError;
 use crate::control::api::text;
-use crate::control::db::on;
+use crate::control::db::dispatch;
 use crate::control::model::types::Id;
 use crate::control::runtime::ControlState;
-use crate::control::runtime::gateways::Known;
+use crate::control::runtime::gateway_cache::Known;
 use crate::digest::{equal, sha256_hex};
 use crate::frame::SessionCode;
 use crate::token::Claims;
@@ -48,7 +48,7 @@ impl FromRequestParts<Arc<ControlState>> for FromDevice {
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ControlState>) -> Result<Self, ApiError> {
         let claims = state.verifier.verify(bearer(parts)?).map_err(|_| ApiError::unauthorized())?;
-        let found = on!(&mut state.db.read().await?, client::standing(Id(claims.sub), Id(claims.uid)))?;
+        let found = dispatch!(&mut state.db.read().await?, client::standing(Id(claims.sub), Id(claims.uid)))?;
         match found.as_ref().map(|(device, user)| (device.as_str(), user.as_str())) {
             None => Err(ApiError::unauthorized()),
             Some((_, "banned")) => Err(ApiError::refused(SessionCode::UserBanned)),

@@ -8,7 +8,7 @@ use super::views::node_view;
 use crate::api::{GatewayHeartbeat, GatewayOrders, NodeHeartbeat, NodeOpinion};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromGateway, Relayed};
-use crate::control::db::on;
+use crate::control::db::dispatch;
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{GatewayInstance, InstanceBeat, NodeReport, NodeView};
 use crate::control::runtime::ControlState;
@@ -40,7 +40,7 @@ pub(in crate::control) async fn gateway_heartbeat(
         return Err(ApiError::forbidden("`gateway_id` is not the gateway that the token belongs to"));
     }
     let mut conn = state.db.get().await?;
-    let mut gateway = on!(&mut conn, admin::gateway::get(known.gateway.id))?;
+    let mut gateway = dispatch!(&mut conn, admin::gateway::get(known.gateway.id))?;
     gateway.version = request.version.chars().take(VERSION_MAX).collect();
     gateway.sessions = request.sessions.max(0);
     gateway.streams = request.streams.max(0);
@@ -49,7 +49,7 @@ pub(in crate::control) async fn gateway_heartbeat(
     gateway.certificate_ends = request.certificate.map(|valid| Time(valid.ends));
     let now = Time::now();
     if let Err(outdated) = new_enough(&state, &gateway.version) {
-        on!(&mut conn, health::gateway_outdated(gateway.id, &gateway.version))?;
+        dispatch!(&mut conn, health::gateway_outdated(gateway.id, &gateway.version))?;
         state.gateways.forget();
         return Err(outdated);
     }
@@ -67,12 +67,12 @@ pub(in crate::control) async fn gateway_heartbeat(
         alone: request.alone,
         leaving: request.leaving,
     });
-    let nodes = on!(&mut conn, health::gateway_alive(&gateway, beat.as_ref(), now))?;
+    let nodes = dispatch!(&mut conn, health::gateway_alive(&gateway, beat.as_ref(), now))?;
     if gateway.version != known.gateway.version {
         state.gateways.forget();
     }
-    on!(&mut conn, refusals::note(gateway.id, request.refusals))?;
-    let home = on!(&mut conn, admin::region::get(gateway.region_id))?;
+    dispatch!(&mut conn, refusals::note(gateway.id, request.refusals))?;
+    let home = dispatch!(&mut conn, admin::region::get(gateway.region_id))?;
     let nodes = nodes.iter().filter_map(|(node, region)| node_view(&state, node, region).ok()).collect();
     Ok(Json(GatewayOrders {
         gateway_id: gateway.id.0,
@@ -101,7 +101,7 @@ pub(in crate::control) async fn outline_heartbeat(
     };
     let since = now.before(state.sessions.node_timeout);
     let report = NodeReport { view, half_close: request.half_close };
-    let verdict = on!(&mut state.db.get().await?, health::node_seen(&known.gateway, report, &state.pool, since))?;
+    let verdict = dispatch!(&mut state.db.get().await?, health::node_seen(&known.gateway, report, &state.pool, since))?;
     let verdict = verdict.ok_or_else(ApiError::not_found)?;
     if verdict.changed {
         state.nodes.forget();

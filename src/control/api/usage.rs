@@ -9,8 +9,8 @@ use super::views::millis;
 use crate::api::{Lease, UsageReport, UsageReports, UsageVerdicts, Verdict as VerdictView};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{FromGateway, Relayed};
+use crate::control::db::dispatch;
 use crate::control::db::fault::Fault;
-use crate::control::db::on;
 use crate::control::domain::accounting::{Batch, Item, Outcome, Verdict};
 use crate::control::model::types::{Id, Time};
 use crate::control::runtime::ControlState;
@@ -64,7 +64,7 @@ async fn take(state: &ControlState, batch: Batch) -> Result<Taken, ApiError> {
     let mut waiting = vec![batch];
     let mut refused = None;
     while let Some(batch) = waiting.pop() {
-        let error = match on!(&mut state.db.get().await?, usage::report(&batch)) {
+        let error = match dispatch!(&mut state.db.get().await?, usage::report(&batch)) {
             Ok(outcomes) => {
                 taken.outcomes.extend(outcomes);
                 continue;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use diesel::result::{DatabaseErrorKind, Error};
 
 use crate::control::domain::admission::Refusal;
-use crate::control::domain::billing::Unbillable;
+use crate::control::domain::billing::BillingError;
 use crate::digest::fresh_number;
+use crate::frame::SessionCode;
 
 /// Attempts of a transaction that others are in the way of.
 const ATTEMPTS: u32 = 5;
@@ -131,21 +132,43 @@ impl Failure for Error {
     }
 }
 
-impl Failure for Refusal {
+impl<R> Failure for Rejected<R> {
     fn database(&self) -> Option<&Error> {
         match self {
+            Self::Refused(_) => None,
             Self::Database(error) => Some(error),
-            Self::Code(_) | Self::SessionTaken | Self::NotVouched => None,
         }
     }
 }
 
-impl Failure for Unbillable {
-    fn database(&self) -> Option<&Error> {
-        match self {
-            Self::Database(error) => Some(error),
-            Self::PaymentUsed | Self::Cancelled | Self::NotServed | Self::UnknownPlan | Self::PeriodDays => None,
-        }
+/// Why a request was not carried out: a decision was against it, or the database failed.
+#[derive(Debug)]
+pub(crate) enum Rejected<R> {
+    Refused(R),
+    Database(Error),
+}
+
+impl<R> From<Error> for Rejected<R> {
+    fn from(error: Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<Refusal> for Rejected<Refusal> {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<SessionCode> for Rejected<Refusal> {
+    fn from(code: SessionCode) -> Self {
+        Self::Refused(code.into())
+    }
+}
+
+impl From<BillingError> for Rejected<BillingError> {
+    fn from(reason: BillingError) -> Self {
+        Self::Refused(reason)
     }
 }
 

@@ -30,7 +30,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Brings the schema up to date; gives what was applied. Two processes at once do it once.
 pub async fn migrate(config: &Database) -> Result<Vec<String>, Failure> {
     if let Some(path) = sqlite_path(config.url.expose()) {
-        return lite(path.to_owned(), config.busy_timeout, |conn| {
+        return sqlite(path.to_owned(), config.busy_timeout, |conn| {
             conn.exclusive_transaction(|conn| names(conn.run_pending_migrations(SQLITE)))
         })
         .await;
@@ -46,12 +46,12 @@ pub async fn migrate(config: &Database) -> Result<Vec<String>, Failure> {
 /// Compares the schema with what this binary knows.
 pub async fn status(config: &Database) -> Result<Status, Failure> {
     if let Some(path) = sqlite_path(config.url.expose()) {
-        return lite(path.to_owned(), config.busy_timeout, |conn| compare(conn, &SQLITE)).await;
+        return sqlite(path.to_owned(), config.busy_timeout, |conn| compare(conn, &SQLITE)).await;
     }
     compare(&mut AsyncMigrationHarness::new(Connector::direct(config)?.connect().await?), &POSTGRES)
 }
 
-async fn lite<T: Send + 'static>(
+async fn sqlite<T: Send + 'static>(
     path: String,
     busy: std::time::Duration,
     work: impl FnOnce(&mut SqliteConnection) -> Result<T, Failure> + Send + 'static,

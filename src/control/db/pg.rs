@@ -27,7 +27,7 @@ macro_rules! transaction {
 }
 
 /// Sends queries at once, over one connection, which runs them in this order.
-macro_rules! together {
+macro_rules! pipelined {
     ($conn:ident => $($query:expr),+ $(,)?) => {{
         let shared: &Conn = $conn;
         tokio::try_join!(biased; $(async {

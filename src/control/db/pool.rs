@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 
 use super::connect::Connector;
 use super::fault::{Failure, Fault};
-use super::{DbError, lite, pg};
+use super::{DbError, pg, sqlite};
 use crate::config::Database;
 
 /// Connections that only read a SQLite file.
@@ -76,9 +76,9 @@ pub(crate) struct PgPool {
 
 /// Pools of SQLite connections: one that writes, and some that read whatever it does.
 #[derive(Clone)]
-pub(crate) struct LitePools {
-    write: Pool<lite::Conn>,
-    read: Pool<lite::Conn>,
+pub(crate) struct SqlitePools {
+    write: Pool<sqlite::Conn>,
+    read: Pool<sqlite::Conn>,
 }
 
 /// A pooled connection. One that is dropped in the middle of a query, or has failed, does not go back.
@@ -95,7 +95,7 @@ pub(crate) struct DbConn {
 /// A connection of either kind.
 pub(crate) enum Held {
     Pg(Box<Object<pg::Conn>>),
-    Lite(Object<lite::Conn>),
+    Sqlite(Object<sqlite::Conn>),
 }
 
 impl DbConn {
@@ -126,7 +126,7 @@ impl Drop for DbConn {
         }
         match self.held.take() {
             Some(Held::Pg(conn)) => drop(Object::take(*conn)),
-            Some(Held::Lite(conn)) => drop(Object::take(conn)),
+            Some(Held::Sqlite(conn)) => drop(Object::take(conn)),
             None => {}
         }
     }
@@ -190,7 +190,7 @@ impl PgPool {
     }
 }
 
-impl LitePools {
+impl SqlitePools {
     /// Pools for a file. A request that writes waits at most `database.acquire_timeout`: half of it for its turn, half for
     /// other processes.
     pub(crate) fn new(config: &Database, path: &str) -> Result<Self, String> {
@@ -223,9 +223,9 @@ impl LitePools {
     }
 }
 
-async fn get(pool: &Pool<lite::Conn>) -> Result<DbConn, DbError> {
+async fn get(pool: &Pool<sqlite::Conn>) -> Result<DbConn, DbError> {
     let conn = pool.get().await.map_err(|error| DbError::Unavailable(error.to_string()))?;
-    Ok(DbConn::new(Held::Lite(conn), None, None))
+    Ok(DbConn::new(Held::Sqlite(conn), None, None))
 }
 
 fn builder<C>(manager: AsyncDieselConnectionManager<C>, size: usize) -> PoolBuilder<C>
@@ -245,8 +245,8 @@ where
     (status.size.saturating_sub(status.available), status.max_size)
 }
 
-async fn lite_connect(path: String, busy: Duration, more: &str) -> diesel::ConnectionResult<lite::Conn> {
-    let mut conn = lite::Conn::establish(&path).await?;
+async fn lite_connect(path: String, busy: Duration, more: &str) -> diesel::ConnectionResult<sqlite::Conn> {
+    let mut conn = sqlite::Conn::establish(&path).await?;
     let setup = format!(
         "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; {more}",
         busy.as_millis()

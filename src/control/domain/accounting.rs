@@ -47,12 +47,12 @@ pub(crate) struct Owner {
 
 /// Plans that are limited to regions, and where nodes are.
 #[derive(Debug, Default)]
-pub(crate) struct Atlas {
+pub(crate) struct RegionIndex {
     pub plans: HashMap<Id, Vec<Id>>,
     pub nodes: HashMap<Id, Id>,
 }
 
-impl Atlas {
+impl RegionIndex {
     /// Whether a plan allows what a session goes through.
     fn allows(&self, plan: Id, session: &Session) -> bool {
         let Some(allowed) = self.plans.get(&plan) else { return true };
@@ -63,7 +63,7 @@ impl Atlas {
 
 /// A session's row as it is to be written.
 #[derive(Debug)]
-pub(crate) struct Charged {
+pub(crate) struct SessionUpdate {
     pub session: Id,
     pub bytes_up: i64,
     pub bytes_down: i64,
@@ -88,7 +88,7 @@ fn total(session: &Session) -> u64 {
     sum(session.bytes_up, session.bytes_down)
 }
 
-impl Charged {
+impl SessionUpdate {
     fn total(&self) -> u64 {
         sum(self.bytes_up, self.bytes_down)
     }
@@ -208,17 +208,17 @@ impl Batch {
     /// Whether a line can have carried what a report says, since the start and since the last report. Of a session that is known
     /// a moment ahead of now, from before the clock was put back, measures nothing.
     fn believes(&self, item: &Item, session: &Session) -> bool {
-        let told = sum(item.bytes_up.max(session.bytes_up), item.bytes_down.max(session.bytes_down));
+        let event_seq = sum(item.bytes_up.max(session.bytes_up), item.bytes_down.max(session.bytes_down));
         let is_new = session.expires_at == self.now && session.last_report_at.is_none();
         let slack = if is_new { CLOCK_SLACK } else { SLACK };
-        let moved = told.saturating_sub(total(session));
+        let moved = event_seq.saturating_sub(total(session));
         let fits = |bytes, since| !is_new && since > self.now || self.is_plausible(bytes, since, slack);
         fits(moved, session.last_report_at.unwrap_or(session.started_at))
-            && (moved == 0 || fits(told, session.started_at))
+            && (moved == 0 || fits(event_seq, session.started_at))
     }
 
     /// Vouched-for sessions that are not known: session, device, start.
-    pub(crate) fn strangers(&self, known: &HashMap<Id, Session>) -> Vec<(Id, Id, Time)> {
+    pub(crate) fn unknown_sessions(&self, known: &HashMap<Id, Session>) -> Vec<(Id, Id, Time)> {
         let unknown = self.items.iter().filter(|item| item.vouched && !known.contains_key(&item.session));
         unknown.map(|item| (item.session, item.device, item.started_at)).collect()
     }
@@ -231,10 +231,10 @@ pub(crate) struct Ledger<'a> {
     known: HashMap<Id, Session>,
     owners: HashMap<Id, Owner>,
     plans: HashMap<Id, (Subscription, Plan)>,
-    atlas: Atlas,
-    buried: Vec<Id>,
+    region_index: RegionIndex,
+    tombstoned: Vec<Id>,
     /// Sessions to write.
-    pub charged: Vec<Charged>,
+    pub charged: Vec<SessionUpdate>,
     /// What to add to each subscription's period: up and down.
     pub periods: BTreeMap<(Id, Time), (i64, i64)>,
     /// What to add to each node's count of sessions.
@@ -248,11 +248,11 @@ impl<'a> Ledger<'a> {
         known: HashMap<Id, Session>,
         owners: HashMap<Id, Owner>,
         plans: HashMap<Id, (Subscription, Plan)>,
-        atlas: Atlas,
-        buried: Vec<Id>,
+        region_index: RegionIndex,
+        tombstoned: Vec<Id>,
     ) -> Self {
         let (charged, periods, nodes) = Default::default();
-        Self { batch, known, owners, plans, atlas, buried, charged, periods, nodes }
+        Self { batch, known, owners, plans, region_index, tombstoned, charged, periods, nodes }
     }
 
     fn session(&self, item: &Item) -> Option<&Session> {
@@ -291,7 +291,7 @@ impl<'a> Ledger<'a> {
             let lent_for = self.paid_by(session).and(session.subscription_id.zip(session.lease_period));
             let account = lent_for.or_else(|| self.account(session, ended.unwrap_or(self.batch.now)));
             let lease_period = session.lease_period;
-            self.charged.push(Charged {
+            self.charged.push(SessionUpdate {
                 session: item.session,
                 bytes_up,
                 bytes_down,
@@ -339,7 +339,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// What each account has left, with what the batch's own sessions hold counted as lent.
-    fn balances(&self, charged: &[Charged], spent: &HashMap<(Id, Time), Spent>) -> HashMap<(Id, Time), Balance> {
+    fn balances(&self, charged: &[SessionUpdate], spent: &HashMap<(Id, Time), Spent>) -> HashMap<(Id, Time), Balance> {
         let mut balances = HashMap::new();
         let mut rows = charged.iter().peekable();
         for item in &self.batch.items {
@@ -360,7 +360,12 @@ impl<'a> Ledger<'a> {
         plan.period(subscription, self.batch.now, &self.batch.rules.calendar).start
     }
 
-    fn outcome(&self, item: &Item, row: Option<&mut Charged>, balances: &mut HashMap<(Id, Time), Balance>) -> Outcome {
+    fn outcome(
+        &self,
+        item: &Item,
+        row: Option<&mut SessionUpdate>,
+        balances: &mut HashMap<(Id, Time), Balance>,
+    ) -> Outcome {
         let plain = |verdict| Outcome {
             session: item.session,
             verdict,
@@ -371,7 +376,7 @@ impl<'a> Ledger<'a> {
             valid_until: None,
         };
         let Some(session) = self.session(item) else {
-            let known = self.known.contains_key(&item.session) && !self.buried.contains(&item.session);
+            let known = self.known.contains_key(&item.session) && !self.tombstoned.contains(&item.session);
             return plain(if known { Verdict::Foreign } else { Verdict::Unknown });
         };
         let Some(row) = row else { return plain(Verdict::Implausible) };
@@ -427,7 +432,7 @@ impl<'a> Ledger<'a> {
         let paid = self.paid_by(session).ok_or(Verdict::Stop(SessionCode::NoSubscription))?;
         let (subscription, plan) = paid;
         if subscription.serves(plan, self.batch.now) {
-            let allowed = self.atlas.allows(plan.id, session);
+            let allowed = self.region_index.allows(plan.id, session);
             return if allowed { Ok(paid) } else { Err(Verdict::Stop(SessionCode::UnknownRegion)) };
         }
         let expired = subscription.has_expired(plan, self.batch.now);

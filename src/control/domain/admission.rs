@@ -13,7 +13,7 @@ use crate::frame::SessionCode;
 
 /// What a gateway asks for.
 #[derive(Clone, Debug)]
-pub(crate) struct Wish {
+pub(crate) struct AdmissionRequest {
     pub gateway: Gateway,
     /// The regions that the gateway may use.
     pub exits: Arc<[Region]>,
@@ -41,7 +41,7 @@ pub(crate) struct Wish {
 
 /// What the database knows of a device.
 #[derive(Debug, Default)]
-pub(crate) struct Facts {
+pub(crate) struct AdmissionContext {
     /// The user that the token names.
     pub user: Option<User>,
     /// The device, if it is his.
@@ -91,7 +91,7 @@ pub(crate) struct Admission {
     /// Bytes that the session may move, if the plan has a limit.
     pub allowed: Option<u64>,
     /// The event that ends replaced sessions.
-    pub told: Option<i64>,
+    pub event_seq: Option<i64>,
     /// When the device was there, unless that is known well enough.
     pub seen: Option<Sighting>,
 }
@@ -105,8 +105,6 @@ pub(crate) enum Refusal {
     SessionTaken,
     #[error("the gateway has no fresh token of the device, and the session is none of its own")]
     NotVouched,
-    #[error(transparent)]
-    Database(#[from] diesel::result::Error),
 }
 
 impl From<SessionCode> for Refusal {
@@ -115,7 +113,7 @@ impl From<SessionCode> for Refusal {
     }
 }
 
-impl Wish {
+impl AdmissionRequest {
     /// The wished region, or an id that no region has.
     pub(crate) fn region_or_none(&self) -> Id {
         self.region_id().unwrap_or(Id(Uuid::nil()))
@@ -145,9 +143,9 @@ impl Wish {
     }
 }
 
-impl Facts {
+impl AdmissionContext {
     /// The subscription and the period that are charged, if its plan has a limit.
-    pub(crate) fn account(&self, wish: &Wish) -> Option<(Id, Time)> {
+    pub(crate) fn account(&self, wish: &AdmissionRequest) -> Option<(Id, Time)> {
         let (subscription, plan) = self.subscription.as_ref()?;
         plan.traffic_limit_gb?;
         Some((subscription.id, plan.period(subscription, wish.now, &wish.rules.calendar).start))
@@ -163,7 +161,7 @@ impl Facts {
     }
 
     /// Decides, in the order in which a user can do something about it.
-    pub(crate) fn judge(self, wish: &Wish) -> Result<Grant, SessionCode> {
+    pub(crate) fn judge(self, wish: &AdmissionRequest) -> Result<Grant, SessionCode> {
         let (Some(device), Some(user)) = (self.device, self.user) else { return Err(SessionCode::InvalidToken) };
         match user.status.as_str() {
             "banned" => return Err(SessionCode::UserBanned),

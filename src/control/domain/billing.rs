@@ -8,7 +8,7 @@ use crate::control::model::{Plan, Subscription};
 
 /// Why a plan or a subscription stays as it is.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unbillable {
+pub(crate) enum BillingError {
     #[error("the payment has bought something else")]
     PaymentUsed,
     #[error("the subscription is cancelled")]
@@ -19,8 +19,6 @@ pub(crate) enum Unbillable {
     UnknownPlan,
     #[error("a period of days needs their number, and no other period has one")]
     PeriodDays,
-    #[error(transparent)]
-    Database(#[from] diesel::result::Error),
 }
 
 /// A plan and the codes of the regions it is limited to; none is all.
@@ -33,7 +31,7 @@ pub(crate) struct PlanView {
 
 /// A subscription and what it is at a moment.
 #[derive(Debug, Serialize)]
-pub(crate) struct Standing {
+pub(crate) struct SubscriptionView {
     #[serde(flatten)]
     pub subscription: Subscription,
     pub state: &'static str,
@@ -41,7 +39,7 @@ pub(crate) struct Standing {
     pub served_until: Time,
 }
 
-impl Standing {
+impl SubscriptionView {
     /// What a subscription is at a moment.
     pub(crate) fn at(subscription: Subscription, plan: &Plan, now: Time) -> Self {
         let (state, served_until) = (subscription.state(plan, now), subscription.served_until(plan));
@@ -99,14 +97,14 @@ impl Quota {
 
 /// A value before and after a change.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Turn<T> {
+pub(crate) struct Change<T> {
     pub from: T,
     pub to: T,
 }
 
 /// Whom a change of plan reaches.
 #[derive(Clone, Debug)]
-pub(crate) struct Reach {
+pub(crate) struct AffectedSessions {
     /// Active devices of the user.
     pub devices: i64,
     /// The regions of the live sessions that the subscription pays for, where they are known.
@@ -118,7 +116,7 @@ pub(crate) struct Reach {
 pub(crate) struct Effect {
     pub from: String,
     pub to: String,
-    pub limit_bytes: Turn<Option<u64>>,
+    pub limit_bytes: Change<Option<u64>>,
     /// What counts against the new limit.
     pub used_bytes: u64,
     pub bonus_bytes: u64,
@@ -128,13 +126,13 @@ pub(crate) struct Effect {
     pub new_period: bool,
     /// What was used in the old period.
     pub used_before_bytes: u64,
-    pub max_devices: Turn<Option<i32>>,
+    pub max_devices: Change<Option<i32>>,
     /// Devices more than the new plan allows: the newest are refused.
     pub devices_over: i64,
-    pub max_sessions: Turn<Option<i32>>,
-    pub rate_limit_mbps: Turn<Option<i32>>,
+    pub max_sessions: Change<Option<i32>>,
+    pub rate_limit_mbps: Change<Option<i32>>,
     /// Codes; empty is all.
-    pub regions: Turn<Vec<String>>,
+    pub regions: Change<Vec<String>>,
     pub sessions: usize,
     /// Of these the ones that go through regions that the new plan does not allow: they end.
     pub sessions_elsewhere: usize,
@@ -142,25 +140,30 @@ pub(crate) struct Effect {
 
 impl Effect {
     /// The effect of one plan after another.
-    pub(crate) fn of(plans: Turn<&Plan>, regions: Turn<Vec<String>>, quotas: Turn<Quota>, reach: &Reach) -> Self {
-        let Turn { from, to } = plans;
+    pub(crate) fn of(
+        plans: Change<&Plan>,
+        regions: Change<Vec<String>>,
+        quotas: Change<Quota>,
+        reach: &AffectedSessions,
+    ) -> Self {
+        let Change { from, to } = plans;
         let allowed = |code: &String| regions.to.is_empty() || regions.to.contains(code);
         let sessions_elsewhere = reach.sessions.iter().flatten().filter(|code| !allowed(code)).count();
         let devices_over = to.max_devices.map_or(0, |max| (reach.devices - i64::from(max)).max(0));
         Self {
             from: from.name.clone(),
             to: to.name.clone(),
-            limit_bytes: Turn { from: quotas.from.limit_bytes, to: quotas.to.limit_bytes },
+            limit_bytes: Change { from: quotas.from.limit_bytes, to: quotas.to.limit_bytes },
             used_bytes: quotas.to.used_bytes,
             bonus_bytes: quotas.to.bonus_bytes,
             remaining_bytes: quotas.to.remaining_bytes,
             period_start: quotas.to.period_start,
             new_period: quotas.from.period_start != quotas.to.period_start,
             used_before_bytes: quotas.from.used_bytes,
-            max_devices: Turn { from: from.max_devices, to: to.max_devices },
+            max_devices: Change { from: from.max_devices, to: to.max_devices },
             devices_over,
-            max_sessions: Turn { from: from.max_sessions, to: to.max_sessions },
-            rate_limit_mbps: Turn { from: from.rate_limit_mbps, to: to.rate_limit_mbps },
+            max_sessions: Change { from: from.max_sessions, to: to.max_sessions },
+            rate_limit_mbps: Change { from: from.rate_limit_mbps, to: to.rate_limit_mbps },
             regions,
             sessions: reach.sessions.len(),
             sessions_elsewhere,

@@ -13,7 +13,7 @@ const GIGABYTE: u64 = 1_000_000_000;
 
 /// What the database knows of a device.
 #[derive(Debug)]
-pub(crate) struct Circumstances {
+pub(crate) struct DeviceSnapshot {
     pub device: Device,
     pub user: User,
     pub subscription: Option<(Subscription, Plan)>,
@@ -83,7 +83,7 @@ impl Exit {
     }
 }
 
-impl Circumstances {
+impl DeviceSnapshot {
     /// Everything that speaks against traffic at a moment, in the order in which it is checked.
     pub(crate) fn findings(&self, now: Time, clock_off: Duration) -> Vec<Finding> {
         let mut found = Vec::new();

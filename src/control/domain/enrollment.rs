@@ -52,9 +52,9 @@ pub(crate) fn grouped(code: &str) -> String {
 
 /// Makes refresh tokens that only the holder of the key can make, and always the same ones. A token begins with its
 /// family's id, so that an old one is recognised without being kept.
-pub(crate) struct Deriver(hmac::Key);
+pub(crate) struct RefreshTokenDeriver(hmac::Key);
 
-impl Deriver {
+impl RefreshTokenDeriver {
     /// A deriver with a key of its own, made from the installation's.
     pub(crate) fn new(key: &[u8]) -> Self {
         let label = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), b"httvps refresh tokens");

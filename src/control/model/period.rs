@@ -26,19 +26,19 @@ impl Counters {
 /// What a session holds of its period's traffic.
 #[derive(Clone, Copy, Debug, Queryable, Selectable)]
 #[diesel(table_name = sessions)]
-pub(crate) struct Loan {
+pub(crate) struct OpenLease {
     lease_bytes: i64,
     bytes_up: i64,
     bytes_down: i64,
 }
 
-impl Loan {
+impl OpenLease {
     /// Bytes lent by all of these and not yet reported.
-    pub(crate) fn unused(loans: &[Self]) -> u64 {
+    pub(crate) fn unused(open_leases: &[Self]) -> u64 {
         let unused = |loan: &Self| {
             let moved = loan.bytes_up.unsigned_abs().saturating_add(loan.bytes_down.unsigned_abs());
             loan.lease_bytes.unsigned_abs().saturating_sub(moved)
         };
-        loans.iter().map(unused).fold(0, u64::saturating_add)
+        open_leases.iter().map(unused).fold(0, u64::saturating_add)
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::api::{Event, EventKind};
 use crate::config;
-use crate::control::db::{Db, DbError, Listener, on};
+use crate::control::db::{Db, DbError, Listener, dispatch};
 use crate::control::model::EventRow;
 use crate::control::model::types::Id;
 use crate::frame::SessionCode;
@@ -22,28 +22,6 @@ use crate::lifecycle::Shutdown;
 const AT_ONCE: i64 = 1000;
 const ACK_POLL: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
-
-/// What a transaction tells gateways.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Emit {
-    pub(crate) kind: EventKind,
-    /// The user, device, session, plan, node or gateway.
-    pub(crate) subject: Option<Id>,
-    /// How sessions end.
-    pub(crate) code: Option<SessionCode>,
-}
-
-impl Emit {
-    /// An event that ends nothing by itself.
-    pub(crate) fn changed(kind: EventKind, subject: Id) -> Self {
-        Self { kind, subject: Some(subject), code: None }
-    }
-
-    /// An event that ends sessions with a code.
-    pub(crate) fn stopped(kind: EventKind, subject: Id, code: SessionCode) -> Self {
-        Self { kind, subject: Some(subject), code: Some(code) }
-    }
-}
 
 /// How far an event has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -78,17 +56,17 @@ struct Backlog {
 }
 
 /// Where streams wait for events.
-pub(crate) struct Hub {
+pub(crate) struct EventBroadcaster {
     config: config::Events,
     backlog: Mutex<Backlog>,
     newest: watch::Sender<i64>,
-    nudged: Notify,
+    notified: Notify,
     closing: CancellationToken,
 }
 
 /// A database as far as its events can be compared.
-pub(crate) struct Era {
-    epoch: String,
+pub(crate) struct Epoch {
+    name: String,
     turn: u64,
 }
 
@@ -103,28 +81,28 @@ pub(crate) struct Cursor {
     over: bool,
 }
 
-impl Hub {
-    /// A hub at the database's newest event.
+impl EventBroadcaster {
+    /// A broadcaster at the database's newest event.
     pub(crate) async fn open(db: &Db, config: config::Events) -> Result<Self, DbError> {
-        let (epoch, seq) = on!(&mut db.read().await?, events::head())?;
+        let (epoch, seq) = dispatch!(&mut db.read().await?, events::head())?;
         let backlog = Mutex::new(Backlog { epoch, gone: seq, newest: seq, ..Backlog::default() });
         let (newest, _) = watch::channel(seq);
-        let (nudged, closing) = (Notify::new(), CancellationToken::new());
-        Ok(Self { config, backlog, newest, nudged, closing })
+        let (notified, closing) = (Notify::new(), CancellationToken::new());
+        Ok(Self { config, backlog, newest, notified, closing })
     }
 
     fn backlog(&self) -> MutexGuard<'_, Backlog> {
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There may be news in the table.
-    pub(crate) fn nudge(&self) {
-        self.nudged.notify_one();
+    /// There may be new events in the table.
+    pub(crate) fn notify(&self) {
+        self.notified.notify_one();
     }
 
-    /// The database's epoch.
-    pub(crate) fn epoch(&self) -> String {
-        self.backlog().epoch.clone()
+    /// Whether the database is of an epoch.
+    pub(crate) fn is_of(&self, epoch: &str) -> bool {
+        self.backlog().epoch == epoch
     }
 
     /// Carries events from the table to the streams until drained; `changed` is called when gateways or nodes are others.
@@ -139,7 +117,7 @@ impl Hub {
         loop {
             tokio::select! {
                 () = shutdown.draining() => return,
-                () = self.nudged.notified() => {}
+                () = self.notified.notified() => {}
                 _ = poll.tick() => if let Err(error) = self.check(db).await {
                     tracing::warn!(%error, "the database's epoch cannot be read");
                 },
@@ -155,7 +133,7 @@ impl Hub {
         loop {
             tokio::select! {
                 () = shutdown.draining() => return,
-                heard = listener.run(|| self.nudge()) => if let Err(error) = heard {
+                heard = listener.run(|| self.notify()) => if let Err(error) = heard {
                     tracing::warn!(error, "not listening for events");
                 }
             }
@@ -168,7 +146,7 @@ impl Hub {
 
     /// After a restore or a failover numbers mean something else: every stream begins anew.
     async fn check(&self, db: &Db) -> Result<(), DbError> {
-        let (epoch, seq) = on!(&mut db.read().await?, events::head())?;
+        let (epoch, seq) = dispatch!(&mut db.read().await?, events::head())?;
         let mut backlog = self.backlog();
         if epoch != backlog.epoch || seq < backlog.newest {
             tracing::warn!("the database is another one, or an older one: gateways take snapshots");
@@ -183,7 +161,7 @@ impl Hub {
     async fn fetch(&self, db: &Db, changed: &impl Fn()) -> Result<(), DbError> {
         loop {
             let after = self.backlog().newest;
-            let rows = on!(&mut db.read().await?, events::after(after, AT_ONCE))?;
+            let rows = dispatch!(&mut db.read().await?, events::after(after, AT_ONCE))?;
             let Some(last) = rows.last().map(|row| row.seq) else { return Ok(()) };
             let others = [EventKind::GatewayChanged.as_str(), EventKind::NodesChanged.as_str()];
             if rows.iter().any(|row| others.contains(&row.kind.as_str())) {
@@ -216,15 +194,15 @@ impl Hub {
     }
 
     /// Which database a snapshot is about to be of.
-    pub(crate) fn era(&self) -> Era {
+    pub(crate) fn epoch(&self) -> Epoch {
         let backlog = self.backlog();
-        Era { epoch: backlog.epoch.clone(), turn: backlog.turn }
+        Epoch { name: backlog.epoch.clone(), turn: backlog.turn }
     }
 
-    /// A stream that begins with a snapshot, which was read after its era was asked for.
-    pub(crate) fn snapshot(&self, gateway: Id, era: Era, seq: i64, sessions: Vec<Id>) -> Cursor {
+    /// A stream that begins with a snapshot, which was read after its epoch was asked for.
+    pub(crate) fn snapshot(&self, gateway: Id, epoch: Epoch, seq: i64, sessions: Vec<Id>) -> Cursor {
         let sessions = sessions.into_iter().map(|id| id.0).collect();
-        let Era { epoch, turn } = era;
+        let Epoch { name: epoch, turn } = epoch;
         let event = Event { epoch, seq, kind: EventKind::Snapshot, subject: None, code: None, sessions };
         let (newest, first) = (self.newest.subscribe(), Some(text(&event)));
         Cursor { gateway: gateway.0, turn, seq, newest, first, over: false }
@@ -279,7 +257,7 @@ impl Hub {
 
     /// Waits until every online gateway has acted on an event, or long enough; the change itself is made by then.
     pub(crate) async fn delivery(&self, db: &Db, seq: i64, since: Instant) -> Delivery {
-        self.nudge();
+        self.notify();
         let mut delivery = Delivery { acked: 0, of: 1, ms: 0 };
         loop {
             match Self::acks(db, seq).await {
@@ -295,7 +273,7 @@ impl Hub {
     }
 
     async fn acks(db: &Db, seq: i64) -> Result<(i64, i64), DbError> {
-        Ok(on!(&mut db.read().await?, events::acks(seq))?)
+        Ok(dispatch!(&mut db.read().await?, events::acks(seq))?)
     }
 }
 

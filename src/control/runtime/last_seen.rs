@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::control::db::{Db, DbError, on};
+use crate::control::db::{Db, DbError, dispatch};
 use crate::control::model::Sighting;
 use crate::control::model::types::Id;
 use crate::lifecycle::Shutdown;
@@ -19,9 +19,9 @@ const BATCH: usize = 1_000;
 
 /// What the database does not know yet.
 #[derive(Default)]
-pub(crate) struct Seen(Mutex<BTreeMap<Id, Sighting>>);
+pub(crate) struct LastSeen(Mutex<BTreeMap<Id, Sighting>>);
 
-impl Seen {
+impl LastSeen {
     fn known(&self) -> MutexGuard<'_, BTreeMap<Id, Sighting>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -60,7 +60,7 @@ impl Seen {
         let waiting: Vec<(Id, Sighting)> = std::mem::take(&mut *self.known()).into_iter().collect();
         for (at, batch) in waiting.chunks(BATCH).enumerate() {
             let written = match db.get().await {
-                Ok(mut conn) => on!(&mut conn, admission::saw(batch)).map_err(DbError::from),
+                Ok(mut conn) => dispatch!(&mut conn, admission::record_last_seen(batch)).map_err(DbError::from),
                 Err(error) => Err(error),
             };
             if let Err(error) = written {
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_later_sighting_counts_and_a_known_version_stays() {
-        let (seen, device) = (Seen::default(), Id::fresh());
+        let (seen, device) = (LastSeen::default(), Id::fresh());
         let now = Time::now();
         let later = now.after(INTERVAL);
         let known = || seen.known().get(&device).cloned().unwrap();

@@ -2,15 +2,15 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::events::Hub;
-use super::gateways::Gateways;
-use super::last_seen::Seen;
+use super::events::EventBroadcaster;
+use super::gateway_cache::GatewayCache;
+use super::last_seen::LastSeen;
 use super::metrics::ControlMetrics;
-use super::nodes::Nodes;
+use super::node_cache::NodeCache;
 use super::seal::Sealer;
 use crate::config::{self, Sessions};
 use crate::control::db::{self, Db};
-use crate::control::domain::enrollment::Deriver;
+use crate::control::domain::enrollment::RefreshTokenDeriver;
 use crate::control::domain::lease::Rules;
 use crate::net::ops::Readiness;
 use crate::net::tls::Certificates;
@@ -25,16 +25,16 @@ pub(crate) struct ControlState {
     pub(crate) bootstrap_hash: Option<String>,
     pub(crate) config: config::Control,
     pub(crate) sessions: Sessions,
-    pub(crate) deriver: Deriver,
-    pub(crate) gateways: Gateways,
-    pub(crate) nodes: Nodes,
-    pub(crate) seen: Seen,
+    pub(crate) deriver: RefreshTokenDeriver,
+    pub(crate) gateways: GatewayCache,
+    pub(crate) nodes: NodeCache,
+    pub(crate) seen: LastSeen,
     pub(crate) enrolment: config::Enrolment,
     pub(crate) client_config: config::ClientConfig,
     pub(crate) pool: config::Pool,
     pub(crate) clock: config::Clock,
     pub(crate) rules: Rules,
-    pub(crate) events: Hub,
+    pub(crate) events: EventBroadcaster,
     /// None in clear text.
     pub(crate) certificates: Option<Arc<Certificates>>,
     pub(crate) metrics: ControlMetrics,

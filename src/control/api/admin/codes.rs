@@ -11,7 +11,7 @@ use super::{Created, Listed, Paged, created_with, listed};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
-use crate::control::db::on;
+use crate::control::db::dispatch;
 use crate::control::domain::enrollment::{fresh_code, grouped};
 use crate::control::model::ActivationCode;
 use crate::control::model::types::{Id, Time};
@@ -36,7 +36,7 @@ pub(super) async fn list(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let of = page.user_id.map(Id);
-    let rows = on!(&mut state.db.read().await?, admin::list_codes(page.after(), of, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_codes(page.after(), of, limit))?;
     listed(&rows, |row| row.id, limit)
 }
 
@@ -45,7 +45,7 @@ pub(super) async fn get(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<ActivationCode>, ApiError> {
-    Ok(Json(on!(&mut state.db.read().await?, admin::get_code(Id(id)))?))
+    Ok(Json(dispatch!(&mut state.db.read().await?, admin::get_code(Id(id)))?))
 }
 
 /// Makes a code; it and its link are shown only now.
@@ -70,7 +70,7 @@ pub(super) async fn create(
         used_at: None,
         device_id: None,
     };
-    on!(&mut state.db.get().await?, admin::create_code(&row))?;
+    dispatch!(&mut state.db.get().await?, admin::create_code(&row))?;
     let shown = grouped(&code);
     let base = &state.enrolment.link;
     let link = (!base.is_empty()).then(|| format!("{base}#{shown}"));

@@ -12,7 +12,7 @@ use crate::config::{TUNNEL_PATH, is_tunnel_path};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
-use crate::control::db::on;
+use crate::control::db::dispatch;
 use crate::control::domain::catalog::EndpointView;
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Endpoint, EndpointChange};
@@ -144,7 +144,7 @@ pub(super) async fn list(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let of = page.gateway_id.map(Id);
-    let rows = on!(&mut state.db.read().await?, admin::list_endpoints(page.after(), of, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_endpoints(page.after(), of, limit))?;
     let shown: Vec<Shown> = rows.iter().map(Shown::from).collect();
     listed(&shown, |row| row.id, limit)
 }
@@ -154,7 +154,7 @@ pub(super) async fn get(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Shown>, ApiError> {
-    let row = on!(&mut state.db.read().await?, admin::endpoint::get(Id(id)))?;
+    let row = dispatch!(&mut state.db.read().await?, admin::endpoint::get(Id(id)))?;
     Ok(Json(Shown::from(&row)))
 }
 
@@ -188,7 +188,7 @@ pub(super) async fn create(
         state: given.state.unwrap_or_else(|| "active".into()),
         created_at: Time::now(),
     };
-    on!(&mut state.db.get().await?, admin::create_endpoint(&row))?;
+    dispatch!(&mut state.db.get().await?, admin::create_endpoint(&row))?;
     created(&Shown::from(&row))
 }
 
@@ -199,7 +199,7 @@ pub(super) async fn update(
     Body(patch): Body<EndpointPatch>,
 ) -> Result<Json<Shown>, ApiError> {
     let change = patch.change()?;
-    let row = on!(&mut state.db.get().await?, admin::endpoint::update(Id(id), &change))?;
+    let row = dispatch!(&mut state.db.get().await?, admin::endpoint::update(Id(id), &change))?;
     Ok(Json(Shown::from(&row)))
 }
 

@@ -11,7 +11,7 @@ use super::{Created, Listed, Paged, created_with, delivered, hostname, listed, r
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query, parse};
 use crate::control::api::lenient;
-use crate::control::db::{DbConn, on};
+use crate::control::db::{DbConn, dispatch};
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Gateway, GatewayChange};
 use crate::control::runtime::ControlState;
@@ -67,7 +67,7 @@ async fn exits(conn: &mut DbConn, codes: Option<&[String]>) -> Result<Vec<Id>, A
 }
 
 async fn view(conn: &mut DbConn, row: &Gateway) -> Result<Value, ApiError> {
-    let exits = on!(conn, admin::exit_codes(row.id))?;
+    let exits = dispatch!(conn, admin::exit_codes(row.id))?;
     let (_, Json(value)) = created_with(row, json!({ "exit_regions": exits }))?;
     Ok(value)
 }
@@ -80,9 +80,9 @@ pub(super) async fn list(
     let limit = page.limit(&state);
     let of = page.region_id.map(Id);
     let mut conn = state.db.read().await?;
-    let mut rows = on!(&mut conn, admin::list_gateways(page.after(), of, limit))?;
+    let mut rows = dispatch!(&mut conn, admin::list_gateways(page.after(), of, limit))?;
     let ids: Vec<Id> = rows.iter().map(|row| row.id).collect();
-    let instances = on!(&mut conn, instances::of(&ids))?;
+    let instances = dispatch!(&mut conn, instances::of(&ids))?;
     for row in &mut rows {
         row.sum_up(&instances);
     }
@@ -95,10 +95,10 @@ pub(super) async fn get(
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, ApiError> {
     let mut conn = state.db.read().await?;
-    let mut row = on!(&mut conn, admin::gateway::get(Id(id)))?;
-    let instances = on!(&mut conn, instances::of(&[row.id]))?;
+    let mut row = dispatch!(&mut conn, admin::gateway::get(Id(id)))?;
+    let instances = dispatch!(&mut conn, instances::of(&[row.id]))?;
     row.sum_up(&instances);
-    let exits = on!(&mut conn, admin::exit_codes(row.id))?;
+    let exits = dispatch!(&mut conn, admin::exit_codes(row.id))?;
     let (_, value) = created_with(&row, json!({ "exit_regions": exits, "instances": instances }))?;
     Ok(value)
 }
@@ -143,7 +143,7 @@ async fn insert(
         certificate_ends: None,
     };
     let exits = exits(&mut conn, new.exit_regions.as_deref()).await?;
-    on!(&mut conn, admin::create_gateway(&row, &exits))?;
+    dispatch!(&mut conn, admin::create_gateway(&row, &exits))?;
     view(&mut conn, &row).await
 }
 
@@ -179,7 +179,7 @@ pub(super) async fn invite_again(
     let until = Time::now().after(state.pool.gateway_code_ttl);
     let change =
         GatewayChange { enrol_hash: Some(Some(hash)), enrol_until: Some(Some(until)), ..GatewayChange::default() };
-    let row = on!(&mut state.db.get().await?, admin::gateway::update(Id(id), &change))?;
+    let row = dispatch!(&mut state.db.get().await?, admin::gateway::update(Id(id), &change))?;
     created_with(&row, json!({ "enrol_token": enrol_token }))
 }
 
@@ -206,10 +206,10 @@ pub(super) async fn update(
         Some(codes) => Some(exits(&mut conn, Some(codes)).await?),
         None => None,
     };
-    let (row, told) = on!(&mut conn, nodes::change_gateway(Id(id), &change, exits.as_deref(), Time::now()))?;
+    let (row, event_seq) = dispatch!(&mut conn, nodes::change_gateway(Id(id), &change, exits.as_deref(), Time::now()))?;
     let view = view(&mut conn, &row).await?;
     drop(conn);
-    delivered(&state, &view, told).await
+    delivered(&state, &view, event_seq).await
 }
 
 /// Another token; the one in use stays good until the new one is used, or ends now.
@@ -222,7 +222,7 @@ pub(super) async fn rotate_token(
     let renewal: Renewal = if body.is_empty() { Renewal::default() } else { parse(&body, &[])? };
     let (token, hash) = secret()?;
     let end = renewal.now.unwrap_or(false);
-    let renewed = on!(&mut state.db.get().await?, nodes::renew_token(Id(id), &hash, end))?;
+    let renewed = dispatch!(&mut state.db.get().await?, nodes::renew_token(Id(id), &hash, end))?;
     let row =
         renewed.ok_or_else(|| ApiError::conflict("REVOKED", "the gateway is revoked; invite it to let it back"))?;
     created_with(&row, json!({ "token": token }))
@@ -234,6 +234,6 @@ pub(super) async fn revoke(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, ApiError> {
-    let (row, told) = on!(&mut state.db.get().await?, nodes::revoke(Id(id), Time::now()))?;
-    delivered(&state, &row, Some(told)).await
+    let (row, event_seq) = dispatch!(&mut state.db.get().await?, nodes::revoke(Id(id), Time::now()))?;
+    delivered(&state, &row, Some(event_seq)).await
 }

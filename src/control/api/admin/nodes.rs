@@ -15,7 +15,7 @@ use super::{Created, Listed, Paged, delivered, hostname, listed, one_of, region,
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
-use crate::control::db::on;
+use crate::control::db::dispatch;
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{NodeChange, OutlineNode};
 use crate::control::runtime::ControlState;
@@ -179,7 +179,7 @@ pub(super) async fn list(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let of = page.region_id.map(Id);
-    let rows = on!(&mut state.db.read().await?, admin::list_nodes(page.after(), of, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_nodes(page.after(), of, limit))?;
     let rows: Vec<Shown> = rows.into_iter().map(Shown::from).collect();
     listed(&rows, |shown| shown.row.id, limit)
 }
@@ -189,7 +189,7 @@ pub(super) async fn get(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, ApiError> {
-    let row = on!(&mut state.db.read().await?, admin::node::get(Id(id)))?;
+    let row = dispatch!(&mut state.db.read().await?, admin::node::get(Id(id)))?;
     delivered(&state, &Shown::from(row), None).await
 }
 
@@ -203,8 +203,8 @@ pub(super) async fn create(
     let (key, called) = key_of(&new)?;
     let region = region(&mut state.db.read().await?, "region", &new.region).await?;
     let row = fresh(&state, region, (key, new.name.or(called)), capacity)?;
-    let told = on!(&mut state.db.get().await?, nodes::create(&row, Time::now()))?;
-    Ok((StatusCode::CREATED, delivered(&state, &Shown::from(row), Some(told)).await?))
+    let event_seq = dispatch!(&mut state.db.get().await?, nodes::create(&row, Time::now()))?;
+    Ok((StatusCode::CREATED, delivered(&state, &Shown::from(row), Some(event_seq)).await?))
 }
 
 pub(super) async fn update(
@@ -217,7 +217,7 @@ pub(super) async fn update(
     one_of("state", patch.state.as_deref(), &STATES)?;
     capacity(patch.max_sessions, patch.weight)?;
     let mut conn = state.db.get().await?;
-    let node = on!(&mut conn, admin::node::get(Id(id)))?;
+    let node = dispatch!(&mut conn, admin::node::get(Id(id)))?;
     let password = match &patch.password {
         Some(password) => password.clone(),
         None => state.sealer.open(node.id, &node.ss_password).map_err(ApiError::internal)?,
@@ -246,7 +246,7 @@ pub(super) async fn update(
         state: patch.state,
         ..NodeChange::default()
     };
-    let (row, told) = on!(&mut conn, nodes::change(node.id, &change, false, Time::now()))?;
+    let (row, event_seq) = dispatch!(&mut conn, nodes::change(node.id, &change, false, Time::now()))?;
     drop(conn);
-    delivered(&state, &Shown::from(row), told).await
+    delivered(&state, &Shown::from(row), event_seq).await
 }

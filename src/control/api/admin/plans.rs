@@ -10,8 +10,8 @@ use super::{Created, Listed, Paged, created, delivered, listed, one_of, text};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
-use crate::control::db::on;
-use crate::control::domain::billing::{PlanView, Unbillable};
+use crate::control::db::dispatch;
+use crate::control::domain::billing::{BillingError, PlanView};
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Plan, PlanChange};
 use crate::control::runtime::ControlState;
@@ -124,7 +124,7 @@ async fn allowed(state: &ControlState, mut codes: Vec<String>) -> Result<Vec<Id>
     if codes.len() > REGIONS_MAX {
         return Err(ApiError::invalid("regions", "TOO_MANY", format!("at most {REGIONS_MAX} regions")));
     }
-    let known = on!(&mut state.db.read().await?, billing::regions_by_code(&codes))?;
+    let known = dispatch!(&mut state.db.read().await?, billing::regions_by_code(&codes))?;
     match codes.iter().find(|code| !known.iter().any(|(_, known)| known == *code)) {
         Some(code) => Err(ApiError::invalid("regions", "UNKNOWN", format!("there is no region {code:?}"))),
         None => Ok(known.into_iter().map(|(id, _)| id).collect()),
@@ -133,13 +133,13 @@ async fn allowed(state: &ControlState, mut codes: Vec<String>) -> Result<Vec<Id>
 
 async fn offers(state: &ControlState, rows: Vec<Plan>) -> Result<Vec<PlanView>, ApiError> {
     let ids: Vec<Id> = rows.iter().map(|plan| plan.id).collect();
-    let mut regions = on!(&mut state.db.read().await?, billing::allowed_regions(&ids))?;
+    let mut regions = dispatch!(&mut state.db.read().await?, billing::allowed_regions(&ids))?;
     let offer = |plan: Plan| PlanView { regions: regions.remove(&plan.id).unwrap_or_default(), plan };
     Ok(rows.into_iter().map(offer).collect())
 }
 
 async fn offer(state: &ControlState, plan: Plan) -> Result<PlanView, ApiError> {
-    let mut regions = on!(&mut state.db.read().await?, billing::allowed_regions(&[plan.id]))?;
+    let mut regions = dispatch!(&mut state.db.read().await?, billing::allowed_regions(&[plan.id]))?;
     Ok(PlanView { regions: regions.remove(&plan.id).unwrap_or_default(), plan })
 }
 
@@ -149,7 +149,7 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let rows = on!(&mut state.db.read().await?, admin::list_plans(page.after(), None, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_plans(page.after(), None, limit))?;
     listed(&offers(&state, rows).await?, |offer| offer.plan.id, limit)
 }
 
@@ -158,7 +158,7 @@ pub(super) async fn get(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<PlanView>, ApiError> {
-    let row = on!(&mut state.db.read().await?, admin::plan::get(Id(id)))?;
+    let row = dispatch!(&mut state.db.read().await?, admin::plan::get(Id(id)))?;
     Ok(Json(offer(&state, row).await?))
 }
 
@@ -183,7 +183,7 @@ pub(super) async fn create(
     figures.check()?;
     let period = new.period.unwrap_or_else(|| "month".into());
     if (period == "days") != new.period_days.is_some() {
-        return Err(Unbillable::PeriodDays.into());
+        return Err(BillingError::PeriodDays.into());
     }
     let allowed = allowed(&state, new.regions.unwrap_or_default()).await?;
     let row = Plan {
@@ -201,7 +201,7 @@ pub(super) async fn create(
         currency: new.currency.unwrap_or_else(|| "EUR".into()),
         created_at: Time::now(),
     };
-    on!(&mut state.db.get().await?, billing::create_plan(&row, &allowed))?;
+    dispatch!(&mut state.db.get().await?, billing::create_plan(&row, &allowed))?;
     created(&offer(&state, row).await?)
 }
 
@@ -244,6 +244,7 @@ pub(super) async fn update(
         currency: patch.currency,
     };
     let allowed = allowed.as_deref();
-    let (row, seq) = on!(&mut state.db.get().await?, billing::update_plan(Id(id), &change, allowed, Time::now()))?;
+    let (row, seq) =
+        dispatch!(&mut state.db.get().await?, billing::update_plan(Id(id), &change, allowed, Time::now()))?;
     delivered(&state, &offer(&state, row).await?, Some(seq)).await
 }

@@ -12,7 +12,7 @@ use super::{Created, Listed, Paged, created, listed, text};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
-use crate::control::db::on;
+use crate::control::db::dispatch;
 use crate::control::domain::catalog::RegionView;
 use crate::control::model::types::Id;
 use crate::control::model::{Region, RegionChange};
@@ -124,7 +124,7 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let rows = on!(&mut state.db.read().await?, admin::list_regions(page.after(), None, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_regions(page.after(), None, limit))?;
     let shown: Vec<Shown> = rows.iter().map(Shown::from).collect();
     listed(&shown, |row| row.id, limit)
 }
@@ -134,7 +134,7 @@ pub(super) async fn get(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Shown>, ApiError> {
-    let row = on!(&mut state.db.read().await?, admin::region::get(Id(id)))?;
+    let row = dispatch!(&mut state.db.read().await?, admin::region::get(Id(id)))?;
     Ok(Json(Shown::from(&row)))
 }
 
@@ -155,7 +155,7 @@ pub(super) async fn create(
         ipv6: new.ipv6.unwrap_or(false),
         resolvers: new.resolvers.unwrap_or_default(),
     };
-    on!(&mut state.db.get().await?, admin::create_region(&row))?;
+    dispatch!(&mut state.db.get().await?, admin::create_region(&row))?;
     created(&Shown::from(&row))
 }
 
@@ -166,6 +166,6 @@ pub(super) async fn update(
     Body(patch): Body<Fields>,
 ) -> Result<Json<Shown>, ApiError> {
     let change = patch.change()?;
-    let row = on!(&mut state.db.get().await?, admin::region::update(Id(id), &change))?;
+    let row = dispatch!(&mut state.db.get().await?, admin::region::update(Id(id), &change))?;
     Ok(Json(Shown::from(&row)))
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Listed, Paged, delivered, listed};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{FromAdmin, Query};
-use crate::control::db::on;
+use crate::control::db::dispatch;
 use crate::control::model::Session;
 use crate::control::model::types::{Id, Time};
 use crate::control::runtime::ControlState;
@@ -22,8 +22,8 @@ pub(super) async fn list(
     let mut conn = state.db.read().await?;
     let rows = match (page.user_id.map(Id), page.device_id.map(Id)) {
         (Some(_), Some(_)) => return Err(ApiError::bad_request("filter by `user_id` or by `device_id`, not by both")),
-        (Some(user), None) => on!(&mut conn, admin::list_sessions_of_user(page.after(), user, limit))?,
-        (None, device) => on!(&mut conn, admin::list_sessions_of_device(page.after(), device, limit))?,
+        (Some(user), None) => dispatch!(&mut conn, admin::list_sessions_of_user(page.after(), user, limit))?,
+        (None, device) => dispatch!(&mut conn, admin::list_sessions_of_device(page.after(), device, limit))?,
     };
     listed(&rows, |row| row.id, limit)
 }
@@ -33,7 +33,7 @@ pub(super) async fn get(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Session>, ApiError> {
-    Ok(Json(on!(&mut state.db.read().await?, session::get(Id(id)))?))
+    Ok(Json(dispatch!(&mut state.db.read().await?, session::get(Id(id)))?))
 }
 
 /// Ends a session for good.
@@ -42,6 +42,6 @@ pub(super) async fn kill(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, ApiError> {
-    let (session, told) = on!(&mut state.db.get().await?, session::kill(Id(id), Time::now()))?;
-    delivered(&state, &session, told).await
+    let (session, event_seq) = dispatch!(&mut state.db.get().await?, session::kill(Id(id), Time::now()))?;
+    delivered(&state, &session, event_seq).await
 }

@@ -13,8 +13,8 @@ use super::{Created, Listed, Paged, created_with, delivered, listed, one_of, tex
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
-use crate::control::db::on;
-use crate::control::domain::billing::{Changed, Standing, Unbillable};
+use crate::control::db::dispatch;
+use crate::control::domain::billing::{BillingError, Changed, SubscriptionView};
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Payment, Subscription, SubscriptionChange};
 use crate::control::runtime::ControlState;
@@ -70,22 +70,21 @@ pub(super) struct PlanSwitch {
     dry_run: Option<bool>,
 }
 
-impl From<Unbillable> for ApiError {
-    fn from(error: Unbillable) -> Self {
+impl From<BillingError> for ApiError {
+    fn from(error: BillingError) -> Self {
         let detail = error.to_string();
         match error {
-            Unbillable::PaymentUsed => Self::conflict("PAYMENT_USED", &detail),
-            Unbillable::Cancelled => Self::conflict("CANCELLED", &detail),
-            Unbillable::NotServed => Self::conflict("NOT_SERVED", &detail),
-            Unbillable::UnknownPlan => Self::invalid("plan_id", "UNKNOWN", detail),
-            Unbillable::PeriodDays => Self::invalid("period_days", "INVALID", detail),
-            Unbillable::Database(error) => error.into(),
+            BillingError::PaymentUsed => Self::conflict("PAYMENT_USED", &detail),
+            BillingError::Cancelled => Self::conflict("CANCELLED", &detail),
+            BillingError::NotServed => Self::conflict("NOT_SERVED", &detail),
+            BillingError::UnknownPlan => Self::invalid("plan_id", "UNKNOWN", detail),
+            BillingError::PeriodDays => Self::invalid("period_days", "INVALID", detail),
         }
     }
 }
 
 async fn answer(state: &ControlState, changed: Changed, now: Time, more: Value) -> Result<Json<Value>, ApiError> {
-    let standing = Standing::at(changed.subscription, &changed.plan, now);
+    let standing = SubscriptionView::at(changed.subscription, &changed.plan, now);
     let (_, Json(value)) = created_with(&standing, more)?;
     match changed.seq {
         Some(seq) => delivered(state, &value, Some(seq)).await,
@@ -100,9 +99,10 @@ pub(super) async fn list(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let of = page.user_id.map(Id);
-    let rows = on!(&mut state.db.read().await?, billing::list_subscriptions(page.after(), of, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, billing::list_subscriptions(page.after(), of, limit))?;
     let now = Time::now();
-    let rows: Vec<Standing> = rows.into_iter().map(|(row, plan)| Standing::at(row, &plan, now)).collect();
+    let rows: Vec<SubscriptionView> =
+        rows.into_iter().map(|(row, plan)| SubscriptionView::at(row, &plan, now)).collect();
     listed(&rows, |row| row.subscription.id, limit)
 }
 
@@ -110,9 +110,9 @@ pub(super) async fn get(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
     Path(id): Path<Uuid>,
-) -> Result<Json<Standing>, ApiError> {
-    let (row, plan) = on!(&mut state.db.read().await?, billing::subscription(Id(id)))?;
-    Ok(Json(Standing::at(row, &plan, Time::now())))
+) -> Result<Json<SubscriptionView>, ApiError> {
+    let (row, plan) = dispatch!(&mut state.db.read().await?, billing::subscription(Id(id)))?;
+    Ok(Json(SubscriptionView::at(row, &plan, Time::now())))
 }
 
 pub(super) async fn create(
@@ -140,7 +140,7 @@ pub(super) async fn create(
         cancelled_at: None,
         created_at: now,
     };
-    let changed = on!(&mut state.db.get().await?, billing::subscribe(&row))?;
+    let changed = dispatch!(&mut state.db.get().await?, billing::subscribe(&row))?;
     let body = answer(&state, changed, now, json!({})).await?;
     Ok((StatusCode::CREATED, body))
 }
@@ -159,7 +159,7 @@ pub(super) async fn update(
         cancelled_at: None,
     };
     let now = Time::now();
-    let changed = on!(&mut state.db.get().await?, billing::amend(Id(id), &change, now))?;
+    let changed = dispatch!(&mut state.db.get().await?, billing::amend(Id(id), &change, now))?;
     answer(&state, changed, now, json!({})).await
 }
 
@@ -184,7 +184,7 @@ pub(super) async fn renew(
         bytes: 0,
         created_at: now,
     };
-    let changed = on!(&mut state.db.get().await?, billing::renew(&payment))?;
+    let changed = dispatch!(&mut state.db.get().await?, billing::renew(&payment))?;
     let repeated = changed.seq.is_none();
     answer(&state, changed, now, json!({ "repeated": repeated })).await
 }
@@ -210,7 +210,7 @@ pub(super) async fn top_up(
         bytes: bytes(gigabytes),
         created_at: now,
     };
-    let (changed, quota) = on!(&mut state.db.get().await?, billing::top_up(&payment, &state.rules.calendar))?;
+    let (changed, quota) = dispatch!(&mut state.db.get().await?, billing::top_up(&payment, &state.rules.calendar))?;
     let repeated = changed.seq.is_none();
     answer(&state, changed, now, json!({ "repeated": repeated, "quota": quota })).await
 }
@@ -228,7 +228,7 @@ pub(super) async fn cancel(
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, ApiError> {
     let now = Time::now();
-    let (changed, ended) = on!(&mut state.db.get().await?, billing::cancel(Id(id), now))?;
+    let (changed, ended) = dispatch!(&mut state.db.get().await?, billing::cancel(Id(id), now))?;
     answer(&state, changed, now, json!({ "effect": { "sessions_ended": ended } })).await
 }
 
@@ -241,7 +241,8 @@ pub(super) async fn change_plan(
 ) -> Result<Json<Value>, ApiError> {
     let (id, to, now) = (Id(id), Id(switch.plan_id), Time::now());
     let dry_run = switch.dry_run.unwrap_or(false);
-    let change = on!(&mut state.db.get().await?, billing::change_plan(id, to, dry_run, &state.rules.calendar, now));
+    let change =
+        dispatch!(&mut state.db.get().await?, billing::change_plan(id, to, dry_run, &state.rules.calendar, now));
     let (changed, effect) = change?;
     answer(&state, changed, now, json!({ "dry_run": dry_run, "effect": effect })).await
 }

@@ -10,11 +10,11 @@ use super::{Created, Listed, Paged, created, created_with, delivered, listed, on
 use crate::api::EventKind;
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query};
-use crate::control::db::on;
+use crate::control::db::dispatch;
+use crate::control::model::Emit;
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Device, DeviceChange, User, UserChange};
 use crate::control::runtime::ControlState;
-use crate::control::runtime::events::Emit;
 use crate::frame::SessionCode;
 
 const KINDS: [&str; 3] = ["email", "telegram_id", "phone"];
@@ -54,7 +54,7 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let rows = on!(&mut state.db.read().await?, admin::list_users(page.after(), None, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_users(page.after(), None, limit))?;
     listed(&rows, |row| row.id, limit)
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn get(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<User>, ApiError> {
-    Ok(Json(on!(&mut state.db.read().await?, admin::user::get(Id(id)))?))
+    Ok(Json(dispatch!(&mut state.db.read().await?, admin::user::get(Id(id)))?))
 }
 
 pub(super) async fn create(
@@ -83,7 +83,7 @@ pub(super) async fn create(
         created_at: now,
         updated_at: now,
     };
-    on!(&mut state.db.get().await?, admin::create_user(&row))?;
+    dispatch!(&mut state.db.get().await?, admin::create_user(&row))?;
     created(&row)
 }
 
@@ -108,8 +108,8 @@ pub(super) async fn update(
         "pending" => Emit::stopped(EventKind::UserStopped, Id(id), SessionCode::UserPending),
         _ => Emit::changed(EventKind::UserChanged, Id(id)),
     });
-    let (row, told) = on!(&mut state.db.get().await?, admin::change_user(Id(id), &change, emit, now))?;
-    delivered(&state, &row, told).await
+    let (row, event_seq) = dispatch!(&mut state.db.get().await?, admin::change_user(Id(id), &change, emit, now))?;
+    delivered(&state, &row, event_seq).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -136,7 +136,7 @@ pub(super) async fn list_devices(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let of = page.user_id.map(Id);
-    let rows = on!(&mut state.db.read().await?, admin::list_devices(page.after(), of, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_devices(page.after(), of, limit))?;
     listed(&rows, |row| row.id, limit)
 }
 
@@ -145,7 +145,7 @@ pub(super) async fn get_device(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Device>, ApiError> {
-    Ok(Json(on!(&mut state.db.read().await?, admin::device::get(Id(id)))?))
+    Ok(Json(dispatch!(&mut state.db.read().await?, admin::device::get(Id(id)))?))
 }
 
 pub(super) async fn create_device(
@@ -166,7 +166,7 @@ pub(super) async fn create_device(
         created_at: Time::now(),
         last_seen_at: None,
     };
-    on!(&mut state.db.get().await?, admin::create_device(&row))?;
+    dispatch!(&mut state.db.get().await?, admin::create_device(&row))?;
     created_with(&row, issue(&state, &row)?)
 }
 
@@ -179,8 +179,8 @@ pub(super) async fn update_device(
     text("platform", patch.platform.as_deref())?;
     one_of("status", patch.status.as_deref(), &DEVICE_STATES)?;
     let change = DeviceChange { platform: patch.platform, name: patch.name, status: patch.status };
-    let (row, told) = on!(&mut state.db.get().await?, admin::change_device(Id(id), &change, Time::now()))?;
-    delivered(&state, &row, told).await
+    let (row, event_seq) = dispatch!(&mut state.db.get().await?, admin::change_device(Id(id), &change, Time::now()))?;
+    delivered(&state, &row, event_seq).await
 }
 
 pub(super) async fn device_token(
@@ -188,7 +188,7 @@ pub(super) async fn device_token(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<Uuid>,
 ) -> Result<Created, ApiError> {
-    let row = on!(&mut state.db.read().await?, admin::device::get(Id(id)))?;
+    let row = dispatch!(&mut state.db.read().await?, admin::device::get(Id(id)))?;
     created_with(&row, issue(&state, &row)?)
 }
 

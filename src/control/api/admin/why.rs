@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::Listed;
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{FromAdmin, Query};
-use crate::control::db::on;
-use crate::control::domain::billing::{PlanView, Standing};
-use crate::control::domain::diagnosis::Circumstances;
+use crate::control::db::dispatch;
+use crate::control::domain::billing::{PlanView, SubscriptionView};
+use crate::control::domain::diagnosis::DeviceSnapshot;
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Gateway, OutlineNode, RefusalRow, Session};
 use crate::control::runtime::ControlState;
@@ -26,11 +26,11 @@ pub(super) async fn device(
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, ApiError> {
     let now = Time::now();
-    let known = on!(&mut state.db.read().await?, refusals::circumstances(Id(id), &state.rules.calendar, now))?;
+    let known = dispatch!(&mut state.db.read().await?, refusals::device_snapshot(Id(id), &state.rules.calendar, now))?;
     Ok(Json(view(known, now, state.clock.warn_after)))
 }
 
-fn view(known: Circumstances, now: Time, clock_off: Duration) -> Value {
+fn view(known: DeviceSnapshot, now: Time, clock_off: Duration) -> Value {
     let findings = known.findings(now, clock_off);
     let sessions: Vec<Value> = known.sessions.iter().map(|row| session(&known, row)).collect();
     let refusals: Vec<Value> = known.refusals.iter().map(|row| refusal(&known, row)).collect();
@@ -38,7 +38,7 @@ fn view(known: Circumstances, now: Time, clock_off: Duration) -> Value {
     let nodes: Vec<Value> = known.nodes.iter().map(node).collect();
     let (subscription, plan) = match known.subscription {
         Some((subscription, plan)) => {
-            let standing = Standing::at(subscription, &plan, now);
+            let standing = SubscriptionView::at(subscription, &plan, now);
             (Some(standing), Some(PlanView { plan, regions: known.allowed }))
         }
         None => (None, None),
@@ -57,7 +57,7 @@ fn view(known: Circumstances, now: Time, clock_off: Duration) -> Value {
     })
 }
 
-fn session(known: &Circumstances, row: &Session) -> Value {
+fn session(known: &DeviceSnapshot, row: &Session) -> Value {
     json!({
         "id": row.id,
         "state": row.state,
@@ -88,7 +88,7 @@ fn node(row: &OutlineNode) -> Value {
     json!({ "name": row.name, "status": row.state, "health_status": row.health_status })
 }
 
-fn refusal(known: &Circumstances, row: &RefusalRow) -> Value {
+fn refusal(known: &DeviceSnapshot, row: &RefusalRow) -> Value {
     json!({
         "time": row.created_at,
         "code": row.code,
@@ -111,7 +111,7 @@ pub(super) async fn refusals(
     Query(asked): Query<BySupportId>,
 ) -> Result<Json<Listed>, ApiError> {
     let support_id = canonical(&asked.support_id);
-    let rows = on!(&mut state.db.read().await?, refusals::by_support_id(&support_id, REFUSALS))?;
+    let rows = dispatch!(&mut state.db.read().await?, refusals::by_support_id(&support_id, REFUSALS))?;
     let items = rows.iter().map(|row| {
         json!({
             "device_id": row.device_id,

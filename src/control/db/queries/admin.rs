@@ -3,7 +3,9 @@ use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::{Conn, enrollment, events};
+use crate::control::db::Rejected;
 use crate::control::domain::admission::Refusal;
+use crate::control::model::Emit;
 use crate::control::model::schema::{
     activation_codes, devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, outline_nodes, plans, regions,
     sessions, subscriptions, users,
@@ -13,7 +15,6 @@ use crate::control::model::{
     ActivationCode, Device, DeviceChange, Endpoint, EndpointChange, Gateway, GatewayChange, NodeChange, OutlineNode,
     Plan, PlanChange, Region, RegionChange, Session, Subscription, SubscriptionChange, User, UserChange,
 };
-use crate::control::runtime::events::Emit;
 use crate::frame::SessionCode;
 
 macro_rules! resource {
@@ -164,7 +165,7 @@ pub(super) async fn set_exits(conn: &mut Conn, gateway: Id, exits: &[Id]) -> Que
 }
 
 /// Makes a device if the user's plan has room for one.
-pub(crate) async fn create_device(conn: &mut Conn, row: &Device) -> Result<(), Refusal> {
+pub(crate) async fn create_device(conn: &mut Conn, row: &Device) -> Result<(), Rejected<Refusal>> {
     transaction!(conn, async |conn: &mut Conn| {
         super::lock_user(conn, row.user_id).await?;
         let found: Vec<(Subscription, Plan)> = subscriptions::table
@@ -182,7 +183,7 @@ pub(crate) async fn create_device(conn: &mut Conn, row: &Device) -> Result<(), R
                 .get_result(conn)
                 .await?;
             if count >= i64::from(max) {
-                return Err(Refusal::Code(SessionCode::DeviceLimit));
+                return Err(Refusal::Code(SessionCode::DeviceLimit).into());
             }
         }
         diesel::insert_into(devices::table).values(row).execute(conn).await?;
@@ -202,11 +203,11 @@ pub(crate) async fn change_device(
         let owner: Id = devices::table.find(id).select(devices::user_id).first(conn).await?;
         super::lock_user(conn, owner).await?;
         let row = device::update(conn, id, change).await?;
-        let told = match change.status.as_deref() {
+        let event_seq = match change.status.as_deref() {
             Some("revoked") => Some(enrollment::revoke(conn, id, now).await?),
             _ => None,
         };
-        Ok((row, told))
+        Ok((row, event_seq))
     })
     .await
 }

@@ -8,9 +8,11 @@ use uuid::Uuid;
 
 use super::{Conn, events, lock_nodes, lock_sessions, period, session};
 use crate::api::EventKind;
+use crate::control::db::Rejected;
 use crate::control::db::prepared::{Prepared, places};
-use crate::control::domain::admission::{Admission, Facts, Grant, Live, Refusal, Wish, choose};
+use crate::control::domain::admission::{Admission, AdmissionContext, AdmissionRequest, Grant, Live, Refusal, choose};
 use crate::control::domain::lease::Balance;
+use crate::control::model::Emit;
 use crate::control::model::schema::{
     devices, gateway_exit_regions, gateway_nodes, outline_nodes, plan_regions, plans, regions, sessions, subscriptions,
     users,
@@ -20,7 +22,6 @@ use crate::control::model::{
     Candidate, Counters, Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Sighting, Subscription, User,
     live, state,
 };
-use crate::control::runtime::events::Emit;
 use crate::frame::SessionCode;
 
 const SUBSCRIPTIONS: i64 = 20;
@@ -92,16 +93,16 @@ pub(crate) async fn candidates(conn: &mut Conn, region: Id) -> QueryResult<Vec<C
 
 /// Decides on a device and, if asked to, reserves a node for its session. One that was to be new and is not is looked
 /// at once more.
-pub(crate) async fn admit(conn: &mut Conn, wish: &mut Wish) -> Result<Admission, Refusal> {
+pub(crate) async fn admit(conn: &mut Conn, wish: &mut AdmissionRequest) -> Result<Admission, Rejected<Refusal>> {
     let admission = attempt(conn, wish).await;
-    if !wish.fresh || !matches!(admission, Err(Refusal::SessionTaken)) {
+    if !wish.fresh || !matches!(admission, Err(Rejected::Refused(Refusal::SessionTaken))) {
         return admission;
     }
     wish.fresh = false;
     attempt(conn, wish).await
 }
 
-async fn attempt(conn: &mut Conn, wish: &Wish) -> Result<Admission, Refusal> {
+async fn attempt(conn: &mut Conn, wish: &AdmissionRequest) -> Result<Admission, Rejected<Refusal>> {
     transaction!(conn, async |conn: &mut Conn| {
         let Some(session) = wish.session else {
             let (mut facts, _) = facts(conn, wish, Id(Uuid::nil())).await?;
@@ -109,13 +110,13 @@ async fn attempt(conn: &mut Conn, wish: &Wish) -> Result<Admission, Refusal> {
                 facts.counters = period::counters(conn, subscription, start).await?;
             }
             let grant = facts.judge(wish)?;
-            let seen = news(wish, &grant.device);
-            return Ok(Admission { grant, assigned: None, allowed: None, told: None, seen });
+            let seen = last_seen_due(wish, &grant.device);
+            return Ok(Admission { grant, assigned: None, allowed: None, event_seq: None, seen });
         };
         let (mut facts, held) = facts(conn, wish, session).await?;
         let freed = give_up(conn, wish, session, &mut facts).await?;
         if !wish.vouched && !held.as_ref().is_some_and(|held| wish.owns(held)) {
-            return Err(Refusal::NotVouched);
+            return Err(Refusal::NotVouched.into());
         }
         let replaced = facts.replaced();
         if !replaced.is_empty() {
@@ -138,13 +139,13 @@ async fn attempt(conn: &mut Conn, wish: &Wish) -> Result<Admission, Refusal> {
             }
         }
         let (assigned, allowed) = reserve(conn, wish, &grant, Found { session, held, freed }, balance).await?;
-        let mut told = None;
+        let mut event_seq = None;
         for replaced in &ended {
             let stop = Emit::stopped(EventKind::SessionStopped, *replaced, SessionCode::SessionKilled);
-            told = Some(events::emit(conn, stop, wish.now).await?);
+            event_seq = Some(events::emit(conn, stop, wish.now).await?);
         }
-        let seen = news(wish, &grant.device);
-        Ok(Admission { grant, assigned: Some(assigned), allowed, told, seen })
+        let seen = last_seen_due(wish, &grant.device);
+        Ok(Admission { grant, assigned: Some(assigned), allowed, event_seq, seen })
     })
     .await
 }
@@ -158,11 +159,15 @@ struct Found {
 }
 
 /// What the database knows of the device, and the session's row if it is looked for and there.
-async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts, Option<Session>)> {
+async fn facts(
+    conn: &mut Conn,
+    wish: &AdmissionRequest,
+    session: Id,
+) -> QueryResult<(AdmissionContext, Option<Session>)> {
     let region = wish.region_or_none();
     let limits = plan_regions::table.filter(plan_regions::plan_id.eq(plans::id));
     let listed = limits.filter(plan_regions::region_id.eq(region));
-    let answers: QueryResult<Answers> = together!(conn =>
+    let answers: QueryResult<Answers> = pipelined!(conn =>
         locked_user_lightly!(wish.user).load(conn),
         devices::table.filter(devices::user_id.eq(wish.user)).select(Device::as_select()).load(conn),
         subscriptions::table
@@ -202,7 +207,7 @@ async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts,
     let own = device.as_ref().map(age);
     let active = devices.iter().filter(|other| other.status == "active");
     let older = active.filter(|other| own.is_some_and(|own| age(other) < own)).count();
-    let facts = Facts {
+    let facts = AdmissionContext {
         region_allowed: region_allowed.unwrap_or(true),
         device,
         user: user.into_iter().next().map(|(user, _)| user),
@@ -219,7 +224,12 @@ async fn facts(conn: &mut Conn, wish: &Wish, session: Id) -> QueryResult<(Facts,
 }
 
 /// Notes the session that the client has given up, if it is the device's and not over; gives its node.
-async fn give_up(conn: &mut Conn, wish: &Wish, session: Id, facts: &mut Facts) -> QueryResult<Option<Id>> {
+async fn give_up(
+    conn: &mut Conn,
+    wish: &AdmissionRequest,
+    session: Id,
+    facts: &mut AdmissionContext,
+) -> QueryResult<Option<Id>> {
     let Some(named) = wish.replaces.filter(|named| *named != session) else { return Ok(None) };
     let found: Option<(Id, Option<Id>)> = sessions::table
         .find(named)
@@ -264,7 +274,7 @@ pub(crate) async fn subscription(conn: &mut Conn, user: Id, now: Time) -> QueryR
 }
 
 /// Notes when devices were there, unless it is known better; a version that is not known leaves the one that is.
-pub(crate) async fn saw(conn: &mut Conn, sightings: &[(Id, Sighting)]) -> QueryResult<usize> {
+pub(crate) async fn record_last_seen(conn: &mut Conn, sightings: &[(Id, Sighting)]) -> QueryResult<usize> {
     let sql = format!(
         "UPDATE devices SET last_seen_at = v.column2, client_version = coalesce(v.column3, devices.client_version) \
          FROM (VALUES {}) AS v WHERE devices.id = v.column1 \
@@ -282,7 +292,7 @@ pub(crate) async fn saw(conn: &mut Conn, sightings: &[(Id, Sighting)]) -> QueryR
 }
 
 /// When the device was there and with which version of its app, unless that is known well enough.
-fn news(wish: &Wish, known: &Device) -> Option<Sighting> {
+fn last_seen_due(wish: &AdmissionRequest, known: &Device) -> Option<Sighting> {
     let lately = known.last_seen_at.is_some_and(|at| wish.now.before(SEEN) < at);
     let updated = wish.client_version.is_some() && wish.client_version != known.client_version;
     (!lately || updated).then(|| (wish.now, wish.client_version.clone()))
@@ -290,11 +300,11 @@ fn news(wish: &Wish, known: &Device) -> Option<Sighting> {
 
 async fn reserve(
     conn: &mut Conn,
-    wish: &Wish,
+    wish: &AdmissionRequest,
     grant: &Grant,
     found: Found,
     balance: Option<Balance>,
-) -> Result<((OutlineNode, Vec<Id>), Option<u64>), Refusal> {
+) -> Result<((OutlineNode, Vec<Id>), Option<u64>), Rejected<Refusal>> {
     let Found { session, held, freed } = found;
     let mut order = choose(wish.nodes.clone(), wish.random);
     order.extend(freed.filter(|node| wish.can_reach(*node) && order.iter().all(|other| other.id != *node)).map(last));
@@ -304,7 +314,7 @@ async fn reserve(
         let alternates = alternates(node.id);
         return Ok(((node, alternates), allowed));
     }
-    let [first, others @ ..] = order.as_slice() else { return Err(Refusal::Code(SessionCode::NoNodeAvailable)) };
+    let [first, others @ ..] = order.as_slice() else { return Err(Refusal::Code(SessionCode::NoNodeAvailable).into()) };
     let region = wish.region_or_none();
     let lent = balance.map(|mut balance| balance.lend(0, true, &wish.rules));
     let row = NewSession {
@@ -323,13 +333,13 @@ async fn reserve(
         lease_period: Some(grant.plan.period(&grant.subscription, wish.now, &wish.rules.calendar).start),
         silent: false,
     };
-    let written: QueryResult<(usize, Vec<OutlineNode>)> = together!(conn =>
+    let written: QueryResult<(usize, Vec<OutlineNode>)> = pipelined!(conn =>
         Prepared(diesel::insert_into(sessions::table).values(row).on_conflict(sessions::id).do_nothing()).execute(conn),
         place!(region, first.id).load(conn),
     );
     let (made, mut taken) = written?;
     if made == 0 {
-        return Err(Refusal::SessionTaken);
+        return Err(Refusal::SessionTaken.into());
     }
     let node = if let Some(node) = taken.pop() {
         node
@@ -349,28 +359,28 @@ fn last(id: Id) -> Candidate {
 }
 
 /// Takes a place on the first of the nodes that has one.
-async fn take(conn: &mut Conn, region: Id, order: &[Candidate]) -> Result<OutlineNode, Refusal> {
+async fn take(conn: &mut Conn, region: Id, order: &[Candidate]) -> Result<OutlineNode, Rejected<Refusal>> {
     for node in order {
         if let Some(node) = place!(region, node.id).load(conn).await?.pop() {
             return Ok(node);
         }
     }
-    Err(Refusal::Code(SessionCode::NoNodeAvailable))
+    Err(Refusal::Code(SessionCode::NoNodeAvailable).into())
 }
 
 /// Gives a session that is there already another node; what it holds of its lease stays.
 async fn rebook(
     conn: &mut Conn,
-    wish: &Wish,
+    wish: &AdmissionRequest,
     grant: &Grant,
     held: &Session,
     order: &[Candidate],
-) -> Result<(OutlineNode, Option<u64>), Refusal> {
+) -> Result<(OutlineNode, Option<u64>), Rejected<Refusal>> {
     if held.device_id != wish.device || held.gateway_node_id != wish.gateway.id {
-        return Err(Refusal::SessionTaken);
+        return Err(Refusal::SessionTaken.into());
     }
     if [state::KILLED, state::ENDED].contains(&held.state.as_str()) {
-        return Err(Refusal::Code(SessionCode::SessionKilled));
+        return Err(Refusal::Code(SessionCode::SessionKilled).into());
     }
     let is_live = state::LIVE.contains(&held.state.as_str());
     if let Some(old) = held.outline_node_id.filter(|_| is_live) {

@@ -7,14 +7,15 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, admin, events, lock_user, period};
 use crate::api::EventKind;
-use crate::control::domain::billing::{Changed, Effect, Quota, Reach, Traffic, Turn, Unbillable};
+use crate::control::db::Rejected;
+use crate::control::domain::billing::{AffectedSessions, BillingError, Change, Changed, Effect, Quota, Traffic};
+use crate::control::model::Emit;
 use crate::control::model::calendar::Calendar;
 use crate::control::model::schema::{
     devices, outline_nodes, payments, plan_regions, plans, regions, sessions, subscriptions,
 };
 use crate::control::model::types::{Id, SqlTime, SqlUuid, Time};
 use crate::control::model::{Payment, Plan, PlanChange, Subscription, SubscriptionChange, live};
-use crate::control::runtime::events::Emit;
 
 const DAY_SECONDS: u64 = 86_400;
 
@@ -55,11 +56,11 @@ pub(crate) async fn update_plan(
     change: &PlanChange,
     allowed: Option<&[Id]>,
     now: Time,
-) -> Result<(Plan, i64), Unbillable> {
+) -> Result<(Plan, i64), Rejected<BillingError>> {
     transaction!(conn, async |conn: &mut Conn| {
         let row = admin::plan::update(conn, id, change).await?;
         if (row.period == "days") != row.period_days.is_some() {
-            return Err(Unbillable::PeriodDays);
+            return Err(BillingError::PeriodDays.into());
         }
         if let Some(allowed) = allowed {
             limit_regions(conn, id, allowed).await?;
@@ -142,14 +143,14 @@ pub(crate) async fn amend(conn: &mut Conn, id: Id, change: &SubscriptionChange, 
 }
 
 /// Prolongs a subscription by a payment's days, once; a plan whose period is the whole term gives its traffic once more.
-pub(crate) async fn renew(conn: &mut Conn, payment: &Payment) -> Result<Changed, Unbillable> {
+pub(crate) async fn renew(conn: &mut Conn, payment: &Payment) -> Result<Changed, Rejected<BillingError>> {
     transaction!(conn, async |conn: &mut Conn| {
         let (held, plan) = locked(conn, payment.subscription_id).await?;
         if !is_new(conn, payment).await? {
             return Ok(Changed { subscription: held, plan, seq: None });
         }
         if held.status == "cancelled" {
-            return Err(Unbillable::Cancelled);
+            return Err(BillingError::Cancelled.into());
         }
         let now = payment.created_at;
         let days = Duration::from_secs(u64::from(payment.days.unsigned_abs()) * DAY_SECONDS);
@@ -187,7 +188,7 @@ pub(crate) async fn top_up(
     conn: &mut Conn,
     payment: &Payment,
     calendar: &Calendar,
-) -> Result<(Changed, Quota), Unbillable> {
+) -> Result<(Changed, Quota), Rejected<BillingError>> {
     transaction!(conn, async |conn: &mut Conn| {
         let (held, plan) = locked(conn, payment.subscription_id).await?;
         let now = payment.created_at;
@@ -196,10 +197,10 @@ pub(crate) async fn top_up(
             return Ok((Changed { subscription: held, plan, seq: None }, quota));
         }
         if held.status == "cancelled" {
-            return Err(Unbillable::Cancelled);
+            return Err(BillingError::Cancelled.into());
         }
         if !held.serves(&plan, now) {
-            return Err(Unbillable::NotServed);
+            return Err(BillingError::NotServed.into());
         }
         let start = plan.period(&held, now, calendar).start;
         add_bonus(conn, held.id, start, payment.bytes).await?;
@@ -235,23 +236,23 @@ pub(crate) async fn change_plan(
     dry_run: bool,
     calendar: &Calendar,
     now: Time,
-) -> Result<(Changed, Effect), Unbillable> {
+) -> Result<(Changed, Effect), Rejected<BillingError>> {
     transaction!(conn, async |conn: &mut Conn| {
         let (held, plan) = locked(conn, id).await?;
         if held.status == "cancelled" {
-            return Err(Unbillable::Cancelled);
+            return Err(BillingError::Cancelled.into());
         }
         let next: Option<Plan> = plans::table.find(to).select(Plan::as_select()).first(conn).await.optional()?;
-        let Some(next) = next else { return Err(Unbillable::UnknownPlan) };
-        let quotas = Turn {
+        let Some(next) = next else { return Err(BillingError::UnknownPlan.into()) };
+        let quotas = Change {
             from: quota(conn, &held, &plan, calendar, now).await?,
             to: quota(conn, &held, &next, calendar, now).await?,
         };
         let mut codes = allowed_regions(conn, &[plan.id, next.id]).await?;
         let to = codes.get(&next.id).cloned().unwrap_or_default();
-        let regions = Turn { from: codes.remove(&plan.id).unwrap_or_default(), to };
+        let regions = Change { from: codes.remove(&plan.id).unwrap_or_default(), to };
         let reach = reach(conn, &held, now).await?;
-        let effect = Effect::of(Turn { from: &plan, to: &next }, regions, quotas, &reach);
+        let effect = Effect::of(Change { from: &plan, to: &next }, regions, quotas, &reach);
         if dry_run {
             return Ok((Changed { subscription: held, plan, seq: None }, effect));
         }
@@ -290,7 +291,7 @@ async fn announced(conn: &mut Conn, id: Id, now: Time) -> QueryResult<Changed> {
 }
 
 /// Whether a payment was not seen before; one that was must have bought the same.
-async fn is_new(conn: &mut Conn, payment: &Payment) -> Result<bool, Unbillable> {
+async fn is_new(conn: &mut Conn, payment: &Payment) -> Result<bool, Rejected<BillingError>> {
     let made = diesel::insert_into(payments::table).values(payment).on_conflict_do_nothing().execute(conn).await?;
     if made > 0 {
         return Ok(true);
@@ -299,7 +300,7 @@ async fn is_new(conn: &mut Conn, payment: &Payment) -> Result<bool, Unbillable> 
     let is_same = held.subscription_id == payment.subscription_id
         && held.kind == payment.kind
         && (held.days, held.bytes) == (payment.days, payment.bytes);
-    if is_same { Ok(false) } else { Err(Unbillable::PaymentUsed) }
+    if is_same { Ok(false) } else { Err(BillingError::PaymentUsed.into()) }
 }
 
 /// Sessions that end if a subscription ends at a moment: none if its user has another one.
@@ -324,7 +325,7 @@ async fn ended_at(conn: &mut Conn, held: &Subscription, at: Time) -> QueryResult
         .await
 }
 
-async fn reach(conn: &mut Conn, held: &Subscription, now: Time) -> QueryResult<Reach> {
+async fn reach(conn: &mut Conn, held: &Subscription, now: Time) -> QueryResult<AffectedSessions> {
     let devices: i64 = devices::table
         .filter(devices::user_id.eq(held.user_id).and(devices::status.eq("active")))
         .count()
@@ -346,5 +347,5 @@ async fn reach(conn: &mut Conn, held: &Subscription, now: Time) -> QueryResult<R
         .into_iter()
         .collect();
     let sessions = through.into_iter().map(|node| node.and_then(|node| nodes.get(&node).cloned())).collect();
-    Ok(Reach { devices, sessions })
+    Ok(AffectedSessions { devices, sessions })
 }

@@ -5,12 +5,12 @@ use diesel_async::RunQueryDsl;
 use super::{Conn, admission, events, lock_user};
 use crate::api::{DeviceView, EventKind};
 use crate::control::domain::enrollment::{
-    CodeUse, Deriver, Enrolling, Granted, Held, Refreshing, Refused, TokenUse, family_of,
+    CodeUse, Enrolling, Granted, Held, RefreshTokenDeriver, Refreshing, Refused, TokenUse, family_of,
 };
+use crate::control::model::Emit;
 use crate::control::model::schema::{activation_codes, devices, refresh_families, users};
 use crate::control::model::types::{Id, SqlTime, Time};
 use crate::control::model::{ActivationCode, Device, RefreshFamily, User};
-use crate::control::runtime::events::Emit;
 use crate::digest::sha256_hex;
 use crate::frame::SessionCode;
 
@@ -21,7 +21,7 @@ const FORGOTTEN_AT_ONCE: i64 = 10_000;
 pub(crate) async fn enroll(
     conn: &mut Conn,
     wish: &Enrolling,
-    deriver: &Deriver,
+    deriver: &RefreshTokenDeriver,
 ) -> QueryResult<Result<Granted, Refused>> {
     transaction!(conn, async |conn: &mut Conn| {
         let hash = wish.code_hash();
@@ -50,7 +50,7 @@ async fn code_of(conn: &mut Conn, hash: &str) -> QueryResult<Option<(ActivationC
 async fn repeat(
     conn: &mut Conn,
     wish: &Enrolling,
-    deriver: &Deriver,
+    deriver: &RefreshTokenDeriver,
     device: Id,
 ) -> QueryResult<Result<Granted, Refused>> {
     let (family, token) = deriver.first(&wish.code, device);
@@ -64,7 +64,7 @@ async fn repeat(
 async fn spend(
     conn: &mut Conn,
     wish: &Enrolling,
-    deriver: &Deriver,
+    deriver: &RefreshTokenDeriver,
     code: &ActivationCode,
 ) -> QueryResult<Result<Granted, Refused>> {
     let known: Option<Device> = devices::table
@@ -194,7 +194,7 @@ pub(super) async fn revoke(conn: &mut Conn, device: Id, now: Time) -> QueryResul
 pub(crate) async fn refresh(
     conn: &mut Conn,
     wish: &Refreshing,
-    deriver: &Deriver,
+    deriver: &RefreshTokenDeriver,
 ) -> QueryResult<Result<Granted, Refused>> {
     let Some(family) = family_of(&wish.token) else { return Ok(Err(Refused::Token)) };
     transaction!(conn, async |conn: &mut Conn| {
@@ -228,7 +228,7 @@ async fn held(conn: &mut Conn, family: Id) -> QueryResult<Option<Held>> {
     Ok(found.map(|(family, device, user)| Held { family, device, user }))
 }
 
-async fn rotate(conn: &mut Conn, wish: &Refreshing, held: Held, deriver: &Deriver) -> QueryResult<Granted> {
+async fn rotate(conn: &mut Conn, wish: &Refreshing, held: Held, deriver: &RefreshTokenDeriver) -> QueryResult<Granted> {
     let next = deriver.next(held.family.id, &wish.token);
     let row = RefreshFamily {
         token_hash: sha256_hex(next.as_bytes()),

@@ -2,10 +2,10 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, identity, instances, notify};
+use crate::control::model::Emit;
 use crate::control::model::schema::{devices, events, gateway_nodes, installation, sessions, users};
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{EventRow, state};
-use crate::control::runtime::events::Emit;
 
 /// Writes an event, last in its transaction: its number is drawn under a lock that is held to the end, so that no number
 /// becomes visible after a higher one.

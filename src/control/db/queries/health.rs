@@ -69,11 +69,11 @@ pub(crate) async fn node_seen(
         let touched = outline_nodes::table
             .filter(outline_nodes::id.eq(view.outline_node_id))
             .filter(outline_nodes::region_id.eq_any(&exits));
-        let news = (
+        let last_seen_due = (
             outline_nodes::last_heartbeat_at.eq(view.checked_at),
             half_close.map(|kept| outline_nodes::half_close.eq(kept)),
         );
-        let touched = diesel::update(touched).set(news).execute(conn).await?;
+        let touched = diesel::update(touched).set(last_seen_due).execute(conn).await?;
         if touched == 0 {
             return Ok(None);
         }

@@ -4,10 +4,10 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, admin, events, lock_nodes};
 use crate::api::EventKind;
+use crate::control::model::Emit;
 use crate::control::model::schema::{gateway_nodes, outline_nodes};
 use crate::control::model::types::{Id, SqlUuid, Time};
 use crate::control::model::{Gateway, GatewayChange, NodeChange, OutlineNode};
-use crate::control::runtime::events::Emit;
 
 async fn nodes_changed(conn: &mut Conn, node: Option<Id>, now: Time) -> QueryResult<i64> {
     events::emit(conn, Emit { kind: EventKind::NodesChanged, subject: node, code: None }, now).await
@@ -37,8 +37,8 @@ pub(crate) async fn import(conn: &mut Conn, rows: &[OutlineNode], now: Time) -> 
                 made.push(row.id);
             }
         }
-        let told = if made.is_empty() { None } else { Some(nodes_changed(conn, None, now).await?) };
-        Ok((made, told))
+        let event_seq = if made.is_empty() { None } else { Some(nodes_changed(conn, None, now).await?) };
+        Ok((made, event_seq))
     })
     .await
 }
@@ -57,8 +57,8 @@ pub(crate) async fn change(
         let before = admin::node::get(conn, id).await?;
         let row = admin::node::update(conn, id, &rotated(change, &before, forget)).await?;
         let heard = forget || concerns_gateways(change);
-        let told = if heard { Some(nodes_changed(conn, Some(id), now).await?) } else { None };
-        Ok((row, told))
+        let event_seq = if heard { Some(nodes_changed(conn, Some(id), now).await?) } else { None };
+        Ok((row, event_seq))
     })
     .await
 }
@@ -104,8 +104,8 @@ pub(crate) async fn change_gateway(
             admin::set_exits(conn, id, exits).await?;
         }
         let heard = exits.is_some() || change.draining.is_some() || change.region_id.is_some();
-        let told = if heard { Some(gateway_changed(conn, id, now).await?) } else { None };
-        Ok((row, told))
+        let event_seq = if heard { Some(gateway_changed(conn, id, now).await?) } else { None };
+        Ok((row, event_seq))
     })
     .await
 }

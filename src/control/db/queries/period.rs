@@ -5,16 +5,16 @@ use super::Conn;
 use crate::control::db::prepared::Prepared;
 use crate::control::model::schema::{sessions, usage_periods};
 use crate::control::model::types::{Id, Time};
-use crate::control::model::{Counters, Loan, holding};
+use crate::control::model::{Counters, OpenLease, holding};
 
 /// What sessions hold of a period.
-macro_rules! loans {
+macro_rules! open_leases {
     ($subscription:expr, $start:expr, $now:expr) => {
         Prepared(
             sessions::table
                 .filter(sessions::subscription_id.eq($subscription).and(sessions::lease_period.eq($start)))
                 .filter(holding().and(sessions::expires_at.gt($now)))
-                .select(Loan::as_select()),
+                .select(OpenLease::as_select()),
         )
     };
 }
@@ -61,8 +61,8 @@ pub(super) async fn lent(
     now: Time,
 ) -> QueryResult<(Counters, u64)> {
     let counters = counters(conn, subscription, start).await?;
-    let loans: Vec<Loan> = loans!(subscription, start, now).load(conn).await?;
-    Ok((counters, Loan::unused(&loans)))
+    let open_leases: Vec<OpenLease> = open_leases!(subscription, start, now).load(conn).await?;
+    Ok((counters, OpenLease::unused(&open_leases)))
 }
 
 /// As [`lent`], under the lock of the period's row, which is made if it is missing.
@@ -71,16 +71,16 @@ pub(super) async fn locked(
     (subscription, start): (Id, Time),
     now: Time,
 ) -> QueryResult<(Counters, u64)> {
-    let (found, loans): (Vec<Counters>, Vec<Loan>) = together!(conn =>
+    let (found, open_leases): (Vec<Counters>, Vec<OpenLease>) = pipelined!(conn =>
         locked_period!(subscription, start).load(conn),
-        loans!(subscription, start, now).load(conn),
+        open_leases!(subscription, start, now).load(conn),
     )?;
     if let [counters] = found.as_slice() {
-        return Ok((*counters, Loan::unused(&loans)));
+        return Ok((*counters, OpenLease::unused(&open_leases)));
     }
-    let (counters, loans): (Counters, Vec<Loan>) = together!(conn =>
+    let (counters, open_leases): (Counters, Vec<OpenLease>) = pipelined!(conn =>
         begun!(subscription, start).get_result(conn),
-        loans!(subscription, start, now).load(conn),
+        open_leases!(subscription, start, now).load(conn),
     )?;
-    Ok((counters, Loan::unused(&loans)))
+    Ok((counters, OpenLease::unused(&open_leases)))
 }

@@ -5,7 +5,7 @@ use diesel_async::RunQueryDsl;
 use super::{Conn, admission, billing};
 use crate::api::RefusalNote;
 use crate::control::db::prepared::places;
-use crate::control::domain::diagnosis::{Circumstances, Exit};
+use crate::control::domain::diagnosis::{DeviceSnapshot, Exit};
 use crate::control::model::calendar::Calendar;
 use crate::control::model::schema::{devices, gateway_nodes, outline_nodes, refusals, regions, sessions, users};
 use crate::control::model::types::{Id, SqlTime, SqlUuid, Time};
@@ -111,12 +111,12 @@ pub(crate) async fn by_support_id(conn: &mut Conn, support_id: &str, limit: i64)
 }
 
 /// Everything that bears on a device's traffic.
-pub(crate) async fn circumstances(
+pub(crate) async fn device_snapshot(
     conn: &mut Conn,
     device: Id,
     calendar: &Calendar,
     now: Time,
-) -> QueryResult<Circumstances> {
+) -> QueryResult<DeviceSnapshot> {
     let (device, user): (Device, User) = devices::table
         .inner_join(users::table.on(users::id.eq(devices::user_id)))
         .filter(devices::id.eq(device))
@@ -146,7 +146,7 @@ pub(crate) async fn circumstances(
     let nodes: Vec<OutlineNode> =
         outline_nodes::table.filter(outline_nodes::id.eq_any(ids)).select(OutlineNode::as_select()).load(conn).await?;
     let pool = pool(conn).await?;
-    Ok(Circumstances {
+    Ok(DeviceSnapshot {
         device,
         user,
         subscription,

@@ -3,10 +3,10 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, events, lock_nodes};
 use crate::api::EventKind;
+use crate::control::model::Emit;
 use crate::control::model::schema::{outline_nodes, session_tombstones, sessions};
 use crate::control::model::types::{Id, SqlTime, Time};
 use crate::control::model::{Session, state};
-use crate::control::runtime::events::Emit;
 use crate::frame::SessionCode;
 
 /// One session.
@@ -18,13 +18,13 @@ pub(crate) async fn get(conn: &mut Conn, id: Id) -> QueryResult<Session> {
 pub(crate) async fn kill(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(Session, Option<i64>)> {
     transaction!(conn, async |conn: &mut Conn| {
         super::lock_sessions(conn, &[id]).await?;
-        let told = if end(conn, id, now).await? {
+        let event_seq = if end(conn, id, now).await? {
             let stop = Emit::stopped(EventKind::SessionStopped, id, SessionCode::SessionKilled);
             Some(events::emit(conn, stop, now).await?)
         } else {
             None
         };
-        Ok((get(conn, id).await?, told))
+        Ok((get(conn, id).await?, event_seq))
     })
     .await
 }

@@ -7,7 +7,7 @@ use crate::control::model::types::{Id, Time};
 use crate::control::model::{Cutoffs, Swept, empty, live, state};
 
 /// Most batches of old sessions that a sweep deletes.
-const BURIALS: usize = 10;
+const TOMBSTONE_BATCHES: usize = 10;
 
 /// Ends what is stale and recounts the nodes' sessions.
 pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swept> {
@@ -40,10 +40,10 @@ pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swep
         .await?;
     swept.deleted += drop_empty(conn, cutoffs).await?;
     diesel::delete(refusals::table.filter(refusals::created_at.lt(cutoffs.refusals))).execute(conn).await?;
-    for _ in 0..BURIALS {
-        let buried = bury(conn, cutoffs).await?;
-        swept.deleted += buried;
-        if i64::try_from(buried).unwrap_or(i64::MAX) < cutoffs.batch {
+    for _ in 0..TOMBSTONE_BATCHES {
+        let tombstoned = bury(conn, cutoffs).await?;
+        swept.deleted += tombstoned;
+        if i64::try_from(tombstoned).unwrap_or(i64::MAX) < cutoffs.batch {
             break;
         }
     }

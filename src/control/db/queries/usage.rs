@@ -7,7 +7,7 @@ use diesel_async::RunQueryDsl;
 use super::period::added;
 use super::{Conn, admission, lock_nodes, lock_sessions};
 use crate::control::db::prepared::places;
-use crate::control::domain::accounting::{Atlas, Batch, Charged, Ledger, Outcome, Owner, Spent};
+use crate::control::domain::accounting::{Batch, Ledger, Outcome, Owner, RegionIndex, SessionUpdate, Spent};
 use crate::control::model::schema::{
     devices, outline_nodes, plan_regions, plans, session_tombstones, sessions, subscriptions, usage_periods, users,
 };
@@ -20,17 +20,17 @@ pub(crate) async fn report(conn: &mut Conn, batch: &Batch) -> QueryResult<Vec<Ou
         let ids = batch.session_ids();
         lock_sessions(conn, &ids).await?;
         let mut known = load(conn, &ids).await?;
-        let strangers = batch.strangers(&known);
-        if !strangers.is_empty() {
-            known.extend(adopt(conn, batch, &strangers).await?);
+        let unknown_sessions = batch.unknown_sessions(&known);
+        if !unknown_sessions.is_empty() {
+            known.extend(insert_unknown(conn, batch, &unknown_sessions).await?);
         }
         let missing: Vec<Id> = ids.iter().copied().filter(|id| !known.contains_key(id)).collect();
-        let buried = buried(conn, &missing).await?;
+        let tombstoned = tombstoned(conn, &missing).await?;
         let owners = owners(conn, &known).await?;
         let mut plans = paid_by(conn, &known).await?;
         renew(conn, batch, &mut known, &mut plans).await?;
-        let atlas = atlas(conn, &known, &plans).await?;
-        let mut ledger = Ledger::new(batch, known, owners, plans, atlas, buried);
+        let region_index = region_index(conn, &known, &plans).await?;
+        let mut ledger = Ledger::new(batch, known, owners, plans, region_index, tombstoned);
         ledger.charge();
         let accounts = ledger.accounts();
         for account in &accounts {
@@ -53,9 +53,14 @@ async fn load(conn: &mut Conn, ids: &[Id]) -> QueryResult<HashMap<Id, Session>> 
 }
 
 /// Makes rows for sessions that started while the control plane was away; their token was checked.
-async fn adopt(conn: &mut Conn, batch: &Batch, strangers: &[(Id, Id, Time)]) -> QueryResult<HashMap<Id, Session>> {
-    let buried = buried(conn, &strangers.iter().map(|(session, ..)| *session).collect::<Vec<_>>()).await?;
-    let ids: Vec<Id> = strangers.iter().map(|(_, device, _)| *device).collect();
+async fn insert_unknown(
+    conn: &mut Conn,
+    batch: &Batch,
+    unknown_sessions: &[(Id, Id, Time)],
+) -> QueryResult<HashMap<Id, Session>> {
+    let tombstoned =
+        tombstoned(conn, &unknown_sessions.iter().map(|(session, ..)| *session).collect::<Vec<_>>()).await?;
+    let ids: Vec<Id> = unknown_sessions.iter().map(|(_, device, _)| *device).collect();
     let users: HashMap<Id, Id> = devices::table
         .filter(devices::id.eq_any(ids))
         .select((devices::id, devices::user_id))
@@ -71,8 +76,8 @@ async fn adopt(conn: &mut Conn, batch: &Batch, strangers: &[(Id, Id, Time)]) -> 
         .order(subscriptions::valid_until.desc())
         .load(conn)
         .await?;
-    for (session, device, started_at) in strangers {
-        let Some(user) = users.get(device).filter(|_| !buried.contains(session)) else { continue };
+    for (session, device, started_at) in unknown_sessions {
+        let Some(user) = users.get(device).filter(|_| !tombstoned.contains(session)) else { continue };
         let subscription = paid.iter().find(|(owner, _, starts_at)| owner == user && starts_at <= started_at);
         adopted.push(NewSession {
             id: *session,
@@ -98,7 +103,7 @@ async fn adopt(conn: &mut Conn, batch: &Batch, strangers: &[(Id, Id, Time)]) -> 
     load(conn, &ids).await
 }
 
-async fn buried(conn: &mut Conn, ids: &[Id]) -> QueryResult<Vec<Id>> {
+async fn tombstoned(conn: &mut Conn, ids: &[Id]) -> QueryResult<Vec<Id>> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -129,11 +134,11 @@ async fn paid_by(conn: &mut Conn, known: &HashMap<Id, Session>) -> QueryResult<H
 }
 
 /// Where plans let sessions go through, and where their nodes are; the nodes only if a plan is limited.
-async fn atlas(
+async fn region_index(
     conn: &mut Conn,
     known: &HashMap<Id, Session>,
     paid: &HashMap<Id, (Subscription, Plan)>,
-) -> QueryResult<Atlas> {
+) -> QueryResult<RegionIndex> {
     let ids: BTreeSet<Id> = paid.values().map(|(_, plan)| plan.id).collect();
     let mut plans: HashMap<Id, Vec<Id>> = HashMap::new();
     let limits: Vec<(Id, Id)> = plan_regions::table
@@ -145,7 +150,7 @@ async fn atlas(
         plans.entry(plan).or_default().push(region);
     }
     if plans.is_empty() {
-        return Ok(Atlas::default());
+        return Ok(RegionIndex::default());
     }
     let ids: BTreeSet<Id> = known.values().filter_map(|session| session.outline_node_id).collect();
     let nodes: Vec<(Id, Id)> = outline_nodes::table
@@ -153,7 +158,7 @@ async fn atlas(
         .select((outline_nodes::id, outline_nodes::region_id))
         .load(conn)
         .await?;
-    Ok(Atlas { plans, nodes: nodes.into_iter().collect() })
+    Ok(RegionIndex { plans, nodes: nodes.into_iter().collect() })
 }
 
 /// Moves sessions whose subscription has lapsed to one that their user has by now.
@@ -192,7 +197,7 @@ async fn renew(
     Ok(())
 }
 
-async fn write_sessions(conn: &mut Conn, batch: &Batch, charged: &[Charged]) -> QueryResult<()> {
+async fn write_sessions(conn: &mut Conn, batch: &Batch, charged: &[SessionUpdate]) -> QueryResult<()> {
     if charged.is_empty() {
         return Ok(());
     }
@@ -266,7 +271,7 @@ async fn write_nodes(conn: &mut Conn, nodes: &BTreeMap<Id, i32>) -> QueryResult<
 }
 
 /// A session, what pays for it in which period, its lease, bytes up and down.
-type Loan = (Id, Option<Id>, Option<Time>, i64, i64, i64);
+type OpenLease = (Id, Option<Id>, Option<Time>, i64, i64, i64);
 
 /// What each account has used and lent to sessions beyond the batch. Its rows were written before, so they are locked.
 async fn spent(
@@ -298,7 +303,7 @@ async fn spent(
             ((id, start), Spent { used: total(up, down), bonus: bonus.unsigned_abs(), lent: 0 })
         })
         .collect();
-    let lent: Vec<Loan> = sessions::table
+    let lent: Vec<OpenLease> = sessions::table
         .filter(sessions::subscription_id.eq_any(ids.iter().copied().map(Some)))
         .filter(holding().and(sessions::expires_at.gt(now)))
         .select((

@@ -105,7 +105,7 @@ impl World {
         let owner = || Owner { device: "active".into(), user: "active".into() };
         let owners = sessions.iter().map(|(session, _)| (session.device_id, owner())).collect();
         let plans = HashMap::from([(self.subscription.id, (self.subscription.clone(), self.plan.clone()))]);
-        let mut ledger = Ledger::new(&batch, known, owners, plans, self.atlas(), Vec::new());
+        let mut ledger = Ledger::new(&batch, known, owners, plans, self.region_index(), Vec::new());
         ledger.charge();
         let account = (self.subscription.id, self.subscription.starts_at);
         let (up, down) = ledger.periods.get(&account).copied().unwrap_or_default();
@@ -119,9 +119,9 @@ impl World {
         outcomes.into_iter().map(with_lease).collect()
     }
 
-    fn atlas(&self) -> Atlas {
+    fn region_index(&self) -> RegionIndex {
         let allowed = self.allowed.iter().map(|region| (self.plan.id, vec![*region]));
-        Atlas { plans: allowed.collect(), nodes: HashMap::from([(self.node, self.region)]) }
+        RegionIndex { plans: allowed.collect(), nodes: HashMap::from([(self.node, self.region)]) }
     }
 
     fn one(&self, session: &Session, item: Item, used: u64, lent: u64) -> (Option<u64>, i64) {

@@ -12,9 +12,9 @@ fn used(bytes: i64) -> Counters {
     Counters { bytes_down: bytes, ..Counters::default() }
 }
 
-fn wish(user: Id) -> Wish {
+fn wish(user: Id) -> AdmissionRequest {
     let now = Time::now();
-    Wish {
+    AdmissionRequest {
         gateway: Gateway {
             id: Id::fresh(),
             region_id: Id::fresh(),
@@ -76,7 +76,7 @@ fn live(fading: bool) -> Live {
     Live { session: Id::fresh(), fading }
 }
 
-fn good(user: Id) -> Facts {
+fn good(user: Id) -> AdmissionContext {
     let now = Time::now();
     let day = Duration::from_secs(86_400);
     let plan = Plan {
@@ -123,7 +123,7 @@ fn good(user: Id) -> Facts {
         created_at: now,
         updated_at: now,
     };
-    Facts {
+    AdmissionContext {
         device: Some(device),
         user: Some(user),
         subscription: Some((subscription, plan)),
@@ -143,7 +143,7 @@ fn a_good_device_is_granted_what_is_left() {
 
 #[test]
 fn every_refusal_has_its_code() {
-    type Spoil = fn(&mut Facts);
+    type Spoil = fn(&mut AdmissionContext);
     let cases: [(SessionCode, Spoil); 12] = [
         (SessionCode::InvalidToken, |facts| facts.device = None),
         (SessionCode::InvalidToken, |facts| facts.user = None),
@@ -186,10 +186,10 @@ fn fading_sessions_make_room_and_live_ones_do_not() {
 fn a_session_that_was_given_up_ends_whether_or_not_there_is_room() {
     let user = Id::fresh();
     let given_up = Some(Id::fresh());
-    let facts = Facts { given_up, ..good(user) };
+    let facts = AdmissionContext { given_up, ..good(user) };
     assert_eq!(facts.replaced(), given_up.as_slice());
     assert_eq!(facts.judge(&wish(user)).unwrap().replaces, given_up.as_slice());
-    let mut full = Facts { given_up, ..good(user) };
+    let mut full = AdmissionContext { given_up, ..good(user) };
     full.live_sessions.push(live(false));
     assert_eq!(full.judge(&wish(user)).unwrap_err(), SessionCode::TooManySessions, "others hold all places");
 }

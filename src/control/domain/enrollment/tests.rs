@@ -17,13 +17,13 @@ fn codes_are_read_as_people_type_them() {
 
 #[test]
 fn tokens_are_derived_from_key_code_and_device() {
-    let deriver = Deriver::new(&[1; 32]);
+    let deriver = RefreshTokenDeriver::new(&[1; 32]);
     let (device, other) = (Id::fresh(), Id::fresh());
     let first = deriver.first("CODE", device);
     assert_eq!((first.1.len(), &first), (64, &deriver.first("CODE", device)));
     assert_ne!(first, deriver.first("CODE", other));
     assert_ne!(first, deriver.first("C0DE", device));
-    assert_ne!(first, Deriver::new(&[2; 32]).first("CODE", device));
+    assert_ne!(first, RefreshTokenDeriver::new(&[2; 32]).first("CODE", device));
     let (family, first) = first;
     let second = deriver.next(family, &first);
     assert_eq!(second, deriver.next(family, &first));

@@ -8,14 +8,14 @@ use uuid::Uuid;
 
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::FromAdmin;
-use crate::control::db::on;
+use crate::control::db::dispatch;
 use crate::control::model::NodeView;
 use crate::control::model::types::Id;
 use crate::control::runtime::ControlState;
 
 /// A gateway's view with its name.
 #[derive(Serialize)]
-struct Seen {
+struct LastSeen {
     name: String,
     #[serde(flatten)]
     view: NodeView,
@@ -28,11 +28,11 @@ pub(in crate::control::api::admin) async fn health(
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, ApiError> {
     let mut conn = state.db.read().await?;
-    let node = on!(&mut conn, admin::node::get(Id(id)))?;
-    let region = on!(&mut conn, admin::region::get(node.region_id))?;
-    let gateways = on!(&mut conn, health::statuses(node.region_id))?;
-    let views = on!(&mut conn, health::views(node.id))?;
-    let views: Vec<Seen> = views.into_iter().map(|(view, name)| Seen { name, view }).collect();
+    let node = dispatch!(&mut conn, admin::node::get(Id(id)))?;
+    let region = dispatch!(&mut conn, admin::region::get(node.region_id))?;
+    let gateways = dispatch!(&mut conn, health::statuses(node.region_id))?;
+    let views = dispatch!(&mut conn, health::views(node.id))?;
+    let views: Vec<LastSeen> = views.into_iter().map(|(view, name)| LastSeen { name, view }).collect();
     Ok(Json(json!({
         "health_status": node.health_status,
         "half_close": node.half_close,

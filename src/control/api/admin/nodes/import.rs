@@ -10,7 +10,7 @@ use super::{capacity, delivered, fresh, parsed, region};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin};
 use crate::control::api::lenient;
-use crate::control::db::on;
+use crate::control::db::dispatch;
 use crate::control::model::OutlineNode;
 use crate::control::model::types::{Id, Time};
 use crate::control::runtime::ControlState;
@@ -89,7 +89,7 @@ pub(in crate::control::api::admin) async fn import(
             Err(error) => imported.failed.push(Failed::of(line, error)),
         }
     }
-    let (made, told) = on!(&mut state.db.get().await?, nodes::import(&rows, Time::now()))?;
+    let (made, event_seq) = dispatch!(&mut state.db.get().await?, nodes::import(&rows, Time::now()))?;
     let made: HashSet<Id> = made.into_iter().collect();
     for (line, row) in lines.into_iter().zip(rows) {
         if made.contains(&row.id) {
@@ -100,5 +100,5 @@ pub(in crate::control::api::admin) async fn import(
         }
     }
     imported.failed.sort_by_key(|failed| failed.line);
-    delivered(&state, &imported, told).await
+    delivered(&state, &imported, event_seq).await
 }

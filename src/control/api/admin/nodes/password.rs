@@ -10,7 +10,7 @@ use super::{Shown, delivered, refused};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin};
 use crate::control::api::lenient;
-use crate::control::db::on;
+use crate::control::db::dispatch;
 use crate::control::model::NodeChange;
 use crate::control::model::types::{Id, Time};
 use crate::control::runtime::ControlState;
@@ -36,7 +36,7 @@ pub(in crate::control::api::admin) async fn password(
     if new.password.is_none() && !forget {
         return Err(ApiError::invalid("password", "MISSING", "give a password, or now=true to forget the old one"));
     }
-    let node = on!(&mut state.db.read().await?, admin::node::get(Id(id)))?;
+    let node = dispatch!(&mut state.db.read().await?, admin::node::get(Id(id)))?;
     let mut change = NodeChange::default();
     if let Some(password) = new.password {
         let port = u16::try_from(node.ss_port).map_err(ApiError::internal)?;
@@ -44,6 +44,6 @@ pub(in crate::control::api::admin) async fn password(
         key.server_config().map_err(refused)?;
         change.ss_password = Some(state.sealer.seal(node.id, &key.password).map_err(ApiError::internal)?);
     }
-    let (row, told) = on!(&mut state.db.get().await?, nodes::change(node.id, &change, forget, Time::now()))?;
-    delivered(&state, &Shown::from(row), told).await
+    let (row, event_seq) = dispatch!(&mut state.db.get().await?, nodes::change(node.id, &change, forget, Time::now()))?;
+    delivered(&state, &Shown::from(row), event_seq).await
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::control::db::{Db, DbError, on};
+use crate::control::db::{Db, DbError, dispatch};
 use crate::control::model::{Gateway, Region};
 
 /// How long another replica's change may go unnoticed.
@@ -20,9 +20,9 @@ pub(crate) struct Known {
 
 /// The gateways that asked lately, by the hashes of their tokens.
 #[derive(Default)]
-pub(crate) struct Gateways(Mutex<HashMap<String, Arc<Known>>>);
+pub(crate) struct GatewayCache(Mutex<HashMap<String, Arc<Known>>>);
 
-impl Gateways {
+impl GatewayCache {
     fn known(&self) -> MutexGuard<'_, HashMap<String, Arc<Known>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -35,14 +35,14 @@ impl Gateways {
         }
         let at = Instant::now();
         let mut conn = db.read().await?;
-        let Some(gateway) = on!(&mut conn, admission::gateway(hash))? else {
+        let Some(gateway) = dispatch!(&mut conn, admission::gateway(hash))? else {
             self.known().remove(hash);
             return Ok(None);
         };
-        let exits = on!(&mut conn, admission::exit_regions(&gateway))?.into();
+        let exits = dispatch!(&mut conn, admission::exit_regions(&gateway))?.into();
         drop(conn);
         if gateway.token_hash == hash && gateway.old_token_hash.is_some() {
-            on!(&mut db.get().await?, admission::end_old_token(&gateway))?;
+            dispatch!(&mut db.get().await?, admission::end_old_token(&gateway))?;
         }
         let found = Arc::new(Known { gateway, exits, at });
         let mut known = self.known();

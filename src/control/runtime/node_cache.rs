@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use diesel::QueryResult;
 
-use crate::control::db::{DbConn, on};
+use crate::control::db::{DbConn, dispatch};
 use crate::control::model::Candidate;
 use crate::control::model::types::Id;
 
@@ -20,9 +20,9 @@ struct Known {
 
 /// The assignable nodes of regions that were asked for lately. The database has the last word on each place.
 #[derive(Default)]
-pub(crate) struct Nodes(Mutex<HashMap<Id, Known>>);
+pub(crate) struct NodeCache(Mutex<HashMap<Id, Known>>);
 
-impl Nodes {
+impl NodeCache {
     fn known(&self) -> MutexGuard<'_, HashMap<Id, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -35,7 +35,7 @@ impl Nodes {
     /// The nodes of a region as they are now.
     pub(crate) async fn read(&self, conn: &mut DbConn, region: Id) -> QueryResult<Vec<Candidate>> {
         let at = Instant::now();
-        let nodes = on!(conn, admission::candidates(region))?;
+        let nodes = dispatch!(conn, admission::candidates(region))?;
         self.known().insert(region, Known { nodes: nodes.clone(), at });
         Ok(nodes)
     }

@@ -50,7 +50,7 @@ macro_rules! locked_period {
     };
 }
 
-macro_rules! together {
+macro_rules! pipelined {
     ($conn:ident => $($query:expr),+ $(,)?) => {
         async { Ok::<_, diesel::result::Error>(($($query.await?),+)) }.await
     };
