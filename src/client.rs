@@ -8,6 +8,7 @@ mod link;
 mod local;
 mod network;
 mod opening;
+mod refused;
 mod socks;
 mod transports;
 
@@ -17,16 +18,11 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use crate::config::{self, ConfigError, Source};
-use crate::frame::SessionCode;
 use crate::lifecycle::Shutdown;
 use crate::net::listener;
 
 use link::Link;
-
-/// Why a client ended without being asked to.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Refused(pub SessionCode);
+pub use refused::Refused;
 
 /// A client that is bound and has not connected.
 pub struct Client {
@@ -86,7 +82,7 @@ impl Client {
             tokio::join!(told, socks, http);
         };
         tokio::select! {
-            refused = link.keep_up(&up) => Err(Refused(refused)),
+            refused = link.keep_up(&up) => Err(refused),
             () = async { local.await; shutdown.draining().await } => Ok(()),
             () = shutdown.draining() => Ok(()),
         }
