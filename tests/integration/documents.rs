@@ -6,7 +6,17 @@ use std::path::{Path, PathBuf};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Where a path in backticks is one of this tree.
 const TREE: [&str; 11] = [
-    "src/", "tests/", "docs/", "config/", "migrations", "deploy/", "fuzz", "benches", "scripts/", "examples/", ".github/",
+    "src/",
+    "tests/",
+    "docs/",
+    "config/",
+    "migrations",
+    "deploy/",
+    "fuzz",
+    "benches",
+    "scripts/",
+    "examples/",
+    ".github/",
 ];
 
 fn documents() -> Vec<PathBuf> {
@@ -43,8 +53,11 @@ fn links_lead_somewhere() {
             }
             checked += 1;
             let (file, fragment) = link.split_once('#').map_or((link, None), |(file, name)| (file, Some(name)));
-            let target =
-                if file.is_empty() { document.clone() } else { document.parent().unwrap().join(file.trim_end_matches('/')) };
+            let target = if file.is_empty() {
+                document.clone()
+            } else {
+                document.parent().unwrap().join(file.trim_end_matches('/'))
+            };
             let leads = target.exists() && fragment.is_none_or(|name| fragments(&target).contains(name));
             if !leads {
                 broken.push(format!("{}: {link}", document.strip_prefix(ROOT).unwrap().display()));
@@ -63,7 +76,8 @@ fn paths_of_the_map_are_there() {
     for page in pages {
         let text = prose(&page);
         let quoted = text.split('`').skip(1).step_by(2);
-        for path in quoted.filter(|quoted| TREE.iter().any(|start| quoted.starts_with(start)) && !quoted.contains(' ')) {
+        for path in quoted.filter(|quoted| TREE.iter().any(|start| quoted.starts_with(start)) && !quoted.contains(' '))
+        {
             checked += 1;
             if !Path::new(ROOT).join(path).exists() {
                 missing.push(format!("{}: {path}", page.strip_prefix(ROOT).unwrap().display()));

@@ -27,6 +27,7 @@ mod behind;
 mod billing;
 mod certificates;
 mod cluster;
+mod command_line;
 mod continuity;
 mod corpus;
 mod database;
