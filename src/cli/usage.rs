@@ -68,8 +68,8 @@ mod tests {
     fn mistyped_words_are_named_with_what_may_have_been_meant() {
         for (line, text) in [
             (
-                "httvps serve-contrl",
-                "unrecognized subcommand 'serve-contrl'; a similar subcommand exists: 'serve-control'; see httvps --help",
+                "httvps migrat",
+                "unrecognized subcommand 'migrat'; a similar subcommand exists: 'migrate'; see httvps --help",
             ),
             (
                 "httvps admin user list",
