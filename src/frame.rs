@@ -19,6 +19,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+pub(crate) use code::named;
 pub use code::{SessionCode, StreamCode};
 pub use datagram::Datagram;
 pub use features::{Feature, Features};

@@ -10,6 +10,7 @@ mod plan;
 mod region;
 pub mod schema;
 mod session;
+pub mod state;
 mod subscription;
 mod sweep;
 pub mod types;
@@ -22,7 +23,7 @@ pub(crate) use node::{Candidate, NodeChange, NodeReport, NodeVerdict, NodeView, 
 pub(crate) use period::{Counters, OpenLease};
 pub(crate) use plan::{Plan, PlanChange};
 pub(crate) use region::{Endpoint, EndpointChange, Region, RegionChange};
-pub(crate) use session::{NewSession, Session, empty, holding, live, state};
+pub(crate) use session::{NewSession, Session, empty, holding, live};
 pub(crate) use subscription::{Payment, Subscription, SubscriptionChange};
 pub(crate) use sweep::{Cutoffs, Swept};
 pub(crate) use user::{Device, DeviceChange, Sighting, User, UserChange};

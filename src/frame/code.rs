@@ -1,38 +1,27 @@
-use std::fmt;
-
-macro_rules! codes {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $number:literal => $text:literal,)+ }) => {
+/// Enums whose variants have a name: in JSON, in the database and in messages.
+macro_rules! named {
+    ($(#[$meta:meta])* $vis:vis $name:ident { $($(#[$doc:meta])* $variant:ident => $text:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$doc])* $variant,)+ }
+        $vis enum $name { $($(#[$doc])* $variant,)+ }
 
         impl $name {
-            /// Every code, in the order of its number.
+            /// Every one, in the order of the list.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The number used by v2 frames.
-            pub const fn number(self) -> u16 {
-                match self { $(Self::$variant => $number,)+ }
-            }
-
-            /// The name used by v1 messages and by the REST API.
+            /// Its name.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
 
-            /// The code of a number, if there is one.
-            pub const fn from_number(number: u16) -> Option<Self> {
-                match number { $($number => Some(Self::$variant),)+ _ => None }
-            }
-
-            /// The code of a name, if there is one.
+            /// The one of a name, if there is one.
             pub fn from_name(name: &str) -> Option<Self> {
                 match name { $($text => Some(Self::$variant),)+ _ => None }
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
@@ -46,7 +35,28 @@ macro_rules! codes {
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
-                Self::from_name(&name).ok_or_else(|| serde::de::Error::custom(format_args!("unknown code {name}")))
+                Self::from_name(&name).ok_or_else(|| {
+                    serde::de::Error::custom(format_args!("must be one of {}", [$($text),+].join(", ")))
+                })
+            }
+        }
+    };
+}
+pub(crate) use named;
+
+macro_rules! codes {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $number:literal => $text:literal,)+ }) => {
+        named! { $(#[$meta])* pub $name { $($(#[$doc])* $variant => $text,)+ } }
+
+        impl $name {
+            /// The number used by v2 frames.
+            pub const fn number(self) -> u16 {
+                match self { $(Self::$variant => $number,)+ }
+            }
+
+            /// The code of a number, if there is one.
+            pub const fn from_number(number: u16) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)+ _ => None }
             }
         }
     };

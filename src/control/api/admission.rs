@@ -129,7 +129,7 @@ fn grant(state: &ControlState, admission: Admission, region: &str) -> Result<Val
     Ok(Validated {
         ok: true,
         code: None,
-        user: Some(UserView { id: grant.user.id.0, status: grant.user.status }),
+        user: Some(UserView { id: grant.user.id.0, status: grant.user.status.to_string() }),
         limits: Some(LimitsView {
             max_sessions: grant.plan.max_sessions,
             rate_limit_mbps: grant.plan.rate_limit_mbps,

@@ -17,6 +17,7 @@ use crate::control::api::extract::{Body, FromDevice};
 use crate::control::db::dispatch;
 use crate::control::domain::catalog::Configuration;
 use crate::control::model::calendar::Period;
+use crate::control::model::state::SubscriptionState;
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Counters, Device, Plan, Subscription};
 use crate::control::runtime::ControlState;
@@ -96,7 +97,7 @@ async fn account(
 
 fn subscription_view(subscription: &Subscription, plan: &Plan, now: Time) -> Value {
     let state = subscription.state(plan, now);
-    let days_left = if state == "cancelled" { 0 } else { days_left(subscription.valid_until, now) };
+    let days_left = if state == SubscriptionState::Cancelled { 0 } else { days_left(subscription.valid_until, now) };
     json!({
         "id": subscription.id,
         "plan": plan.name,

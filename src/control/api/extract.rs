@@ -11,6 +11,7 @@ use crate::api::{AssignOutline, GatewayHeartbeat, UsageReports, ValidateDevice};
 use crate::control::api::error::ApiError;
 use crate::control::api::text;
 use crate::control::db::dispatch;
+use crate::control::model::state::{DeviceStatus, UserStatus};
 use crate::control::model::types::Id;
 use crate::control::runtime::ControlState;
 use crate::control::runtime::gateway_cache::Known;
@@ -48,11 +49,11 @@ impl FromRequestParts<Arc<ControlState>> for FromDevice {
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ControlState>) -> Result<Self, ApiError> {
         let claims = state.verifier.verify(bearer(parts)?).map_err(|_| ApiError::unauthorized())?;
-        let found = dispatch!(&mut state.db.read().await?, client::standing(Id(claims.sub), Id(claims.uid)))?;
-        match found.as_ref().map(|(device, user)| (device.as_str(), user.as_str())) {
+        let found = dispatch!(&mut state.db.read().await?, client::statuses(Id(claims.sub), Id(claims.uid)))?;
+        match found {
             None => Err(ApiError::unauthorized()),
-            Some((_, "banned")) => Err(ApiError::refused(SessionCode::UserBanned)),
-            Some(("active", _)) => Ok(Self(claims)),
+            Some((_, UserStatus::Banned)) => Err(ApiError::refused(SessionCode::UserBanned)),
+            Some((DeviceStatus::Active, _)) => Ok(Self(claims)),
             Some(_) => Err(ApiError::refused(SessionCode::DeviceBanned)),
         }
     }
@@ -143,6 +144,7 @@ fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError
     if error.inner().is_syntax() || error.inner().is_eof() {
         return ApiError::bad_request(format!("not JSON: {reason}"));
     }
+    let reason = reason.rsplit_once(" at line ").map_or(reason.as_str(), |(reason, _)| reason);
     let quoted = reason.split('`').nth(1).unwrap_or("body").to_owned();
     let path = error.path().to_string();
     let is_root = path == "." || path.is_empty();

@@ -108,7 +108,7 @@ pub(in crate::control) async fn outline_heartbeat(
     }
     Ok(Json(NodeOpinion {
         node_id: request.node_id,
-        health_status: verdict.health_status,
+        health_status: verdict.health_status.to_string(),
         settled: Some(verdict.settled),
     }))
 }

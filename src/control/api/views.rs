@@ -1,6 +1,7 @@
 use crate::api::Node;
 use crate::control::api::error::ApiError;
 use crate::control::model::OutlineNode;
+use crate::control::model::state::NodeState;
 use crate::control::runtime::ControlState;
 
 pub(super) fn millis(duration: std::time::Duration) -> u64 {
@@ -20,6 +21,6 @@ pub(super) fn node_view(state: &ControlState, node: &OutlineNode, region: &str) 
         old_password: node.ss_password_old.as_deref().map(open).transpose()?,
         generation: node.generation,
         oldest_generation: node.oldest_generation,
-        draining: node.state == "draining",
+        draining: node.state == NodeState::Draining,
     })
 }

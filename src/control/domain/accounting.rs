@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::control::domain::lease::{Balance, Rules};
+use crate::control::model::state::{DeviceStatus, SessionState, UserStatus};
 use crate::control::model::types::{Id, Time};
-use crate::control::model::{Plan, Session, Subscription, state};
+use crate::control::model::{Plan, Session, Subscription};
 use crate::frame::SessionCode;
 
 /// One session's counters as a gateway reports them.
@@ -41,8 +42,8 @@ pub(crate) struct Batch {
 /// States of a session's device and user.
 #[derive(Debug)]
 pub(crate) struct Owner {
-    pub device: String,
-    pub user: String,
+    pub device: DeviceStatus,
+    pub user: UserStatus,
 }
 
 /// Plans that are limited to regions, and where nodes are.
@@ -67,7 +68,7 @@ pub(crate) struct SessionUpdate {
     pub session: Id,
     pub bytes_up: i64,
     pub bytes_down: i64,
-    pub state: &'static str,
+    pub state: SessionState,
     pub ended_at: Option<Time>,
     pub lease_bytes: i64,
     pub lease_period: Option<Time>,
@@ -170,7 +171,7 @@ impl Batch {
 
     /// Whether a session is neither over nor reported as over here.
     pub(crate) fn goes_on(&self, session: &Session) -> bool {
-        let is_over = [state::ENDED, state::KILLED].contains(&session.state.as_str());
+        let is_over = session.state.is_over();
         let item = self.items.binary_search_by_key(&session.id, |item| item.session).ok().map(|at| &self.items[at]);
         let ends = item.is_some_and(|item| item.ended_at.is_some());
         !is_over && !ends
@@ -208,13 +209,13 @@ impl Batch {
     /// Whether a line can have carried what a report says, since the start and since the last report. Of a session that is known
     /// a moment ahead of now, from before the clock was put back, measures nothing.
     fn believes(&self, item: &Item, session: &Session) -> bool {
-        let event_seq = sum(item.bytes_up.max(session.bytes_up), item.bytes_down.max(session.bytes_down));
+        let reported = sum(item.bytes_up.max(session.bytes_up), item.bytes_down.max(session.bytes_down));
         let is_new = session.expires_at == self.now && session.last_report_at.is_none();
         let slack = if is_new { CLOCK_SLACK } else { SLACK };
-        let moved = event_seq.saturating_sub(total(session));
+        let moved = reported.saturating_sub(total(session));
         let fits = |bytes, since| !is_new && since > self.now || self.is_plausible(bytes, since, slack);
         fits(moved, session.last_report_at.unwrap_or(session.started_at))
-            && (moved == 0 || fits(event_seq, session.started_at))
+            && (moved == 0 || fits(reported, session.started_at))
     }
 
     /// Vouched-for sessions that are not known: session, device, start.
@@ -279,14 +280,16 @@ impl<'a> Ledger<'a> {
             let bytes_down = session.bytes_down.max(item.bytes_down);
             let (up, down) = (bytes_up - session.bytes_up, bytes_down - session.bytes_down);
             let ended = item.ended_at.map(|at| at.clamp(session.started_at.min(self.batch.now), self.batch.now));
-            let (state, ended_at) = match session.state.as_str() {
-                state::KILLED => (state::KILLED, session.ended_at),
-                state::ENDED => (state::ENDED, session.ended_at),
-                _ if ended.is_some() => (state::ENDED, ended),
-                _ => (state::ACTIVE, None),
+            let (state, ended_at) = match session.state {
+                SessionState::Killed => (SessionState::Killed, session.ended_at),
+                SessionState::Ended => (SessionState::Ended, session.ended_at),
+                _ if ended.is_some() => (SessionState::Ended, ended),
+                SessionState::Reserved | SessionState::Active | SessionState::Expired | SessionState::Reaped => {
+                    (SessionState::Active, None)
+                }
             };
-            let held = i32::from(state::LIVE.contains(&session.state.as_str()));
-            let holds = i32::from(state::LIVE.contains(&state));
+            let held = i32::from(session.state.is_live());
+            let holds = i32::from(state.is_live());
             let node = session.outline_node_id.filter(|_| held != holds);
             let lent_for = self.paid_by(session).and(session.subscription_id.zip(session.lease_period));
             let account = lent_for.or_else(|| self.account(session, ended.unwrap_or(self.batch.now)));
@@ -416,18 +419,18 @@ impl<'a> Ledger<'a> {
 
     /// What pays for a session that may go on, or why it may not.
     fn standing(&self, item: &Item, session: &Session) -> Result<&(Subscription, Plan), Verdict> {
-        if session.state == state::KILLED {
+        if session.state == SessionState::Killed {
             return Err(Verdict::Stop(SessionCode::SessionKilled));
         }
-        if session.state == state::ENDED || item.ended_at.is_some() {
+        if session.state == SessionState::Ended || item.ended_at.is_some() {
             return Err(Verdict::Over);
         }
         let owner = self.owners.get(&session.device_id);
-        match owner.map(|owner| (owner.user.as_str(), owner.device.as_str())) {
-            Some(("active", "active")) => {}
-            Some(("active", _)) => return Err(Verdict::Stop(SessionCode::DeviceBanned)),
-            Some(("pending", _)) => return Err(Verdict::Stop(SessionCode::UserPending)),
-            _ => return Err(Verdict::Stop(SessionCode::UserBanned)),
+        match owner.map(|owner| (owner.user, owner.device)) {
+            Some((UserStatus::Active, DeviceStatus::Active)) => {}
+            Some((UserStatus::Active, DeviceStatus::Revoked)) => return Err(Verdict::Stop(SessionCode::DeviceBanned)),
+            Some((UserStatus::Pending, _)) => return Err(Verdict::Stop(SessionCode::UserPending)),
+            Some((UserStatus::Banned, _)) | None => return Err(Verdict::Stop(SessionCode::UserBanned)),
         }
         let paid = self.paid_by(session).ok_or(Verdict::Stop(SessionCode::NoSubscription))?;
         let (subscription, plan) = paid;

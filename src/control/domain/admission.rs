@@ -5,9 +5,10 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::control::domain::lease::Rules;
+use crate::control::model::state::{DeviceStatus, NodeHealth, UserStatus};
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{
-    Candidate, Counters, Device, Gateway, OutlineNode, Plan, Region, Session, Sighting, Subscription, User, state,
+    Candidate, Counters, Device, Gateway, OutlineNode, Plan, Region, Session, Sighting, Subscription, User,
 };
 use crate::frame::SessionCode;
 
@@ -134,7 +135,7 @@ impl AdmissionRequest {
         session.gateway_node_id == self.gateway.id
             && session.device_id == self.device
             && session.user_id == self.user
-            && state::LIVE.contains(&session.state.as_str())
+            && session.state.is_live()
     }
 
     /// The wished region, if the gateway may use it.
@@ -163,12 +164,12 @@ impl AdmissionContext {
     /// Decides, in the order in which a user can do something about it.
     pub(crate) fn judge(self, wish: &AdmissionRequest) -> Result<Grant, SessionCode> {
         let (Some(device), Some(user)) = (self.device, self.user) else { return Err(SessionCode::InvalidToken) };
-        match user.status.as_str() {
-            "banned" => return Err(SessionCode::UserBanned),
-            "pending" => return Err(SessionCode::UserPending),
-            _ => {}
+        match user.status {
+            UserStatus::Banned => return Err(SessionCode::UserBanned),
+            UserStatus::Pending => return Err(SessionCode::UserPending),
+            UserStatus::Active => {}
         }
-        if device.status != "active" {
+        if device.status != DeviceStatus::Active {
             return Err(SessionCode::DeviceBanned);
         }
         let (subscription, plan) = self.subscription.ok_or(SessionCode::NoSubscription)?;
@@ -208,7 +209,8 @@ fn make_room(live: &[Live], max: i32) -> Option<Vec<Id>> {
 /// Orders nodes by preference: healthy ones before those that nobody has seen yet; among these the less loaded of two
 /// random ones first, then the rest by load.
 pub(crate) fn choose(nodes: Vec<Candidate>, random: u64) -> Vec<Candidate> {
-    let (healthy, unknown): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.health_status == "healthy");
+    let (healthy, unknown): (Vec<_>, Vec<_>) =
+        nodes.into_iter().partition(|node| node.health_status == NodeHealth::Healthy);
     let mut order = by_load(healthy, random);
     order.extend(by_load(unknown, random));
     order

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::control::model::calendar::Period;
+use crate::control::model::state::SubscriptionState;
 use crate::control::model::types::Time;
 use crate::control::model::{Plan, Subscription};
 
@@ -34,7 +35,7 @@ pub(crate) struct PlanView {
 pub(crate) struct SubscriptionView {
     #[serde(flatten)]
     pub subscription: Subscription,
-    pub state: &'static str,
+    pub state: SubscriptionState,
     /// When service ends, grace included.
     pub served_until: Time,
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use crate::config;
+use crate::control::model::state::EndpointState;
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Endpoint, Region};
 use crate::digest::sha256_hex;
@@ -54,7 +55,7 @@ pub(crate) struct EndpointView {
     pub transports: Vec<String>,
     pub tls_pin: String,
     pub weight: i32,
-    pub state: String,
+    pub state: EndpointState,
 }
 
 /// A gateway as clients see it.
@@ -122,7 +123,7 @@ impl From<&Endpoint> for EndpointView {
             transports: items(&endpoint.transports),
             tls_pin: endpoint.tls_pin.clone(),
             weight: endpoint.weight,
-            state: endpoint.state.clone(),
+            state: endpoint.state,
         }
     }
 }

@@ -6,8 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::control::domain::billing::Quota;
+use crate::control::model::state::{
+    DeviceStatus, GatewayStatus, NodeHealth, NodeState, SubscriptionState, SubscriptionStatus, UserStatus,
+};
 use crate::control::model::types::{Id, Time};
-use crate::control::model::{Device, Gateway, OutlineNode, Plan, RefusalRow, Session, Subscription, User, state};
+use crate::control::model::{Device, Gateway, OutlineNode, Plan, RefusalRow, Session, Subscription, User};
 
 const GIGABYTE: u64 = 1_000_000_000;
 
@@ -39,8 +42,8 @@ pub(crate) struct DeviceSnapshot {
 pub(crate) struct Exit {
     /// The region's code.
     pub region: String,
-    pub state: String,
-    pub health: String,
+    pub state: NodeState,
+    pub health: NodeHealth,
     pub sessions: i32,
     pub max_sessions: i32,
 }
@@ -72,12 +75,12 @@ fn gigabytes(bytes: u64) -> String {
 
 impl Exit {
     /// Why it takes no sessions.
-    fn obstacle(&self) -> Option<&str> {
-        if self.state != "active" {
-            return Some(&self.state);
+    fn obstacle(&self) -> Option<&'static str> {
+        if self.state != NodeState::Active {
+            return Some(self.state.as_str());
         }
-        if self.health == "unhealthy" || self.health == "offline" {
-            return Some(&self.health);
+        if self.health.is_bad() {
+            return Some(self.health.as_str());
         }
         (self.sessions >= self.max_sessions).then_some("full")
     }
@@ -113,21 +116,21 @@ impl DeviceSnapshot {
 
     fn live_sessions(&self, now: Time) -> impl Iterator<Item = &Session> {
         let recent = self.sessions.iter();
-        recent.filter(move |session| state::LIVE.contains(&session.state.as_str()) && session.expires_at > now)
+        recent.filter(move |session| session.state.is_live() && session.expires_at > now)
     }
 
     fn of_owner(&self, found: &mut Findings) {
         let since = moment(self.user.updated_at);
-        match self.user.status.as_str() {
-            "banned" => {
+        match self.user.status {
+            UserStatus::Banned => {
                 add(found, "USER_BANNED", format!("the user is banned since {since}: set his status to active"));
             }
-            "pending" => {
+            UserStatus::Pending => {
                 add(found, "USER_PENDING", format!("the user is pending since {since}: set his status to active"));
             }
-            _ => {}
+            UserStatus::Active => {}
         }
-        if self.device.status != "active" {
+        if self.device.status != DeviceStatus::Active {
             add(found, "DEVICE_BANNED", "the device is revoked: enrol it anew, or set its status to active");
         }
     }
@@ -138,22 +141,22 @@ impl DeviceSnapshot {
             return;
         };
         match subscription.state(plan, now) {
-            "cancelled" => {
+            SubscriptionState::Cancelled => {
                 let at = subscription.cancelled_at.map_or_else(String::new, |at| format!(" since {}", moment(at)));
                 add(found, "NO_SUBSCRIPTION", format!("the subscription is cancelled{at}: create another one"));
             }
-            "pending" => {
+            SubscriptionState::Pending => {
                 let text = format!("the subscription begins {}: wait", moment(subscription.starts_at));
                 add(found, "NO_SUBSCRIPTION", text);
             }
-            "expired" if subscription.status == "expired" => {
+            SubscriptionState::Expired if subscription.status == SubscriptionStatus::Expired => {
                 add(found, "SUBSCRIPTION_EXPIRED", "the subscription was set to expired: renew it");
             }
-            "expired" => {
+            SubscriptionState::Expired => {
                 let until = moment(subscription.served_until(plan));
                 add(found, "SUBSCRIPTION_EXPIRED", format!("the subscription ended {until}: renew it"));
             }
-            _ => {}
+            SubscriptionState::Active | SubscriptionState::Grace => {}
         }
         if let Some(max) = plan.max_devices
             && self.older_devices >= i64::from(max)
@@ -203,7 +206,7 @@ impl DeviceSnapshot {
     fn of_live_sessions(&self, found: &mut Findings, now: Time) {
         for session in self.live_sessions(now) {
             let gateway = self.gateways.iter().find(|gateway| gateway.id == session.gateway_node_id);
-            if let Some(gateway) = gateway.filter(|gateway| gateway.status != "online") {
+            if let Some(gateway) = gateway.filter(|gateway| gateway.status != GatewayStatus::Online) {
                 let seen = gateway.last_heartbeat_at.map_or_else(|| "never".into(), moment);
                 let (name, status) = (&gateway.name, &gateway.status);
                 let text =
@@ -211,7 +214,7 @@ impl DeviceSnapshot {
                 add(found, "GATEWAY_OFFLINE", text);
             }
             let node = self.nodes.iter().find(|node| session.outline_node_id == Some(node.id));
-            if let Some(node) = node.filter(|node| ["unhealthy", "offline"].contains(&node.health_status.as_str())) {
+            if let Some(node) = node.filter(|node| node.health_status.is_bad()) {
                 let (name, health) = (&node.name, &node.health_status);
                 add(found, "NODE_DOWN", format!("node {name} of a live session is {health}: look after it"));
             }
@@ -301,16 +304,16 @@ mod tests {
 
     #[test]
     fn a_node_takes_sessions_or_says_why_not() {
-        let exit = |state: &str, health: &str, sessions: i32| Exit {
+        let exit = |state: NodeState, health: NodeHealth, sessions: i32| Exit {
             region: "eu-1".into(),
-            state: state.into(),
-            health: health.into(),
+            state,
+            health,
             sessions,
             max_sessions: 2,
         };
-        assert_eq!(exit("active", "unknown", 1).obstacle(), None);
-        assert_eq!(exit("active", "healthy", 2).obstacle(), Some("full"));
-        assert_eq!(exit("active", "offline", 0).obstacle(), Some("offline"));
-        assert_eq!(exit("draining", "healthy", 0).obstacle(), Some("draining"));
+        assert_eq!(exit(NodeState::Active, NodeHealth::Unknown, 1).obstacle(), None);
+        assert_eq!(exit(NodeState::Active, NodeHealth::Healthy, 2).obstacle(), Some("full"));
+        assert_eq!(exit(NodeState::Active, NodeHealth::Offline, 0).obstacle(), Some("offline"));
+        assert_eq!(exit(NodeState::Draining, NodeHealth::Healthy, 0).obstacle(), Some("draining"));
     }
 }

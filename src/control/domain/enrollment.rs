@@ -8,6 +8,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use uuid::{Builder, Uuid};
 
 use crate::api::DeviceView;
+use crate::control::model::state::{DeviceStatus, UserStatus};
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{ActivationCode, Device, RefreshFamily, User};
 use crate::digest::{equal, sha256_hex};
@@ -155,13 +156,15 @@ impl Enrolling {
             (Some(used_at), Some(device)) if self.now < used_at.after(self.repeat_within) => CodeUse::Repeat(device),
             _ => return Err(Refused::Code),
         };
-        if user.status == "banned" { Err(Refused::Banned(SessionCode::UserBanned)) } else { Ok(worth) }
+        if user.status == UserStatus::Banned { Err(Refused::Banned(SessionCode::UserBanned)) } else { Ok(worth) }
     }
 
     /// Whether a device's first token may be shown once more.
     pub(crate) fn may_repeat(&self, held: &Held) -> bool {
         let device = &held.device;
-        held.family.previous_hash.is_none() && device.device_uuid == self.device_uuid && device.status == "active"
+        held.family.previous_hash.is_none()
+            && device.device_uuid == self.device_uuid
+            && device.status == DeviceStatus::Active
     }
 }
 
@@ -213,10 +216,10 @@ impl Refreshing {
         } else {
             return Ok(TokenUse::Reuse);
         };
-        if user.status == "banned" {
+        if user.status == UserStatus::Banned {
             return Err(Refused::Banned(SessionCode::UserBanned));
         }
-        if device.status != "active" {
+        if device.status != DeviceStatus::Active {
             return Err(Refused::Banned(SessionCode::DeviceBanned));
         }
         Ok(worth)

@@ -1,6 +1,7 @@
 use diesel::prelude::*;
 use serde::Serialize;
 
+use super::state::GatewayStatus;
 use crate::control::model::schema::{gateway_instances, gateway_nodes};
 use crate::control::model::types::{Id, Time};
 
@@ -13,7 +14,7 @@ pub struct Gateway {
     pub name: String,
     pub public_ip: String,
     pub internal_ip: String,
-    pub status: String,
+    pub status: GatewayStatus,
     pub draining: bool,
     #[serde(skip)]
     pub token_hash: String,

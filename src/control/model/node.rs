@@ -1,6 +1,7 @@
 use diesel::prelude::*;
 use serde::Serialize;
 
+use super::state::{NodeHealth, NodeState};
 use crate::control::model::schema::{node_health, outline_nodes};
 use crate::control::model::types::{Id, Time};
 
@@ -26,8 +27,8 @@ pub struct OutlineNode {
     pub max_sessions: i32,
     pub active_sessions: i32,
     pub weight: i32,
-    pub state: String,
-    pub health_status: String,
+    pub state: NodeState,
+    pub health_status: NodeHealth,
     /// Whether it keeps half closes, if a gateway has found out.
     pub half_close: Option<bool>,
     pub last_heartbeat_at: Option<Time>,
@@ -42,7 +43,7 @@ pub(crate) struct Candidate {
     pub max_sessions: i32,
     pub active_sessions: i32,
     pub weight: i32,
-    pub health_status: String,
+    pub health_status: NodeHealth,
 }
 
 /// What an administrator may change of a node.
@@ -61,7 +62,7 @@ pub struct NodeChange {
     pub oldest_generation: Option<i32>,
     pub max_sessions: Option<i32>,
     pub weight: Option<i32>,
-    pub state: Option<String>,
+    pub state: Option<NodeState>,
 }
 
 /// A gateway's view of a node.
@@ -94,7 +95,7 @@ pub(crate) struct NodeReport {
 #[derive(Clone, Debug)]
 pub(crate) struct NodeVerdict {
     /// The pool's opinion.
-    pub health_status: String,
+    pub health_status: NodeHealth,
     pub changed: bool,
     /// What counts of the gateway's view.
     pub settled: bool,

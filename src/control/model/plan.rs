@@ -2,6 +2,7 @@ use diesel::prelude::*;
 use serde::Serialize;
 
 use super::Subscription;
+use super::state::PeriodKind;
 use crate::control::model::calendar::{Calendar, Period};
 use crate::control::model::schema::plans;
 use crate::control::model::types::{Id, Time};
@@ -15,7 +16,7 @@ pub struct Plan {
     pub max_sessions: Option<i32>,
     pub traffic_limit_gb: Option<f64>,
     pub rate_limit_mbps: Option<i32>,
-    pub period: String,
+    pub period: PeriodKind,
     /// Days of a rolling period.
     pub period_days: Option<i32>,
     /// Hours of service after the term.
@@ -37,7 +38,7 @@ pub struct PlanChange {
     pub max_sessions: Option<Option<i32>>,
     pub traffic_limit_gb: Option<Option<f64>>,
     pub rate_limit_mbps: Option<Option<i32>>,
-    pub period: Option<String>,
+    pub period: Option<PeriodKind>,
     pub period_days: Option<Option<i32>>,
     pub grace_hours: Option<i32>,
     pub fail_open_mb: Option<i32>,
@@ -59,10 +60,10 @@ impl Plan {
 
     /// The period that a moment falls into.
     pub fn period(&self, subscription: &Subscription, at: Time, calendar: &Calendar) -> Period {
-        match (self.period.as_str(), self.period_days) {
-            ("month", _) => calendar.month(at),
-            ("days", Some(days)) => Period::rolling(subscription.starts_at, days, at),
-            _ => Period { start: subscription.starts_at, end: None },
+        match (self.period, self.period_days) {
+            (PeriodKind::Month, _) => calendar.month(at),
+            (PeriodKind::Days, Some(days)) => Period::rolling(subscription.starts_at, days, at),
+            (PeriodKind::Term, _) | (PeriodKind::Days, None) => Period { start: subscription.starts_at, end: None },
         }
     }
 }
@@ -72,6 +73,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+    use crate::control::model::state::{SubscriptionState, SubscriptionStatus};
 
     #[test]
     fn periods_and_limits() {
@@ -83,7 +85,7 @@ mod tests {
             max_sessions: None,
             traffic_limit_gb: Some(0.1),
             rate_limit_mbps: None,
-            period: "month".into(),
+            period: PeriodKind::Month,
             period_days: None,
             grace_hours: 1,
             fail_open_mb: 5,
@@ -95,7 +97,7 @@ mod tests {
             id: Id::fresh(),
             user_id: Id::fresh(),
             plan_id: plan.id,
-            status: "active".into(),
+            status: SubscriptionStatus::Active,
             starts_at: Time(datetime!(2026-11-05 10:00 UTC)),
             valid_until: Time(datetime!(2026-12-05 10:00 UTC)),
             cancelled_at: None,
@@ -104,19 +106,19 @@ mod tests {
         let calendar = Calendar::default();
         assert_eq!((plan.limit_bytes(), plan.fail_open_bytes()), (Some(100_000_000), 5_000_000));
         assert_eq!(plan.period(&subscription, now, &calendar).start, Time(datetime!(2026-11-01 0:00 UTC)));
-        plan.period = "term".into();
+        plan.period = PeriodKind::Term;
         assert_eq!(plan.period(&subscription, now, &calendar), Period { start: subscription.starts_at, end: None });
-        (plan.period, plan.period_days) = ("days".into(), Some(7));
+        (plan.period, plan.period_days) = (PeriodKind::Days, Some(7));
         let week =
             Period { start: Time(datetime!(2026-11-19 10:00 UTC)), end: Some(Time(datetime!(2026-11-26 10:00 UTC))) };
         assert_eq!(plan.period(&subscription, now, &calendar), week);
         assert!(subscription.serves(&plan, now) && subscription.serves(&plan, subscription.starts_at));
-        assert_eq!(subscription.state(&plan, now), "active");
+        assert_eq!(subscription.state(&plan, now), SubscriptionState::Active);
         assert!(subscription.serves(&plan, subscription.valid_until), "grace");
-        assert_eq!(subscription.state(&plan, subscription.valid_until), "grace");
+        assert_eq!(subscription.state(&plan, subscription.valid_until), SubscriptionState::Grace);
         let later = Time(datetime!(2026-12-05 11:00 UTC));
         assert!(!subscription.serves(&plan, later));
-        assert_eq!(subscription.state(&plan, later), "expired");
-        assert_eq!(subscription.state(&plan, Time(datetime!(2026-11-01 0:00 UTC))), "pending");
+        assert_eq!(subscription.state(&plan, later), SubscriptionState::Expired);
+        assert_eq!(subscription.state(&plan, Time(datetime!(2026-11-01 0:00 UTC))), SubscriptionState::Pending);
     }
 }

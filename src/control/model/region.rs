@@ -1,6 +1,7 @@
 use diesel::prelude::*;
 use serde::Serialize;
 
+use super::state::EndpointState;
 use crate::control::model::schema::{gateway_endpoints, regions};
 use crate::control::model::types::{Id, Time};
 
@@ -47,7 +48,7 @@ pub struct Endpoint {
     pub transports: String,
     pub tls_pin: String,
     pub weight: i32,
-    pub state: String,
+    pub state: EndpointState,
     pub created_at: Time,
 }
 
@@ -62,5 +63,5 @@ pub struct EndpointChange {
     pub transports: Option<String>,
     pub tls_pin: Option<String>,
     pub weight: Option<i32>,
-    pub state: Option<String>,
+    pub state: Option<EndpointState>,
 }

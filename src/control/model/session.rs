@@ -1,43 +1,35 @@
+use std::sync::LazyLock;
+
 use diesel::dsl::sql;
 use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use serde::Serialize;
 
+use super::state::SessionState;
 use crate::control::model::schema::sessions;
 use crate::control::model::types::{Id, Time};
 
-/// States of a session.
-pub(crate) mod state {
-    /// A node is reserved; nothing was reported yet.
-    pub(crate) const RESERVED: &str = "reserved";
-    /// Reported and alive.
-    pub(crate) const ACTIVE: &str = "active";
-    /// Reported as over; sticky.
-    pub(crate) const ENDED: &str = "ended";
-    /// The reservation was never used; reopens with a report.
-    pub(crate) const EXPIRED: &str = "expired";
-    /// Its gateway fell silent; reopens with a report.
-    pub(crate) const REAPED: &str = "reaped";
-    /// Ended by an administrator; does not reopen.
-    pub(crate) const KILLED: &str = "killed";
-    /// The states that hold a place on a node.
-    pub(crate) const LIVE: [&str; 2] = [RESERVED, ACTIVE];
-}
+static LIVE: LazyLock<String> = LazyLock::new(|| SessionState::one_of("sessions.state", &SessionState::LIVE));
+static LEASING: LazyLock<String> = LazyLock::new(|| SessionState::one_of("sessions.state", &SessionState::LEASING));
+static EMPTY: LazyLock<String> = LazyLock::new(|| {
+    let unused = SessionState::one_of("sessions.state", &SessionState::UNUSED);
+    format!("{unused} AND sessions.bytes_up = 0 AND sessions.bytes_down = 0")
+});
 
-/// Sessions in [`state::LIVE`]. The states are part of the text: a plan that is made once may use the index of these only.
+/// Sessions in [`SessionState::LIVE`].
 pub(crate) fn live() -> SqlLiteral<Bool> {
-    sql("sessions.state IN ('reserved', 'active')")
+    sql(&LIVE)
 }
 
-/// Sessions that are over and never moved a byte, as [`live`]: nothing was charged for them.
+/// Sessions that are over and never moved a byte: nothing was charged for them.
 pub(crate) fn empty() -> SqlLiteral<Bool> {
-    sql("sessions.state IN ('ended', 'expired') AND sessions.bytes_up = 0 AND sessions.bytes_down = 0")
+    sql(&EMPTY)
 }
 
-/// Sessions that may hold a lease, as [`live`]: a gateway may not have heard of a kill yet.
+/// Sessions in [`SessionState::LEASING`].
 pub(crate) fn holding() -> SqlLiteral<Bool> {
-    sql("sessions.state IN ('reserved', 'active', 'killed')")
+    sql(&LEASING)
 }
 
 /// One tunnel of a device and what it moved.
@@ -49,7 +41,7 @@ pub(crate) struct Session {
     pub subscription_id: Option<Id>,
     pub gateway_node_id: Id,
     pub outline_node_id: Option<Id>,
-    pub state: String,
+    pub state: SessionState,
     pub started_at: Time,
     pub last_report_at: Option<Time>,
     pub expires_at: Time,
@@ -74,7 +66,7 @@ pub struct NewSession {
     pub subscription_id: Option<Id>,
     pub gateway_node_id: Id,
     pub outline_node_id: Option<Id>,
-    pub state: &'static str,
+    pub state: SessionState,
     pub started_at: Time,
     pub expires_at: Time,
     pub bytes_up: i64,

@@ -4,6 +4,7 @@ use diesel::prelude::*;
 use serde::Serialize;
 
 use super::Plan;
+use super::state::{PaymentKind, SubscriptionState, SubscriptionStatus};
 use crate::control::model::schema::{payments, subscriptions};
 use crate::control::model::types::{Id, Time};
 
@@ -15,7 +16,7 @@ pub struct Subscription {
     pub id: Id,
     pub user_id: Id,
     pub plan_id: Id,
-    pub status: String,
+    pub status: SubscriptionStatus,
     pub starts_at: Time,
     pub valid_until: Time,
     pub cancelled_at: Option<Time>,
@@ -27,7 +28,7 @@ pub struct Subscription {
 #[diesel(table_name = subscriptions)]
 pub struct SubscriptionChange {
     pub plan_id: Option<Id>,
-    pub status: Option<String>,
+    pub status: Option<SubscriptionStatus>,
     pub valid_until: Option<Time>,
     pub cancelled_at: Option<Time>,
 }
@@ -37,7 +38,7 @@ pub struct SubscriptionChange {
 pub struct Payment {
     pub id: String,
     pub subscription_id: Id,
-    pub kind: String,
+    pub kind: PaymentKind,
     pub days: i32,
     pub bytes: i64,
     pub created_at: Time,
@@ -51,22 +52,22 @@ impl Subscription {
 
     /// Whether it pays for traffic at a moment.
     pub fn serves(&self, plan: &Plan, now: Time) -> bool {
-        self.status == "active" && self.starts_at <= now && now < self.served_until(plan)
+        self.status == SubscriptionStatus::Active && self.starts_at <= now && now < self.served_until(plan)
     }
 
     /// Whether its time is over at a moment.
     pub fn has_expired(&self, plan: &Plan, now: Time) -> bool {
-        self.status == "expired" || self.served_until(plan) <= now
+        self.status == SubscriptionStatus::Expired || self.served_until(plan) <= now
     }
 
-    /// What it is at a moment: `pending`, `active`, `grace`, `expired` or `cancelled`; nothing has to run for it to change.
-    pub fn state(&self, plan: &Plan, now: Time) -> &'static str {
-        match self.status.as_str() {
-            "cancelled" => "cancelled",
-            _ if self.has_expired(plan, now) => "expired",
-            _ if now < self.starts_at => "pending",
-            _ if self.valid_until <= now => "grace",
-            _ => "active",
+    /// What it is at a moment; nothing has to run for it to change.
+    pub fn state(&self, plan: &Plan, now: Time) -> SubscriptionState {
+        match self.status {
+            SubscriptionStatus::Cancelled => SubscriptionState::Cancelled,
+            _ if self.has_expired(plan, now) => SubscriptionState::Expired,
+            _ if now < self.starts_at => SubscriptionState::Pending,
+            _ if self.valid_until <= now => SubscriptionState::Grace,
+            SubscriptionStatus::Active | SubscriptionStatus::Expired => SubscriptionState::Active,
         }
     }
 }

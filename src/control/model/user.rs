@@ -1,6 +1,7 @@
 use diesel::prelude::*;
 use serde::Serialize;
 
+use super::state::{DeviceStatus, IdentifierKind, UserStatus};
 use crate::control::model::schema::{devices, users};
 use crate::control::model::types::{Id, Time};
 
@@ -8,9 +9,9 @@ use crate::control::model::types::{Id, Time};
 #[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
 pub struct User {
     pub id: Id,
-    pub identifier_kind: String,
+    pub identifier_kind: IdentifierKind,
     pub identifier: String,
-    pub status: String,
+    pub status: UserStatus,
     pub created_at: Time,
     pub updated_at: Time,
 }
@@ -19,9 +20,9 @@ pub struct User {
 #[derive(Clone, Debug, Default, AsChangeset)]
 #[diesel(table_name = users)]
 pub struct UserChange {
-    pub identifier_kind: Option<String>,
+    pub identifier_kind: Option<IdentifierKind>,
     pub identifier: Option<String>,
-    pub status: Option<String>,
+    pub status: Option<UserStatus>,
     pub updated_at: Option<Time>,
 }
 
@@ -36,7 +37,7 @@ pub struct Device {
     /// What its user calls it.
     pub name: String,
     pub client_version: Option<String>,
-    pub status: String,
+    pub status: DeviceStatus,
     pub created_at: Time,
     pub last_seen_at: Option<Time>,
 }
@@ -47,7 +48,7 @@ pub struct Device {
 pub struct DeviceChange {
     pub platform: Option<String>,
     pub name: Option<String>,
-    pub status: Option<String>,
+    pub status: Option<DeviceStatus>,
 }
 
 /// When a device was there, and with which version of its app if it said so.

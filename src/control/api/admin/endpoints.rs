@@ -14,13 +14,13 @@ use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
 use crate::control::db::dispatch;
 use crate::control::domain::catalog::EndpointView;
+use crate::control::model::state::EndpointState;
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Endpoint, EndpointChange};
 use crate::control::runtime::ControlState;
 
 /// What a gateway speaks, the best first.
 const TRANSPORTS: [&str; 3] = ["h2", "h2ws", "ws"];
-const STATES: [&str; 3] = ["active", "reserve", "blocked"];
 const HTTPS: i32 = 443;
 const PIN_LENGTH: usize = 32;
 
@@ -38,7 +38,7 @@ pub(super) struct NewEndpoint {
     tls_pin: Option<String>,
     #[serde(default, deserialize_with = "lenient::value")]
     weight: Option<i32>,
-    state: Option<String>,
+    state: Option<EndpointState>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,14 +54,13 @@ pub(super) struct EndpointPatch {
     tls_pin: Option<String>,
     #[serde(default, deserialize_with = "lenient::value")]
     weight: Option<i32>,
-    state: Option<String>,
+    state: Option<EndpointState>,
 }
 
 impl EndpointPatch {
     fn change(self) -> Result<EndpointChange, ApiError> {
         path(self.path.as_deref())?;
         pin(self.tls_pin.as_deref())?;
-        one_of("state", self.state.as_deref(), &STATES)?;
         if self.port == Some(0) {
             return Err(ApiError::invalid("port", "OUT_OF_RANGE", "must be 1 to 65535"));
         }
@@ -185,7 +184,7 @@ pub(super) async fn create(
         transports: given.transports.unwrap_or_else(|| TRANSPORTS.join(",")),
         tls_pin: given.tls_pin.unwrap_or_default(),
         weight: given.weight.unwrap_or(1),
-        state: given.state.unwrap_or_else(|| "active".into()),
+        state: given.state.unwrap_or(EndpointState::Active),
         created_at: Time::now(),
     };
     dispatch!(&mut state.db.get().await?, admin::create_endpoint(&row))?;

@@ -12,6 +12,7 @@ use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query, parse};
 use crate::control::api::lenient;
 use crate::control::db::{DbConn, dispatch};
+use crate::control::model::state::GatewayStatus;
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Gateway, GatewayChange};
 use crate::control::runtime::ControlState;
@@ -125,7 +126,7 @@ async fn insert(
         name: new.name,
         public_ip: address("public_ip", new.public_ip)?.unwrap_or_default(),
         internal_ip: address("internal_ip", new.internal_ip)?.unwrap_or_default(),
-        status: "unknown".into(),
+        status: GatewayStatus::Unknown,
         draining: false,
         token_hash,
         old_token_hash: None,

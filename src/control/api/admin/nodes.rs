@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Created, Listed, Paged, delivered, hostname, listed, one_of, region, text};
+use super::{Created, Listed, Paged, delivered, hostname, listed, region, text};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
 use crate::control::db::dispatch;
+use crate::control::model::state::{NodeHealth, NodeState};
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{NodeChange, OutlineNode};
 use crate::control::runtime::ControlState;
@@ -25,7 +26,6 @@ pub(super) use health::health;
 pub(super) use import::import;
 pub(super) use password::password;
 
-const STATES: [&str; 3] = ["active", "draining", "maintenance"];
 const DEFAULT_MAX_SESSIONS: i32 = 1000;
 
 /// A node with what follows from its columns.
@@ -34,7 +34,7 @@ struct Shown {
     #[serde(flatten)]
     row: OutlineNode,
     /// The state, or `offline` if it is active and not reachable.
-    status: String,
+    status: &'static str,
     /// Of a draining node.
     sessions_left: Option<i32>,
     keeps_old_password: bool,
@@ -42,10 +42,10 @@ struct Shown {
 
 impl From<OutlineNode> for Shown {
     fn from(row: OutlineNode) -> Self {
-        let is_offline = row.state == "active" && ["offline", "unhealthy"].contains(&row.health_status.as_str());
+        let is_offline = row.state == NodeState::Active && row.health_status.is_bad();
         Self {
-            status: if is_offline { "offline".into() } else { row.state.clone() },
-            sessions_left: (row.state == "draining").then_some(row.active_sessions),
+            status: if is_offline { NodeHealth::Offline.as_str() } else { row.state.as_str() },
+            sessions_left: (row.state == NodeState::Draining).then_some(row.active_sessions),
             keeps_old_password: row.ss_password_old.is_some(),
             row,
         }
@@ -87,7 +87,7 @@ pub(super) struct NodePatch {
     max_sessions: Option<i32>,
     #[serde(default, deserialize_with = "lenient::value")]
     weight: Option<i32>,
-    state: Option<String>,
+    state: Option<NodeState>,
 }
 
 /// The key of a new node, and what its access key calls it.
@@ -164,8 +164,8 @@ fn fresh(
         max_sessions: capacity.max_sessions,
         active_sessions: 0,
         weight: capacity.weight,
-        state: "active".into(),
-        health_status: "unknown".into(),
+        state: NodeState::Active,
+        health_status: NodeHealth::Unknown,
         half_close: None,
         last_heartbeat_at: None,
         created_at: Time::now(),
@@ -214,7 +214,6 @@ pub(super) async fn update(
     Body(patch): Body<NodePatch>,
 ) -> Result<Json<Value>, ApiError> {
     text("name", patch.name.as_deref())?;
-    one_of("state", patch.state.as_deref(), &STATES)?;
     capacity(patch.max_sessions, patch.weight)?;
     let mut conn = state.db.get().await?;
     let node = dispatch!(&mut conn, admin::node::get(Id(id)))?;

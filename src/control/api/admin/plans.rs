@@ -6,17 +6,17 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Created, Listed, Paged, created, delivered, listed, one_of, text};
+use super::{Created, Listed, Paged, created, delivered, listed, text};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
 use crate::control::db::dispatch;
 use crate::control::domain::billing::{BillingError, PlanView};
+use crate::control::model::state::PeriodKind;
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Plan, PlanChange};
 use crate::control::runtime::ControlState;
 
-const PERIODS: [&str; 3] = ["month", "days", "term"];
 const REGIONS_MAX: usize = 1000;
 const FAIL_OPEN_MB: i32 = 100;
 
@@ -32,7 +32,7 @@ pub(super) struct NewPlan {
     traffic_limit_gb: Option<f64>,
     #[serde(default, deserialize_with = "lenient::value")]
     rate_limit_mbps: Option<i32>,
-    period: Option<String>,
+    period: Option<PeriodKind>,
     #[serde(default, deserialize_with = "lenient::value")]
     period_days: Option<i32>,
     #[serde(default, deserialize_with = "lenient::value")]
@@ -59,7 +59,7 @@ pub(super) struct PlanPatch {
     traffic_limit_gb: Option<Option<f64>>,
     #[serde(default, deserialize_with = "lenient::nullable")]
     rate_limit_mbps: Option<Option<i32>>,
-    period: Option<String>,
+    period: Option<PeriodKind>,
     #[serde(default, deserialize_with = "lenient::nullable")]
     period_days: Option<Option<i32>>,
     #[serde(default, deserialize_with = "lenient::value")]
@@ -168,7 +168,6 @@ pub(super) async fn create(
     Body(new): Body<NewPlan>,
 ) -> Result<Created, ApiError> {
     text("name", Some(&new.name))?;
-    one_of("period", new.period.as_deref(), &PERIODS)?;
     let figures = Figures {
         max_devices: new.max_devices,
         max_sessions: new.max_sessions,
@@ -181,8 +180,8 @@ pub(super) async fn create(
         currency: new.currency.as_deref(),
     };
     figures.check()?;
-    let period = new.period.unwrap_or_else(|| "month".into());
-    if (period == "days") != new.period_days.is_some() {
+    let period = new.period.unwrap_or(PeriodKind::Month);
+    if (period == PeriodKind::Days) != new.period_days.is_some() {
         return Err(BillingError::PeriodDays.into());
     }
     let allowed = allowed(&state, new.regions.unwrap_or_default()).await?;
@@ -212,7 +211,6 @@ pub(super) async fn update(
     Body(patch): Body<PlanPatch>,
 ) -> Result<Json<Value>, ApiError> {
     text("name", patch.name.as_deref())?;
-    one_of("period", patch.period.as_deref(), &PERIODS)?;
     let figures = Figures {
         max_devices: patch.max_devices.flatten(),
         max_sessions: patch.max_sessions.flatten(),
@@ -229,7 +227,7 @@ pub(super) async fn update(
         Some(codes) => Some(allowed(&state, codes).await?),
         None => None,
     };
-    let leaves_days = patch.period.as_deref().is_some_and(|period| period != "days");
+    let leaves_days = patch.period.is_some_and(|period| period != PeriodKind::Days);
     let change = PlanChange {
         name: patch.name,
         max_devices: patch.max_devices,

@@ -9,17 +9,17 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Created, Listed, Paged, created_with, delivered, listed, one_of, text};
+use super::{Created, Listed, Paged, created_with, delivered, listed, text};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
 use crate::control::db::dispatch;
 use crate::control::domain::billing::{BillingError, Changed, SubscriptionView};
+use crate::control::model::state::{PaymentKind, SubscriptionStatus};
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Payment, Subscription, SubscriptionChange};
 use crate::control::runtime::ControlState;
 
-const STATES: [&str; 3] = ["active", "expired", "cancelled"];
 const DAY_SECONDS: u64 = 86_400;
 const DAYS_MAX: i32 = 3660;
 const GIGABYTES_MAX: f64 = 1e6;
@@ -41,7 +41,7 @@ pub(super) struct NewSubscription {
 #[serde(deny_unknown_fields)]
 pub(super) struct SubscriptionPatch {
     plan_id: Option<Uuid>,
-    status: Option<String>,
+    status: Option<SubscriptionStatus>,
     #[serde(default, with = "time::serde::rfc3339::option")]
     valid_until: Option<OffsetDateTime>,
 }
@@ -134,7 +134,7 @@ pub(super) async fn create(
         id: Id::fresh(),
         user_id: Id(new.user_id),
         plan_id: Id(new.plan_id),
-        status: "active".into(),
+        status: SubscriptionStatus::Active,
         starts_at,
         valid_until,
         cancelled_at: None,
@@ -151,7 +151,6 @@ pub(super) async fn update(
     Path(id): Path<Uuid>,
     Body(patch): Body<SubscriptionPatch>,
 ) -> Result<Json<Value>, ApiError> {
-    one_of("status", patch.status.as_deref(), &STATES)?;
     let change = SubscriptionChange {
         plan_id: patch.plan_id.map(Id),
         status: patch.status,
@@ -179,7 +178,7 @@ pub(super) async fn renew(
     let payment = Payment {
         id: renewal.payment_id,
         subscription_id: Id(id),
-        kind: "renew".into(),
+        kind: PaymentKind::Renew,
         days,
         bytes: 0,
         created_at: now,
@@ -205,7 +204,7 @@ pub(super) async fn top_up(
     let payment = Payment {
         id: top_up.payment_id,
         subscription_id: Id(id),
-        kind: "top_up".into(),
+        kind: PaymentKind::TopUp,
         days: 0,
         bytes: bytes(gigabytes),
         created_at: now,

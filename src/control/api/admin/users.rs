@@ -6,45 +6,42 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Created, Listed, Paged, created, created_with, delivered, listed, one_of, text};
+use super::{Created, Listed, Paged, created, created_with, delivered, listed, text};
 use crate::api::EventKind;
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::db::dispatch;
 use crate::control::model::Emit;
+use crate::control::model::state::{DeviceStatus, IdentifierKind, UserStatus};
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Device, DeviceChange, User, UserChange};
 use crate::control::runtime::ControlState;
 use crate::frame::SessionCode;
 
-const KINDS: [&str; 3] = ["email", "telegram_id", "phone"];
-const USER_STATES: [&str; 3] = ["active", "banned", "pending"];
-const DEVICE_STATES: [&str; 2] = ["active", "revoked"];
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewUser {
     identifier: String,
-    identifier_kind: Option<String>,
-    status: Option<String>,
+    identifier_kind: Option<IdentifierKind>,
+    status: Option<UserStatus>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserPatch {
     identifier: Option<String>,
-    identifier_kind: Option<String>,
-    status: Option<String>,
+    identifier_kind: Option<IdentifierKind>,
+    status: Option<UserStatus>,
 }
 
 /// What an identifier looks like.
-fn kind_of(identifier: &str) -> &'static str {
+fn kind_of(identifier: &str) -> IdentifierKind {
     if identifier.contains('@') {
-        "email"
+        IdentifierKind::Email
     } else if identifier.starts_with('+') {
-        "phone"
+        IdentifierKind::Phone
     } else {
-        "telegram_id"
+        IdentifierKind::TelegramId
     }
 }
 
@@ -72,14 +69,12 @@ pub(super) async fn create(
     Body(new): Body<NewUser>,
 ) -> Result<Created, ApiError> {
     text("identifier", Some(&new.identifier))?;
-    one_of("identifier_kind", new.identifier_kind.as_deref(), &KINDS)?;
-    one_of("status", new.status.as_deref(), &USER_STATES)?;
     let now = Time::now();
     let row = User {
         id: Id::fresh(),
-        identifier_kind: new.identifier_kind.unwrap_or_else(|| kind_of(&new.identifier).to_owned()),
+        identifier_kind: new.identifier_kind.unwrap_or_else(|| kind_of(&new.identifier)),
         identifier: new.identifier,
-        status: new.status.unwrap_or_else(|| "active".into()),
+        status: new.status.unwrap_or(UserStatus::Active),
         created_at: now,
         updated_at: now,
     };
@@ -94,19 +89,17 @@ pub(super) async fn update(
     Body(patch): Body<UserPatch>,
 ) -> Result<Json<Value>, ApiError> {
     text("identifier", patch.identifier.as_deref())?;
-    one_of("identifier_kind", patch.identifier_kind.as_deref(), &KINDS)?;
-    one_of("status", patch.status.as_deref(), &USER_STATES)?;
     let change = UserChange {
         identifier_kind: patch.identifier_kind,
         identifier: patch.identifier,
-        status: patch.status.clone(),
+        status: patch.status,
         updated_at: Some(Time::now()),
     };
     let now = Time::now();
-    let emit = patch.status.as_deref().map(|status| match status {
-        "banned" => Emit::stopped(EventKind::UserStopped, Id(id), SessionCode::UserBanned),
-        "pending" => Emit::stopped(EventKind::UserStopped, Id(id), SessionCode::UserPending),
-        _ => Emit::changed(EventKind::UserChanged, Id(id)),
+    let emit = patch.status.map(|status| match status {
+        UserStatus::Banned => Emit::stopped(EventKind::UserStopped, Id(id), SessionCode::UserBanned),
+        UserStatus::Pending => Emit::stopped(EventKind::UserStopped, Id(id), SessionCode::UserPending),
+        UserStatus::Active => Emit::changed(EventKind::UserChanged, Id(id)),
     });
     let (row, event_seq) = dispatch!(&mut state.db.get().await?, admin::change_user(Id(id), &change, emit, now))?;
     delivered(&state, &row, event_seq).await
@@ -126,7 +119,7 @@ pub(super) struct NewDevice {
 pub(super) struct DevicePatch {
     platform: Option<String>,
     name: Option<String>,
-    status: Option<String>,
+    status: Option<DeviceStatus>,
 }
 
 pub(super) async fn list_devices(
@@ -162,7 +155,7 @@ pub(super) async fn create_device(
         platform: new.platform.unwrap_or_else(|| "unknown".into()),
         name: new.name.unwrap_or_default(),
         client_version: None,
-        status: "active".into(),
+        status: DeviceStatus::Active,
         created_at: Time::now(),
         last_seen_at: None,
     };
@@ -177,7 +170,6 @@ pub(super) async fn update_device(
     Body(patch): Body<DevicePatch>,
 ) -> Result<Json<Value>, ApiError> {
     text("platform", patch.platform.as_deref())?;
-    one_of("status", patch.status.as_deref(), &DEVICE_STATES)?;
     let change = DeviceChange { platform: patch.platform, name: patch.name, status: patch.status };
     let (row, event_seq) = dispatch!(&mut state.db.get().await?, admin::change_device(Id(id), &change, Time::now()))?;
     delivered(&state, &row, event_seq).await
@@ -206,8 +198,8 @@ mod tests {
 
     #[test]
     fn identifiers_are_told_apart() {
-        assert_eq!(kind_of("a@b.c"), "email");
-        assert_eq!(kind_of("+4912345"), "phone");
-        assert_eq!(kind_of("0123"), "telegram_id");
+        assert_eq!(kind_of("a@b.c"), IdentifierKind::Email);
+        assert_eq!(kind_of("+4912345"), IdentifierKind::Phone);
+        assert_eq!(kind_of("0123"), IdentifierKind::TelegramId);
     }
 }

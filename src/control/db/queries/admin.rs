@@ -10,6 +10,7 @@ use crate::control::model::schema::{
     activation_codes, devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, outline_nodes, plans, regions,
     sessions, subscriptions, users,
 };
+use crate::control::model::state::DeviceStatus;
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{
     ActivationCode, Device, DeviceChange, Endpoint, EndpointChange, Gateway, GatewayChange, NodeChange, OutlineNode,
@@ -178,7 +179,7 @@ pub(crate) async fn create_device(conn: &mut Conn, row: &Device) -> Result<(), R
         let plan = found.into_iter().find(|(subscription, plan)| subscription.serves(plan, row.created_at));
         if let Some(max) = plan.and_then(|(_, plan)| plan.max_devices) {
             let count: i64 = devices::table
-                .filter(devices::user_id.eq(row.user_id).and(devices::status.eq("active")))
+                .filter(devices::user_id.eq(row.user_id).and(devices::status.eq(DeviceStatus::Active)))
                 .count()
                 .get_result(conn)
                 .await?;
@@ -203,8 +204,8 @@ pub(crate) async fn change_device(
         let owner: Id = devices::table.find(id).select(devices::user_id).first(conn).await?;
         super::lock_user(conn, owner).await?;
         let row = device::update(conn, id, change).await?;
-        let event_seq = match change.status.as_deref() {
-            Some("revoked") => Some(enrollment::revoke(conn, id, now).await?),
+        let event_seq = match change.status {
+            Some(DeviceStatus::Revoked) => Some(enrollment::revoke(conn, id, now).await?),
             _ => None,
         };
         Ok((row, event_seq))

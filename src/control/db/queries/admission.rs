@@ -17,10 +17,11 @@ use crate::control::model::schema::{
     devices, gateway_exit_regions, gateway_nodes, outline_nodes, plan_regions, plans, regions, sessions, subscriptions,
     users,
 };
+use crate::control::model::state::{DeviceStatus, GatewayStatus, NodeHealth, NodeState, SessionState};
 use crate::control::model::types::{Id, SqlTime, SqlUuid, Time};
 use crate::control::model::{
     Candidate, Counters, Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Sighting, Subscription, User,
-    live, state,
+    live,
 };
 use crate::frame::SessionCode;
 
@@ -35,8 +36,8 @@ type Answers = (Vec<(User, String)>, Vec<Device>, Vec<(Subscription, Plan, bool)
 macro_rules! assignable {
     ($region:expr) => {
         outline_nodes::table
-            .filter(outline_nodes::region_id.eq($region).and(outline_nodes::state.eq("active")))
-            .filter(outline_nodes::health_status.eq_any(["healthy", "unknown"]))
+            .filter(outline_nodes::region_id.eq($region).and(outline_nodes::state.eq(NodeState::Active)))
+            .filter(outline_nodes::health_status.eq_any(NodeHealth::ASSIGNABLE))
             .filter(outline_nodes::active_sessions.lt(outline_nodes::max_sessions))
     };
 }
@@ -196,7 +197,7 @@ async fn facts(
     let mut crowded = limit.is_some_and(|max| live.len() >= max);
     let held: Option<Session> =
         if wish.fresh && !crowded { None } else { locked_session!(session).first(conn).await.optional()? };
-    if held.as_ref().is_some_and(|held| state::LIVE.contains(&held.state.as_str())) {
+    if held.as_ref().is_some_and(|held| held.state.is_live()) {
         live.clear();
         crowded = false;
     }
@@ -205,7 +206,7 @@ async fn facts(
     let device = devices.iter().find(|device| device.id == wish.device).cloned();
     let age = |device: &Device| (device.created_at, device.id);
     let own = device.as_ref().map(age);
-    let active = devices.iter().filter(|other| other.status == "active");
+    let active = devices.iter().filter(|other| other.status == DeviceStatus::Active);
     let older = active.filter(|other| own.is_some_and(|own| age(other) < own)).count();
     let facts = AdmissionContext {
         region_allowed: region_allowed.unwrap_or(true),
@@ -234,7 +235,7 @@ async fn give_up(
     let found: Option<(Id, Option<Id>)> = sessions::table
         .find(named)
         .filter(sessions::device_id.eq(wish.device).and(sessions::user_id.eq(wish.user)))
-        .filter(sessions::state.ne_all([state::ENDED, state::KILLED]))
+        .filter(sessions::state.ne_all(SessionState::OVER))
         .select((sessions::id, sessions::outline_node_id))
         .first(conn)
         .await
@@ -248,7 +249,7 @@ async fn give_up(
 async fn staying(conn: &mut Conn, ids: Vec<Id>) -> QueryResult<Vec<Id>> {
     gateway_nodes::table
         .filter(gateway_nodes::id.eq_any(ids))
-        .filter(gateway_nodes::draining.eq(false).and(gateway_nodes::status.ne("offline")))
+        .filter(gateway_nodes::draining.eq(false).and(gateway_nodes::status.ne(GatewayStatus::Offline)))
         .select(gateway_nodes::id)
         .load(conn)
         .await
@@ -324,7 +325,7 @@ async fn reserve(
         subscription_id: Some(grant.subscription.id),
         gateway_node_id: wish.gateway.id,
         outline_node_id: Some(first.id),
-        state: state::RESERVED,
+        state: SessionState::Reserved,
         started_at: wish.now,
         expires_at: wish.now.after(wish.rules.reservation_ttl),
         bytes_up: 0,
@@ -355,7 +356,7 @@ async fn reserve(
 
 /// A node that was full until now.
 fn last(id: Id) -> Candidate {
-    Candidate { id, max_sessions: 1, active_sessions: 0, weight: 1, health_status: "unknown".into() }
+    Candidate { id, max_sessions: 1, active_sessions: 0, weight: 1, health_status: NodeHealth::Unknown }
 }
 
 /// Takes a place on the first of the nodes that has one.
@@ -379,10 +380,10 @@ async fn rebook(
     if held.device_id != wish.device || held.gateway_node_id != wish.gateway.id {
         return Err(Refusal::SessionTaken.into());
     }
-    if [state::KILLED, state::ENDED].contains(&held.state.as_str()) {
+    if held.state.is_over() {
         return Err(Refusal::Code(SessionCode::SessionKilled).into());
     }
-    let is_live = state::LIVE.contains(&held.state.as_str());
+    let is_live = held.state.is_live();
     if let Some(old) = held.outline_node_id.filter(|_| is_live) {
         lock_nodes(conn).await?;
         diesel::update(outline_nodes::table.find(old))
@@ -396,7 +397,7 @@ async fn rebook(
         Some(_) => Some(held.bytes_up.saturating_add(held.bytes_down)),
         None => None,
     };
-    let state = if is_live { held.state.as_str() } else { state::RESERVED };
+    let state = if is_live { held.state } else { SessionState::Reserved };
     let change = (
         sessions::outline_node_id.eq(node.id),
         sessions::state.eq(state),

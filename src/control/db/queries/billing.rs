@@ -14,6 +14,7 @@ use crate::control::model::calendar::Calendar;
 use crate::control::model::schema::{
     devices, outline_nodes, payments, plan_regions, plans, regions, sessions, subscriptions,
 };
+use crate::control::model::state::{DeviceStatus, PeriodKind, SubscriptionStatus};
 use crate::control::model::types::{Id, SqlTime, SqlUuid, Time};
 use crate::control::model::{Payment, Plan, PlanChange, Subscription, SubscriptionChange, live};
 
@@ -59,7 +60,7 @@ pub(crate) async fn update_plan(
 ) -> Result<(Plan, i64), Rejected<BillingError>> {
     transaction!(conn, async |conn: &mut Conn| {
         let row = admin::plan::update(conn, id, change).await?;
-        if (row.period == "days") != row.period_days.is_some() {
+        if (row.period == PeriodKind::Days) != row.period_days.is_some() {
             return Err(BillingError::PeriodDays.into());
         }
         if let Some(allowed) = allowed {
@@ -130,7 +131,7 @@ pub(crate) async fn amend(conn: &mut Conn, id: Id, change: &SubscriptionChange, 
     transaction!(conn, async |conn: &mut Conn| {
         locked(conn, id).await?;
         let row = admin::subscription::update(conn, id, change).await?;
-        let cancelled_at = (row.status == "cancelled").then_some(row.cancelled_at.unwrap_or(now));
+        let cancelled_at = (row.status == SubscriptionStatus::Cancelled).then_some(row.cancelled_at.unwrap_or(now));
         if row.cancelled_at != cancelled_at {
             diesel::update(subscriptions::table.find(id))
                 .set(subscriptions::cancelled_at.eq(cancelled_at))
@@ -149,17 +150,17 @@ pub(crate) async fn renew(conn: &mut Conn, payment: &Payment) -> Result<Changed,
         if !is_new(conn, payment).await? {
             return Ok(Changed { subscription: held, plan, seq: None });
         }
-        if held.status == "cancelled" {
+        if held.status == SubscriptionStatus::Cancelled {
             return Err(BillingError::Cancelled.into());
         }
         let now = payment.created_at;
         let days = Duration::from_secs(u64::from(payment.days.unsigned_abs()) * DAY_SECONDS);
         let until = held.valid_until.max(now).after(days);
         diesel::update(subscriptions::table.find(held.id))
-            .set((subscriptions::status.eq("active"), subscriptions::valid_until.eq(until)))
+            .set((subscriptions::status.eq(SubscriptionStatus::Active), subscriptions::valid_until.eq(until)))
             .execute(conn)
             .await?;
-        if let ("term", Some(limit)) = (plan.period.as_str(), plan.limit_bytes()) {
+        if let (PeriodKind::Term, Some(limit)) = (plan.period, plan.limit_bytes()) {
             let bytes = i64::try_from(limit).unwrap_or(i64::MAX);
             add_bonus(conn, held.id, held.starts_at, bytes).await?;
         }
@@ -196,7 +197,7 @@ pub(crate) async fn top_up(
             let quota = quota(conn, &held, &plan, calendar, now).await?;
             return Ok((Changed { subscription: held, plan, seq: None }, quota));
         }
-        if held.status == "cancelled" {
+        if held.status == SubscriptionStatus::Cancelled {
             return Err(BillingError::Cancelled.into());
         }
         if !held.serves(&plan, now) {
@@ -214,13 +215,13 @@ pub(crate) async fn top_up(
 pub(crate) async fn cancel(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(Changed, i64)> {
     transaction!(conn, async |conn: &mut Conn| {
         let (held, plan) = locked(conn, id).await?;
-        if held.status == "cancelled" {
+        if held.status == SubscriptionStatus::Cancelled {
             let ended = ended_at(conn, &held, held.cancelled_at.unwrap_or(now)).await?;
             return Ok((Changed { subscription: held, plan, seq: None }, ended));
         }
         let ended = ended_at(conn, &held, now).await?;
         diesel::update(subscriptions::table.find(id))
-            .set((subscriptions::status.eq("cancelled"), subscriptions::cancelled_at.eq(now)))
+            .set((subscriptions::status.eq(SubscriptionStatus::Cancelled), subscriptions::cancelled_at.eq(now)))
             .execute(conn)
             .await?;
         Ok((announced(conn, id, now).await?, ended))
@@ -239,7 +240,7 @@ pub(crate) async fn change_plan(
 ) -> Result<(Changed, Effect), Rejected<BillingError>> {
     transaction!(conn, async |conn: &mut Conn| {
         let (held, plan) = locked(conn, id).await?;
-        if held.status == "cancelled" {
+        if held.status == SubscriptionStatus::Cancelled {
             return Err(BillingError::Cancelled.into());
         }
         let next: Option<Plan> = plans::table.find(to).select(Plan::as_select()).first(conn).await.optional()?;
@@ -327,7 +328,7 @@ async fn ended_at(conn: &mut Conn, held: &Subscription, at: Time) -> QueryResult
 
 async fn reach(conn: &mut Conn, held: &Subscription, now: Time) -> QueryResult<AffectedSessions> {
     let devices: i64 = devices::table
-        .filter(devices::user_id.eq(held.user_id).and(devices::status.eq("active")))
+        .filter(devices::user_id.eq(held.user_id).and(devices::status.eq(DeviceStatus::Active)))
         .count()
         .get_result(conn)
         .await?;

@@ -6,13 +6,14 @@ use crate::control::domain::catalog::Offer;
 use crate::control::model::schema::{
     devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, outline_nodes, plan_regions, regions, users,
 };
+use crate::control::model::state::{DeviceStatus, GatewayStatus, NodeHealth, NodeState, UserStatus};
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Device, Endpoint, Region};
 
 const DEVICES_SHOWN: i64 = 100;
 
 /// Status of a device and of its user, if the device is his.
-pub(crate) async fn standing(conn: &mut Conn, device: Id, user: Id) -> QueryResult<Option<(String, String)>> {
+pub(crate) async fn statuses(conn: &mut Conn, device: Id, user: Id) -> QueryResult<Option<(DeviceStatus, UserStatus)>> {
     devices::table
         .inner_join(users::table.on(users::id.eq(devices::user_id)))
         .filter(devices::id.eq(device).and(devices::user_id.eq(user)))
@@ -35,7 +36,7 @@ pub(crate) async fn offer(conn: &mut Conn, user: Id, now: Time) -> QueryResult<O
     };
     let gateways: Vec<(Id, Id)> = gateway_nodes::table
         .filter(gateway_nodes::revoked.eq(false).and(gateway_nodes::draining.eq(false)))
-        .filter(gateway_nodes::status.eq_any(["online", "unknown"]))
+        .filter(gateway_nodes::status.ne(GatewayStatus::Offline))
         .select((gateway_nodes::id, gateway_nodes::region_id))
         .load(conn)
         .await?;
@@ -53,7 +54,9 @@ pub(crate) async fn offer(conn: &mut Conn, user: Id, now: Time) -> QueryResult<O
 /// Regions that have nodes which may take sessions, all of which keep half closes.
 async fn half_closing(conn: &mut Conn) -> QueryResult<Vec<Id>> {
     let found: Vec<(Id, Option<bool>)> = outline_nodes::table
-        .filter(outline_nodes::state.eq("active").and(outline_nodes::health_status.eq_any(["healthy", "unknown"])))
+        .filter(
+            outline_nodes::state.eq(NodeState::Active).and(outline_nodes::health_status.eq_any(NodeHealth::ASSIGNABLE)),
+        )
         .select((outline_nodes::region_id, outline_nodes::half_close))
         .distinct()
         .load(conn)
@@ -79,12 +82,12 @@ pub(crate) async fn devices_of(conn: &mut Conn, user: Id) -> QueryResult<Vec<Dev
 pub(crate) async fn revoke_device(conn: &mut Conn, user: Id, device: Id, now: Time) -> QueryResult<()> {
     transaction!(conn, async |conn: &mut Conn| {
         lock_user(conn, user).await?;
-        let status: String = devices::table
+        let status: DeviceStatus = devices::table
             .filter(devices::id.eq(device).and(devices::user_id.eq(user)))
             .select(devices::status)
             .first(conn)
             .await?;
-        if status != "revoked" {
+        if status != DeviceStatus::Revoked {
             enrollment::revoke(conn, device, now).await?;
         }
         Ok(())

@@ -9,6 +9,7 @@ use crate::control::domain::enrollment::{
 };
 use crate::control::model::Emit;
 use crate::control::model::schema::{activation_codes, devices, refresh_families, users};
+use crate::control::model::state::DeviceStatus;
 use crate::control::model::types::{Id, SqlTime, Time};
 use crate::control::model::{ActivationCode, Device, RefreshFamily, User};
 use crate::digest::sha256_hex;
@@ -77,14 +78,14 @@ async fn spend(
     let leaving = wish.replace.filter(|device| Some(*device) != own);
     let mut revoked = None;
     if let Some(device) = leaving {
-        let status: Option<String> = devices::table
+        let status: Option<DeviceStatus> = devices::table
             .filter(devices::id.eq(device).and(devices::user_id.eq(code.user_id)))
             .select(devices::status)
             .first(conn)
             .await
             .optional()?;
         let Some(status) = status else { return Ok(Err(Refused::Replace)) };
-        revoked = (status == "active").then_some(device);
+        revoked = (status == DeviceStatus::Active).then_some(device);
     }
     let uncounted: Vec<Id> = own.into_iter().chain(leaving).collect();
     if let Some(others) = crowd(conn, wish, code.user_id, uncounted).await? {
@@ -123,7 +124,7 @@ async fn crowd(
     let serving = paid.filter(|(subscription, plan)| subscription.serves(plan, wish.now));
     let Some(max) = serving.and_then(|(_, plan)| plan.max_devices) else { return Ok(None) };
     let count: i64 = devices::table
-        .filter(devices::user_id.eq(user).and(devices::status.eq("active")))
+        .filter(devices::user_id.eq(user).and(devices::status.eq(DeviceStatus::Active)))
         .filter(devices::id.ne_all(uncounted))
         .count()
         .get_result(conn)
@@ -132,7 +133,7 @@ async fn crowd(
         return Ok(None);
     }
     let rows: Vec<Device> = devices::table
-        .filter(devices::user_id.eq(user).and(devices::status.eq("active")))
+        .filter(devices::user_id.eq(user).and(devices::status.eq(DeviceStatus::Active)))
         .filter(devices::device_uuid.ne(&wish.device_uuid))
         .select(Device::as_select())
         .order(devices::id)
@@ -156,7 +157,7 @@ fn view(device: Device) -> DeviceView {
 async fn take_over(conn: &mut Conn, wish: &Enrolling, device: Device) -> QueryResult<Device> {
     let name = if wish.name.is_empty() { &device.name } else { &wish.name };
     let change = (
-        devices::status.eq("active"),
+        devices::status.eq(DeviceStatus::Active),
         devices::platform.eq(&wish.platform),
         devices::name.eq(name),
         devices::client_version.eq(wish.client_version.clone()),
@@ -174,7 +175,7 @@ async fn create_device(conn: &mut Conn, wish: &Enrolling, user: Id) -> QueryResu
         platform: wish.platform.clone(),
         name: wish.name.clone(),
         client_version: wish.client_version.clone(),
-        status: "active".into(),
+        status: DeviceStatus::Active,
         created_at: wish.now,
         last_seen_at: None,
     };
@@ -184,7 +185,7 @@ async fn create_device(conn: &mut Conn, wish: &Enrolling, user: Id) -> QueryResu
 
 /// Revokes a device under the lock on its user's row: its tokens are void, its sessions end.
 pub(super) async fn revoke(conn: &mut Conn, device: Id, now: Time) -> QueryResult<i64> {
-    diesel::update(devices::table.find(device)).set(devices::status.eq("revoked")).execute(conn).await?;
+    diesel::update(devices::table.find(device)).set(devices::status.eq(DeviceStatus::Revoked)).execute(conn).await?;
     diesel::delete(refresh_families::table.filter(refresh_families::device_id.eq(device))).execute(conn).await?;
     let stopped = Emit::stopped(EventKind::DeviceStopped, device, SessionCode::DeviceBanned);
     events::emit(conn, stopped, now).await

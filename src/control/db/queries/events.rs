@@ -3,9 +3,10 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, identity, instances, notify};
 use crate::control::model::Emit;
+use crate::control::model::EventRow;
 use crate::control::model::schema::{devices, events, gateway_nodes, installation, sessions, users};
+use crate::control::model::state::{DeviceStatus, SessionState, UserStatus};
 use crate::control::model::types::{Id, Time};
-use crate::control::model::{EventRow, state};
 
 /// Writes an event, last in its transaction: its number is drawn under a lock that is held to the end, so that no number
 /// becomes visible after a higher one.
@@ -52,8 +53,8 @@ pub(crate) async fn snapshot(conn: &mut Conn, gateway: Id) -> QueryResult<(i64, 
         .inner_join(users::table.on(users::id.eq(sessions::user_id)))
         .inner_join(devices::table.on(devices::id.eq(sessions::device_id)))
         .filter(sessions::gateway_node_id.eq(gateway))
-        .filter(sessions::state.ne_all([state::KILLED, state::ENDED]))
-        .filter(users::status.eq("active").and(devices::status.eq("active")))
+        .filter(sessions::state.ne_all(SessionState::OVER))
+        .filter(users::status.eq(UserStatus::Active).and(devices::status.eq(DeviceStatus::Active)))
         .select(sessions::id)
         .load(conn)
         .await?;

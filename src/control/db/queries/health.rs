@@ -4,6 +4,7 @@ use diesel_async::RunQueryDsl;
 use super::{Conn, admission, instances};
 use crate::config::Pool;
 use crate::control::model::schema::{gateway_exit_regions, gateway_nodes, node_health, outline_nodes, regions};
+use crate::control::model::state::{GatewayStatus, NodeHealth, NodeState};
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Gateway, InstanceBeat, NodeReport, NodeVerdict, NodeView, OutlineNode};
 
@@ -17,7 +18,7 @@ pub(crate) async fn gateway_alive(
     transaction!(conn, async |conn: &mut Conn| {
         diesel::update(gateway_nodes::table.find(gateway.id))
             .set((
-                gateway_nodes::status.eq("online"),
+                gateway_nodes::status.eq(GatewayStatus::Online),
                 gateway_nodes::last_heartbeat_at.eq(now),
                 gateway_nodes::version.eq(&gateway.version),
                 gateway_nodes::sessions.eq(gateway.sessions),
@@ -36,7 +37,7 @@ pub(crate) async fn gateway_alive(
         outline_nodes::table
             .inner_join(regions::table.on(regions::id.eq(outline_nodes::region_id)))
             .filter(outline_nodes::region_id.eq_any(exits))
-            .filter(outline_nodes::state.ne("maintenance"))
+            .filter(outline_nodes::state.ne(NodeState::Maintenance))
             .select((OutlineNode::as_select(), regions::code))
             .order(outline_nodes::id)
             .load(conn)
@@ -69,16 +70,16 @@ pub(crate) async fn node_seen(
         let touched = outline_nodes::table
             .filter(outline_nodes::id.eq(view.outline_node_id))
             .filter(outline_nodes::region_id.eq_any(&exits));
-        let last_seen_due = (
+        let values = (
             outline_nodes::last_heartbeat_at.eq(view.checked_at),
             half_close.map(|kept| outline_nodes::half_close.eq(kept)),
         );
-        let touched = diesel::update(touched).set(last_seen_due).execute(conn).await?;
+        let touched = diesel::update(touched).set(values).execute(conn).await?;
         if touched == 0 {
             return Ok(None);
         }
         let settled = settle(conn, &view, pool, since).await?;
-        let (region, health): (Id, String) = outline_nodes::table
+        let (region, health): (Id, NodeHealth) = outline_nodes::table
             .find(view.outline_node_id)
             .select((outline_nodes::region_id, outline_nodes::health_status))
             .first(conn)
@@ -91,7 +92,7 @@ pub(crate) async fn node_seen(
             .set(outline_nodes::health_status.eq(opinion))
             .execute(conn)
             .await?;
-        Ok(Some(NodeVerdict { health_status: opinion.to_owned(), changed: true, settled }))
+        Ok(Some(NodeVerdict { health_status: opinion, changed: true, settled }))
     })
     .await
 }
@@ -126,24 +127,24 @@ async fn settle(conn: &mut Conn, view: &NodeView, pool: &Pool, since: Time) -> Q
 }
 
 /// What the gateways that saw a node lately hold of it; `None` if that decides nothing.
-async fn opinion(conn: &mut Conn, node: Id, region: Id, since: Time) -> QueryResult<Option<&'static str>> {
-    let views: Vec<(bool, String)> = node_health::table
+async fn opinion(conn: &mut Conn, node: Id, region: Id, since: Time) -> QueryResult<Option<NodeHealth>> {
+    let views: Vec<(bool, GatewayStatus)> = node_health::table
         .inner_join(gateway_nodes::table.on(gateway_nodes::id.eq(node_health::gateway_node_id)))
         .filter(node_health::outline_node_id.eq(node))
         .filter(node_health::checked_at.ge(since))
         .select((node_health::settled, gateway_nodes::status))
         .load(conn)
         .await?;
-    let against = views.iter().filter(|(good, status)| !*good && status.as_str() == "online").count();
-    let live = statuses(conn, region).await?.iter().filter(|status| status.as_str() == "online").count();
+    let against = views.iter().filter(|(good, status)| !*good && *status == GatewayStatus::Online).count();
+    let live = statuses(conn, region).await?.iter().filter(|status| **status == GatewayStatus::Online).count();
     if against > 0 && against * 2 >= live {
-        return Ok(Some("unhealthy"));
+        return Ok(Some(NodeHealth::Unhealthy));
     }
-    Ok(views.iter().any(|(good, _)| *good).then_some("healthy"))
+    Ok(views.iter().any(|(good, _)| *good).then_some(NodeHealth::Healthy))
 }
 
 /// The states of the gateways that may use a region.
-pub(crate) async fn statuses(conn: &mut Conn, region: Id) -> QueryResult<Vec<String>> {
+pub(crate) async fn statuses(conn: &mut Conn, region: Id) -> QueryResult<Vec<GatewayStatus>> {
     let listed = gateway_exit_regions::table.select(gateway_exit_regions::gateway_node_id);
     let by_list = listed.filter(gateway_exit_regions::region_id.eq(region));
     let at_home = gateway_nodes::region_id.eq(region).and(gateway_nodes::id.ne_all(listed));

@@ -5,6 +5,7 @@ use diesel_async::RunQueryDsl;
 
 use super::Conn;
 use crate::control::model::schema::{gateway_instances, gateway_nodes};
+use crate::control::model::state::GatewayStatus;
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{GatewayInstance, InstanceBeat};
 
@@ -21,7 +22,7 @@ pub(super) async fn beat(conn: &mut Conn, beat: &InstanceBeat) -> QueryResult<()
         let left: i64 = gateway_instances::table.filter(of_gateway).count().get_result(conn).await?;
         if left == 0 {
             diesel::update(gateway_nodes::table.find(row.gateway_node_id))
-                .set(gateway_nodes::status.eq("offline"))
+                .set(gateway_nodes::status.eq(GatewayStatus::Offline))
                 .execute(conn)
                 .await?;
         }
@@ -83,7 +84,7 @@ pub(super) async fn ack(conn: &mut Conn, gateway: Id, instance: Id, seq: i64, no
 pub(super) async fn acked(conn: &mut Conn) -> QueryResult<Vec<i64>> {
     let rows: Vec<(Id, i64, Option<i64>)> = gateway_nodes::table
         .left_join(gateway_instances::table.on(gateway_instances::gateway_node_id.eq(gateway_nodes::id)))
-        .filter(gateway_nodes::status.eq("online").and(gateway_nodes::revoked.eq(false)))
+        .filter(gateway_nodes::status.eq(GatewayStatus::Online).and(gateway_nodes::revoked.eq(false)))
         .select((gateway_nodes::id, gateway_nodes::acked_seq, gateway_instances::acked_seq.nullable()))
         .load(conn)
         .await?;

@@ -6,6 +6,7 @@ use super::{Conn, admin, events, lock_nodes};
 use crate::api::EventKind;
 use crate::control::model::Emit;
 use crate::control::model::schema::{gateway_nodes, outline_nodes};
+use crate::control::model::state::GatewayStatus;
 use crate::control::model::types::{Id, SqlUuid, Time};
 use crate::control::model::{Gateway, GatewayChange, NodeChange, OutlineNode};
 
@@ -127,7 +128,7 @@ pub(crate) async fn revoke(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(G
         diesel::update(gateway_nodes::table.find(id))
             .set((
                 gateway_nodes::revoked.eq(true),
-                gateway_nodes::status.eq("offline"),
+                gateway_nodes::status.eq(GatewayStatus::Offline),
                 gateway_nodes::old_token_hash.eq(None::<String>),
                 gateway_nodes::enrol_hash.eq(None::<String>),
                 gateway_nodes::enrol_until.eq(None::<Time>),

@@ -8,6 +8,7 @@ use crate::control::db::prepared::places;
 use crate::control::domain::diagnosis::{DeviceSnapshot, Exit};
 use crate::control::model::calendar::Calendar;
 use crate::control::model::schema::{devices, gateway_nodes, outline_nodes, refusals, regions, sessions, users};
+use crate::control::model::state::{DeviceStatus, NodeHealth, NodeState};
 use crate::control::model::types::{Id, SqlTime, SqlUuid, Time};
 use crate::control::model::{Device, Gateway, OutlineNode, RefusalRow, Session, User};
 use crate::frame::SessionCode;
@@ -166,14 +167,14 @@ async fn older(conn: &mut Conn, device: &Device) -> QueryResult<i64> {
         .lt(device.created_at)
         .or(devices::created_at.eq(device.created_at).and(devices::id.lt(device.id)));
     devices::table
-        .filter(devices::user_id.eq(device.user_id).and(devices::status.eq("active")).and(older))
+        .filter(devices::user_id.eq(device.user_id).and(devices::status.eq(DeviceStatus::Active)).and(older))
         .count()
         .get_result(conn)
         .await
 }
 
 async fn pool(conn: &mut Conn) -> QueryResult<Vec<Exit>> {
-    let rows: Vec<(String, String, String, i32, i32)> = outline_nodes::table
+    let rows: Vec<(String, NodeState, NodeHealth, i32, i32)> = outline_nodes::table
         .inner_join(regions::table.on(regions::id.eq(outline_nodes::region_id)))
         .select((
             regions::code,

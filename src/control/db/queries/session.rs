@@ -4,9 +4,10 @@ use diesel_async::RunQueryDsl;
 use super::{Conn, events, lock_nodes};
 use crate::api::EventKind;
 use crate::control::model::Emit;
+use crate::control::model::Session;
 use crate::control::model::schema::{outline_nodes, session_tombstones, sessions};
+use crate::control::model::state::SessionState;
 use crate::control::model::types::{Id, SqlTime, Time};
-use crate::control::model::{Session, state};
 use crate::frame::SessionCode;
 
 /// One session.
@@ -32,18 +33,18 @@ pub(crate) async fn kill(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(Ses
 /// Marks a locked session as killed and frees its place, unless it is over.
 pub(crate) async fn end(conn: &mut Conn, id: Id, now: Time) -> QueryResult<bool> {
     let session = get(conn, id).await?;
-    if [state::ENDED, state::KILLED].contains(&session.state.as_str()) {
+    if session.state.is_over() {
         return Ok(false);
     }
     if let Some(node) = session.outline_node_id
-        && state::LIVE.contains(&session.state.as_str())
+        && session.state.is_live()
     {
         diesel::update(outline_nodes::table.find(node))
             .set(outline_nodes::active_sessions.eq(outline_nodes::active_sessions - 1))
             .execute(conn)
             .await?;
     }
-    let change = (sessions::state.eq(state::KILLED), sessions::ended_at.eq(now));
+    let change = (sessions::state.eq(SessionState::Killed), sessions::ended_at.eq(now));
     diesel::update(sessions::table.find(id)).set(change).execute(conn).await?;
     Ok(true)
 }
@@ -51,12 +52,13 @@ pub(crate) async fn end(conn: &mut Conn, id: Id, now: Time) -> QueryResult<bool>
 /// Sets every node's count of sessions to what the sessions say.
 pub(crate) async fn recount(conn: &mut Conn) -> QueryResult<usize> {
     lock_nodes(conn).await?;
-    diesel::sql_query(
+    let live = SessionState::one_of("s.state", &SessionState::LIVE);
+    diesel::sql_query(format!(
         "UPDATE outline_nodes SET active_sessions = live.count FROM (\
          SELECT n.id, COUNT(s.id) AS count FROM outline_nodes n LEFT JOIN sessions s \
-         ON s.outline_node_id = n.id AND s.state IN ('reserved', 'active') GROUP BY n.id) AS live \
+         ON s.outline_node_id = n.id AND {live} GROUP BY n.id) AS live \
          WHERE live.id = outline_nodes.id AND live.count <> outline_nodes.active_sessions",
-    )
+    ))
     .execute(conn)
     .await
 }

@@ -3,8 +3,9 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, enrollment, events, instances, lock_sessions, session};
 use crate::control::model::schema::{gateway_nodes, outline_nodes, refusals, session_tombstones, sessions};
+use crate::control::model::state::{GatewayStatus, NodeHealth, SessionState};
 use crate::control::model::types::{Id, Time};
-use crate::control::model::{Cutoffs, Swept, empty, live, state};
+use crate::control::model::{Cutoffs, Swept, empty, live};
 
 /// Most batches of old sessions that a sweep deletes.
 const TOMBSTONE_BATCHES: usize = 10;
@@ -13,20 +14,19 @@ const TOMBSTONE_BATCHES: usize = 10;
 pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swept> {
     let mut swept = transaction!(conn, async |conn: &mut Conn| {
         let (expired, reaped) = end(conn, cutoffs.now).await?;
-        let gateways = diesel::update(
-            gateway_nodes::table
-                .filter(gateway_nodes::status.eq("online").and(gateway_nodes::last_heartbeat_at.lt(cutoffs.gateways))),
-        )
-        .set(gateway_nodes::status.eq("offline"))
+        let gateways = diesel::update(gateway_nodes::table.filter(
+            gateway_nodes::status.eq(GatewayStatus::Online).and(gateway_nodes::last_heartbeat_at.lt(cutoffs.gateways)),
+        ))
+        .set(gateway_nodes::status.eq(GatewayStatus::Offline))
         .execute(conn)
         .await?;
         session::recount(conn).await?;
         let nodes = diesel::update(
             outline_nodes::table
-                .filter(outline_nodes::health_status.eq_any(["healthy", "unhealthy"]))
+                .filter(outline_nodes::health_status.eq_any([NodeHealth::Healthy, NodeHealth::Unhealthy]))
                 .filter(outline_nodes::last_heartbeat_at.lt(cutoffs.nodes)),
         )
-        .set(outline_nodes::health_status.eq("offline"))
+        .set(outline_nodes::health_status.eq(NodeHealth::Offline))
         .execute(conn)
         .await?;
         QueryResult::Ok(Swept { expired, reaped, gateways, nodes, deleted: 0 })
@@ -62,12 +62,18 @@ async fn end(conn: &mut Conn, now: Time) -> QueryResult<(usize, usize)> {
         return Ok((0, 0));
     }
     lock_sessions(conn, &stale).await?;
-    let expired = end_those(conn, &stale, state::RESERVED, state::EXPIRED, now).await?;
-    let reaped = end_those(conn, &stale, state::ACTIVE, state::REAPED, now).await?;
+    let expired = end_those(conn, &stale, SessionState::Reserved, SessionState::Expired, now).await?;
+    let reaped = end_those(conn, &stale, SessionState::Active, SessionState::Reaped, now).await?;
     Ok((expired, reaped))
 }
 
-async fn end_those(conn: &mut Conn, stale: &[Id], from: &str, to: &str, now: Time) -> QueryResult<usize> {
+async fn end_those(
+    conn: &mut Conn,
+    stale: &[Id],
+    from: SessionState,
+    to: SessionState,
+    now: Time,
+) -> QueryResult<usize> {
     let still = sessions::id.eq_any(stale).and(sessions::state.eq(from)).and(sessions::expires_at.lt(now));
     diesel::update(sessions::table.filter(still))
         .set((sessions::state.eq(to), sessions::ended_at.eq(now)))
@@ -93,7 +99,7 @@ async fn drop_empty(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<usize> {
 async fn bury(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<usize> {
     transaction!(conn, async |conn: &mut Conn| {
         let old: Vec<Id> = sessions::table
-            .filter(sessions::ended_at.lt(cutoffs.sessions).and(sessions::state.ne_all(state::LIVE)))
+            .filter(sessions::ended_at.lt(cutoffs.sessions).and(sessions::state.ne_all(SessionState::LIVE)))
             .order(sessions::id)
             .select(sessions::id)
             .limit(cutoffs.batch)

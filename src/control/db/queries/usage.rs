@@ -11,8 +11,9 @@ use crate::control::domain::accounting::{Batch, Ledger, Outcome, Owner, RegionIn
 use crate::control::model::schema::{
     devices, outline_nodes, plan_regions, plans, session_tombstones, sessions, subscriptions, usage_periods, users,
 };
+use crate::control::model::state::{DeviceStatus, SessionState, SubscriptionStatus, UserStatus};
 use crate::control::model::types::{Id, SqlTime, SqlUuid, Time};
-use crate::control::model::{NewSession, Plan, Session, Subscription, holding, state};
+use crate::control::model::{NewSession, Plan, Session, Subscription, holding};
 
 /// Takes a batch of cumulative counters and charges the differences, all or nothing.
 pub(crate) async fn report(conn: &mut Conn, batch: &Batch) -> QueryResult<Vec<Outcome>> {
@@ -71,7 +72,7 @@ async fn insert_unknown(
     let mut adopted = Vec::new();
     let owned: Vec<Id> = users.values().copied().collect();
     let paid: Vec<(Id, Id, Time)> = subscriptions::table
-        .filter(subscriptions::user_id.eq_any(owned).and(subscriptions::status.eq("active")))
+        .filter(subscriptions::user_id.eq_any(owned).and(subscriptions::status.eq(SubscriptionStatus::Active)))
         .select((subscriptions::user_id, subscriptions::id, subscriptions::starts_at))
         .order(subscriptions::valid_until.desc())
         .load(conn)
@@ -86,7 +87,7 @@ async fn insert_unknown(
             subscription_id: subscription.map(|(_, id, _)| *id),
             gateway_node_id: batch.gateway,
             outline_node_id: None,
-            state: state::RESERVED,
+            state: SessionState::Reserved,
             started_at: *started_at,
             expires_at: batch.now,
             bytes_up: 0,
@@ -113,7 +114,7 @@ async fn tombstoned(conn: &mut Conn, ids: &[Id]) -> QueryResult<Vec<Id>> {
 
 async fn owners(conn: &mut Conn, known: &HashMap<Id, Session>) -> QueryResult<HashMap<Id, Owner>> {
     let ids: Vec<Id> = known.values().map(|session| session.device_id).collect();
-    let rows: Vec<(Id, String, String)> = devices::table
+    let rows: Vec<(Id, DeviceStatus, UserStatus)> = devices::table
         .inner_join(users::table.on(users::id.eq(devices::user_id)))
         .filter(devices::id.eq_any(ids))
         .select((devices::id, devices::status, users::status))

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::control::model::calendar::Calendar;
+use crate::control::model::state::{DeviceStatus, PeriodKind, SessionState, SubscriptionStatus, UserStatus};
 
 const MIN: u64 = 1000;
 const LINE: u64 = 1_000_000_000;
@@ -27,7 +28,7 @@ impl World {
             max_sessions: None,
             traffic_limit_gb: Some(limit as f64 / 1e9),
             rate_limit_mbps: None,
-            period: "term".into(),
+            period: PeriodKind::Term,
             period_days: None,
             grace_hours: 0,
             fail_open_mb: 0,
@@ -40,7 +41,7 @@ impl World {
             id: Id::fresh(),
             user_id: Id::fresh(),
             plan_id: plan.id,
-            status: "active".into(),
+            status: SubscriptionStatus::Active,
             starts_at: now.before(day),
             valid_until: now.after(day),
             cancelled_at: None,
@@ -59,7 +60,7 @@ impl World {
             subscription_id: Some(self.subscription.id),
             gateway_node_id: self.gateway,
             outline_node_id: Some(self.node),
-            state: state::ACTIVE.into(),
+            state: SessionState::Active,
             started_at: self.subscription.starts_at,
             last_report_at: None,
             expires_at: self.now.after(Duration::from_secs(60)),
@@ -102,7 +103,7 @@ impl World {
         let items = sessions.iter().map(|(_, item)| item.clone()).collect();
         let batch = Batch::new(self.gateway, items, self.now, rules);
         let known: HashMap<_, _> = sessions.iter().map(|(session, _)| (session.id, session.clone())).collect();
-        let owner = || Owner { device: "active".into(), user: "active".into() };
+        let owner = || Owner { device: DeviceStatus::Active, user: UserStatus::Active };
         let owners = sessions.iter().map(|(session, _)| (session.device_id, owner())).collect();
         let plans = HashMap::from([(self.subscription.id, (self.subscription.clone(), self.plan.clone()))]);
         let mut ledger = Ledger::new(&batch, known, owners, plans, self.region_index(), Vec::new());

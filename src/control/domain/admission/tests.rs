@@ -2,9 +2,12 @@ use std::time::Duration;
 
 use super::*;
 use crate::control::model::calendar::Calendar;
+use crate::control::model::state::{
+    DeviceStatus, GatewayStatus, IdentifierKind, NodeHealth, PeriodKind, SubscriptionStatus, UserStatus,
+};
 
 fn node(active: i32, max: i32, weight: i32) -> Candidate {
-    let health_status = "healthy".into();
+    let health_status = NodeHealth::Healthy;
     Candidate { id: Id::fresh(), max_sessions: max, active_sessions: active, weight, health_status }
 }
 
@@ -21,7 +24,7 @@ fn wish(user: Id) -> AdmissionRequest {
             name: String::new(),
             public_ip: String::new(),
             internal_ip: String::new(),
-            status: "online".into(),
+            status: GatewayStatus::Online,
             draining: false,
             token_hash: String::new(),
             old_token_hash: None,
@@ -86,7 +89,7 @@ fn good(user: Id) -> AdmissionContext {
         max_sessions: Some(3),
         traffic_limit_gb: Some(1.0),
         rate_limit_mbps: None,
-        period: "month".into(),
+        period: PeriodKind::Month,
         period_days: None,
         grace_hours: 0,
         fail_open_mb: 0,
@@ -98,7 +101,7 @@ fn good(user: Id) -> AdmissionContext {
         id: Id::fresh(),
         user_id: user,
         plan_id: plan.id,
-        status: "active".into(),
+        status: SubscriptionStatus::Active,
         starts_at: now.before(day),
         valid_until: now.after(day),
         cancelled_at: None,
@@ -111,15 +114,15 @@ fn good(user: Id) -> AdmissionContext {
         platform: String::new(),
         name: String::new(),
         client_version: None,
-        status: "active".into(),
+        status: DeviceStatus::Active,
         created_at: now,
         last_seen_at: None,
     };
     let user = User {
         id: user,
-        identifier_kind: "email".into(),
+        identifier_kind: IdentifierKind::Email,
         identifier: String::new(),
-        status: "active".into(),
+        status: UserStatus::Active,
         created_at: now,
         updated_at: now,
     };
@@ -147,11 +150,13 @@ fn every_refusal_has_its_code() {
     let cases: [(SessionCode, Spoil); 12] = [
         (SessionCode::InvalidToken, |facts| facts.device = None),
         (SessionCode::InvalidToken, |facts| facts.user = None),
-        (SessionCode::UserBanned, |facts| facts.user.as_mut().unwrap().status = "banned".into()),
-        (SessionCode::UserPending, |facts| facts.user.as_mut().unwrap().status = "pending".into()),
-        (SessionCode::DeviceBanned, |facts| facts.device.as_mut().unwrap().status = "revoked".into()),
+        (SessionCode::UserBanned, |facts| facts.user.as_mut().unwrap().status = UserStatus::Banned),
+        (SessionCode::UserPending, |facts| facts.user.as_mut().unwrap().status = UserStatus::Pending),
+        (SessionCode::DeviceBanned, |facts| facts.device.as_mut().unwrap().status = DeviceStatus::Revoked),
         (SessionCode::NoSubscription, |facts| facts.subscription = None),
-        (SessionCode::NoSubscription, |facts| facts.subscription.as_mut().unwrap().0.status = "cancelled".into()),
+        (SessionCode::NoSubscription, |facts| {
+            facts.subscription.as_mut().unwrap().0.status = SubscriptionStatus::Cancelled;
+        }),
         (SessionCode::SubscriptionExpired, |facts| {
             let subscription = &mut facts.subscription.as_mut().unwrap().0;
             subscription.valid_until = subscription.starts_at;
@@ -221,7 +226,7 @@ fn the_less_loaded_of_two_comes_first() {
 #[test]
 fn nodes_that_nobody_has_seen_come_last() {
     let mut unseen = node(0, 10, 1);
-    unseen.health_status = "unknown".into();
+    unseen.health_status = NodeHealth::Unknown;
     let nodes = vec![unseen, node(9, 10, 1), node(8, 10, 1)];
     for random in [0, 1, u64::MAX, 0x1_0000_0001] {
         let order = choose(nodes.clone(), random);

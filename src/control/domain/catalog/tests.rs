@@ -1,3 +1,4 @@
+use crate::control::model::state::EndpointState;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ fn endpoint(number: u128, gateway: u128) -> Endpoint {
         transports: "ws,h2".into(),
         tls_pin: String::new(),
         weight: 1,
-        state: "active".into(),
+        state: EndpointState::Active,
         created_at: Time(datetime!(2026-11-23 0:00 UTC)),
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::control::model::state::{DeviceStatus, IdentifierKind, UserStatus};
 
 #[test]
 fn codes_are_read_as_people_type_them() {
@@ -44,15 +45,15 @@ fn held(now: Time) -> Held {
         platform: "test".into(),
         name: String::new(),
         client_version: None,
-        status: "active".into(),
+        status: DeviceStatus::Active,
         created_at: now,
         last_seen_at: None,
     };
     let user = User {
         id: device.user_id,
-        identifier_kind: "email".into(),
+        identifier_kind: IdentifierKind::Email,
         identifier: "a@b.c".into(),
-        status: "active".into(),
+        status: UserStatus::Active,
         created_at: now,
         updated_at: now,
     };
@@ -85,9 +86,9 @@ fn an_old_token_is_a_repeat_or_a_theft() {
     assert_eq!(at("old", 59).judge(&held).unwrap(), TokenUse::Repeat);
     assert_eq!(at("old", 60).judge(&held).unwrap(), TokenUse::Reuse);
     assert_eq!(at("older", 1).judge(&held).unwrap(), TokenUse::Reuse);
-    held.device.status = "revoked".into();
+    held.device.status = DeviceStatus::Revoked;
     assert!(matches!(at("old", 59).judge(&held), Err(Refused::Banned(SessionCode::DeviceBanned))));
-    held.user.status = "banned".into();
+    held.user.status = UserStatus::Banned;
     assert!(matches!(at("new", 59).judge(&held), Err(Refused::Banned(SessionCode::UserBanned))));
     assert_eq!(at("older", 1).judge(&held).unwrap(), TokenUse::Reuse);
 }

@@ -10,6 +10,7 @@ use crate::control::api::error::ApiError;
 use crate::control::api::extract::FromAdmin;
 use crate::control::db::dispatch;
 use crate::control::model::NodeView;
+use crate::control::model::state::GatewayStatus;
 use crate::control::model::types::Id;
 use crate::control::runtime::ControlState;
 
@@ -38,7 +39,7 @@ pub(in crate::control::api::admin) async fn health(
         "half_close": node.half_close,
         "region": region.code,
         "gateways": gateways.len(),
-        "online": gateways.iter().filter(|status| status.as_str() == "online").count(),
+        "online": gateways.iter().filter(|status| **status == GatewayStatus::Online).count(),
         "items": serde_json::to_value(views).map_err(ApiError::internal)?,
         "next": null,
     })))
