@@ -12,6 +12,7 @@ pub(super) struct Resource {
 /// What can be done to it.
 pub(super) struct Verb {
     pub(super) name: &'static str,
+    /// What it does, with `{items}` for the resource and `{item}` for one of it.
     pub(super) about: &'static str,
     pub(super) method: Method,
     /// Whether its name is the last part of the path.
@@ -60,7 +61,7 @@ const VERB: Verb = Verb {
 
 const LIST: Verb = Verb {
     name: "list",
-    about: "List them, a line each",
+    about: "List {items}, a line each",
     method: Method::Get,
     in_path: false,
     id: Id::None,
@@ -68,25 +69,25 @@ const LIST: Verb = Verb {
     ..VERB
 };
 const GET: Verb =
-    Verb { name: "get", about: "Show one", method: Method::Get, in_path: false, takes_fields: false, ..VERB };
-const CREATE: Verb = Verb { name: "create", about: "Create one", in_path: false, id: Id::None, ..VERB };
+    Verb { name: "get", about: "Show {item}", method: Method::Get, in_path: false, takes_fields: false, ..VERB };
+const CREATE: Verb = Verb { name: "create", about: "Create {item}", in_path: false, id: Id::None, ..VERB };
 const UPDATE: Verb = Verb {
     name: "update",
-    about: "Change the fields that are named; an empty value clears one",
+    about: "Change {item}: the fields that are named; an empty value clears a field",
     method: Method::Patch,
     in_path: false,
     ..VERB
 };
 const DELETE: Verb = Verb {
     name: "delete",
-    about: "Delete one; asks first on a terminal",
+    about: "Delete {item}; asks first on a terminal",
     method: Method::Delete,
     in_path: false,
     takes_fields: false,
     options: &[Choice::Yes],
     ..VERB
 };
-const KILL: Verb = Verb { about: "End one at once; asks first on a terminal", ..DELETE };
+const KILL: Verb = Verb { about: "End {item} at once; asks first on a terminal", ..DELETE };
 const CREATE_NODE: Verb = Verb { options: &[Choice::Wait], ..CREATE };
 
 /// All resources, in the order in which they are shown.

@@ -59,13 +59,17 @@ fn of_resource(resource: &'static Resource) -> Command {
         .subcommand_value_name("VERB")
         .subcommand_help_heading("Verbs")
         .disable_help_subcommand(true)
-        .subcommands(resource.verbs.iter().map(|verb| of_verb(verb)))
+        .subcommands(resource.verbs.iter().map(|verb| of_verb(resource, verb)))
 }
 
-fn of_verb(verb: &'static Verb) -> Command {
-    let id = Arg::new("id").value_name("ID");
-    let fields =
-        Arg::new("fields").value_name("FIELD=VALUE").action(ArgAction::Append).num_args(1..).value_parser(pair);
+fn of_verb(resource: &'static Resource, verb: &'static Verb) -> Command {
+    let id = Arg::new("id").value_name("ID").help("Its ID, as list and create print it");
+    let fields = Arg::new("fields")
+        .value_name("FIELD=VALUE")
+        .action(ArgAction::Append)
+        .num_args(1..)
+        .value_parser(pair)
+        .help(if verb.name == "list" { "Filters, and limit=N" } else { "Fields" });
     let words = match (verb.id, verb.takes_fields) {
         (Id::Optional, _) => vec![fields.value_name("ID|FIELD=VALUE").value_parser(id_or_pair)],
         (Id::None, true) => vec![fields],
@@ -74,7 +78,9 @@ fn of_verb(verb: &'static Verb) -> Command {
         (Id::Required, false) => vec![id.required(true).value_parser(known_id)],
     };
     let options = verb.options.iter().flat_map(|option| of_option(*option));
-    Command::new(verb.name).about(verb.about).args(words).args(options)
+    let article = if resource.item.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
+    let about = verb.about.replace("{items}", resource.name).replace("{item}", &format!("{article} {}", resource.item));
+    Command::new(verb.name).about(about).args(words).args(options)
 }
 
 fn of_option(option: Choice) -> Vec<Arg> {
@@ -127,8 +133,7 @@ fn call(matches: &ArgMatches) -> Option<Call> {
 }
 
 fn known_id(text: &str) -> Result<String, String> {
-    let id =
-        text.parse::<Uuid>().map_err(|_| "not an ID, which is a UUID as `list` and `create` print it".to_owned())?;
+    let id = text.parse::<Uuid>().map_err(|_| "not an ID, such as list and create print".to_owned())?;
     Ok(id.to_string())
 }
 
