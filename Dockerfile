@@ -8,7 +8,7 @@ RUN mkdir -p src benches/control benches/tunnel tests/integration \
     && cargo clean --release --locked -p httvps \
     && rm -rf src benches tests
 COPY . .
-RUN cargo build --release --locked
+RUN scripts/release.sh
 
 FROM debian:bookworm-slim
 RUN apt-get update \
@@ -17,7 +17,8 @@ RUN apt-get update \
     && groupadd --gid 10001 httvps \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/httvps --shell /usr/sbin/nologin httvps \
     && install -d -o 10001 -g 10001 -m 0700 /var/lib/httvps
-COPY --from=build /src/target/release/httvps /usr/local/bin/httvps
+COPY --from=build /src/target/dist/httvps /usr/local/bin/httvps
+COPY --from=build /src/target/dist/httvps.debug /usr/lib/debug/usr/local/bin/httvps.debug
 USER 10001:10001
 WORKDIR /var/lib/httvps
 EXPOSE 8080 8443

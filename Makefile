@@ -5,10 +5,13 @@ DRILL_SECONDS ?= 600
 -include .env
 export
 
-.PHONY: demo test lint bench soak migrate run-control run-gateway
+.PHONY: demo setup test lint release bench soak migrate run-control run-gateway
 
 demo:
 	$(CARGO) run --locked -- demo $(ARGS)
+
+setup:
+	scripts/setup.sh
 
 test: lint
 	scripts/test.sh $(CARGO) test --locked $(ARGS)
@@ -17,6 +20,12 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	scripts/msrv.sh
+	scripts/setup.sh cargo-deny
+	PATH="$${CARGO_HOME:-$$HOME/.cargo}/bin:$$PATH" cargo-deny --locked check bans licenses sources
+
+release:
+	scripts/release.sh
 
 bench:
 	scripts/bench.sh $(ARGS)

@@ -1,47 +1,13 @@
 #!/usr/bin/env bash
-# Finds or installs what the tests need, starts a private PostgreSQL, runs the command given.
+# Starts a private PostgreSQL, then runs the command given, with what the tests need in its environment.
 set -euo pipefail
-
-find_tools() {
-    initdb=$(command -v initdb || ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | sort -V | tail -n 1 || true)
-    python=
-    for candidate in /usr/bin/python3 python3; do
-        if "$candidate" -c 'import websockets, h2' 2>/dev/null; then python=$candidate; break; fi
-    done
-    missing=()
-    [ -n "$initdb" ] || missing+=(postgresql)
-    command -v ss-server >/dev/null || missing+=(shadowsocks-libev)
-    command -v dig >/dev/null || missing+=(bind9-dnsutils)
-    pgbouncer=$(command -v pgbouncer || ls /usr/sbin/pgbouncer 2>/dev/null || true)
-    [ -n "$pgbouncer" ] || missing+=(pgbouncer)
-    command -v faketime >/dev/null || missing+=(faketime)
-    nginx=$(command -v nginx || ls /usr/sbin/nginx 2>/dev/null || true)
-    [ -n "$nginx" ] || missing+=(nginx-light)
-    [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing+=(libnginx-mod-stream)
-    haproxy=$(command -v haproxy || ls /usr/sbin/haproxy 2>/dev/null || true)
-    [ -n "$haproxy" ] || missing+=(haproxy)
-    [ -n "$python" ] || missing+=(python3-websockets python3-h2)
-    node=$(command -v node || command -v nodejs || true)
-    [ -n "$node" ] || missing+=(nodejs)
-    chromium=$(command -v chromium || true)
-    [ -n "$chromium" ] || missing+=(chromium)
-    command -v nghttp >/dev/null || missing+=(nghttp2-client)
-    command -v curl >/dev/null || missing+=(curl)
-    command -v pebble >/dev/null && command -v pebble-challtestsrv >/dev/null || missing+=(pebble)
-}
+scripts=$(dirname "$0")
+. "$scripts/tools.sh"
 
 find_tools
 if [ ${#missing[@]} -gt 0 ]; then
-    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-        echo "installing ${missing[*]}"
-        DEBIAN_FRONTEND=noninteractive apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
-        find_tools
-    fi
-    if [ ${#missing[@]} -gt 0 ]; then
-        echo "error: the tests need the Debian packages ${missing[*]}" >&2
-        exit 1
-    fi
+    "$scripts/setup.sh" packages
+    find_tools
 fi
 
 bin=$(dirname "$(readlink -f "$initdb")")

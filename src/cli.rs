@@ -1,14 +1,17 @@
 //! The command line (docs/01, "Commands").
 
 mod admin;
+mod completions;
 mod connect;
 mod demo;
 mod healthcheck;
 mod keygen;
+mod man;
 mod migrate;
 mod qr;
 mod serve;
 mod terminal;
+mod usage;
 mod why;
 
 use std::fmt::Display;
@@ -61,6 +64,10 @@ enum Command {
     Admin(admin::Args),
     /// Ask a URL; exit 0 if it answers 200
     Healthcheck(healthcheck::Args),
+    /// Print a shell's completions of these commands
+    Completions(completions::Args),
+    /// Write man pages of these commands into a folder
+    Man(man::Args),
 }
 
 /// What ends a command early.
@@ -121,7 +128,14 @@ fn say(line: impl Display) {
 
 /// Parses the command line, runs the command, gives the exit code.
 pub fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let ended = match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        Err(error) => match usage::help(&error) {
+            Some(code) => return code,
+            None => Err(Failure::usage(usage::sentence(&error))),
+        },
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             complain(format!("error: {}\n", terminal::escaped(&failure.message)));
@@ -143,6 +157,17 @@ fn complain(line: String) {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
+    match &cli.command {
+        Command::Completions(args) => return completions::run(args),
+        Command::Man(args) => return man::run(args),
+        Command::ServeControl
+        | Command::ServeGateway
+        | Command::Migrate(_)
+        | Command::Demo(_)
+        | Command::Connect(_)
+        | Command::Admin(_)
+        | Command::Healthcheck(_) => {}
+    }
     let source = Source::load(cli.config.as_deref())?;
     let source = if let Command::Connect(args) = &cli.command { args.apply(source)? } else { source };
     if cli.check {
@@ -157,7 +182,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         | Command::Demo(_)
         | Command::Connect(_)
         | Command::Admin(_)
-        | Command::Healthcheck(_) => Inherited::default(),
+        | Command::Healthcheck(_)
+        | Command::Completions(_)
+        | Command::Man(_) => Inherited::default(),
     };
     raise_file_limit();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -178,6 +205,7 @@ async fn dispatch(command: Command, source: Source, inherited: Inherited) -> Res
         Command::Demo(args) => return Box::pin(demo::run(args)).await,
         Command::Admin(args) => return Box::pin(admin::run(args, &source)).await,
         Command::Healthcheck(args) => return healthcheck::run(args).await,
+        Command::Completions(_) | Command::Man(_) => return Ok(()),
         Command::ServeControl | Command::ServeGateway | Command::Migrate(_) | Command::Connect(_) => {}
     }
     let _flush = telemetry::init(&source)?;
@@ -186,7 +214,9 @@ async fn dispatch(command: Command, source: Source, inherited: Inherited) -> Res
         Command::ServeGateway => Box::pin(serve::gateway(&source, inherited)).await,
         Command::Migrate(args) => migrate::run(args, &source).await,
         Command::Connect(_) => Box::pin(connect::run(&source)).await,
-        Command::Demo(_) | Command::Admin(_) | Command::Healthcheck(_) => Ok(()),
+        Command::Demo(_) | Command::Admin(_) | Command::Healthcheck(_) | Command::Completions(_) | Command::Man(_) => {
+            Ok(())
+        }
     }
 }
 

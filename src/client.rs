@@ -7,6 +7,7 @@ mod http;
 mod local;
 mod network;
 mod opening;
+mod refused;
 mod session;
 mod socks;
 mod transports;
@@ -17,16 +18,11 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use crate::config::{self, ConfigError, Source};
-use crate::frame::SessionCode;
 use crate::lifecycle::Shutdown;
 use crate::net::listener;
 
 use connection::Connection;
-
-/// Why a client ended without being asked to.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Refused(pub SessionCode);
+pub use refused::Refused;
 
 /// A client that is bound and has not connected.
 pub struct Client {
@@ -92,7 +88,7 @@ impl Client {
             tokio::join!(told, socks, http);
         };
         tokio::select! {
-            refused = connection.keep_up(&up) => Err(Refused(refused)),
+            refused = connection.keep_up(&up) => Err(refused),
             () = async { local.await; shutdown.draining().await } => Ok(()),
             () = shutdown.draining() => Ok(()),
         }

@@ -174,8 +174,8 @@ pub enum Event {
     Held,
     /// The session goes on over another connection (gateway).
     Resumed,
-    /// The peer ended the session, and may have said when to come back.
-    Ended { code: SessionCode, retry_after: Option<Duration> },
+    /// The peer ended the session, and may have said more of it, and when to come back.
+    Ended { code: SessionCode, message: String, retry_after: Option<Duration> },
     /// The stream has bytes, its end, or may be written again.
     Wake(StreamKey),
     /// Every stream has to look at its state.

@@ -15,11 +15,12 @@ use tokio::time::timeout;
 use super::dialer::{DialError, GatewayDialer, Opened};
 use super::network::{Network, Route};
 use super::opening::Openings;
+use super::refused::Refused;
 use super::session::{ActiveTunnel, HeldSession, ReconnectState};
 use super::transports::Transports;
 use crate::config::{self, ConfigError, Mux, Source, V1, read_file};
 use crate::digest::fresh_fraction;
-use crate::frame::{Encoding, Hello, Notice, Padding, Resumable, SessionCode, Target, Token, binary};
+use crate::frame::{Encoding, Hello, Notice, Padding, Resumable, Target, Token, binary};
 use crate::mux::{Event, Limits, Role};
 use crate::net::dial::Dialer;
 use crate::net::resolver::Resolver;
@@ -50,7 +51,7 @@ pub(super) struct Connection {
 
 enum Outcome {
     /// The gateway said why, and maybe when to come back.
-    Told(SessionCode, Option<Duration>),
+    Told(Refused, Option<Duration>),
     /// The connection failed or was lost.
     Lost(String),
     /// The transport did not get through.
@@ -118,7 +119,7 @@ impl Connection {
     }
 
     /// Connects, and connects again when the tunnel is lost, until the gateway refuses for good.
-    pub(super) async fn keep_up(&self, up: &watch::Sender<bool>) -> SessionCode {
+    pub(super) async fn keep_up(&self, up: &watch::Sender<bool>) -> Refused {
         let mut wait = self.config.backoff_min;
         let mut reconnect = ReconnectState::new(self.transports.clone());
         loop {
@@ -134,9 +135,10 @@ impl Connection {
             let next = (wait * 2).min(self.config.backoff_max);
             let refused = matches!(outcome, Outcome::Refused(_));
             let pause = match outcome {
-                Outcome::Told(code, _) if code.is_final() => return code,
-                Outcome::Told(code, retry_after) => {
-                    tracing::warn!(code = code.as_str(), "the gateway ended the session");
+                Outcome::Told(refused, _) if refused.code.is_final() => return refused,
+                Outcome::Told(refused, retry_after) => {
+                    let (code, support_id) = (refused.code.as_str(), refused.support_id.as_deref());
+                    tracing::warn!(code, support_id, "the gateway ended the session");
                     let pause = std::mem::replace(&mut wait, next).mul_f64(jitter);
                     retry_after.unwrap_or(pause).min(self.config.backoff_max)
                 }
@@ -234,10 +236,10 @@ impl Connection {
         });
         let ok = match answer {
             Ok(Some(Event::Accepted(ok))) => ok,
-            Ok(Some(Event::Ended { code, retry_after })) => {
+            Ok(Some(Event::Ended { code, message, retry_after })) => {
                 active.tunnel.leave();
                 reconnect.held.take_if(|_| code.is_final());
-                return (Outcome::Told(code, retry_after), false);
+                return (Outcome::Told(Refused::new(code, &message), retry_after), false);
             }
             Ok(Some(_)) => return (Outcome::Lost("no answer to hello".into()), false),
             Ok(None) => return (Outcome::Refused(format!("before hello_ok: {}", active.end().await)), false),
@@ -299,7 +301,9 @@ impl Connection {
                 }
             };
             match event {
-                Some(Event::Ended { code, retry_after }) => return Outcome::Told(code, retry_after),
+                Some(Event::Ended { code, message, retry_after }) => {
+                    return Outcome::Told(Refused::new(code, &message), retry_after);
+                }
                 Some(Event::Notice(Notice::Maintenance { .. })) if self.encoding == Encoding::V1 => {
                     return Outcome::Moved(active, V1_MOVES_WITHIN.mul_f64(fresh_fraction()));
                 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::gateway::keeps_secrets;
 use super::{Invalid, Secret, Section};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -219,8 +220,16 @@ pub struct Admin {
     pub key: Secret,
     /// PEM file of the authority that signed the control plane's certificate.
     pub ca: String,
+    /// Whether `http://` may leave the machine.
+    pub allow_insecure: bool,
 }
 
 impl Section for Admin {
     const NAME: &'static str = "admin";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        let clear =
+            "http:// would send the administrator's key in clear text; use https:// or set admin.allow_insecure";
+        keeps_secrets(&self.url, self.allow_insecure, clear).map_err(|reason| Invalid::new("url", reason))
+    }
 }

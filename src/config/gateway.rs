@@ -97,17 +97,21 @@ impl Section for Gateway {
         if self.control_url.is_empty() {
             return Ok(());
         }
-        let url = reqwest::Url::parse(&self.control_url)
-            .map_err(|error| Invalid::new("control_url", format!("not a URL: {error}")))?;
-        match url.scheme() {
-            "https" => Ok(()),
-            "http" if self.allow_insecure_control || is_loopback(&url) => Ok(()),
-            "http" => Err(Invalid::new(
-                "control_url",
-                "http:// would send tokens in clear text; use https:// or set gateway.allow_insecure_control",
-            )),
-            _ => Err(Invalid::new("control_url", "must begin with https:// or http://")),
-        }
+        let clear = "http:// would send tokens in clear text; use https:// or set gateway.allow_insecure_control";
+        keeps_secrets(&self.control_url, self.allow_insecure_control, clear)
+            .map_err(|reason| Invalid::new("control_url", reason))
+    }
+}
+
+/// Whether a URL of the control plane is https, or http that stays on this machine or is allowed to leave it; else the reason,
+/// `clear` where secrets would be readable.
+pub(super) fn keeps_secrets(url: &str, may_be_clear: bool, clear: &str) -> Result<(), String> {
+    let url = reqwest::Url::parse(url).map_err(|error| format!("not a URL: {error}"))?;
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if may_be_clear || is_loopback(&url) => Ok(()),
+        "http" => Err(clear.to_owned()),
+        _ => Err("must begin with https:// or http://".to_owned()),
     }
 }
 

@@ -98,7 +98,7 @@ impl Session {
             }
             Frame::Hello(_) => return Err(SessionError::Unexpected("hello")),
             Frame::HelloOk(_) => return Err(SessionError::Unexpected("hello_ok")),
-            Frame::Error { code, retry_after_ms, .. } => self.handle_error(code, retry_after_ms),
+            Frame::Error { code, message, retry_after_ms } => self.handle_error(code, message, retry_after_ms),
             Frame::GoAway { .. } if self.role == Role::Gateway => self.charge_idle(GOAWAY_LEN, now)?,
             Frame::GoAway { last, reconnect_in_ms, .. } => {
                 self.charge_idle(GOAWAY_LEN, now)?;
@@ -167,12 +167,12 @@ impl Session {
     }
 
     /// The peer ends the session, unless it only does not take it up now.
-    fn handle_error(&mut self, code: SessionCode, retry_after_ms: Option<u32>) {
+    fn handle_error(&mut self, code: SessionCode, message: String, retry_after_ms: Option<u32>) {
         let retry_after = retry_after_ms.map(|wait| Duration::from_millis(wait.into()));
         if self.is_resuming() && !code.is_final() {
-            self.events.push_back(Event::Ended { code, retry_after });
+            self.events.push_back(Event::Ended { code, message, retry_after });
         } else {
-            self.ended(code, retry_after);
+            self.ended(code, message, retry_after);
         }
     }
 

@@ -243,10 +243,10 @@ impl Session {
         StreamKey(self.next_key)
     }
 
-    pub(super) fn ended(&mut self, code: SessionCode, retry_after: Option<Duration>) {
+    pub(super) fn ended(&mut self, code: SessionCode, message: String, retry_after: Option<Duration>) {
         self.cancel_streams();
         self.closing = Some(Closing(None));
-        self.events.push_back(Event::Ended { code, retry_after });
+        self.events.push_back(Event::Ended { code, message, retry_after });
     }
 
     fn cancel_streams(&mut self) {

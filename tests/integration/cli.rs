@@ -4,3 +4,4 @@ mod admin;
 mod demo;
 mod process_environment;
 mod startup_errors;
+mod terminal;

@@ -26,6 +26,7 @@ mod client;
 mod continuity;
 mod control;
 mod database;
+mod documents;
 mod drills;
 mod edge;
 mod enforcement;

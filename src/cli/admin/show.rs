@@ -17,9 +17,7 @@ pub(super) fn answer(kind: (&str, &str), text: &str, json: bool) -> Result<(), F
     if kind == ("devices", "why") {
         why::print(&answer);
     } else if let Some(items) = answer.get("items").and_then(Value::as_array) {
-        for item in items {
-            say(line(item));
-        }
+        items.iter().for_each(item);
         if let Some(next) = answer.get("next").and_then(Value::as_str) {
             say(format_args!("more: after={next}"));
         }
@@ -36,6 +34,11 @@ pub(super) fn answer(kind: (&str, &str), text: &str, json: bool) -> Result<(), F
         }
     }
     Ok(())
+}
+
+/// Prints an item of a list.
+pub(super) fn item(item: &Value) {
+    say(line(item));
 }
 
 fn line(item: &Value) -> String {

@@ -120,7 +120,8 @@ fn a_refusal_says_when_to_come_back_if_the_client_asked() {
         say(&mut pair.client, &told[0], pair.now).unwrap();
         let retry_after = (!features.is_empty()).then_some(wait);
         let ended = std::iter::from_fn(|| pair.client.poll_event()).last();
-        assert_eq!(ended, Some(Event::Ended { code, retry_after }));
+        let message = code.as_str().to_owned();
+        assert_eq!(ended, Some(Event::Ended { code, message, retry_after }));
     }
 }
 

@@ -126,10 +126,16 @@ async fn the_command_line() {
     let order = ["serve-control", "serve-gateway", "migrate", "demo", "connect", "admin", "healthcheck"].map(at);
     assert!(order.is_sorted(), "{stdout}");
     assert_eq!(run(&["serve-nothing"], &Env::new()).await.0, Some(2));
-    fails(&["admin", "pans", "list"], &Env::new(), 2, "there is no resource \"pans\"").await;
+    fails(
+        &["admin", "pans", "list"],
+        &Env::new(),
+        2,
+        "unrecognized subcommand 'pans'; a similar subcommand exists: 'plans'",
+    )
+    .await;
     fails(&["admin", "plans", "list"], &Env::new(), 2, "admin.key: must be set").await;
     let key = env(&[("ADMIN__KEY", "k")]);
-    fails(&["admin", "users", "delete", "../regions/x"], &key, 2, "\"../regions/x\" is not an ID").await;
+    fails(&["admin", "users", "delete", "../regions/x"], &key, 2, "'../regions/x' for '<ID>': not an ID").await;
     fails(&["connect"], &Env::new(), 2, "client.gateway: must be set").await;
     let (code, stdout, _) = run(&["serve-control", "--check"], &control("sqlite://hush.db")).await;
     assert_eq!(code, Some(0));

@@ -22,8 +22,8 @@ use crate::support::wait::{TIMEOUT, eventually};
 async fn refused(env: &Env) -> String {
     let ended = Process::try_start(&["connect"], env).await.err().expect("it is refused");
     assert_eq!(ended.code, Some(4), "{}", ended.stderr);
-    let line = ended.stderr.lines().find_map(|line| line.strip_prefix("error: ").map(str::to_owned));
-    line.expect("a line with the code")
+    let line = ended.stderr.lines().find_map(|line| line.strip_prefix("error: ")).expect("a line with the code");
+    line.split(':').next().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

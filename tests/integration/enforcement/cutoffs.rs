@@ -22,7 +22,7 @@ async fn cut(encoding: &str, code: &str, act: impl AsyncFnOnce(&Deployment)) {
     act(&deployment).await;
     let ended = client.ended().await;
     assert_eq!(ended.code, Some(4), "{}", ended.stderr);
-    assert!(ended.stderr.lines().any(|line| line == format!("error: {code}")), "{}", ended.stderr);
+    assert!(ended.stderr.lines().any(|line| line.starts_with(&format!("error: {code}: "))), "{}", ended.stderr);
     reading.await.unwrap();
     let refused = Process::try_start(&["connect"], &deployment.client_env(encoding)).await;
     if code != "SESSION_KILLED" {

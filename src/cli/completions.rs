@@ -1,0 +1,17 @@
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::{Cli, Failure, say};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Whose completions
+    shell: Shell,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "httvps", &mut script);
+    say(String::from_utf8_lossy(&script).trim_end());
+    Ok(())
+}
