@@ -202,7 +202,7 @@ mod tests {
     fn a_token_vouches_for_what_is_younger_and_not_for_ever() {
         let issuer = Issuer::new(&[7; 32]).unwrap();
         let verifier = Verifier::new(issuer.key_set());
-        let (now, hour) = (1_800_000_000, Duration::from_secs(3600));
+        let (now, hour) = (1_800_000_000, Duration::from_hours(1));
         let token = issuer.issue(Uuid::now_v7(), Uuid::now_v7(), now, 100).unwrap();
         let vouches = |started, at| verifier.vouch(&token, started, at, hour).is_ok();
         assert!(vouches(now + 50, now + 100) && vouches(now - 60, now + 100 + 3600));

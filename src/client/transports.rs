@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
 
-    const A_WHILE: Duration = Duration::from_secs(600);
+    const A_WHILE: Duration = Duration::from_mins(10);
 
     fn all() -> Transports {
         Transports::new(vec![Transport::H2, Transport::H2ws, Transport::Ws], A_WHILE)

@@ -7,7 +7,7 @@ use super::{Invalid, Section};
 
 const DNS_PORT: u16 = 53;
 /// RFC 8446, 4.6.1.
-const TICKET_LIFETIME_MAX: Duration = Duration::from_secs(7 * 86_400);
+const TICKET_LIFETIME_MAX: Duration = Duration::from_hours(168);
 
 /// `[net]`
 #[derive(Clone, Debug, Deserialize, Serialize)]

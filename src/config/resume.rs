@@ -24,7 +24,7 @@ impl Section for Resume {
     const NAME: &'static str = "resume";
 
     fn validate(&self) -> Result<(), Invalid> {
-        if self.hold > Duration::from_secs(600) {
+        if self.hold > Duration::from_mins(10) {
             return Err(Invalid::new("hold", "must be at most 10m"));
         }
         if self.max_held == 0 {

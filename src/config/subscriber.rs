@@ -135,7 +135,7 @@ impl Section for ClientConfig {
     const NAME: &'static str = "client_config";
 
     fn validate(&self) -> Result<(), Invalid> {
-        if self.ttl < Duration::from_secs(60) {
+        if self.ttl < Duration::from_mins(1) {
             return Err(Invalid::new("ttl", "must be at least 1m"));
         }
         if self.gateways_per_region == 0 {

@@ -30,7 +30,7 @@ use files::Files;
 use order::Issued;
 
 /// The clock may be set and the machine may sleep: nothing longer is slept through.
-const LOOK_EVERY: Duration = Duration::from_secs(3_600);
+const LOOK_EVERY: Duration = Duration::from_hours(1);
 const ACCOUNT_GONE: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
 /// Why there is no certificate of an order.

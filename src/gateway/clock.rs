@@ -141,7 +141,7 @@ mod tests {
         let (clock, server) = (clock(), OffsetDateTime::now_utc());
         clock.measured(server, asked_at);
         assert!(clock.offset().is_some_and(|offset| is_near(offset, -5000)), "{:?}", clock.offset());
-        clock.measured(server + Duration::from_secs(3600), asked_at);
+        clock.measured(server + Duration::from_hours(1), asked_at);
         assert!(clock.offset().is_some_and(|offset| is_near(offset, -5000)));
     }
 

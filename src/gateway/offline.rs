@@ -248,7 +248,7 @@ mod tests {
     fn known(region: &str) -> CachedDevice {
         CachedDevice {
             user: Uuid::now_v7(),
-            valid_until: OffsetDateTime::now_utc() + Duration::from_secs(60),
+            valid_until: OffsetDateTime::now_utc() + Duration::from_mins(1),
             limit: None,
             rate_limit_mbps: None,
             regions: vec![region.into()],
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn only_devices_validated_lately_are_found() {
-        let devices = cache(Duration::from_secs(60), 2);
+        let devices = cache(Duration::from_mins(1), 2);
         let [first, second, third] = [Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7()];
         devices.insert(first, known("eu-1"), 10);
         devices.insert(first, known("ru-1"), 10);
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn the_disk_hears_of_every_change_and_a_restored_device_is_the_same() {
-        let devices = cache(Duration::from_secs(60), 10);
+        let devices = cache(Duration::from_mins(1), 10);
         let [first, second] = [Uuid::now_v7(), Uuid::now_v7()];
         let allowance = devices.insert(first, known("eu-1"), 1_000_000);
         devices.insert(second, known("eu-1"), 10);
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!((*gone, stored.left), (second, 875_000));
         let text = serde_json::to_vec(&stored).unwrap();
         let restored: StoredDevice = serde_json::from_slice(&text).unwrap();
-        let next = cache(Duration::from_secs(60), 1);
+        let next = cache(Duration::from_mins(1), 1);
         next.restore(first, restored);
         let (device, allowance) = next.lookup(first, "eu-1").unwrap();
         assert_eq!((device, allowance.left.load(Ordering::Relaxed)), (known_as(&devices, first), 875_000));

@@ -290,7 +290,7 @@ mod tests {
         let open = |url: &str| Persist::open(folder.path(), url, Duration::from_secs(1)).unwrap();
         let orders = Orders { drain: true, unwelcome: Some("UNAUTHORIZED".into()) };
         let clock = Clock::new(Duration::from_secs(5), &GatewayMetrics::new());
-        let config = Offline { max_age: Duration::from_secs(60), devices: 10, flush_interval: Duration::from_secs(1) };
+        let config = Offline { max_age: Duration::from_mins(1), devices: 10, flush_interval: Duration::from_secs(1) };
         let cache = OfflineCache::new(config, Arc::new(clock));
         let (persist, kept) = open("https://one");
         assert_eq!(kept.get::<Orders>(Name::Orders), None);

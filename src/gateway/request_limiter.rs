@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 const SWEEP_AFTER: Duration = Duration::from_secs(1);
 /// Callers that a table knows.
 const MOST_CALLERS: usize = 65_536;

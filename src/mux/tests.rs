@@ -40,7 +40,7 @@ pub(crate) fn limits() -> Limits {
         dead_after: Duration::from_secs(45),
         ping_after_busy: Duration::from_secs(3),
         dead_after_busy: Duration::from_secs(10),
-        keepalive_max: Duration::from_secs(300),
+        keepalive_max: Duration::from_mins(5),
         kept: Arc::new(MemoryBudget::new(0)),
         kept_per_session: 0,
     }

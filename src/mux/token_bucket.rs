@@ -78,7 +78,7 @@ mod tests {
         assert!(next > start && next <= start + Duration::from_millis(334));
         assert!(bucket.take(start + Duration::from_millis(334)));
         assert!(!bucket.take(start + Duration::from_millis(335)));
-        assert!((0..3).all(|_| bucket.take(start + Duration::from_secs(60))));
-        assert!(!bucket.take(start + Duration::from_secs(60)));
+        assert!((0..3).all(|_| bucket.take(start + Duration::from_mins(1))));
+        assert!(!bucket.take(start + Duration::from_mins(1)));
     }
 }

@@ -78,7 +78,7 @@ pub(crate) struct SessionUpdate {
 /// What reports may be late or early by.
 const SLACK: Duration = Duration::from_secs(1);
 /// The same of a start that only a gateway's clock knows.
-const CLOCK_SLACK: Duration = Duration::from_secs(60);
+const CLOCK_SLACK: Duration = Duration::from_mins(1);
 const MILLIS: u128 = 1000;
 
 fn sum(up: i64, down: i64) -> u64 {

@@ -108,7 +108,7 @@ async fn without_the_control_plane_the_budget_is_all_there_is() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_session_costs_no_budget_and_an_unlimited_one_needs_none() {
     let idle = account(Some(lease(1000, 60)), MEGABYTE);
-    tokio::time::advance(Duration::from_secs(600)).await;
+    tokio::time::advance(Duration::from_mins(10)).await;
     idle.open_up();
     assert_eq!((idle.held(), idle.cut_code()), (1000, None));
     let unlimited = account(None, 0);

@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_was_given_up_at_once_says_nothing_of_its_destination() {
-        let (avoid_after, avoid_for) = (Duration::from_secs(1), Duration::from_secs(60));
+        let (avoid_after, avoid_for) = (Duration::from_secs(1), Duration::from_mins(1));
         let avoided = Arc::new(Avoided::default());
         let address = IpAddr::from([192, 0, 2, 1]);
         let attempt = Attempt { avoided: Arc::clone(&avoided), address, avoid_after, avoid_for };

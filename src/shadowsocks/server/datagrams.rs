@@ -13,7 +13,7 @@ use tokio::net::UdpSocket;
 use crate::digest::fresh_number;
 
 const PACKET_MAX: usize = 65_536;
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 pub(super) type Node = Arc<ProxySocket<NodeUdp>>;
 

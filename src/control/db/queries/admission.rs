@@ -27,7 +27,7 @@ use crate::frame::SessionCode;
 
 const SUBSCRIPTIONS: i64 = 20;
 /// How exactly it is known when a device was there.
-const SEEN: Duration = Duration::from_secs(60);
+const SEEN: Duration = Duration::from_mins(1);
 
 /// The user, his devices, subscriptions with whether their plans allow the region, live sessions.
 type Answers = (Vec<(User, String)>, Vec<Device>, Vec<(Subscription, Plan, bool)>, Vec<(Id, bool, Id)>);

@@ -36,7 +36,7 @@ impl World {
             currency: String::new(),
             created_at: now,
         };
-        let day = Duration::from_secs(86_400);
+        let day = Duration::from_hours(24);
         let subscription = Subscription {
             id: Id::fresh(),
             user_id: Id::fresh(),
@@ -63,7 +63,7 @@ impl World {
             state: SessionState::Active,
             started_at: self.subscription.starts_at,
             last_report_at: None,
-            expires_at: self.now.after(Duration::from_secs(60)),
+            expires_at: self.now.after(Duration::from_mins(1)),
             ended_at: None,
             bytes_up: 0,
             bytes_down: moved,
@@ -248,7 +248,7 @@ fn a_report_is_measured_since_the_last_one_too() {
     assert_eq!((verdict(most), verdict(most + 1)), (Verdict::Continue, Verdict::Implausible));
     assert_eq!(verdict(0), Verdict::Continue, "an old report says nothing new");
     let mut ahead = old.clone();
-    ahead.started_at = world.now.after(Duration::from_secs(3600));
+    ahead.started_at = world.now.after(Duration::from_hours(1));
     ahead.last_report_at = Some(ahead.started_at);
     let honest = World::item(&ahead, most * 100, 0, false);
     let verdict = world.report(&[(ahead, honest)], 0, 0).remove(0).0.verdict;

@@ -66,7 +66,7 @@ fn wish(user: Id) -> AdmissionRequest {
             calendar: Calendar::default(),
             min: 1,
             max: 1,
-            reservation_ttl: Duration::from_secs(60),
+            reservation_ttl: Duration::from_mins(1),
             session_ttl: Duration::from_secs(90),
             silent_after: Duration::from_secs(30),
             max_bytes_per_second: 1,
@@ -81,7 +81,7 @@ fn live(fading: bool) -> Live {
 
 fn good(user: Id) -> AdmissionContext {
     let now = Time::now();
-    let day = Duration::from_secs(86_400);
+    let day = Duration::from_hours(24);
     let plan = Plan {
         id: Id::fresh(),
         name: "p".into(),

@@ -103,7 +103,7 @@ fn every_region_has_its_share_and_only_what_the_plan_allows_is_shown() {
 #[test]
 fn equal_content_gives_equal_claims_for_half_of_their_life() {
     let catalog = offer(100..102).shown_to(id(1), 3);
-    let (ttl, min_client_version) = (Duration::from_secs(120), "1.2".to_owned());
+    let (ttl, min_client_version) = (Duration::from_mins(2), "1.2".to_owned());
     let config = config::ClientConfig { ttl, min_client_version, gateways_per_region: 3 };
     let at = |second| {
         let now = Time(time::OffsetDateTime::from_unix_timestamp(second).unwrap());

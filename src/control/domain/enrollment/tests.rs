@@ -63,7 +63,7 @@ fn held(now: Time) -> Held {
         token_hash: sha256_hex(b"new"),
         previous_hash: Some(sha256_hex(b"old")),
         issued_at: now,
-        expires_at: now.after(Duration::from_secs(3600)),
+        expires_at: now.after(Duration::from_hours(1)),
     };
     Held { family, device, user }
 }
@@ -75,8 +75,8 @@ fn an_old_token_is_a_repeat_or_a_theft() {
         token: token.into(),
         device_uuid: "phone".into(),
         now: begin.after(Duration::from_secs(seconds)),
-        refresh_ttl: Duration::from_secs(3600),
-        repeat_within: Duration::from_secs(60),
+        refresh_ttl: Duration::from_hours(1),
+        repeat_within: Duration::from_mins(1),
     };
     let mut held = held(begin);
     assert_eq!(at("new", 3599).judge(&held).unwrap(), TokenUse::Rotate);

@@ -96,7 +96,7 @@ async fn a_client_that_comes_back_resumes_also_once_the_certificate_was_replaced
     let (first, second) = (made(begins, ends), made(begins, ends));
     let certificate = of(&first);
     let certificates = Certificates::new(Arc::clone(&certificate), Vec::new(), &net(), &Metrics::new("test"));
-    let tickets = Tickets::own(Duration::from_secs(300));
+    let tickets = Tickets::own(Duration::from_mins(5));
     let acceptor = TlsAcceptor::from(tls::server(certificates, tickets, &[tls::HTTP_1_1]).unwrap());
     let connector = TlsConnector::from(tls::client(Some(&[first.cert.as_slice(), &second.cert].concat())).unwrap());
     let met = async || {

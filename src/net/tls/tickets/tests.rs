@@ -1,6 +1,6 @@
 use super::*;
 
-const LIFETIME: Duration = Duration::from_secs(300);
+const LIFETIME: Duration = Duration::from_mins(5);
 const NOW: u64 = 1_800_000_000;
 const STATE: &[u8] = &[7; 100];
 
