@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use fastwebsockets::OpCode;
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
 use http_body_util::Empty;
-use httvps::mux::TRANSPORT_ROOM;
+use httvps::mux::Message;
 use httvps::net::listener;
 use httvps::net::websocket::{Incoming, Reader, Side, Violation, write_header};
 use hyper::body::Incoming as Body;
@@ -130,12 +130,9 @@ impl Echo {
     }
 
     async fn send(&mut self, opcode: OpCode, payload: &[u8]) -> io::Result<()> {
-        let mut message = BytesMut::with_capacity(TRANSPORT_ROOM + payload.len());
-        message.resize(TRANSPORT_ROOM, 0);
-        message.extend_from_slice(payload);
-        let mut message = message.into();
-        let start = write_header(&mut message, opcode, Side::Server);
-        self.socket.write_all(&message.head[start..]).await
+        let mut message = Message::from(payload);
+        write_header(&mut message, opcode, Side::Server);
+        self.socket.write_all(&message.concat()).await
     }
 
     async fn discard(&mut self) -> io::Result<()> {

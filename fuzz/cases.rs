@@ -1,4 +1,4 @@
-//! What is fuzzed; `tests/integration/corpus.rs` replays the seeds through the same functions.
+//! What is fuzzed; `tests/integration/protocol/fuzz_seeds.rs` replays the seeds through the same functions.
 
 #[path = "cases/frames.rs"]
 mod frames;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the drills of tests/integration/drills/ at full size, one after the other: so many idle and busy tunnels, so many seconds
-# for the crowd, a fortieth of them for each phase of the others; then what a user sees of it (tests/integration/continuity.rs).
+# Runs the drills of tests/integration/drills/ at full size, one after the other: so many idle and busy tunnels, so many
+# seconds for the crowd, a fortieth of them for each phase of the others; then what a user sees of it
+# (tests/integration/continuity/user_view.rs).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-600}
@@ -17,4 +18,4 @@ export HTTVPS_DRILL_PHASE_MS=$((seconds * 1000 / 4))
 drill drills::crowd::
 export HTTVPS_DRILL_PHASE_MS=$((seconds * 1000 / 40))
 drill drills:: --skip drills::crowd::
-drill continuity:: resume::
+drill continuity::user_view:: continuity::resume::

@@ -25,8 +25,8 @@ use clap::{Parser, Subcommand};
 use crate::config::{ConfigError, Runtime, Source};
 use crate::control::StartError;
 use crate::migrate::MigrateError;
+use crate::net::buffer_pool::BufferPool;
 use crate::net::listener::Inherited;
-use crate::net::pool;
 use crate::telemetry;
 
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -158,7 +158,10 @@ fn complain(line: String) {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
-        Command::Completions(args) => return completions::run(args),
+        Command::Completions(args) => {
+            completions::run(args);
+            return Ok(());
+        }
         Command::Man(args) => return man::run(args),
         Command::ServeControl
         | Command::ServeGateway
@@ -194,7 +197,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     }
     let idle_after = runtime.buffers_idle;
     let runtime = builder.enable_all().build()?;
-    runtime.spawn(pool::shrink_every(idle_after));
+    runtime.spawn(BufferPool::shrink_every(idle_after));
     let ended = runtime.block_on(dispatch(cli.command, source, inherited));
     runtime.shutdown_background();
     ended

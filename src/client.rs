@@ -1,14 +1,14 @@
 //! The reference client: a tunnel behind SOCKS5 and HTTP CONNECT (docs/03 is enough to write another).
 
+mod connection;
 mod datagrams;
-mod door;
+mod dialer;
 mod http;
-mod line;
-mod link;
 mod local;
 mod network;
 mod opening;
 mod refused;
+mod session;
 mod socks;
 mod transports;
 
@@ -21,12 +21,12 @@ use crate::config::{self, ConfigError, Source};
 use crate::lifecycle::Shutdown;
 use crate::net::listener;
 
-use link::Link;
+use connection::Connection;
 pub use refused::Refused;
 
 /// A client that is bound and has not connected.
 pub struct Client {
-    link: Arc<Link>,
+    connection: Arc<Connection>,
     socks: Option<TcpListener>,
     http: Option<TcpListener>,
 }
@@ -49,8 +49,8 @@ impl Client {
         let net: config::Net = source.section()?;
         let socks = bind(&config.socks, &net).await.map_err(|reason| bad("socks", reason))?;
         let http = bind(&config.http, &net).await.map_err(|reason| bad("http", reason))?;
-        let link = Link::new(source, config)?;
-        Ok(Self { link: Arc::new(link), socks, http })
+        let connection = Connection::new(source, config)?;
+        Ok(Self { connection: Arc::new(connection), socks, http })
     }
 
     /// Where SOCKS5 and HTTP CONNECT are spoken.
@@ -61,7 +61,7 @@ impl Client {
 
     /// Keeps a tunnel up and serves programs until drained; `ready` is called once the first tunnel is up.
     pub async fn serve(self, shutdown: &Shutdown, ready: impl FnOnce()) -> Result<(), Refused> {
-        let Self { link, socks, http } = self;
+        let Self { connection, socks, http } = self;
         let (up, mut is_up) = tokio::sync::watch::channel(false);
         let local = async {
             let told = async {
@@ -71,18 +71,24 @@ impl Client {
             };
             let socks = async {
                 if let Some(listener) = socks {
-                    local::accept(listener, &link, shutdown, |socket, link| Box::pin(socks::serve(socket, link))).await;
+                    local::accept(listener, &connection, shutdown, |socket, connection| {
+                        Box::pin(socks::serve(socket, connection))
+                    })
+                    .await;
                 }
             };
             let http = async {
                 if let Some(listener) = http {
-                    local::accept(listener, &link, shutdown, |socket, link| Box::pin(http::serve(socket, link))).await;
+                    local::accept(listener, &connection, shutdown, |socket, connection| {
+                        Box::pin(http::serve(socket, connection))
+                    })
+                    .await;
                 }
             };
             tokio::join!(told, socks, http);
         };
         tokio::select! {
-            refused = link.keep_up(&up) => Err(refused),
+            refused = connection.keep_up(&up) => Err(refused),
             () = async { local.await; shutdown.draining().await } => Ok(()),
             () = shutdown.draining() => Ok(()),
         }

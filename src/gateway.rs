@@ -6,68 +6,64 @@ mod acme;
 mod admission;
 mod arrival;
 mod association;
+mod atomic_file;
 mod body;
-mod breaker;
 mod certificates;
+mod circuit;
+mod circuit_breaker;
 mod clock;
+mod connection_limiter;
 mod control;
 mod drain;
 mod edge;
 pub(crate) mod egress;
-mod enrol;
+mod enroll;
 mod events;
-mod fresh;
+mod heartbeat;
 mod http2;
 mod journal;
 mod keys;
-mod lane;
 mod memory;
 mod metrics;
 mod nodes;
 mod offline;
-mod pace;
 mod persist;
-mod places;
 mod portal;
-mod rates;
-mod reach;
+mod rate_limiter;
 mod refusals;
+mod report_queue;
+mod request_limiter;
 mod resume;
 mod serving;
 mod session;
+mod state;
 mod store;
 mod streams;
 mod takeover;
+mod tunnel;
 mod upgrade;
-mod urgent;
 mod usage;
+mod window_share;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use reqwest::StatusCode;
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use crate::api::{GatewayHeartbeat, GatewayOrders, Node, Validity};
-use crate::config::{self, ConfigError, Egress, Mux, Notices, Ops, Probe, Source, Tls, V1, read_file};
-use crate::frame::{Encoding, SessionCode, binary};
-use crate::lifecycle::Shutdown;
+use crate::config::{self, ConfigError, Egress, Mux, Ops, Probe, Source, Tls, V1, read_file};
 use crate::mux::Limits;
 use crate::net::dial::Dialer;
 use crate::net::listener::{self, Inherited, Purpose};
-use crate::net::ops::Readiness;
 use crate::net::resolver::Resolver;
-use crate::net::tls::{self, Certificates};
+use crate::net::tls;
 
-use acme::Acme;
 use arrival::{Arrivals, Listener};
 use clock::Clock;
-use control::{ControlClient, ControlError};
+use control::ControlClient;
 use drain::Drain;
 use edge::Site;
 use journal::Journal;
@@ -76,75 +72,19 @@ use memory::Shares;
 use metrics::GatewayMetrics;
 use nodes::Nodes;
 use offline::OfflineCache;
-use pace::Paces;
-use persist::{Kept, Name, Orders, Persist};
+use persist::{Persist, SavedState};
 use portal::Portal;
-use rates::Rates;
+use rate_limiter::RateLimiters;
 use refusals::Refusals;
+use request_limiter::RequestLimiter;
 use resume::Resumptions;
+use state::GatewayState;
 use takeover::{Claim, Predecessor};
 use usage::Usage;
 
-/// Answers to a heartbeat that mean that this gateway is not wanted: too old, or revoked.
-const UNWELCOME: [StatusCode; 2] = [StatusCode::UPGRADE_REQUIRED, StatusCode::UNAUTHORIZED];
-const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
-
-/// What the gateway's parts share.
-struct Shared {
-    /// This process, among those of the gateway.
-    instance: Uuid,
-    /// No other process acts for the gateway, which the control plane has not heard yet.
-    alone: AtomicBool,
-    drain: Drain,
-    arrivals: Arrivals,
-    gateway: config::Gateway,
-    tunnel: config::Tunnel,
-    http2: config::Http2,
-    relay: config::Relay,
-    egress: Egress,
-    notices: Notices,
-    lookups: egress::Lookups,
-    limits: Arc<Limits>,
-    shares: Shares,
-    v1_message_max: usize,
-    tls: Arc<ServerConfig>,
-    certificates: Arc<Certificates>,
-    acme: Option<Acme>,
-    /// Other machines see a certificate that was made here.
-    exposed: bool,
-    control: ControlClient,
-    clock: Arc<Clock>,
-    keys: Keys,
-    nodes: Nodes,
-    paces: Paces,
-    offline: OfflineCache,
-    persist: Persist,
-    refusals: Refusals,
-    resumptions: Resumptions,
-    portal: Portal,
-    site: Site,
-    /// Of devices, and of those whose token is out of date.
-    hellos: Rates<(Uuid, bool)>,
-    usage: Usage,
-    metrics: GatewayMetrics,
-    met_control: AtomicBool,
-    /// From the control plane, or from an earlier process.
-    has_nodes: AtomicBool,
-    /// It was said that events come late.
-    late_events: AtomicBool,
-    ordered_drain: AtomicBool,
-    /// Counts events that end sessions of users and devices.
-    stops: AtomicU64,
-    /// Counts events that end single sessions.
-    session_stops: AtomicU64,
-    /// Why the control plane does not want this gateway, if it does not.
-    unwelcome: Mutex<Option<String>>,
-    beating: tokio::sync::Mutex<()>,
-}
-
 /// A gateway that is bound and has not begun to serve.
 pub struct Gateway {
-    shared: Arc<Shared>,
+    state: Arc<GatewayState>,
     listeners: Vec<Listener>,
     ops: Option<(Purpose, TcpListener)>,
     claim: Claim,
@@ -152,7 +92,7 @@ pub struct Gateway {
     predecessor: Option<Predecessor>,
     certificate: Option<Vec<u8>>,
     /// The last event that an earlier process had acted on.
-    place: events::Place,
+    cursor: events::EventCursor,
 }
 
 impl Gateway {
@@ -180,7 +120,7 @@ impl Gateway {
         let (claim, mut predecessor) = claimed.map_err(|reason| bad("state_dir", reason))?;
         let journal = Journal::open(state_dir).map_err(|reason| bad("state_dir", reason))?;
         gateway.token =
-            enrol::token(&gateway, ca.as_deref(), &dialer).await.map_err(|(key, reason)| bad(key, reason))?;
+            enroll::token(&gateway, ca.as_deref(), &dialer).await.map_err(|(key, reason)| bad(key, reason))?;
         let offline: config::Offline = source.section()?;
         let shown = Some(metrics.control_reachable.clone());
         let control =
@@ -209,7 +149,7 @@ impl Gateway {
         let relay: config::Relay = source.section()?;
         let kept = kept_state(&gateway, offline.flush_interval, predecessor.as_mut()).await;
         let (persist, kept) = kept.map_err(|reason| bad("state_dir", reason))?;
-        let shared = Shared {
+        let state = GatewayState {
             instance: Uuid::new_v4(),
             alone: AtomicBool::new(predecessor.is_none()),
             drain: Drain::new(&gateway),
@@ -232,14 +172,14 @@ impl Gateway {
             keys: Keys::new(Arc::clone(&clock), metrics.tokens.clone()),
             nodes: Nodes::new(source.section::<Probe>()?, &relay, dialer.clone(), metrics.clone()),
             relay,
-            paces: Paces::default(),
+            rate_limiters: RateLimiters::default(),
             offline: OfflineCache::new(offline, Arc::clone(&clock)),
             persist,
             clock,
             refusals: Refusals::default(),
             portal: Portal::new(&source.section()?),
             site,
-            hellos: Rates::new(tunnel.hellos_per_minute),
+            hellos: RequestLimiter::new(tunnel.hellos_per_minute),
             usage,
             metrics,
             gateway,
@@ -252,11 +192,11 @@ impl Gateway {
             stops: AtomicU64::new(0),
             session_stops: AtomicU64::new(0),
             unwelcome: Mutex::default(),
-            beating: tokio::sync::Mutex::default(),
+            heartbeat_turn: tokio::sync::Mutex::default(),
         };
-        let place = shared.restore(&kept, max_age);
-        let shared = Arc::new(shared);
-        Ok(Self { shared, listeners, ops, claim, predecessor, certificate: certificates.made, place })
+        let cursor = state.restore(&kept, max_age);
+        let state = Arc::new(state);
+        Ok(Self { state, listeners, ops, claim, predecessor, certificate: certificates.made, cursor })
     }
 
     /// Where clients and proxies connect: what each listener is called, and its URL; at least one.
@@ -323,174 +263,9 @@ async fn kept_state(
     gateway: &config::Gateway,
     flush_interval: Duration,
     predecessor: Option<&mut Predecessor>,
-) -> Result<(Persist, Kept), String> {
+) -> Result<(Persist, SavedState), String> {
     if let Some(predecessor) = predecessor {
         predecessor.release_state().await?;
     }
     Persist::open(Path::new(&gateway.state_dir), &gateway.control_url, flush_interval)
-}
-
-impl Shared {
-    /// Largest message of an encoding in bytes.
-    fn message_max(&self, encoding: Encoding) -> usize {
-        match encoding {
-            Encoding::V1 => self.v1_message_max,
-            Encoding::V2 => binary::MAX_MESSAGE,
-        }
-    }
-
-    fn unwelcome(&self) -> MutexGuard<'_, Option<String>> {
-        self.unwelcome.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes what an earlier process had kept, if that is not too old; gives the last event it had acted on.
-    fn restore(&self, kept: &Kept, max_age: Duration) -> events::Place {
-        if !kept.set_clock(&self.clock, max_age) {
-            self.persist.clear();
-            return None;
-        }
-        if let Some(keys) = kept.get(Name::Keys) {
-            self.keys.replace(&keys);
-        }
-        if let Some(nodes) = kept.get::<Vec<Node>>(Name::Nodes) {
-            self.nodes.replace(nodes);
-            self.has_nodes.store(true, Ordering::Relaxed);
-        }
-        if let Some(orders) = kept.get::<Orders>(Name::Orders) {
-            self.ordered_drain.store(orders.drain, Ordering::Relaxed);
-            *self.unwelcome() = orders.unwelcome;
-        }
-        for (id, device) in kept.devices() {
-            self.offline.restore(id, device);
-        }
-        kept.get(Name::Place)
-    }
-
-    /// Signs of life on the stream of events are overdue, although calls are answered.
-    fn events_are_late(&self) {
-        if !self.control.reach().is_away() && !self.late_events.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                "events come late: a proxy in front of the control plane seems to hold them back; let it pass \
-                 /api/v1/gateway/events on without buffering"
-            );
-        }
-    }
-
-    /// Does what the control plane wants, and keeps it.
-    fn obey(&self, orders: GatewayOrders) {
-        self.persist.set(Name::Nodes, &orders.nodes);
-        self.persist.set(Name::Orders, &Orders { drain: orders.drain, unwelcome: None });
-        self.persist.set_time(&self.clock);
-        self.nodes.replace(orders.nodes);
-        self.has_nodes.store(true, Ordering::Relaxed);
-        self.ordered_drain.store(orders.drain, Ordering::Relaxed);
-        *self.unwelcome() = None;
-        if !self.met_control.swap(true, Ordering::Relaxed) {
-            tracing::info!(gateway = %orders.gateway_id, region = orders.region, "known to the control plane");
-        }
-    }
-
-    /// The control plane does not want this gateway.
-    fn retire(&self, code: String) {
-        let drain = self.ordered_drain.load(Ordering::Relaxed);
-        self.persist.set(Name::Orders, &Orders { drain, unwelcome: Some(code.clone()) });
-        *self.unwelcome() = Some(code);
-    }
-
-    fn refuses_sessions(&self) -> bool {
-        self.ordered_drain.load(Ordering::Relaxed) || self.unwelcome().is_some()
-    }
-
-    /// Probes what nodes there are; heartbeats bring others, and are the trials that end an outage.
-    async fn nodes_and_heartbeat(&self, shutdown: &Shutdown) {
-        let beats = async {
-            loop {
-                self.heartbeat().await;
-                let met = self.met_control.load(Ordering::Relaxed);
-                let pause = if met { self.gateway.heartbeat_interval } else { HEARTBEAT_RETRY };
-                tokio::select! {
-                    () = shutdown.draining() => break,
-                    () = tokio::time::sleep(pause) => {}
-                    () = self.control.reach().trial_due() => {}
-                }
-            }
-            if self.met_control.load(Ordering::Relaxed) {
-                self.beat(true).await;
-            }
-        };
-        tokio::join!(beats, self.nodes.run(&self.control, &self.clock, shutdown));
-    }
-
-    async fn heartbeat(&self) -> bool {
-        self.beat(false).await
-    }
-
-    /// One at a time: an older answer must not overwrite a newer list. The last one says that this process is leaving.
-    async fn beat(&self, leaving: bool) -> bool {
-        let _turn = self.beating.lock().await;
-        let request = GatewayHeartbeat {
-            gateway_id: None,
-            sessions: i64::try_from(self.usage.live_count()).unwrap_or(i64::MAX),
-            streams: self.metrics.streams.get(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            refusals: self.refusals.take(),
-            clock_offset_ms: self.clock.offset(),
-            certificate: self.certificates.validity().map(|(begins, ends)| Validity { begins, ends }),
-            instance: Some(self.instance),
-            alone: self.alone.load(Ordering::Relaxed),
-            leaving,
-        };
-        let asked_at = Instant::now();
-        match self.control.heartbeat(&request).await {
-            Ok(orders) => {
-                self.alone.store(false, Ordering::Relaxed);
-                self.clock.measured(orders.server_time, asked_at);
-                self.obey(orders);
-                true
-            }
-            Err(error) => {
-                error.log("heartbeat failed");
-                self.refusals.put(request.refusals);
-                if let ControlError::Refused { status, code } = error
-                    && UNWELCOME.contains(&status)
-                {
-                    if status == StatusCode::UNAUTHORIZED {
-                        self.usage.cut(|_| true, SessionCode::GoingAway);
-                    }
-                    self.retire(code);
-                }
-                false
-            }
-        }
-    }
-}
-
-impl Readiness for Shared {
-    async fn ready(&self) -> Result<(), String> {
-        if let Some(code) = &*self.unwelcome() {
-            return Err(format!("the control plane does not want this gateway: {code}"));
-        }
-        if !self.has_nodes.load(Ordering::Relaxed) || !self.keys.is_ready() {
-            return Err("the control plane was not reached yet".into());
-        }
-        if let Some(reason) = self.usage.unwritable() {
-            return Err(format!("usage cannot be kept on disk: {reason}"));
-        }
-        self.acme.as_ref().and_then(Acme::missing).map_or(Ok(()), Err)
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        let away = self.control.reach().is_away().then(|| "the control plane does not answer".to_owned());
-        let others = self.clock.complaint().into_iter().chain(self.persist.complaint());
-        away.into_iter().chain(others).chain(self.certificate_complaints()).collect()
-    }
-
-    fn refresh(&self) {
-        self.clock.show();
-        self.certificates.show(self.clock.now());
-        self.metrics.held.set(i64::try_from(self.resumptions.held()).unwrap_or(i64::MAX));
-        self.metrics.unflushed.set(i64::try_from(self.usage.unflushed()).unwrap_or(i64::MAX));
-        self.metrics.waiting.set(i64::try_from(self.limits.memory.held()).unwrap_or(i64::MAX));
-        self.metrics.unreported.set(i64::try_from(self.usage.unreported()).unwrap_or(i64::MAX));
-    }
 }

@@ -1,40 +1,40 @@
 //! The sans-IO multiplexer: messages and the time go in; messages, events and deadlines come out (docs/04).
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
-mod budget;
 mod charge;
+mod credit;
 mod datagrams;
-mod keep;
+mod ending;
+mod liveness;
 mod memory;
 mod opening;
 mod pad;
-mod pulse;
+mod payload;
 mod receive;
 mod resume;
+mod retransmit;
 mod send;
 mod session;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 mod timers;
+mod token_bucket;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::config::{Mux, Resume, V1};
 use crate::frame::{DecodeError, Hello, HelloOk, Notice, Padding, SessionCode, StreamCode, StreamId, Target};
 
-pub use budget::Budget;
 pub use charge::Pacer;
 pub use memory::MemoryBudget;
+pub use payload::{Message, Payload};
 pub use session::Session;
+pub use token_bucket::TokenBucket;
 
-/// Bytes kept free in front of every message for the transport's own frame header.
-pub const TRANSPORT_ROOM: usize = 14;
-/// Bytes a payload given to [`Session::send`] keeps free in front: the transport's room and a frame header.
-pub const HEADROOM: usize = TRANSPORT_ROOM + crate::frame::binary::HEADER_LEN;
 /// The receive window that both sides assume for a new stream with credit (docs/03, "Flow control").
 pub const INITIAL_WINDOW: u64 = 64 * 1024;
 
@@ -204,40 +204,6 @@ pub enum Capacity {
     Blocked,
     /// The peer takes no more on this stream.
     Closed,
-}
-
-/// A message: its bytes begin at [`TRANSPORT_ROOM`].
-#[derive(Debug, Default)]
-pub struct Message {
-    /// All of it, or what stands before the body.
-    pub head: BytesMut,
-    /// A payload that is kept, too, and must not be changed.
-    pub body: Bytes,
-}
-
-impl Message {
-    /// Its bytes behind the transport's room.
-    pub fn len(&self) -> usize {
-        self.head.len().saturating_sub(TRANSPORT_ROOM).saturating_add(self.body.len())
-    }
-
-    /// All of them in one piece.
-    pub fn concat(self) -> Bytes {
-        let mut whole = self.head;
-        whole.extend_from_slice(&self.body);
-        whole.freeze().split_off(TRANSPORT_ROOM)
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl From<BytesMut> for Message {
-    fn from(head: BytesMut) -> Self {
-        Self { head, body: Bytes::new() }
-    }
 }
 
 /// One thing for the transport to write.

@@ -14,11 +14,11 @@ use crate::measure::percentile;
 use crate::pace::{Progress, milliseconds, rate};
 use crate::report::{Goal, HTTVPS, Report};
 use crate::site::Site;
-use crate::world::SEED;
+use crate::support::control::SEED;
 
 const CONNECTIONS: usize = 16;
 const CALLERS: u64 = 40_000;
-/// A prime, so that callers are spread over all devices.
+/// A prime, which spreads callers over all devices.
 const STRIDE: u64 = 1_000_003;
 const TOKEN_SECONDS: i64 = 3_600;
 const WARM_UP: Duration = Duration::from_secs(3);
@@ -26,7 +26,7 @@ const TIME: Duration = Duration::from_secs(20);
 const PER_SECOND: f64 = 1_500.0;
 const P99_MS: f64 = 50.0;
 
-/// Devices that want sessions, one after the other.
+/// Devices that begin sessions, one after the other.
 struct Callers<'a> {
     site: &'a Site,
     url: String,

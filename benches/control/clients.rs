@@ -14,7 +14,7 @@ use crate::measure::in_lanes;
 use crate::pace::in_time;
 use crate::session::{Door, Session, connector};
 use crate::site::Site;
-use crate::world::SEED;
+use crate::support::control::SEED;
 
 const LANES: usize = 32;
 const TOKEN_SECONDS: i64 = 3_600;

@@ -3,15 +3,18 @@ use httvps::net::tls::Identity;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::node::{AEAD_2022, Node};
 use crate::pace::in_time;
-use crate::process::{Process, eventually};
 use crate::site::{Gateway, SESSIONS_OF_A_NODE, Site};
-use crate::world::{Env, PATH, REGION, env, id};
+use crate::support::control::{REGION, id};
+use crate::support::deployment::PATH;
+use crate::support::environment::{Env, env};
+use crate::support::node::{AEAD_2022, Node};
+use crate::support::process::Process;
+use crate::support::wait::eventually;
 
 pub(crate) struct Fleet {
     pub(crate) gateways: Vec<Process>,
-    /// The id of the node that all sessions go through.
+    /// The id of the node that all sessions use.
     pub(crate) row: String,
     folder: TempDir,
     node: Node,

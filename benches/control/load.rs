@@ -28,7 +28,7 @@ impl Row {
     }
 }
 
-/// Three devices for two users.
+/// Three devices per two users.
 pub(crate) fn devices(users: u64) -> u64 {
     users + users / 2
 }
@@ -89,7 +89,7 @@ pub(crate) async fn customers(sql: &Client, users: u64, plans: &[String]) {
 }
 
 impl Site {
-    /// Replaces all sessions by so many live ones, one a user, over all gateways and nodes; on limited plans they hold
+    /// Replaces all sessions by live ones, one per user, spread over all gateways and nodes; on limited plans they hold
     /// leases.
     pub(crate) async fn sessions(&self, count: u64) {
         let list = |ids: Vec<&str>| format!("ARRAY['{}']::uuid[]", ids.join("', '"));

@@ -19,25 +19,23 @@
     reason = "a benchmark fails by panicking and says things shortly"
 )]
 
-#[path = "../../tests/integration/database.rs"]
-mod database;
+#[path = "../../tests/integration"]
+mod integration {
+    pub(crate) mod support;
+}
+
+#[path = "../tunnel/file_limit.rs"]
+mod file_limit;
 #[path = "../tunnel/measure.rs"]
 mod measure;
-#[path = "../../tests/integration/node.rs"]
-mod node;
-#[path = "../../tests/integration/process.rs"]
-mod process;
 #[path = "../tunnel/report.rs"]
 mod report;
 #[path = "../tunnel/session.rs"]
 mod session;
-#[path = "../../tests/integration/world.rs"]
-mod world;
 
 mod admission;
 mod clients;
 mod fleet;
-mod follower;
 mod load;
 mod pace;
 mod postgres;
@@ -46,14 +44,14 @@ mod site;
 mod streams;
 mod usage;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use integration::support;
 
 use report::Report;
 use site::Site;
 
 const MEASURES: [&str; 4] = ["usage", "admission", "streams", "revocation"];
 const FILES_NEEDED: u64 = 11_000;
-/// Set, a missed goal is a failure.
+/// If set, a missed goal is a failure.
 const STRICT: &str = "HTTVPS_BENCH_STRICT";
 
 fn main() {
@@ -62,22 +60,11 @@ fn main() {
         eprintln!("no measure {unknown}; there are {}", MEASURES.join(", "));
         std::process::exit(2);
     }
-    raise_file_limit();
+    file_limit::raise(FILES_NEEDED, "`streams` and `revocation`");
     let missed = tokio::runtime::Runtime::new().unwrap().block_on(run(&words));
     if std::env::var_os(STRICT).is_some() && !missed.is_empty() {
         eprintln!("missed: {}", missed.join(", "));
         std::process::exit(1);
-    }
-}
-
-/// Processes that are started from here inherit it.
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        eprintln!("the limit of open files stays as it is: {error}");
-    }
-    if getrlimit(Resource::Nofile).current.is_some_and(|files| files < FILES_NEEDED) {
-        eprintln!("fewer than {FILES_NEEDED} open files are allowed: `streams` and `revocation` may fail");
     }
 }
 

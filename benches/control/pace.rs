@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
-use crate::process::PATIENCE;
+use crate::support::wait::TIMEOUT;
 
-/// What lanes have done, and whether they shall go on.
+/// What lanes have completed, and whether they go on.
 #[derive(Default)]
 pub(crate) struct Progress {
     done: AtomicU64,
@@ -27,7 +27,7 @@ impl Progress {
     }
 }
 
-/// Runs lanes and gives what they do in a second, once warm.
+/// Runs lanes and returns their rate per second once warm.
 pub(crate) async fn rate<F: Future<Output = ()>>(
     progress: &Progress,
     lanes: impl IntoIterator<Item = F>,
@@ -46,14 +46,14 @@ pub(crate) async fn rate<F: Future<Output = ()>>(
 }
 
 pub(crate) async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
+    timeout(TIMEOUT, work).await.unwrap_or_else(|_| panic!("not within {TIMEOUT:?}: {what}"))
 }
 
 pub(crate) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Users that are loaded; `HTTVPS_BENCH_USERS` makes it quick.
+/// The number of users to load; `HTTVPS_BENCH_USERS` overrides it.
 pub(crate) fn users() -> u64 {
     const NAME: &str = "HTTVPS_BENCH_USERS";
     match std::env::var(NAME) {

@@ -8,7 +8,7 @@ const AS_POSTGRES: [&str; 4] = ["setpriv", "--reuid=postgres", "--regid=postgres
 const SETTINGS: [&str; 5] =
     ["listen_addresses=127.0.0.1", "fsync=on", "shared_buffers=512MB", "max_wal_size=4GB", "max_connections=100"];
 
-/// A private server whose commits reach the disk; it ends with this value.
+/// A private server with durable commits; it stops when dropped.
 pub(crate) struct Postgres {
     bin: PathBuf,
     folder: TempDir,

@@ -13,7 +13,7 @@ use crate::measure::percentile;
 use crate::pace::{in_time, milliseconds};
 use crate::report::{Goal, HTTVPS, Report};
 use crate::site::Site;
-use crate::world::id;
+use crate::support::control::id;
 
 const SESSIONS: u64 = 2_000;
 const TIMES: u64 = 200;
@@ -70,7 +70,7 @@ pub(crate) async fn run(site: &Site, report: &mut Report) {
     report.add("revocation_acked_by_all", HTTVPS, in_full, "%", Goal::at_least(ALL_ACKED_PERCENT));
 }
 
-/// Milliseconds until all gateways have acted on changes of the plan, of the node and of its password.
+/// Milliseconds until all gateways have acted on changes of a plan, a node and its password.
 async fn changes(site: &Site, fleet: &Fleet) -> Vec<f64> {
     let plans = site.control.list("plans").await;
     let mut samples = Vec::new();

@@ -5,15 +5,16 @@ use serde_json::{Value, json};
 
 use crate::load;
 use crate::postgres::Postgres;
-use crate::process::run;
-use crate::world::{ADMIN_KEY, Control, Env, SEED, env, id};
+use crate::support::control::{ADMIN_KEY, Control, SEED, id};
+use crate::support::environment::{Env, env};
+use crate::support::process::run;
 
 const REGIONS: usize = 10;
 const NODES: usize = 100;
 const GATEWAYS: usize = 20;
 pub(crate) const SESSIONS_OF_A_NODE: u32 = 1_000_000;
 
-/// A gateway that exists as a row and a token.
+/// A gateway that is only a row and a token.
 pub(crate) struct Gateway {
     pub(crate) id: String,
     pub(crate) token: String,
@@ -29,7 +30,7 @@ pub(crate) struct Site {
     postgres: Postgres,
 }
 
-/// Nothing becomes stale while it is measured.
+/// Nothing becomes stale during a measurement.
 fn settings(database: &str, listen: &str) -> Env {
     env(&[
         ("DATABASE__URL", database),
@@ -96,7 +97,7 @@ async fn hosts(control: &Control) -> Vec<Gateway> {
     gateways
 }
 
-/// Those with an even place are limited.
+/// Every second one is limited.
 async fn plans(control: &Control) -> Vec<String> {
     let kinds: [Value; 4] = [
         json!({ "name": "small", "traffic_limit_gb": 100, "max_devices": 5, "max_sessions": 5 }),

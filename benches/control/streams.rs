@@ -7,13 +7,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::follower::Follower;
 use crate::load::Row;
 use crate::measure::{in_lanes, resident_kib};
 use crate::pace::milliseconds;
-use crate::process::PATIENCE;
 use crate::report::{Goal, HTTVPS, Report};
 use crate::site::Site;
+use crate::support::event_follower::Follower;
+use crate::support::wait::TIMEOUT;
 
 const STREAMS: usize = 10_000;
 const LANES: usize = 32;
@@ -58,7 +58,7 @@ pub(crate) async fn run(site: &Site, report: &mut Report) {
     site.control.admin(Method::PATCH, &path, json!({ "status": "active" })).await;
 }
 
-/// A stream on which nothing has happened yet.
+/// A stream before its first event.
 async fn quiet_stream(address: &str, head: &str) -> TcpStream {
     let mut socket = TcpStream::connect(address).await.unwrap();
     socket.write_all(head.as_bytes()).await.unwrap();
@@ -75,7 +75,7 @@ async fn read_until(socket: &mut TcpStream, end: &str) -> String {
     let mut read = Vec::new();
     let mut buffer = [0; 1024];
     loop {
-        match timeout(PATIENCE, socket.read(&mut buffer)).await.expect("something comes").unwrap() {
+        match timeout(TIMEOUT, socket.read(&mut buffer)).await.expect("something comes").unwrap() {
             0 => panic!("the stream ended: {}", String::from_utf8_lossy(&read)),
             count => read.extend_from_slice(&buffer[..count]),
         }

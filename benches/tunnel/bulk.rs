@@ -7,11 +7,12 @@ use futures_util::future::try_join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
-use crate::destination::{Destination, Manner};
+use crate::floor;
 use crate::measure::{GIB, MIB, cpu_seconds, gib, median, rounds};
 use crate::peers::Subject;
 use crate::report::{FLOOR, Goal, Report, SING_BOX};
-use crate::{floor, socks};
+use crate::support::destination::{Behavior, Destination};
+use crate::support::socks;
 
 const BUFFER: usize = 256 * 1024;
 const SHARE_OF_SING_BOX: f64 = 0.65;
@@ -56,13 +57,13 @@ impl Case {
     }
 
     async fn download(&self, proxy: &str, each: u64) -> io::Result<()> {
-        let zeros = Destination::start(Manner::Zeros);
+        let zeros = Destination::start(Behavior::Zeros);
         try_join_all((0..self.streams).map(|_| fetch(proxy, zeros.address, each))).await?;
         Ok(())
     }
 
     async fn upload(&self, proxy: &str, each: u64) -> io::Result<()> {
-        let discard = Destination::start(Manner::Discard);
+        let discard = Destination::start(Behavior::Discard);
         let sending = try_join_all((0..self.streams).map(|_| send(proxy, discard.address, each)));
         let arrived = async {
             while discard.got() < each * self.streams {
@@ -103,7 +104,7 @@ async fn send(proxy: &str, sink: SocketAddr, len: u64) -> io::Result<()> {
     Err(io::Error::other("an upload ended before it had arrived"))
 }
 
-/// The least that a gateway could cost, at the speed that the machine has just now.
+/// The minimum cost of a gateway at the machine's current speed.
 async fn bare_gateway() -> f64 {
     let bytes = (gib() * GIB) as u64;
     let cpu = tokio::task::spawn_blocking(move || floor::bare_gateway(bytes)).await.unwrap();

@@ -29,7 +29,7 @@ const RECORD: usize = 16_384;
 const RECORDS: usize = 128;
 const BATCHES: usize = 4;
 
-/// The ciphers of both sides, without any framing. To seal costs what it costs to open.
+/// The ciphers of both sides without framing; encryption costs as much as decryption.
 pub(crate) struct Passage {
     ciphers: [LessSafeKey; 2],
     pieces: u64,

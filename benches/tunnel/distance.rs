@@ -3,15 +3,15 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::destination::{Destination, Manner};
 use crate::field;
 use crate::latency::Exchange;
 use crate::line::{BYTES_PER_SECOND, Line};
 use crate::measure::percentile;
-use crate::process::Process;
 use crate::report::{Goal, HTTVPS, Report};
+use crate::support::deployment::{Deployment, PATH};
+use crate::support::destination::{Behavior, Destination};
+use crate::support::process::Process;
 use crate::throughput::{self, Span};
-use crate::world::{PATH, World};
 
 const SPAN: Span = Span { warm_up: Duration::from_secs(2), time: Duration::from_secs(6) };
 const WITHOUT_END: Span = Span { warm_up: Duration::from_secs(2), time: Duration::from_secs(3_600) };
@@ -21,18 +21,18 @@ const PER_CENT: f64 = 90.0;
 const MORE_MILLISECONDS: f64 = 30.0;
 
 pub(crate) async fn run(report: &mut Report) {
-    let world = field::world(json!({}), &[]).await;
-    let line = Line::to(world.gateway().line("gateway").strip_prefix("wss://").unwrap().parse().unwrap());
-    let client = client(&world, &line, "ws").await;
+    let deployment = field::deployment(json!({}), &[]).await;
+    let line = Line::to(deployment.address().parse().unwrap());
+    let client = client(&deployment, &line, "ws").await;
     let proxy = client.line("socks");
-    let echo = Destination::start(Manner::Echo);
+    let echo = Destination::start(Behavior::Echo);
     let mut exchange = Exchange::open(proxy, echo.address).await.unwrap();
     exchange.times(2).await.unwrap();
     let idle = percentile(exchange.times(REQUESTS).await.unwrap(), 0.99) / 1000.0;
     report.add("line_request_p99_idle", HTTVPS, idle, "ms", Goal::NONE);
     fill(proxy, "line", report).await;
     for transport in ["h2ws", "h2"] {
-        let other = self::client(&world, &line, transport).await;
+        let other = self::client(&deployment, &line, transport).await;
         fill(other.line("socks"), &format!("line_{transport}"), report).await;
     }
     for (name, up) in [("line_request_p99_under_download", false), ("line_request_p99_under_upload", true)] {
@@ -72,9 +72,9 @@ async fn fill(proxy: &str, figure: &str, report: &mut Report) {
     sleep(PAUSE).await;
 }
 
-async fn client(world: &World, line: &Line, transport: &str) -> Process {
-    let mut env = world.client_env("v2");
-    env.extend(crate::world::env(&[("CLIENT__TRANSPORT", transport)]));
+async fn client(deployment: &Deployment, line: &Line, transport: &str) -> Process {
+    let mut env = deployment.client_env("v2");
+    env.extend(crate::support::environment::env(&[("CLIENT__TRANSPORT", transport)]));
     for (key, value) in &mut env {
         if key == "HTTVPS_CLIENT__GATEWAY" {
             *value = format!("wss://{}{PATH}", line.address);

@@ -9,12 +9,12 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
-use crate::destination::{Destination, Manner};
 use crate::field;
 use crate::latency::{Exchange, WARM_UP};
 use crate::measure::percentile;
 use crate::report::{Goal, HTTVPS, Report};
 use crate::session::{Door, Session, message, open};
+use crate::support::destination::{Behavior, Destination};
 
 const TIME: Duration = Duration::from_secs(5);
 const LEAD: Duration = Duration::from_millis(500);
@@ -40,11 +40,11 @@ const KINDS: [(&str, Kind); 4] =
     [("data", Kind::Data), ("opens", Kind::Opens), ("resets", Kind::Resets), ("pings", Kind::Pings)];
 
 pub(crate) async fn run(report: &mut Report) {
-    let world = field::world(json!({}), &[]).await;
-    let client = world.connect("v2").await;
-    let echo = Destination::start(Manner::Echo);
-    let discard = Destination::start(Manner::Discard);
-    let door = Door::of(&world, Resumption::default());
+    let deployment = field::deployment(json!({}), &[]).await;
+    let client = deployment.connect("v2").await;
+    let echo = Destination::start(Behavior::Echo);
+    let discard = Destination::start(Behavior::Discard);
+    let door = Door::of(&deployment, Resumption::default());
     for (name, kind) in KINDS {
         let (door, target) = (door.clone(), Target::Ip(discard.address));
         match against(client.line("socks"), &echo, kind, door, target).await {

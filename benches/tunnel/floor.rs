@@ -10,7 +10,7 @@ use crate::measure::{GIB, gib, thread_cpu_seconds};
 use crate::report::{FLOOR, Goal, Report};
 use crate::{cipher, handshake, tunnels};
 
-/// The word with which this program measures in a process of its own.
+/// The argument that makes this program measure in a fresh process.
 pub(crate) const ALONE: &str = "floor-alone";
 const BUFFER: usize = 64 * 1024;
 type Part = (&'static str, fn(u64) -> f64);
@@ -24,7 +24,7 @@ const PER_GIB: [Part; 6] = [
     ("floor_bare_gateway", bare_gateway),
 ];
 
-/// Runs this program once more, in a process that did nothing before.
+/// Runs this program again in a fresh process.
 pub(crate) fn run(report: &mut Report) {
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--bench", ALONE])
@@ -53,7 +53,7 @@ pub(crate) fn run(report: &mut Report) {
     report.add(tunnels::OPENED, FLOOR, tunnel, "ms", Goal::NONE);
 }
 
-/// Measures each part in a thread of its own and prints a line for it.
+/// Measures each part in its own thread and prints a line for it.
 pub(crate) fn alone() {
     let bytes = (gib() * GIB) as u64;
     for (name, work) in PER_GIB {
@@ -65,7 +65,7 @@ pub(crate) fn alone() {
     }
 }
 
-/// The least that any gateway has to do for a byte: read it, decrypt and encrypt it where it lies, write it.
+/// The minimum work of any gateway per byte: read, decrypt and encrypt in place, write.
 pub(crate) fn bare_gateway(bytes: u64) -> f64 {
     let mut passage = cipher::Passage::default();
     relay(bytes, |piece| passage.carry(piece))

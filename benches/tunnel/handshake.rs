@@ -27,13 +27,13 @@ pub(crate) const FIGURES: [Figure; 4] = [
     ("floor_tls_resumption", cost_of_resumption),
     ("floor_token", token_cost),
 ];
-/// What every new tunnel costs of these.
+/// The share of a new tunnel's cost.
 pub(crate) const OF_A_TUNNEL: [&str; 2] = ["floor_tls_handshake", "floor_token"];
 const HANDSHAKES: usize = 1_000;
 const TOKENS: usize = 10_000;
 const TOKEN_SECONDS: i64 = 3_600;
 
-/// A server with a certificate, as the defaults have it.
+/// A server with a certificate and the default settings.
 pub(crate) fn server(identity: &Identity) -> Arc<ServerConfig> {
     let net: Net = Source::with::<&str, &str>([]).unwrap().section().unwrap();
     let certificate = Certificate::of(identity, &net).unwrap();
@@ -41,12 +41,12 @@ pub(crate) fn server(identity: &Identity) -> Arc<ServerConfig> {
     tls::server(certificates, Tickets::own(net.ticket_lifetime), &[tls::HTTP_1_1]).unwrap()
 }
 
-/// Milliseconds that accepting a connection and a full handshake cost a server that does nothing else.
+/// Milliseconds of CPU for accepting a connection with a full handshake.
 fn cost() -> f64 {
     cost_with(|config, _| config.resumption = Resumption::disabled())
 }
 
-/// The same with a client that knows no hybrid key exchange.
+/// The same for a client without hybrid key exchange.
 fn cost_without_ml_kem() -> f64 {
     cost_with(|config, roots| {
         let mut provider = (**config.crypto_provider()).clone();
@@ -57,7 +57,7 @@ fn cost_without_ml_kem() -> f64 {
     })
 }
 
-/// The same with a client that comes back with a ticket.
+/// The same for a client that resumes with a ticket.
 fn cost_of_resumption() -> f64 {
     cost_with(|_, _| {})
 }
@@ -88,7 +88,7 @@ fn cost_with(change: impl FnOnce(&mut ClientConfig, RootCertStore)) -> f64 {
     })
 }
 
-/// Milliseconds that it costs to check a device's token.
+/// Milliseconds of CPU for checking a device's token.
 fn token_cost() -> f64 {
     let issuer = Issuer::new(&[3; 32]).unwrap();
     let now = OffsetDateTime::now_utc().unix_timestamp();

@@ -6,10 +6,10 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::destination::{Destination, Manner};
 use crate::measure::{in_lanes, resident_kib};
 use crate::report::{Goal, HTTVPS, Report, SING_BOX};
 use crate::session::{Door, Session, open};
+use crate::support::destination::{Behavior, Destination};
 use crate::{field, peers, streams};
 
 const FIGURE: &str = "idle_tunnel_with_a_stream";
@@ -20,12 +20,12 @@ const KIB: f64 = 28.0;
 const SETTLE: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(report: &mut Report) {
-    let world = field::world(json!({}), &[]).await;
-    let echo = Destination::start(Manner::Echo);
-    let ours = of_httvps(&Door::of(&world, Resumption::disabled()), &echo, world.gateway().pid()).await;
+    let deployment = field::deployment(json!({}), &[]).await;
+    let echo = Destination::start(Behavior::Echo);
+    let ours = of_httvps(&Door::of(&deployment, Resumption::disabled()), &echo, deployment.gateway().pid()).await;
     report.add(FIGURE, HTTVPS, ours, "KiB", Goal::at_most(KIB));
     if let Some(binary) = peers::sing_box_binary() {
-        let subject = peers::sing_box(&binary, &world, false).await;
+        let subject = peers::sing_box(&binary, &deployment, false).await;
         let theirs = of_socks(&subject.socks, &echo, subject.pid).await;
         report.add(FIGURE, SING_BOX, theirs, "KiB", Goal::NONE);
     }

@@ -7,12 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::destination::{Destination, Manner};
 use crate::measure::{median, percentile, rounds};
 use crate::peers::Subject;
-use crate::process::PATIENCE;
 use crate::report::{Goal, Report, SS_LOCAL};
-use crate::socks;
+use crate::support::destination::{Behavior, Destination};
+use crate::support::socks;
+use crate::support::wait::TIMEOUT;
 
 pub(crate) const WARM_UP: usize = 200;
 const REQUESTS: usize = 2_000;
@@ -44,17 +44,17 @@ impl Exchange {
     }
 
     pub(crate) async fn times(&mut self, count: usize) -> io::Result<Vec<f64>> {
-        timeout(PATIENCE, self.repeated(|done| done < count)).await?
+        timeout(TIMEOUT, self.repeated(|done| done < count)).await?
     }
 
     pub(crate) async fn lasting(&mut self, time: Duration) -> io::Result<Vec<f64>> {
         let end = Instant::now() + time;
-        timeout(PATIENCE, self.repeated(|_| Instant::now() < end)).await?
+        timeout(TIMEOUT, self.repeated(|_| Instant::now() < end)).await?
     }
 }
 
 async fn of(subject: &Subject) -> io::Result<(f64, f64)> {
-    let echo = Destination::start(Manner::Echo);
+    let echo = Destination::start(Behavior::Echo);
     let mut exchange = Exchange::open(&subject.socks, echo.address).await?;
     exchange.times(WARM_UP).await?;
     let samples = exchange.times(REQUESTS).await?;

@@ -19,27 +19,16 @@
     reason = "a benchmark fails by panicking and says things shortly"
 )]
 
-#[path = "../../tests/integration/database.rs"]
-mod database;
-#[path = "../../tests/integration/destination.rs"]
-mod destination;
-#[path = "../../tests/integration/http2_peer.rs"]
-mod http2_peer;
-#[path = "../../tests/integration/node.rs"]
-mod node;
-#[path = "../../tests/integration/process.rs"]
-mod process;
-#[path = "../../tests/integration/raw.rs"]
-mod raw;
-#[path = "../../tests/integration/socks.rs"]
-mod socks;
-#[path = "../../tests/integration/world.rs"]
-mod world;
+#[path = "../../tests/integration"]
+mod integration {
+    pub(crate) mod support;
+}
 
 mod bulk;
 mod cipher;
 mod distance;
 mod field;
+mod file_limit;
 mod flood;
 mod floor;
 mod handshake;
@@ -57,7 +46,7 @@ mod throughput;
 mod transports;
 mod tunnels;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use integration::support;
 use tikv_jemallocator::Jemalloc;
 
 use field::Field;
@@ -70,7 +59,7 @@ const MEASURES: [&str; 11] =
     ["bulk", "latency", "streams", "tunnels", "transports", "resume", "idle", "floor", "flood", "rate", "line"];
 const OF_THE_FIELD: [&str; 4] = ["bulk", "latency", "streams", "tunnels"];
 const FILES_NEEDED: u64 = 4_096;
-/// Set, a missed goal is a failure.
+/// If set, a missed goal is a failure.
 const STRICT: &str = "HTTVPS_BENCH_STRICT";
 
 fn main() {
@@ -82,18 +71,8 @@ fn main() {
         eprintln!("no measure {unknown}; there are {}", MEASURES.join(", "));
         std::process::exit(2);
     }
-    raise_file_limit();
+    file_limit::raise(FILES_NEEDED, "`idle` and `tunnels`");
     tokio::runtime::Runtime::new().unwrap().block_on(run(&words));
-}
-
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        eprintln!("the limit of open files stays as it is: {error}");
-    }
-    if getrlimit(Resource::Nofile).current.is_some_and(|files| files < FILES_NEEDED) {
-        eprintln!("fewer than {FILES_NEEDED} open files are allowed: `idle` and `tunnels` may fail");
-    }
 }
 
 async fn run(words: &[String]) {

@@ -8,9 +8,9 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::process::eventually;
 use crate::report::{SING_BOX, SING_BOX_MUX, SS_LOCAL};
-use crate::world::World;
+use crate::support::deployment::Deployment;
+use crate::support::wait::eventually;
 
 const BINARY: &str = "HTTVPS_BENCH_SINGBOX";
 const USER: &str = "11111111-2222-4333-8444-555555555555";
@@ -38,12 +38,12 @@ pub(crate) fn sing_box_binary() -> Option<PathBuf> {
     binary
 }
 
-pub(crate) async fn sing_box(binary: &Path, world: &World, mux: bool) -> Subject {
+pub(crate) async fn sing_box(binary: &Path, deployment: &Deployment, mux: bool) -> Subject {
     let folder = tempfile::tempdir().unwrap();
     let (door, socks) = (free_port(), free_port());
-    let server = run(binary, &folder, "server.json", &server_config(world, door, mux));
+    let server = run(binary, &folder, "server.json", &server_config(deployment, door, mux));
     listening(door).await;
-    let client = run(binary, &folder, "client.json", &client_config(world, door, socks, mux));
+    let client = run(binary, &folder, "client.json", &client_config(deployment, door, socks, mux));
     listening(socks).await;
     Subject {
         name: if mux { SING_BOX_MUX } else { SING_BOX },
@@ -60,8 +60,8 @@ fn run(binary: &Path, folder: &TempDir, name: &str, config: &Value) -> Child {
     spawn(binary, &[OsStr::new("run"), OsStr::new("-c"), file.as_os_str()])
 }
 
-fn server_config(world: &World, door: u16, mux: bool) -> Value {
-    let key = &world.nodes[0].key;
+fn server_config(deployment: &Deployment, door: u16, mux: bool) -> Value {
+    let key = &deployment.nodes[0].key;
     let mut inbound = json!({
         "type": "vless",
         "tag": "in",
@@ -71,8 +71,8 @@ fn server_config(world: &World, door: u16, mux: bool) -> Value {
         "tls": {
             "enabled": true,
             "server_name": "localhost",
-            "certificate_path": world.ca(),
-            "key_path": world.state.path().join("key.pem"),
+            "certificate_path": deployment.ca(),
+            "key_path": deployment.state.path().join("key.pem"),
         },
         "transport": { "type": "ws", "path": "/tunnel" },
     });
@@ -90,7 +90,7 @@ fn server_config(world: &World, door: u16, mux: bool) -> Value {
     json!({ "log": { "disabled": true }, "inbounds": [inbound], "outbounds": [outbound] })
 }
 
-fn client_config(world: &World, door: u16, socks: u16, mux: bool) -> Value {
+fn client_config(deployment: &Deployment, door: u16, socks: u16, mux: bool) -> Value {
     let inbound = json!({ "type": "socks", "tag": "in", "listen": LOOPBACK, "listen_port": socks });
     let mut outbound = json!({
         "type": "vless",
@@ -98,7 +98,7 @@ fn client_config(world: &World, door: u16, socks: u16, mux: bool) -> Value {
         "server": LOOPBACK,
         "server_port": door,
         "uuid": USER,
-        "tls": { "enabled": true, "server_name": "localhost", "certificate_path": world.ca() },
+        "tls": { "enabled": true, "server_name": "localhost", "certificate_path": deployment.ca() },
         "transport": { "type": "ws", "path": "/tunnel" },
     });
     if mux {
@@ -107,8 +107,8 @@ fn client_config(world: &World, door: u16, socks: u16, mux: bool) -> Value {
     json!({ "log": { "disabled": true }, "inbounds": [inbound], "outbounds": [outbound] })
 }
 
-pub(crate) async fn ss_local(world: &World) -> Subject {
-    let key = &world.nodes[0].key;
+pub(crate) async fn ss_local(deployment: &Deployment) -> Subject {
+    let key = &deployment.nodes[0].key;
     let (local, remote) = (free_port(), key.port.to_string());
     let port = local.to_string();
     let server = ["-s", &key.host, "-p", &remote, "-k", &key.password, "-m", &key.method];

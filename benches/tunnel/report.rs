@@ -90,7 +90,7 @@ impl Report {
         self.rows.iter().find(|row| row.figure == figure)?.value(subject)
     }
 
-    /// Measures whose goal was missed.
+    /// The measures whose goal was missed.
     pub(crate) fn missed(&self) -> Vec<&str> {
         let is_missed = |row: &&Row| row.value(HTTVPS).is_some_and(|value| !row.goal.is_met(value));
         self.rows.iter().filter(is_missed).map(|row| row.figure.as_str()).collect()

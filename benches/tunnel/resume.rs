@@ -4,21 +4,21 @@ use crate::bulk::CASES;
 use crate::field;
 use crate::measure::{median, rounds};
 use crate::peers::Subject;
-use crate::process::Process;
 use crate::report::{Goal, HTTVPS, Report};
-use crate::world::env;
+use crate::support::environment::env;
+use crate::support::process::Process;
 
-/// What a ticket may cost a session that never needs it.
+/// What resumability may cost a session that never uses it.
 const COST: f64 = 1.03;
 const WITHOUT: &str = r#"["open", "udp", "half", "code", "window", "notice", "limits", "error"]"#;
 
-/// CPU of the gateway for sessions that could be resumed, against sessions that could not, in turns.
+/// Compares the gateway's CPU for resumable and non-resumable sessions, in turns.
 pub(crate) async fn run(report: &mut Report) {
-    let world = field::world(json!({}), &field::IN_A_HURRY).await;
-    let pid = world.gateway().pid();
+    let deployment = field::deployment(json!({}), &field::IN_A_HURRY).await;
+    let pid = deployment.gateway().pid();
     for (transport, name) in [("ws", "ws"), ("h2", "h2")] {
-        let with = world.connect_by(transport, "v2").await;
-        let mut settings = world.client_env("v2");
+        let with = deployment.connect_by(transport, "v2").await;
+        let mut settings = deployment.client_env("v2");
         settings.extend(env(&[("CLIENT__TRANSPORT", transport), ("CLIENT__FEATURES", WITHOUT)]));
         let without = Process::start(&["connect"], &settings).await;
         let subjects = [&with, &without].map(|client| Subject::known(HTTVPS, pid, client.line("socks")));

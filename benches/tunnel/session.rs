@@ -14,8 +14,11 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::process::{PATIENCE, Process};
-use crate::world::{PATH, REGION, World};
+use crate::support::control::REGION;
+use crate::support::deployment::gateway_address;
+use crate::support::deployment::{Deployment, PATH};
+use crate::support::process::Process;
+use crate::support::wait::TIMEOUT;
 
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
@@ -28,9 +31,9 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    pub(crate) fn of(world: &World, resumption: Resumption) -> Self {
-        let (device, token) = (world.subscriber.device.clone(), world.subscriber.token.clone());
-        Self::new(world.gateway(), connector(&world.ca(), resumption), device, Token::from(token))
+    pub(crate) fn of(deployment: &Deployment, resumption: Resumption) -> Self {
+        let (device, token) = (deployment.subscriber.device.clone(), deployment.subscriber.token.clone());
+        Self::new(deployment.gateway(), connector(&deployment.ca(), resumption), device, Token::from(token))
     }
 
     pub(crate) fn new(gateway: &Process, tls: TlsConnector, device_id: String, access_token: Token) -> Self {
@@ -45,7 +48,7 @@ impl Door {
             resume: None,
             replaces: None,
         };
-        let address = gateway.line("gateway").strip_prefix("wss://").unwrap().to_owned();
+        let address = gateway_address(gateway).to_owned();
         Self { address, tls, hello }
     }
 
@@ -112,7 +115,7 @@ impl Session {
                     return Err(io::Error::other(code.as_str()));
                 }
             }
-            timeout(PATIENCE, self.receive()).await??;
+            timeout(TIMEOUT, self.receive()).await??;
         }
     }
 

@@ -5,11 +5,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::destination::{Destination, Manner};
 use crate::measure::{cpu_seconds, in_lanes};
 use crate::peers::Subject;
 use crate::report::{Goal, Report};
-use crate::socks;
+use crate::support::destination::{Behavior, Destination};
+use crate::support::socks;
 
 pub(crate) const FIGURE: &str = "cpu_stream";
 const STREAMS: usize = 4_000;
@@ -25,7 +25,7 @@ pub(crate) async fn touch(proxy: &str, echo: &Destination) -> io::Result<TcpStre
 }
 
 pub(crate) async fn cost(subject: &Subject) -> io::Result<f64> {
-    let echo = Destination::start(Manner::Echo);
+    let echo = Destination::start(Behavior::Echo);
     let before = cpu_seconds(subject.pid);
     let opened = in_lanes(STREAMS, LANES, || async { touch(&subject.socks, &echo).await.map(drop) });
     let opened = timeout(PATIENCE, opened).await.map_err(io::Error::from)?;

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
-use crate::destination::{Destination, Manner};
-use crate::socks;
+use crate::support::destination::{Behavior, Destination};
+use crate::support::socks;
 
 const BUFFER: usize = 256 * 1024;
 
@@ -27,7 +27,7 @@ impl Span {
 }
 
 pub(crate) async fn down(proxy: &str, streams: usize, span: Span) -> f64 {
-    let endless = Destination::start(Manner::Endless);
+    let endless = Destination::start(Behavior::Endless);
     let got = AtomicU64::new(0);
     let readers = join_all((0..streams).map(|_| read(proxy, endless.address, &got)));
     tokio::select! {
@@ -45,7 +45,7 @@ async fn read(proxy: &str, source: SocketAddr, got: &AtomicU64) {
 }
 
 pub(crate) async fn up(proxy: &str, streams: usize, span: Span) -> f64 {
-    let discard = Destination::start(Manner::Discard);
+    let discard = Destination::start(Behavior::Discard);
     let writers = join_all((0..streams).map(|_| write(proxy, discard.address)));
     tokio::select! {
         _ = writers => panic!("the uploads ended"),

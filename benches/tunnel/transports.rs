@@ -9,14 +9,14 @@ use tokio::time::sleep;
 
 use crate::bulk::CASES;
 use crate::field;
-use crate::http2_peer::Peer;
 use crate::measure::{cpu_seconds, in_lanes, median, resident_kib, rounds};
 use crate::peers::Subject;
 use crate::report::{Goal, H2, H2WS, HTTVPS, Report};
 use crate::session::{Door, Session};
-use crate::world::World;
+use crate::support::deployment::Deployment;
+use crate::support::http2_peer::Peer;
 
-/// The transports by what the report calls them; WebSocket over HTTP/1.1 is the measure of the others.
+/// The transports by their name in the report; WebSocket over HTTP/1.1 is the baseline.
 const TRANSPORTS: [(&str, &str); 3] = [(HTTVPS, "ws"), (H2WS, "h2ws"), (H2, "h2")];
 const CPU_OF_A_GIB: f64 = 1.15;
 const CPU_OF_A_TUNNEL: f64 = 1.3;
@@ -31,23 +31,23 @@ enum Held {
     Http2(Peer, Tunnel),
 }
 
-async fn enter(world: &World, door: &Door, subject: &str) -> Held {
+async fn enter(deployment: &Deployment, door: &Door, subject: &str) -> Held {
     match subject {
         H2WS => {
-            let (peer, _) = Peer::begin(world).await;
-            let tunnel = peer.websocket(world, Encoding::V2).await;
+            let (peer, _) = Peer::begin(deployment).await;
+            let tunnel = peer.websocket(deployment, Encoding::V2).await;
             Held::Http2(peer, tunnel)
         }
         H2 => {
-            let (peer, _) = Peer::begin(world).await;
-            let tunnel = peer.plain(world).await;
+            let (peer, _) = Peer::begin(deployment).await;
+            let tunnel = peer.plain(deployment).await;
             Held::Http2(peer, tunnel)
         }
         _ => Held::WebSocket(Box::new(door.enter(&[]).await.unwrap())),
     }
 }
 
-/// What each transport costs, in turns, and how that compares.
+/// Measures the transports in turns and compares their cost.
 fn compare(figure: &str, samples: &Samples, unit: &'static str, most: Option<f64>, report: &mut Report) {
     let of = |subject: &str| samples.get(subject).map(|samples| median(samples.clone()));
     for (subject, _) in TRANSPORTS {
@@ -64,11 +64,11 @@ fn compare(figure: &str, samples: &Samples, unit: &'static str, most: Option<f64
 }
 
 pub(crate) async fn run(report: &mut Report) {
-    let world = field::world(json!({}), &field::IN_A_HURRY).await;
-    let pid = world.gateway().pid();
+    let deployment = field::deployment(json!({}), &field::IN_A_HURRY).await;
+    let pid = deployment.gateway().pid();
     let mut clients = Vec::new();
     for (subject, transport) in TRANSPORTS {
-        let client = world.connect_by(transport, "v2").await;
+        let client = deployment.connect_by(transport, "v2").await;
         clients.push((Subject::known(subject, pid, client.line("socks")), client));
     }
     for case in &CASES {
@@ -89,13 +89,13 @@ pub(crate) async fn run(report: &mut Report) {
         compare(&format!("wall_{}", case.name), &speed, "s", None, report);
     }
     drop(clients);
-    let door = Door::of(&world, Resumption::disabled());
+    let door = Door::of(&deployment, Resumption::disabled());
     let (mut cpu, mut memory) = (Samples::new(), Samples::new());
     for _ in 0..=rounds() {
         for (subject, _) in TRANSPORTS {
             sleep(SETTLE).await;
             let (before, resident) = (cpu_seconds(pid), resident_kib(pid));
-            let held = in_lanes(TUNNELS, LANES, || enter(&world, &door, subject)).await;
+            let held = in_lanes(TUNNELS, LANES, || enter(&deployment, &door, subject)).await;
             let used = cpu_seconds(pid) - before;
             sleep(SETTLE).await;
             memory.entry(subject).or_default().push((resident_kib(pid) - resident) / TUNNELS as f64);

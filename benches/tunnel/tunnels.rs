@@ -5,10 +5,10 @@ use tokio::time::sleep;
 
 use crate::field::Field;
 use crate::measure::{cpu_seconds, in_lanes};
-use crate::process::eventually;
 use crate::report::{Goal, HTTVPS, Report, SING_BOX};
 use crate::session::Door;
 use crate::streams;
+use crate::support::wait::eventually;
 
 pub(crate) const OPENED: &str = "cpu_tunnel_opened_full_handshake";
 const CLOSED: &str = "cpu_tunnel_opened_and_closed_full_handshake";
@@ -18,16 +18,16 @@ const MILLISECONDS: f64 = 0.35;
 const SETTLE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(field: &Field, report: &mut Report) {
-    let world = &field.world;
-    let pid = world.gateway().pid();
-    let door = Door::of(world, Resumption::disabled());
-    let sessions = world.metric("httvps_sessions").await;
+    let deployment = &field.deployment;
+    let pid = deployment.gateway().pid();
+    let door = Door::of(deployment, Resumption::disabled());
+    let sessions = deployment.metric("httvps_sessions").await;
     let before = cpu_seconds(pid);
     let held = in_lanes(TUNNELS, LANES, || async { door.enter(&[]).await.unwrap() }).await;
     let opened = cpu_seconds(pid) - before;
     drop(held);
     eventually(|| async {
-        let open = world.metric("httvps_sessions").await;
+        let open = deployment.metric("httvps_sessions").await;
         if open <= sessions { Ok(()) } else { Err(format!("{open} sessions")) }
     })
     .await;

@@ -62,7 +62,7 @@ async fn give(local: &UdpSocket, program: SocketAddr, datagram: &Datagram) {
     datagram.peer.encode(&mut packet);
     packet.extend_from_slice(&datagram.payload);
     if let Err(error) = local.send_to(&packet, program).await {
-        tracing::debug!(%error, "a datagram was not given to its program");
+        tracing::debug!(%error, "failed to deliver a datagram to its program");
     }
 }
 

@@ -16,7 +16,7 @@ use unknown::Changes;
 /// Knows when addresses or routes of the host change.
 pub(super) struct Network {
     changes: Option<Changes>,
-    settle: Duration,
+    debounce: Duration,
 }
 
 impl Network {
@@ -24,9 +24,9 @@ impl Network {
     pub(super) fn new(config: &config::Client) -> Self {
         let watched = config.watch_network.then(Changes::watch);
         let changes = watched.and_then(|changes| {
-            changes.inspect_err(|error| tracing::debug!(%error, "changes of the network are not watched")).ok()
+            changes.inspect_err(|error| tracing::debug!(%error, "cannot watch for network changes")).ok()
         });
-        Self { changes, settle: config.network_settle }
+        Self { changes, debounce: config.network_settle }
     }
 
     /// Waits until something holds, looking again after each change; forever if changes are not watched.
@@ -34,10 +34,10 @@ impl Network {
         let Some(changes) = &self.changes else { return std::future::pending().await };
         while !holds() {
             if let Err(error) = changes.next().await {
-                tracing::debug!(%error, "changes of the network are not watched any more");
+                tracing::debug!(%error, "stopped watching for network changes");
                 return std::future::pending().await;
             }
-            tokio::time::sleep(self.settle).await;
+            tokio::time::sleep(self.debounce).await;
             changes.forget();
         }
     }

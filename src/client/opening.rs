@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Mutex, Semaphore};
 
-use super::link::Link;
+use super::connection::Connection;
 use crate::config;
 use crate::frame::Target;
 use crate::mux::OpenError;
@@ -28,25 +28,30 @@ impl Openings {
     }
 
     /// Opens a stream on the tunnel there is then, in its turn.
-    pub(super) async fn open(&self, link: &Link, target: &Target, first: &Bytes) -> Result<TunnelStream, String> {
-        self.in_turn(link, |tunnel| tunnel.open(target, first.clone())).await
+    pub(super) async fn open(
+        &self,
+        connection: &Connection,
+        target: &Target,
+        first: &Bytes,
+    ) -> Result<TunnelStream, String> {
+        self.in_turn(connection, |tunnel| tunnel.open(target, first.clone())).await
     }
 
     /// The same for datagrams.
-    pub(super) async fn open_udp(&self, link: &Link) -> Result<TunnelStream, String> {
-        self.in_turn(link, Tunnel::open_udp).await
+    pub(super) async fn open_udp(&self, connection: &Connection) -> Result<TunnelStream, String> {
+        self.in_turn(connection, Tunnel::open_udp).await
     }
 
     async fn in_turn(
         &self,
-        link: &Link,
+        connection: &Connection,
         open: impl Fn(&Tunnel) -> Result<TunnelStream, OpenError>,
     ) -> Result<TunnelStream, String> {
         let _place = self.waiting.try_acquire().map_err(|_| "too many streams wait".to_owned())?;
         let opening = async {
             let _turn = self.turn.lock().await;
             loop {
-                match open(&link.tunnel().await?) {
+                match open(&connection.tunnel().await?) {
                     Ok(stream) => return Ok(stream),
                     Err(OpenError::Later(until)) => tokio::time::sleep_until(until.into()).await,
                     Err(OpenError::Limit | OpenError::NotOpen) => tokio::time::sleep(LOOK_AGAIN).await,

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
-use super::link::Link;
+use super::connection::Connection;
 use super::{datagrams, local};
 use crate::frame::Target;
 
@@ -25,7 +25,7 @@ const COMMAND_UNSUPPORTED: u8 = 7;
 const ADDRESS_UNSUPPORTED: u8 = 8;
 const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-pub(super) async fn serve(mut socket: TcpStream, link: Arc<Link>) -> io::Result<()> {
+pub(super) async fn serve(mut socket: TcpStream, connection: Arc<Connection>) -> io::Result<()> {
     if !negotiate(&mut socket).await? {
         socket.write_all(&[VERSION, NO_METHOD]).await?;
         return Err(io::Error::other("no method in common"));
@@ -33,14 +33,14 @@ pub(super) async fn serve(mut socket: TcpStream, link: Arc<Link>) -> io::Result<
     let command = read_command(&mut socket).await?;
     let target = match read_target(&mut socket).await? {
         Some(target) if command == CONNECT => target,
-        Some(_) if command == UDP_ASSOCIATE => return associate(socket, &link).await,
+        Some(_) if command == UDP_ASSOCIATE => return associate(socket, &connection).await,
         Some(_) => return refuse(&mut socket, COMMAND_UNSUPPORTED).await,
         None => return refuse(&mut socket, ADDRESS_UNSUPPORTED).await,
     };
-    match link.tunnel().await {
+    match connection.tunnel().await {
         Ok(_) => {
             reply(&mut socket, SUCCEEDED, UNSPECIFIED).await?;
-            local::relay(&target, socket, BytesMut::new(), &link).await
+            local::relay(&target, socket, BytesMut::new(), &connection).await
         }
         Err(_) => refuse(&mut socket, GENERAL_FAILURE).await,
     }
@@ -96,8 +96,8 @@ async fn skip_credentials(socket: &mut TcpStream) -> io::Result<()> {
 }
 
 /// A UDP socket beside the connection, for as long as the connection stands.
-async fn associate(mut socket: TcpStream, link: &Link) -> io::Result<()> {
-    let Ok(stream) = link.open_udp().await else { return refuse(&mut socket, GENERAL_FAILURE).await };
+async fn associate(mut socket: TcpStream, connection: &Connection) -> io::Result<()> {
+    let Ok(stream) = connection.open_udp().await else { return refuse(&mut socket, GENERAL_FAILURE).await };
     let local = UdpSocket::bind((socket.local_addr()?.ip().to_canonical(), 0)).await?;
     reply(&mut socket, SUCCEEDED, local.local_addr()?).await?;
     datagrams::relay(&stream, &local, &mut socket).await

@@ -18,11 +18,11 @@ use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
 
 use super::arrival::{Arrival, Listener, Peer};
-use super::edge::{self, First, Protocol};
-use super::places::Admittance;
-use super::session::{self, Greeted};
+use super::connection_limiter::Permits;
+use super::edge::{self, FirstRequest, Protocol};
+use super::tunnel::{self, PreHello};
 use super::upgrade::{Agreement, Grant, Outcome, Switched, respond};
-use super::{Shared, http2};
+use super::{GatewayState, http2};
 use crate::lifecycle::Shutdown;
 use crate::net::buffered::Buffered;
 use crate::net::proxy_protocol::Named;
@@ -35,8 +35,8 @@ use crate::net::{listener, tls};
 const TLS_HANDSHAKE: u8 = 22;
 
 /// Accepts until another process does, or the drain is over; `sessions` counts what was accepted.
-pub(super) async fn run(listener: Listener, shared: Arc<Shared>, sessions: &Shutdown) {
-    let succeeded = shared.drain.succeeded();
+pub(super) async fn run(listener: Listener, state: Arc<GatewayState>, sessions: &Shutdown) {
+    let succeeded = state.drain.succeeded();
     let mut succeeded = std::pin::pin!(succeeded);
     loop {
         let (socket, from) = tokio::select! {
@@ -44,9 +44,9 @@ pub(super) async fn run(listener: Listener, shared: Arc<Shared>, sessions: &Shut
             () = &mut succeeded => return,
             accepted = listener::accept(&listener.socket) => accepted,
         };
-        match shared.arrivals.admit(listener.beginning, from) {
-            Ok(arrival) => sessions.spawn(handshake(Arc::clone(&shared), socket, arrival, sessions.clone())),
-            Err(reason) => shared.metrics.refuse(reason),
+        match state.arrivals.admit(listener.beginning, from) {
+            Ok(arrival) => sessions.spawn(handshake(Arc::clone(&state), socket, arrival, sessions.clone())),
+            Err(reason) => state.metrics.refuse(reason),
         }
     }
 }
@@ -58,36 +58,40 @@ enum Agreed {
 }
 
 /// Finds out who has come; a session goes on in a task of its own, which keeps idle tunnels small.
-async fn handshake(shared: Arc<Shared>, socket: TcpStream, arrival: Arrival, sessions: Shutdown) {
-    let lowat = u32::try_from(shared.tunnel.notsent_lowat.as_u64()).unwrap_or(u32::MAX);
+async fn handshake(state: Arc<GatewayState>, socket: TcpStream, arrival: Arrival, sessions: Shutdown) {
+    let lowat = u32::try_from(state.tunnel.notsent_lowat.as_u64()).unwrap_or(u32::MAX);
     if let Err(error) = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(lowat) {
-        tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
+        tracing::debug!(%error, "failed to set TCP_NOTSENT_LOWAT");
     }
-    let receiving = Box::pin(receive(&shared, socket, &arrival));
+    let receiving = Box::pin(receive(&state, socket, &arrival));
     let received = tokio::select! {
         received = receiving => received,
-        () = arrival.admittance.place.crowded_out() => Err("crowded_out"),
+        () = arrival.permits.handshake.evicted() => Err("crowded_out"),
         () = sessions.draining() => return,
     };
     match received {
         Ok(Some(Agreed::Tunnel(socket, read, agreement))) => {
             let lifetime = sessions.clone();
-            sessions.spawn(tunnel(shared, socket, read, agreement, arrival, lifetime));
+            sessions.spawn(serve_tunnel(state, socket, read, agreement, arrival, lifetime));
         }
         Ok(Some(Agreed::Http2(socket, peer, ends, first))) => {
             let lifetime = sessions.clone();
-            sessions.spawn(http2::serve(shared, socket, arrival, (peer, ends), first, lifetime));
+            sessions.spawn(http2::serve(state, socket, arrival, (peer, ends), first, lifetime));
         }
         Ok(None) => {}
-        Err(reason) => shared.metrics.refuse(reason),
+        Err(reason) => state.metrics.refuse(reason),
     }
 }
 
 /// Who it is, TLS, and the first request, within one deadline; then the connection is a client's or the site's. Gives the
 /// tunnel that it becomes, or why it was refused.
-async fn receive(shared: &Arc<Shared>, socket: TcpStream, arrival: &Arrival) -> Result<Option<Agreed>, &'static str> {
-    let peer = shared.arrivals.identify(&socket, arrival).await?;
-    let received = welcome(shared, socket, arrival, &peer).await;
+async fn receive(
+    state: &Arc<GatewayState>,
+    socket: TcpStream,
+    arrival: &Arrival,
+) -> Result<Option<Agreed>, &'static str> {
+    let peer = state.arrivals.identify(&socket, arrival).await?;
+    let received = welcome(state, socket, arrival, &peer).await;
     received.map_err(|error| {
         tracing::debug!(%error, "handshake failed");
         if error.kind() == io::ErrorKind::TimedOut { "handshake_timeout" } else { "handshake" }
@@ -95,39 +99,39 @@ async fn receive(shared: &Arc<Shared>, socket: TcpStream, arrival: &Arrival) -> 
 }
 
 async fn welcome(
-    shared: &Arc<Shared>,
+    state: &Arc<GatewayState>,
     socket: TcpStream,
     arrival: &Arrival,
     peer: &Peer,
 ) -> io::Result<Option<Agreed>> {
-    let due = arrival.at + shared.tunnel.handshake_timeout;
+    let due = arrival.at + state.tunnel.handshake_timeout;
     let ends = Named { client: peer.address, local: peer.local.map_or_else(|| socket.local_addr(), Ok)? };
-    let Some(mut socket) = encrypted(shared, socket, arrival, ends, due).await? else { return Ok(None) };
-    let may_be_h2c = peer.forwards && arrival.beginning.is_clear && shared.http2.enabled;
+    let Some(mut socket) = encrypted(state, socket, arrival, ends, due).await? else { return Ok(None) };
+    let may_be_h2c = peer.forwards && arrival.beginning.is_clear && state.http2.enabled;
     let is_http2 = if may_be_h2c {
         timeout_at(due.into(), socket.begins_with(edge::PREFACE)).await??
     } else {
         socket.alpn() == Some(tls::H2.as_bytes())
     };
     let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
-    if peer.forwards || protocol == Protocol::Http2 && !shared.site.speaks(protocol) {
+    if peer.forwards || protocol == Protocol::Http2 && !state.site.speaks(protocol) {
         return match protocol {
-            Protocol::Http1 => agree(shared, socket, arrival, (peer, ends), None).await,
+            Protocol::Http1 => agree(state, socket, arrival, (peer, ends), None).await,
             Protocol::Http2 => Ok(Some(Agreed::Http2(socket, *peer, ends, None))),
         };
     }
-    match edge::first(&mut socket, shared, protocol, ends, due).await? {
-        First::Ours(read, granted) => {
+    match edge::first(&mut socket, state, protocol, ends, due).await? {
+        FirstRequest::Client(read, granted) => {
             socket.put_back(read.freeze());
             let first = Some(granted);
             match protocol {
-                Protocol::Http1 => timeout_at(due.into(), agree(shared, socket, arrival, (peer, ends), first)).await?,
+                Protocol::Http1 => timeout_at(due.into(), agree(state, socket, arrival, (peer, ends), first)).await?,
                 Protocol::Http2 => Ok(Some(Agreed::Http2(socket, *peer, ends, first))),
             }
         }
-        First::Strangers(handover) => {
-            shared.metrics.refuse("not_a_tunnel");
-            let left = shared.site.serve(socket, handover, ends, || arrival.admittance.place.moved()).await;
+        FirstRequest::Site(handover) => {
+            state.metrics.refuse("not_a_tunnel");
+            let left = state.site.serve(socket, handover, ends, || arrival.permits.handshake.touch()).await;
             Ok(left.map(|socket| Agreed::Http2(socket, *peer, ends, None)))
         }
     }
@@ -135,7 +139,7 @@ async fn welcome(
 
 /// The connection behind TLS, unless it comes in clear text where that is spoken; where it is not, clear text is the site's.
 async fn encrypted(
-    shared: &Shared,
+    state: &GatewayState,
     socket: TcpStream,
     arrival: &Arrival,
     ends: Named,
@@ -147,20 +151,20 @@ async fn encrypted(
     let mut first = [0];
     timeout_at(due.into(), socket.peek(&mut first)).await??;
     if first[0] != TLS_HANDSHAKE {
-        shared.metrics.refuse("not_a_tunnel");
-        shared.site.serve_plain(socket, ends).await;
+        state.metrics.refuse("not_a_tunnel");
+        state.site.serve_plain(socket, ends).await;
         return Ok(None);
     }
-    let acceptor = TlsAcceptor::from(shared.tls());
+    let acceptor = TlsAcceptor::from(state.tls());
     let socket = timeout_at(due.into(), acceptor.accept(Buffered::reading(socket))).await??;
     let is_over = tls::is_validation(socket.get_ref().1);
     Ok((!is_over).then(|| socket.into()))
 }
 
 /// Answers requests, of which the first may have been let in already, until one becomes a tunnel. Those of a proxy may be of
-/// several clients and of strangers.
+/// several clients, and for the site.
 async fn agree(
-    shared: &Arc<Shared>,
+    state: &Arc<GatewayState>,
     socket: Socket,
     arrival: &Arrival,
     (peer, ends): (&Peer, Named),
@@ -168,25 +172,25 @@ async fn agree(
 ) -> io::Result<Option<Agreed>> {
     let outcome = Arc::new(Outcome::after(first, peer.forwards));
     let service = service_fn(|mut request: Request<Incoming>| {
-        let (shared, outcome) = (Arc::clone(shared), Arc::clone(&outcome));
-        let client = shared.arrivals.client(peer, request.headers());
-        let has_place = !peer.forwards || arrival.admittance.place.name(client);
+        let (state, outcome) = (Arc::clone(state), Arc::clone(&outcome));
+        let client = state.arrivals.client(peer, request.headers());
+        let has_permit = !peer.forwards || arrival.permits.handshake.assign_to(client);
         async move {
-            if !has_place {
-                shared.metrics.refuse("pre_hello");
+            if !has_permit {
+                state.metrics.refuse("pre_hello");
                 request.extensions_mut().remove::<OnUpgrade>();
-                return Ok(shared.site.answer(request, ends).await);
+                return Ok(state.site.answer(request, ends).await);
             }
             let client = SocketAddr::new(client, ends.client.port());
-            Ok::<_, Infallible>(respond(request, Named { client, ..ends }, &shared, &outcome).await)
+            Ok::<_, Infallible>(respond(request, Named { client, ..ends }, &state, &outcome).await)
         }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(peer.forwards.then_some(shared.tunnel.handshake_timeout))
+        .header_read_timeout(peer.forwards.then_some(state.tunnel.handshake_timeout))
         .title_case_headers(true)
         .preserve_header_case(true)
-        .max_buf_size(usize::try_from(shared.tunnel.request_max.as_u64()).unwrap_or(usize::MAX))
+        .max_buf_size(usize::try_from(state.tunnel.request_max.as_u64()).unwrap_or(usize::MAX))
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades()
         .await
@@ -195,7 +199,7 @@ async fn agree(
         Some(Switched::Tunnel(upgrade, agreement)) => (upgrade, agreement),
         Some(Switched::Site(client, server)) => {
             let (client, server) = tokio::try_join!(client, server).map_err(io::Error::other)?;
-            let mut client = edge::lively(TokioIo::new(client), || arrival.admittance.place.moved());
+            let mut client = edge::observed(TokioIo::new(client), || arrival.permits.handshake.touch());
             tokio::io::copy_bidirectional(&mut client, &mut TokioIo::new(server)).await?;
             return Ok(None);
         }
@@ -208,17 +212,17 @@ async fn agree(
     Ok(Some(Agreed::Tunnel(parts.io.into_inner(), parts.read_buf, agreement)))
 }
 
-async fn tunnel(
-    shared: Arc<Shared>,
+async fn serve_tunnel(
+    state: Arc<GatewayState>,
     socket: Socket,
     read: Bytes,
     agreement: Agreement,
     arrival: Arrival,
     shutdown: Shutdown,
 ) {
-    let Arrival { at, admittance: Admittance { place, permit }, .. } = arrival;
-    let greeted = Greeted { place, at, agreement, lane: None };
+    let Arrival { at, permits: Permits { handshake, connection }, .. } = arrival;
+    let pre_hello = PreHello { handshake, at, agreement, share: None };
     let refused =
-        Box::pin(session::run(shared, socket, read, Framing::WebSocket(Side::Server), greeted, shutdown)).await;
-    drop((refused, permit));
+        Box::pin(tunnel::run(state, socket, read, Framing::WebSocket(Side::Server), pre_hello, shutdown)).await;
+    drop((refused, connection));
 }

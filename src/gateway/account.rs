@@ -1,38 +1,35 @@
-//! The counters of one session, and what follows from them at once: the lease, notices, the rate, the cut.
+//! What is known of one open session, and what follows at once from what it moves: its lease, notices, rate and end.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+mod counters;
+mod lease;
+mod meter;
+mod notices;
+
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prometheus::IntCounter;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::breaker::Standing;
+use super::circuit_breaker::CircuitBreaker;
 use super::clock::Clock;
-use super::journal::Entry;
+use super::journal::JournalEntry;
 use super::metrics::GatewayMetrics;
 use super::offline::OutageAllowance;
-use super::pace::Pace;
-use super::reach::Reach;
-use super::urgent::Urgent;
+use super::rate_limiter::RateLimiter;
+use super::report_queue::ReportQueue;
 use crate::api::{Lease, Verdict};
-use crate::frame::{Notice, SessionCode, Token};
+use crate::frame::{SessionCode, Token};
 use crate::mux::{MemoryBudget, Pacer};
-use crate::net::tunnel::{Meter, Tunnel};
+use crate::net::tunnel::Tunnel;
 
-/// What a piece is when no rate limits it.
-const PIECE: usize = crate::net::buffered::CHUNK;
-/// How long a stream waits for a lease before it looks again, and while others hold what is left.
-const LEASE_UNDER_WAY: Duration = Duration::from_millis(5);
-const LEASE_ELSEWHERE: Duration = Duration::from_millis(250);
-/// A session keeps so many times what it moved since the last report.
-const AHEAD: u64 = 4;
+use counters::Counters;
+use lease::LeaseState;
+use notices::UserNotices;
+
 /// Pings are sent up to so much later than `ping_after`.
 const PING_JITTER: f64 = 1.2;
-const NEVER: u64 = u64::MAX;
 
 /// What a session begins with.
 pub(crate) struct Opening {
@@ -56,350 +53,224 @@ pub(crate) struct Opening {
     pub(crate) asked_at: Instant,
     /// What the device may move while the control plane is away.
     pub(crate) allowance: Arc<OutageAllowance>,
-    pub(crate) reach: Arc<Reach>,
+    pub(crate) breaker: Arc<CircuitBreaker>,
     pub(crate) clock: Arc<Clock>,
-    pub(crate) pace: Arc<Pace>,
+    pub(crate) rate_limiter: Arc<RateLimiter>,
     pub(crate) quota_percent: Vec<u8>,
-    pub(crate) urgent: Arc<Urgent>,
+    pub(crate) report_queue: Arc<ReportQueue>,
     /// The user's part of the memory for bytes that wait.
     pub(crate) share: Arc<MemoryBudget>,
     pub(crate) tunnel: Tunnel,
 }
 
-/// The counters of one session: billed payload bytes, cumulative.
+/// One open session.
 pub(crate) struct Account {
-    opening: Opening,
+    session: Uuid,
+    device: Uuid,
+    user: Uuid,
+    known: bool,
+    token: Token,
     started_at: OffsetDateTime,
-    up: AtomicU64,
-    down: AtomicU64,
-    /// Bytes in all that may be moved.
-    allowed: AtomicU64,
-    /// When that is over, in milliseconds since the control plane was first asked.
-    lease_ends: AtomicU64,
-    /// What is spent when more is asked for.
-    renew_at: AtomicU64,
-    asked: AtomicBool,
-    /// When that was, in milliseconds since the control plane was first asked.
-    waiting_since: AtomicU64,
-    /// Bytes of the device's allowance that the session may move now, and who takes more.
-    bridged: Mutex<u64>,
-    /// Others hold what is left.
-    waits: AtomicBool,
-    /// Bytes of the whole period.
-    limit: AtomicU64,
-    /// The end that the user was told of.
-    reminded: Mutex<Option<OffsetDateTime>>,
-    /// What is spent when the period's traffic is used up, if nobody else uses any.
-    ceiling: AtomicU64,
-    /// What is spent when the user is told next.
-    notice_at: AtomicU64,
-    told: Mutex<usize>,
-    pub(super) kept: AtomicU64,
-    settled: AtomicU64,
+    valid_until: OffsetDateTime,
+    counters: Counters,
+    lease: LeaseState,
+    notices: UserNotices,
     cut: OnceLock<SessionCode>,
-    total_up: IntCounter,
-    total_down: IntCounter,
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(NEVER)
+    breaker: Arc<CircuitBreaker>,
+    clock: Arc<Clock>,
+    rate_limiter: Arc<RateLimiter>,
+    report_queue: Arc<ReportQueue>,
+    share: Arc<MemoryBudget>,
+    tunnel: Tunnel,
 }
 
 impl Account {
     pub(crate) fn new(opening: Opening, metrics: &GatewayMetrics) -> Self {
-        let account = Self {
+        let counters = Counters::new(metrics);
+        let lease = LeaseState::new(opening.lease, opening.asked_at, opening.allowance, &counters);
+        if !opening.known {
+            lease.expect_answer();
+        }
+        let notices = UserNotices::new(opening.quota_percent, opening.expiry_before, opening.limit, opening.remaining);
+        Self {
+            session: opening.session,
+            device: opening.device,
+            user: opening.user,
+            known: opening.known,
+            token: opening.token,
             started_at: opening.clock.now(),
-            up: AtomicU64::new(0),
-            down: AtomicU64::new(0),
-            allowed: AtomicU64::new(NEVER),
-            lease_ends: AtomicU64::new(NEVER),
-            renew_at: AtomicU64::new(NEVER),
-            asked: AtomicBool::new(false),
-            waiting_since: AtomicU64::new(0),
-            bridged: Mutex::new(0),
-            waits: AtomicBool::new(false),
-            limit: AtomicU64::new(opening.limit.unwrap_or(NEVER)),
-            reminded: Mutex::new(None),
-            ceiling: AtomicU64::new(opening.remaining.unwrap_or(NEVER)),
-            notice_at: AtomicU64::new(0),
-            told: Mutex::new(0),
-            kept: AtomicU64::new(NEVER),
-            settled: AtomicU64::new(0),
+            valid_until: opening.valid_until,
+            counters,
+            lease,
+            notices,
             cut: OnceLock::new(),
-            total_up: metrics.bytes.with_label_values(&["up"]),
-            total_down: metrics.bytes.with_label_values(&["down"]),
-            opening,
-        };
-        account.borrow(0, account.opening.lease, account.opening.asked_at);
-        account.waits.fetch_and(account.opening.known, Ordering::Relaxed);
-        account.plan_notice(0);
-        account
+            breaker: opening.breaker,
+            clock: opening.clock,
+            rate_limiter: opening.rate_limiter,
+            report_queue: opening.report_queue,
+            share: opening.share,
+            tunnel: opening.tunnel,
+        }
     }
 
     pub(crate) fn session(&self) -> Uuid {
-        self.opening.session
+        self.session
     }
 
     pub(crate) fn device(&self) -> Uuid {
-        self.opening.device
+        self.device
     }
 
     pub(crate) fn user(&self) -> Uuid {
-        self.opening.user
+        self.user
     }
 
     pub(crate) fn share(&self) -> &Arc<MemoryBudget> {
-        &self.opening.share
-    }
-
-    /// Bytes came that move nothing; gives when more may.
-    pub(crate) fn unbilled(&self, bytes: usize) -> Option<Instant> {
-        self.opening.pace.up(bytes)
-    }
-
-    /// Slows down what is not billed.
-    pub(crate) fn pacer(&self) -> Arc<dyn Pacer> {
-        Arc::clone(&self.opening.pace) as Arc<dyn Pacer>
+        &self.share
     }
 
     pub(crate) fn tunnel(&self) -> &Tunnel {
-        &self.opening.tunnel
+        &self.tunnel
+    }
+
+    pub(crate) fn token(&self) -> &Token {
+        &self.token
     }
 
     /// Whether the control plane has to know the session.
     pub(crate) fn is_known(&self) -> bool {
-        self.opening.known
+        self.known
     }
 
-    pub(crate) fn token(&self) -> &Token {
-        &self.opening.token
+    /// When the subscription ends, as it was at the beginning.
+    pub(crate) fn valid_until(&self) -> OffsetDateTime {
+        self.valid_until
+    }
+
+    /// Bytes came that move nothing; gives when more may.
+    pub(crate) fn unbilled(&self, bytes: usize) -> Option<Instant> {
+        self.rate_limiter.up(bytes)
+    }
+
+    /// Slows down what is not billed.
+    pub(crate) fn pacer(&self) -> Arc<dyn Pacer> {
+        Arc::clone(&self.rate_limiter) as Arc<dyn Pacer>
     }
 
     /// How long the client has left a ping without an answer.
     pub(crate) fn silence(&self) -> Duration {
-        if self.opening.tunnel.is_held() {
+        if self.tunnel.is_held() {
             return Duration::MAX;
         }
-        let (ping_after, _) = self.opening.tunnel.patience();
-        self.opening.tunnel.silence().saturating_sub(ping_after.mul_f64(PING_JITTER))
+        let (ping_after, _) = self.tunnel.keepalive();
+        self.tunnel.silence().saturating_sub(ping_after.mul_f64(PING_JITTER))
     }
 
-    /// Applies the control plane's word on what was reported.
-    pub(crate) fn settle(&self, asked_at: Instant, reported: u64, verdict: &Verdict) {
-        self.settled.store(reported, Ordering::Relaxed);
+    /// Applies the control plane's verdict on what was reported.
+    pub(crate) fn apply_verdict(&self, asked_at: Instant, reported: u64, verdict: &Verdict) {
+        self.counters.set_reported(reported);
         if !verdict.go_on {
             let code = verdict.code.as_deref().and_then(SessionCode::from_name);
             self.cut(code.unwrap_or(SessionCode::SessionKilled));
             return;
         }
-        let ceiling = verdict.remaining_bytes.map_or(NEVER, |left| reported.saturating_add(left));
-        self.ceiling.store(ceiling, Ordering::Relaxed);
-        self.borrow(reported, verdict.lease, asked_at);
-        self.opening.allowance.refill();
-        self.opening.pace.set(verdict.rate_limit_mbps);
-        self.limit.store(verdict.traffic_limit_bytes.unwrap_or(NEVER), Ordering::Relaxed);
-        let told = {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            *told = (*told).min(self.crossed(self.spent()));
-            *told
-        };
-        self.plan_notice(told);
-        self.remind(verdict.valid_until.unwrap_or(self.opening.valid_until));
+        self.lease.grant(verdict.lease, asked_at, reported, &self.counters);
+        self.lease.refill_allowance();
+        self.rate_limiter.set(verdict.rate_limit_mbps);
+        let spent = self.counters.spent();
+        self.notices.update(reported, verdict.remaining_bytes, verdict.traffic_limit_bytes, spent);
+        self.remind(verdict.valid_until.unwrap_or(self.valid_until));
         self.enforce();
     }
 
-    /// Tells the user once that the subscription ends soon.
+    /// Reminds the user once that the subscription ends soon.
     pub(crate) fn remind(&self, valid_until: OffsetDateTime) {
-        if valid_until - self.opening.clock.now() >= self.opening.expiry_before {
-            return;
-        }
-        let mut reminded = self.reminded.lock().unwrap_or_else(PoisonError::into_inner);
-        if *reminded != Some(valid_until)
-            && let Ok(text) = valid_until.format(&Rfc3339)
-        {
-            self.opening.tunnel.notice(Notice::Expiry { valid_until: text });
-            *reminded = Some(valid_until);
-        }
-    }
-
-    /// When the subscription ends, as it was at the beginning.
-    pub(crate) fn valid_until(&self) -> OffsetDateTime {
-        self.opening.valid_until
-    }
-
-    /// Thresholds that are crossed.
-    fn crossed(&self, spent: u64) -> usize {
-        self.opening.quota_percent.iter().take_while(|percent| spent >= self.crossed_at(**percent)).count()
-    }
-
-    fn borrow(&self, reported: u64, lease: Option<Lease>, asked_at: Instant) {
-        let mut bridged = self.bridged();
-        *bridged = 0;
-        let since = asked_at.saturating_duration_since(self.opening.asked_at);
-        let (allowed, ends) =
-            lease.map_or((NEVER, NEVER), |lease| (lease.allowed, millis(since).saturating_add(lease.lasts_ms)));
-        self.lease_ends.store(ends, Ordering::Relaxed);
-        self.waits.store(allowed <= self.spent(), Ordering::Relaxed);
-        let half = allowed.saturating_sub(reported) / 2;
-        self.renew_at.store(reported.saturating_add(half.max(1)), Ordering::Relaxed);
-        self.allowed.store(allowed, Ordering::Relaxed);
-        self.asked.store(false, Ordering::Relaxed);
+        self.notices.remind(valid_until, self.clock.now(), &self.tunnel);
     }
 
     /// What the gateway holds of the lease, 0 without a limit; a regular report gives back what is not likely to be used.
     pub(crate) fn holding(&self, periodic: bool) -> u64 {
-        let allowed = self.allowed.load(Ordering::Relaxed);
-        if allowed == NEVER {
-            return 0;
-        }
-        let spent = self.spent();
-        let ends = self.lease_ends.load(Ordering::Relaxed);
-        let kept = if ends != NEVER && self.age() >= ends {
-            spent
-        } else if periodic {
-            let moved = spent.saturating_sub(self.settled.load(Ordering::Relaxed));
-            allowed.min(spent.saturating_add(moved.saturating_mul(AHEAD)))
-        } else {
-            allowed
-        };
-        self.allowed.store(kept, Ordering::Relaxed);
-        kept
+        self.lease.holding(periodic, &self.counters)
     }
 
     /// What was given back was not taken.
     pub(crate) fn take_back(&self, held: u64) {
-        self.allowed.fetch_max(held, Ordering::Relaxed);
+        self.lease.take_back(held);
     }
 
     /// Bytes in all that may be moved.
     pub(crate) fn held(&self) -> u64 {
-        self.allowed.load(Ordering::Relaxed)
-    }
-
-    fn bridged(&self) -> MutexGuard<'_, u64> {
-        self.bridged.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lease.held()
     }
 
     /// The control plane is away: a session that wants to move something and has no lease lives on its device's allowance,
     /// and ends with it.
     pub(crate) fn open_up(&self) {
-        if !self.bridge() {
+        if !self.lease.bridge(&self.counters) {
             self.cut(SessionCode::ControlUnavailable);
         }
     }
 
-    /// Takes a piece of the device's allowance if the session wants to move something and has no lease; false if there is
-    /// none.
-    fn bridge(&self) -> bool {
-        let mut bridged = self.bridged();
-        let spent = self.spent();
-        if !self.asks() {
-            return true;
-        }
-        if !self.is_out(spent) {
-            self.asked.store(false, Ordering::Relaxed);
-            return true;
-        }
-        let more = self.opening.allowance.take();
-        if more == 0 {
-            return false;
-        }
-        *bridged = more;
-        let allowed = spent.saturating_add(more);
-        self.lease_ends.store(NEVER, Ordering::Relaxed);
-        self.renew_at.store(allowed, Ordering::Relaxed);
-        self.allowed.store(allowed, Ordering::Relaxed);
-        self.asked.store(false, Ordering::Relaxed);
-        true
-    }
-
     /// The session is over: what it took of its device's allowance and did not move is the device's again.
-    pub(crate) fn give_back(&self) {
-        let bridged = std::mem::take(&mut *self.bridged());
-        let unused = self.allowed.load(Ordering::Relaxed).saturating_sub(self.spent());
-        self.opening.allowance.give_back(bridged.min(unused));
+    pub(crate) fn return_allowance(&self) {
+        self.lease.return_allowance(&self.counters);
     }
 
-    fn age(&self) -> u64 {
-        millis(self.opening.asked_at.elapsed())
-    }
-
-    fn is_out(&self, spent: u64) -> bool {
-        let allowed = self.allowed.load(Ordering::Relaxed);
-        if allowed == NEVER {
-            return false;
-        }
-        let ends = self.lease_ends.load(Ordering::Relaxed);
-        spent >= allowed || ends != NEVER && self.age() >= ends
+    fn is_out(&self) -> bool {
+        self.lease.is_out(self.counters.spent())
     }
 
     /// Whether the session wants to move more than it may.
     pub(crate) fn asks(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+        self.lease.asks()
     }
 
     fn ask(&self) {
-        if !self.asked.swap(true, Ordering::Relaxed) {
-            self.waiting_since.store(self.age(), Ordering::Relaxed);
-            self.opening.urgent.add(self.opening.session);
+        if self.lease.ask() {
+            self.report_queue.add(self.session);
         }
     }
 
-    /// Asks for more, or tells the user, if it is time; called for every piece that moved.
+    /// Asks for more, or notifies the user, if it is time; called for every chunk that moved.
     pub(crate) fn enforce(&self) {
-        let spent = self.spent();
-        let renew_at = self.renew_at.load(Ordering::Relaxed);
-        if spent >= renew_at {
-            let left = self.allowed.load(Ordering::Relaxed).saturating_sub(spent);
-            self.renew_at.store(spent.saturating_add((left / 2).max(1)), Ordering::Relaxed);
+        let spent = self.counters.spent();
+        if self.lease.is_renewal_due(spent) {
             self.ask();
         }
-        if spent >= self.notice_at.load(Ordering::Relaxed) {
-            self.tell(spent);
+        if self.notices.is_due(spent) {
+            self.notices.notify(spent, &self.tunnel);
         }
     }
 
-    fn plan_notice(&self, told: usize) {
-        let at = self.opening.quota_percent.get(told).map_or(NEVER, |percent| self.crossed_at(*percent));
-        self.notice_at.store(at, Ordering::Relaxed);
+    /// Bytes that the control plane has not heard of.
+    pub(super) fn unreported(&self) -> u64 {
+        self.counters.spent().saturating_sub(self.counters.reported())
     }
 
-    /// What this session has spent when so many per cent of the period are used.
-    fn crossed_at(&self, percent: u8) -> u64 {
-        let limit = self.limit.load(Ordering::Relaxed);
-        if limit == NEVER {
-            return NEVER;
-        }
-        let reserve = u128::from(limit) * u128::from(100u8.saturating_sub(percent)) / 100;
-        let reserve = u64::try_from(reserve).unwrap_or(NEVER);
-        self.ceiling.load(Ordering::Relaxed).saturating_sub(reserve)
+    /// Bytes that a crash would lose now.
+    pub(super) fn unflushed(&self) -> u64 {
+        self.counters.unflushed()
     }
 
-    fn tell(&self, spent: u64) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let crossed = self.crossed(spent);
-        if crossed > *told
-            && let Some(percent) = self.opening.quota_percent.get(crossed - 1)
-        {
-            let remaining_bytes = self.ceiling.load(Ordering::Relaxed).saturating_sub(spent);
-            self.opening.tunnel.notice(Notice::Quota { percent: *percent, remaining_bytes });
-            *told = crossed;
-        }
-        self.plan_notice(*told);
+    /// Whether the journal has never had the session.
+    pub(super) fn is_unwritten(&self) -> bool {
+        self.counters.is_unwritten()
     }
 
-    pub(super) fn spent(&self) -> u64 {
-        self.up.load(Ordering::Relaxed).saturating_add(self.down.load(Ordering::Relaxed))
+    /// Whether the journal has these counters.
+    pub(super) fn has_journaled(&self, entry: &JournalEntry) -> bool {
+        self.counters.is_journaled(entry.up + entry.down)
     }
 
-    pub(super) fn unsettled(&self) -> u64 {
-        self.spent().saturating_sub(self.settled.load(Ordering::Relaxed))
+    /// The journal has these counters.
+    pub(super) fn journaled(&self, entry: &JournalEntry) {
+        self.counters.set_journaled(entry.up + entry.down);
     }
 
     /// Ends the session with a code; only the first counts.
     pub(crate) fn cut(&self, code: SessionCode) {
         if self.cut.set(code).is_ok() {
-            self.opening.tunnel.close(Some(code), "");
+            self.tunnel.close(Some(code), "");
         }
     }
 
@@ -408,58 +279,14 @@ impl Account {
         self.cut.get().copied()
     }
 
-    pub(super) fn entry(&self, ended_at: Option<OffsetDateTime>) -> Entry {
-        Entry {
-            session: self.opening.session,
-            device: self.opening.device,
-            up: self.up.load(Ordering::Relaxed),
-            down: self.down.load(Ordering::Relaxed),
+    pub(super) fn entry(&self, ended_at: Option<OffsetDateTime>) -> JournalEntry {
+        JournalEntry {
+            session: self.session,
+            device: self.device,
+            up: self.counters.up(),
+            down: self.counters.down(),
             started_at: self.started_at,
             ended_at,
-        }
-    }
-}
-
-impl Meter for Account {
-    fn hold(&self) -> Option<Instant> {
-        if !self.is_out(self.spent()) {
-            return None;
-        }
-        self.ask();
-        let since = Duration::from_millis(self.waiting_since.load(Ordering::Relaxed));
-        match self.opening.reach.standing(self.opening.asked_at + since) {
-            Standing::Answering => {}
-            Standing::Doubtful => {
-                self.bridge();
-            }
-            Standing::Away => self.open_up(),
-        }
-        if !self.is_out(self.spent()) {
-            return None;
-        }
-        let patience = if self.waits.load(Ordering::Relaxed) { LEASE_ELSEWHERE } else { LEASE_UNDER_WAY };
-        Some(Instant::now() + patience)
-    }
-
-    fn sent(&self, bytes: usize) -> Option<Instant> {
-        self.up.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.total_up.inc_by(bytes as u64);
-        self.enforce();
-        self.opening.pace.up(bytes)
-    }
-
-    fn received(&self, bytes: usize) -> Option<Instant> {
-        self.down.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.total_down.inc_by(bytes as u64);
-        self.enforce();
-        self.opening.pace.down(bytes)
-    }
-
-    fn piece(&self) -> usize {
-        let paced = self.opening.pace.piece().min(PIECE);
-        match usize::try_from(self.allowed.load(Ordering::Relaxed).saturating_sub(self.spent())) {
-            Ok(left @ 1..) => left.min(paced),
-            Ok(0) | Err(_) => paced,
         }
     }
 }

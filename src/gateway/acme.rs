@@ -179,7 +179,7 @@ impl Acme {
             Err(error) => {
                 self.orders.with_label_values(&["failed"]).inc();
                 let directory = &self.config.directory;
-                tracing::warn!(directory, %error, "no certificate by ACME: it is tried again later");
+                tracing::warn!(directory, %error, "failed to obtain a certificate by ACME; retrying later");
                 *self.trouble() = Some(error.to_string());
             }
         }
@@ -198,7 +198,7 @@ impl Acme {
     async fn renew(&self) -> Result<(), AcmeError> {
         let issued = match self.order().await {
             Err(AcmeError::AccountGone) => {
-                tracing::warn!("the directory does not know the ACME account: another one is made");
+                tracing::warn!("the ACME directory does not know the account; creating a new one");
                 self.files.forget_account().map_err(AcmeError::Unkept)?;
                 self.order().await?
             }

@@ -8,12 +8,12 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::Shared;
+use super::GatewayState;
 use super::account::{Account, Opening};
 use super::control::ControlError;
 use super::nodes::Exit;
 use super::offline::{CachedDevice, OutageAllowance};
-use super::streams::Session;
+use super::session::Session;
 use super::upgrade::Agreement;
 use crate::api::{Lease, ValidateDevice, Validated};
 use crate::digest::{fresh_number, fresh_support_id};
@@ -39,9 +39,9 @@ pub(super) struct Stops {
 
 impl Stops {
     /// Those heard of by now.
-    pub(super) fn of(shared: &Shared) -> Self {
+    pub(super) fn of(state: &GatewayState) -> Self {
         let heard = |count: &AtomicU64| count.load(Ordering::Acquire);
-        Self { devices: heard(&shared.stops), sessions: heard(&shared.session_stops) }
+        Self { devices: heard(&state.stops), sessions: heard(&state.session_stops) }
     }
 }
 
@@ -53,16 +53,16 @@ pub(super) struct Refused {
 
 /// Checks the client and its token here, then asks the control plane once for everything.
 pub(super) async fn admit(
-    shared: &Arc<Shared>,
+    state: &Arc<GatewayState>,
     tunnel: &Tunnel,
     hello: &Hello,
     Agreement { encoding, bearer }: Agreement,
 ) -> Result<Admitted, Refused> {
     let support_id = fresh_support_id();
     let refused = |code| Refused { code, support_id: support_id.clone() };
-    let claims = check(shared, hello, bearer).await.map_err(|(code, device)| {
+    let claims = check(state, hello, bearer).await.map_err(|(code, device)| {
         if let Some(device) = device {
-            shared.refusals.note(shared.clock.now(), device, code, &hello.client_version, &support_id);
+            state.refusals.note(state.clock.now(), device, code, &hello.client_version, &support_id);
         }
         refused(code)
     })?;
@@ -71,7 +71,7 @@ pub(super) async fn admit(
     let replaces = hello.replaces.as_ref().and_then(|id| id.parse().ok());
     if let Some(given_up) = replaces {
         let is_own = |account: &Account| account.session() == given_up && account.device() == device;
-        shared.usage.cut(is_own, SessionCode::SessionKilled);
+        state.usage.cut(is_own, SessionCode::SessionKilled);
     }
     let text = |text: &str| (!text.is_empty()).then(|| text.chars().take(64).collect());
     let request = ValidateDevice {
@@ -81,27 +81,27 @@ pub(super) async fn admit(
         assign: true,
         session_id: Some(id),
         replaces,
-        exclude: shared.nodes.down(),
+        exclude: state.nodes.down(),
         client_version: text(&hello.client_version),
         platform: text(&hello.platform),
         support_id: Some(support_id.clone()),
     };
     let asked_at = Instant::now();
-    let stops = Stops::of(shared);
+    let stops = Stops::of(state);
     let note = |code| {
-        shared.refusals.note(shared.clock.now(), device, code, &hello.client_version, &support_id);
+        state.refusals.note(state.clock.now(), device, code, &hello.client_version, &support_id);
     };
-    let granted = match ask(shared, request, asked_at, stops.devices).await {
-        Answered::Memory(granted) => Ok(granted),
-        Answered::Control(Ok(answer)) if answer.ok => Granted::by_control(shared, device, &hello.region, *answer)
+    let granted = match ask(state, request, asked_at, stops.devices).await {
+        Answered::Cache(granted) => Ok(granted),
+        Answered::Control(Ok(answer)) if answer.ok => Granted::from_control(state, device, &hello.region, *answer)
             .inspect_err(|code| {
-                shared.usage.abandon(id, device);
+                state.usage.abandon(id, device);
                 note(*code);
             }),
-        Answered::Control(Ok(answer)) => Err(denied(shared, device, &answer)),
-        Answered::Control(Err(error)) => from_memory(shared, device, &hello.region, &error).inspect_err(|code| {
+        Answered::Control(Ok(answer)) => Err(denied(state, device, &answer)),
+        Answered::Control(Err(error)) => when_unavailable(state, device, &hello.region, &error).inspect_err(|code| {
             if matches!(error, ControlError::Lost(_)) {
-                shared.usage.abandon(id, device);
+                state.usage.abandon(id, device);
             }
             note(*code);
         }),
@@ -116,21 +116,21 @@ pub(super) async fn admit(
         remaining: granted.remaining,
         limit: granted.limit,
         valid_until: granted.valid_until,
-        expiry_before: shared.notices.expiry_before,
+        expiry_before: state.notices.expiry_before,
         lease: granted.lease,
         asked_at,
         allowance: granted.allowance,
-        reach: Arc::clone(shared.control.reach()),
-        clock: Arc::clone(&shared.clock),
-        pace: shared.paces.of(device, granted.rate_limit_mbps),
-        quota_percent: shared.notices.quota_percent.clone(),
-        urgent: shared.usage.urgent(),
-        share: shared.shares.of(claims.uid),
+        breaker: Arc::clone(state.control.breaker()),
+        clock: Arc::clone(&state.clock),
+        rate_limiter: state.rate_limiters.of(device, granted.rate_limit_mbps),
+        quota_percent: state.notices.quota_percent.clone(),
+        report_queue: state.usage.report_queue(),
+        share: state.shares.of(claims.uid),
         tunnel: tunnel.clone(),
     };
     let session = Session {
-        shared: Arc::clone(shared),
-        account: Arc::new(Account::new(opening, &shared.metrics)),
+        state: Arc::clone(state),
+        account: Arc::new(Account::new(opening, &state.metrics)),
         id,
         encoding,
         tickets: Mutex::default(),
@@ -140,44 +140,48 @@ pub(super) async fn admit(
         exit: RwLock::new(granted.exit),
         moving: tokio::sync::Mutex::new(()),
         stays_until: Mutex::default(),
-        lookups: shared.lookups.of_a_session(shared.egress.lookups_per_session),
+        lookups: state.lookups.of_a_session(state.egress.lookups_per_session),
     };
     Ok(Admitted { session, stops })
 }
 
 /// What needs no control plane; a refusal names the device if its token is genuine.
-async fn check(shared: &Shared, hello: &Hello, bearer: Option<Uuid>) -> Result<Claims, (SessionCode, Option<Uuid>)> {
-    if shared.refuses_sessions() {
+async fn check(
+    state: &GatewayState,
+    hello: &Hello,
+    bearer: Option<Uuid>,
+) -> Result<Claims, (SessionCode, Option<Uuid>)> {
+    if state.refuses_sessions() {
         return Err((SessionCode::GoingAway, None));
     }
-    if shared.limits.memory.is_full() {
+    if state.limits.memory.is_full() {
         return Err((SessionCode::Overloaded, None));
     }
-    if !shared.keys.is_ready() {
+    if !state.keys.is_ready() {
         return Err((SessionCode::ControlUnavailable, None));
     }
     let invalid = (SessionCode::InvalidToken, None);
     let device: Uuid = hello.device_id.parse().map_err(|_| invalid)?;
-    let away = shared.control.reach().is_away();
+    let away = state.control.breaker().is_away();
     let token = hello.access_token.expose();
-    let verified = if away { shared.keys.check_at_once(token) } else { shared.keys.verify(token).await };
+    let verified = if away { state.keys.check_at_once(token) } else { state.keys.verify(token).await };
     let claims = match verified {
         Ok(claims) if claims.sub == device && bearer.is_none_or(|bearer| bearer == device) => claims,
-        Err(TokenError::UnknownKey) if away || shared.control.reach().is_away() => {
+        Err(TokenError::UnknownKey) if away || state.control.breaker().is_away() => {
             return Err((SessionCode::ControlUnavailable, None));
         }
         Ok(_) | Err(TokenError::Invalid | TokenError::UnknownKey) => return Err(invalid),
         Err(TokenError::Expired) => {
-            let genuine = shared.keys.owner(token).filter(|owner| *owner == device);
-            genuine.map_or(Ok(()), |device| may_ask(shared, device, true))?;
+            let genuine = state.keys.owner(token).filter(|owner| *owner == device);
+            genuine.map_or(Ok(()), |device| may_ask(state, device, true))?;
             return Err((SessionCode::TokenExpired, genuine));
         }
     };
-    may_ask(shared, device, false)?;
-    if shared.shares.of(claims.uid).is_full() {
+    may_ask(state, device, false)?;
+    if state.shares.of(claims.uid).is_full() {
         return Err((SessionCode::Overloaded, Some(device)));
     }
-    if let Some(oldest) = Version::parse(&shared.tunnel.min_client_version)
+    if let Some(oldest) = Version::parse(&state.tunnel.min_client_version)
         && Version::parse(&hello.client_version).is_none_or(|version| version < oldest)
     {
         return Err((SessionCode::UpgradeRequired, Some(device)));
@@ -186,8 +190,8 @@ async fn check(shared: &Shared, hello: &Hello, bearer: Option<Uuid>) -> Result<C
 }
 
 /// A device that asks too often is told so, and nobody else hears of it.
-fn may_ask(shared: &Shared, device: Uuid, is_late: bool) -> Result<(), (SessionCode, Option<Uuid>)> {
-    if shared.hellos.take((device, is_late), std::time::Instant::now()) {
+fn may_ask(state: &GatewayState, device: Uuid, is_late: bool) -> Result<(), (SessionCode, Option<Uuid>)> {
+    if state.hellos.allow((device, is_late), std::time::Instant::now()) {
         Ok(())
     } else {
         Err((SessionCode::Overloaded, None))
@@ -197,17 +201,17 @@ fn may_ask(shared: &Shared, device: Uuid, is_late: bool) -> Result<(), (SessionC
 /// Who said that a device may have a session.
 enum Answered {
     Control(Result<Box<Validated>, ControlError>),
-    Memory(Granted),
+    Cache(Granted),
 }
 
 /// Asks the control plane. Once it is in doubt, a device that is known need not wait: the answer is obeyed when it comes.
-async fn ask(shared: &Arc<Shared>, request: ValidateDevice, asked_at: Instant, stops: u64) -> Answered {
+async fn ask(state: &Arc<GatewayState>, request: ValidateDevice, asked_at: Instant, stops: u64) -> Answered {
     let (device, region, session) = (request.device_id, request.region.clone(), request.session_id);
-    let asking = Arc::clone(shared);
+    let asking = Arc::clone(state);
     let mut call = Box::pin(async move { asking.control.validate(&request).await });
-    let memory = async {
-        shared.control.reach().doubtful(asked_at).await;
-        match Granted::by_memory(shared, device, &region) {
+    let cached = async {
+        state.control.breaker().doubtful(asked_at).await;
+        match Granted::from_cache(state, device, &region) {
             Ok(granted) => granted,
             Err(_) => std::future::pending().await,
         }
@@ -215,44 +219,55 @@ async fn ask(shared: &Arc<Shared>, request: ValidateDevice, asked_at: Instant, s
     let granted = tokio::select! {
         biased;
         answer = &mut call => return Answered::Control(answer.map(Box::new)),
-        granted = memory => granted,
+        granted = cached => granted,
     };
-    let shared = Arc::clone(shared);
+    let state = Arc::clone(state);
     tokio::spawn(async move {
         if let (Ok(answer), Some(session)) = (call.await, session) {
-            obey(&shared, session, (device, region), &answer, stops);
+            apply_late_answer(&state, session, (device, region), &answer, stops);
         }
     });
-    Answered::Memory(granted)
+    Answered::Cache(granted)
 }
 
 /// Takes an answer that came after the session had begun: it is reported at once, or ends. Who was stopped since it was asked
 /// for is not remembered.
-fn obey(shared: &Shared, session: Uuid, (device, region): (Uuid, String), answer: &Validated, stops: u64) {
+fn apply_late_answer(
+    state: &GatewayState,
+    session: Uuid,
+    (device, region): (Uuid, String),
+    answer: &Validated,
+    stops: u64,
+) {
     if answer.ok {
-        remember(shared, device, region, answer);
-        if shared.stops.load(Ordering::Acquire) != stops {
-            shared.offline.forget(device);
+        cache_device(state, device, region, answer);
+        if state.stops.load(Ordering::Acquire) != stops {
+            state.offline.forget(device);
         }
-        shared.usage.urgent().add(session);
+        state.usage.report_queue().add(session);
         return;
     }
-    let code = denied(shared, device, answer);
-    shared.stops.fetch_add(1, Ordering::Release);
-    shared.usage.cut(|account| account.session() == session, code);
+    let code = denied(state, device, answer);
+    state.stops.fetch_add(1, Ordering::Release);
+    state.usage.cut(|account| account.session() == session, code);
 }
 
 /// Why the control plane does not let a device in.
-fn denied(shared: &Shared, device: Uuid, answer: &Validated) -> SessionCode {
+fn denied(state: &GatewayState, device: Uuid, answer: &Validated) -> SessionCode {
     let code = answer.code.unwrap_or(SessionCode::Internal);
     if code.is_final() {
-        shared.offline.forget(device);
+        state.offline.forget(device);
     }
     code
 }
 
 /// Keeps what the control plane said of a device for when it is away; gives the device's allowance.
-fn remember(shared: &Shared, device: Uuid, region: String, answer: &Validated) -> Option<Arc<OutageAllowance>> {
+fn cache_device(
+    state: &GatewayState,
+    device: Uuid,
+    region: String,
+    answer: &Validated,
+) -> Option<Arc<OutageAllowance>> {
     let limits = answer.limits.as_ref();
     let known = CachedDevice {
         user: answer.user.as_ref()?.id,
@@ -261,7 +276,7 @@ fn remember(shared: &Shared, device: Uuid, region: String, answer: &Validated) -
         rate_limit_mbps: limits.and_then(|limits| limits.rate_limit_mbps),
         regions: vec![region],
     };
-    Some(shared.offline.met(device, known, answer.fail_open_bytes))
+    Some(state.offline.insert(device, known, answer.fail_open_bytes))
 }
 
 /// What a session is let in with.
@@ -277,16 +292,16 @@ struct Granted {
 }
 
 impl Granted {
-    fn by_control(shared: &Shared, device: Uuid, region: &str, answer: Validated) -> Result<Self, SessionCode> {
+    fn from_control(state: &GatewayState, device: Uuid, region: &str, answer: Validated) -> Result<Self, SessionCode> {
         let node = answer.node.as_ref().ok_or(SessionCode::NoNodeAvailable)?;
-        let exit = shared.nodes.exit(node).map_err(|reason| {
-            tracing::error!(reason, "an assigned node cannot be used");
+        let exit = state.nodes.exit(node).map_err(|reason| {
+            tracing::error!(reason, "cannot use the assigned node");
             SessionCode::NoNodeAvailable
         })?;
         let limits = answer.limits.as_ref();
         let limit = limits.and_then(|limits| limits.traffic_limit_bytes);
         let rate_limit_mbps = limits.and_then(|limits| limits.rate_limit_mbps);
-        let allowance = remember(shared, device, region.to_owned(), &answer).ok_or(SessionCode::Internal)?;
+        let allowance = cache_device(state, device, region.to_owned(), &answer).ok_or(SessionCode::Internal)?;
         let paid = answer.subscription.ok_or(SessionCode::Internal)?;
         Ok(Self {
             known: true,
@@ -302,13 +317,13 @@ impl Granted {
 
     /// A device that the control plane let in lately may come in again; of its allowance it takes a piece when it wants to
     /// move something.
-    fn by_memory(shared: &Shared, device: Uuid, region: &str) -> Result<Self, SessionCode> {
-        let known = shared.offline.recall(device, region);
+    fn from_cache(state: &GatewayState, device: Uuid, region: &str) -> Result<Self, SessionCode> {
+        let known = state.offline.lookup(device, region);
         let (known, allowance) = known.ok_or(SessionCode::ControlUnavailable)?;
         if known.limit.is_some() && allowance.is_spent() {
             return Err(SessionCode::ControlUnavailable);
         }
-        let exit = shared.nodes.any(region, fresh_number()).ok_or(SessionCode::NoNodeAvailable)?;
+        let exit = state.nodes.any(region, fresh_number()).ok_or(SessionCode::NoNodeAvailable)?;
         let lease = known.limit.map(|_| Lease { allowed: 0, lasts_ms: u64::MAX });
         Ok(Self {
             known: false,
@@ -324,10 +339,15 @@ impl Granted {
 }
 
 /// What becomes of a device for which the control plane had no answer.
-fn from_memory(shared: &Shared, device: Uuid, region: &str, error: &ControlError) -> Result<Granted, SessionCode> {
-    error.log("a device cannot be validated");
+fn when_unavailable(
+    state: &GatewayState,
+    device: Uuid,
+    region: &str,
+    error: &ControlError,
+) -> Result<Granted, SessionCode> {
+    error.log("failed to validate a device");
     let code = unavailable(error);
-    if code == SessionCode::ControlUnavailable { Granted::by_memory(shared, device, region) } else { Err(code) }
+    if code == SessionCode::ControlUnavailable { Granted::from_cache(state, device, region) } else { Err(code) }
 }
 
 fn unavailable(error: &ControlError) -> SessionCode {
@@ -344,27 +364,27 @@ fn unavailable(error: &ControlError) -> SessionCode {
 
 /// The answer to a `hello`: the owner's field alone unless the client asked for more.
 pub(super) fn consent(
-    shared: &Shared,
+    state: &GatewayState,
     tunnel: &Tunnel,
     hello: &Hello,
     session: Uuid,
     encoding: Encoding,
     resume: Option<Resumable>,
 ) -> HelloOk {
-    let (keepalive, dead_after) = tunnel.patience();
+    let (keepalive, dead_after) = tunnel.keepalive();
     let limits = HelloLimits {
-        streams: shared.limits.streams as u64,
-        message: shared.message_max(encoding) as u64,
-        opens_per_second: shared.limits.opens_per_second,
+        streams: state.limits.streams as u64,
+        message: state.message_max(encoding) as u64,
+        opens_per_second: state.limits.opens_per_second,
         keepalive: keepalive.as_secs(),
         dead_after: dead_after.as_secs(),
-        udp_idle: shared.relay.udp_idle_timeout.as_secs(),
+        udp_idle: state.relay.udp_idle_timeout.as_secs(),
     };
     HelloOk {
         session_id: session.to_string(),
         features: if resume.is_some() { hello.features } else { hello.features.without(Feature::Resume) },
         limits: hello.features.has(Feature::Limits).then_some(limits),
-        padding: (encoding == Encoding::V2).then(|| shared.limits.padding.clone()),
+        padding: (encoding == Encoding::V2).then(|| state.limits.padding.clone()),
         resume,
     }
 }

@@ -8,7 +8,7 @@ use hyper::HeaderMap;
 use hyper::header::HeaderName;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::places::{Admittance, Entrance};
+use super::connection_limiter::{ConnectionLimiter, Permits};
 use crate::config::{self, Behind, ConfigError, Net, Section, Source, Tunnel};
 use crate::net::forwarded;
 use crate::net::listener::{self, Inherited, Purpose};
@@ -80,7 +80,7 @@ pub(super) struct Arrival {
     /// The other end of the socket.
     from: SocketAddr,
     is_trusted: bool,
-    pub(super) admittance: Admittance,
+    pub(super) permits: Permits,
 }
 
 /// Who is at the other end, once the PROXY header was read if there is one.
@@ -98,7 +98,7 @@ pub(super) struct Peer {
 pub(super) struct Arrivals {
     behind: Behind,
     header: Option<HeaderName>,
-    entrance: Entrance,
+    limiter: ConnectionLimiter,
     /// It was said that a trusted proxy sends no PROXY header, or names nobody.
     complained: [AtomicBool; 2],
 }
@@ -107,7 +107,7 @@ impl Arrivals {
     pub(super) fn new(limits: &Tunnel, behind: Behind) -> Self {
         Self {
             header: HeaderName::from_bytes(behind.header.as_bytes()).ok(),
-            entrance: Entrance::new(limits, &behind),
+            limiter: ConnectionLimiter::new(limits, &behind),
             complained: Default::default(),
             behind,
         }
@@ -119,16 +119,16 @@ impl Arrivals {
         if beginning.is_clear && !is_trusted {
             return Err("untrusted");
         }
-        let admitted = if is_trusted { self.entrance.enter_unnamed(from.ip()) } else { self.entrance.enter(from.ip()) };
-        Ok(Arrival { at: Instant::now(), beginning, from, is_trusted, admittance: admitted? })
+        let admitted = if is_trusted { self.limiter.enter_unnamed(from.ip()) } else { self.limiter.enter(from.ip()) };
+        Ok(Arrival { at: Instant::now(), beginning, from, is_trusted, permits: admitted? })
     }
 
     /// The limits for those that come on a connection that is there.
-    pub(super) fn entrance(&self) -> &Entrance {
-        &self.entrance
+    pub(super) fn limiter(&self) -> &ConnectionLimiter {
+        &self.limiter
     }
 
-    /// Reads the PROXY header if one is due, and counts the place for the client that it names. Fails with why the
+    /// Reads the PROXY header if one is due, and counts the permit for the client that it names. Fails with why the
     /// connection is refused.
     pub(super) async fn identify(&self, socket: &TcpStream, arrival: &Arrival) -> Result<Peer, &'static str> {
         let itself = Peer { address: arrival.from, local: None, forwards: arrival.is_trusted };
@@ -150,7 +150,7 @@ impl Arrivals {
             Err(_) => return Err("proxy_timeout"),
         };
         let forwards = self.behind.trusted.contains(client.ip());
-        if !forwards && !arrival.admittance.place.name(client.ip()) {
+        if !forwards && !arrival.permits.handshake.assign_to(client.ip()) {
             return Err("pre_hello");
         }
         Ok(Peer { address: client, local: Some(local), forwards })

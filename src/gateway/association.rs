@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::account::Account;
 use super::egress::Lookups;
-use super::{Shared, egress};
+use super::{GatewayState, egress};
 
 use crate::frame::{Datagram, StreamCode, Target};
 use crate::net::tunnel::{Meter, TunnelStream};
@@ -24,7 +24,7 @@ pub(super) struct Association<'a> {
     pub(super) stream: &'a TunnelStream,
     pub(super) node: &'a NodeSocket,
     pub(super) account: &'a Account,
-    pub(super) shared: &'a Shared,
+    pub(super) state: &'a GatewayState,
     pub(super) lookups: &'a Lookups,
 }
 
@@ -67,10 +67,10 @@ impl Association<'_> {
         tokio::select! {
             () = up => Ok(()),
             error = down => {
-                tracing::debug!(%error, "an association's socket failed");
+                tracing::debug!(%error, "association socket failed");
                 Err(StreamCode::NodeDown)
             }
-            () = activity.idle(self.shared.relay.udp_idle_timeout) => Err(StreamCode::Timeout),
+            () = activity.idle(self.state.relay.udp_idle_timeout) => Err(StreamCode::Timeout),
         }
     }
 
@@ -86,11 +86,11 @@ impl Association<'_> {
                 Some((datagram, found)) = looking.next(), if !looking.is_empty() => {
                     let Datagram { peer, payload } = datagram;
                     self.send(found.clone(), &payload).await;
-                    if names.len() >= self.shared.relay.udp_names {
+                    if names.len() >= self.state.relay.udp_names {
                         names.clear();
                     }
                     if matches!(found, Ok(_) | Err(StreamCode::Blocked)) {
-                        names.insert(peer, (found, Instant::now() + self.shared.egress.name_ttl));
+                        names.insert(peer, (found, Instant::now() + self.state.egress.name_ttl));
                     }
                     continue;
                 }
@@ -100,8 +100,8 @@ impl Association<'_> {
                     Ok(Some(datagram)) => datagram,
                     Ok(None) => break,
                     Err(error) => {
-                        tracing::debug!(%error, "a malformed datagram record");
-                        self.shared.metrics.drop_datagram("malformed");
+                        tracing::debug!(%error, "malformed datagram record");
+                        self.state.metrics.drop_datagram("malformed");
                         pause(self.account.unbilled(frame.len())).await;
                         break;
                     }
@@ -109,18 +109,18 @@ impl Association<'_> {
                 activity.note();
                 match (&datagram.peer, names.get(&datagram.peer)) {
                     (Target::Ip(_), _) => {
-                        let admitted = egress::admit(datagram.peer, &self.shared.egress, self.lookups).await;
+                        let admitted = egress::admit(datagram.peer, &self.state.egress, self.lookups).await;
                         self.send(admitted, &datagram.payload).await;
                     }
                     (Target::Name(..), Some((found, until))) if *until > Instant::now() => {
                         self.send(found.clone(), &datagram.payload).await;
                     }
-                    (Target::Name(..), _) if looking.len() >= self.shared.relay.udp_names => {
-                        self.shared.metrics.drop_datagram("names");
+                    (Target::Name(..), _) if looking.len() >= self.state.relay.udp_names => {
+                        self.state.metrics.drop_datagram("names");
                         pause(self.account.unbilled(datagram.payload.len())).await;
                     }
                     (Target::Name(..), _) => looking.push(Box::pin(async move {
-                        let found = egress::admit(datagram.peer.clone(), &self.shared.egress, self.lookups).await;
+                        let found = egress::admit(datagram.peer.clone(), &self.state.egress, self.lookups).await;
                         (datagram, found)
                     })),
                 }
@@ -138,12 +138,12 @@ impl Association<'_> {
             Ok(target) => match self.node.send(&target, payload).await {
                 Ok(()) => return pause(self.account.sent(payload.len())).await,
                 Err(error) => {
-                    tracing::debug!(%error, "a datagram was not sent");
+                    tracing::debug!(%error, "failed to send a datagram");
                     "not_sent"
                 }
             },
         };
-        self.shared.metrics.drop_datagram(dropped);
+        self.state.metrics.drop_datagram(dropped);
         pause(self.account.unbilled(payload.len())).await;
     }
 
@@ -154,11 +154,11 @@ impl Association<'_> {
                 Ok(datagram) => {
                     activity.note();
                     if datagram.payload.len() > Datagram::MAX_PAYLOAD {
-                        self.shared.metrics.drop_datagram("too_large");
+                        self.state.metrics.drop_datagram("too_large");
                         continue;
                     }
                     if self.account.hold().is_some() {
-                        self.shared.metrics.drop_datagram("lease");
+                        self.state.metrics.drop_datagram("lease");
                         continue;
                     }
                     self.stream.send_datagram(&datagram.peer, &datagram.payload);

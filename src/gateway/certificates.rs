@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
-use super::Shared;
+use super::GatewayState;
 use super::acme::{self, Acme};
 use crate::config::{self, ConfigError, Source, Tls};
 use crate::metrics::Metrics;
@@ -66,7 +66,7 @@ fn speaks_tls(source: &Source) -> Result<bool, ConfigError> {
     Ok(!gateway.listen.is_empty() || !behind.proxy_listen.is_empty())
 }
 
-impl Shared {
+impl GatewayState {
     /// What somebody should look after.
     pub(super) fn certificate_complaints(&self) -> Vec<String> {
         let of_all = self.certificates.complaints(self.clock.now());

@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::breaker::Patience;
-use super::reach::Reach;
+use super::circuit::CircuitTimes;
+use super::circuit_breaker::CircuitBreaker;
 use crate::api::{
     AssignOutline, Assigned, EventAck, GatewayEnroll, GatewayEnrolled, GatewayHeartbeat, GatewayOrders, NodeHeartbeat,
     NodeOpinion, Problem, UsageReport, UsageReports, UsageVerdicts, ValidateDevice, Validated,
@@ -80,7 +80,7 @@ impl Resolve for Names {
 
 /// What may be done with a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Manner {
+enum RetryPolicy {
     /// It may be sent again if its connection was closed under it.
     Repeatable,
     /// It acts once each time.
@@ -98,7 +98,7 @@ pub(crate) struct ControlClient {
     base: Url,
     token: Secret,
     timeout: Duration,
-    reach: Arc<Reach>,
+    breaker: Arc<CircuitBreaker>,
 }
 
 impl ControlClient {
@@ -130,65 +130,65 @@ impl ControlClient {
                 .map_err(|error| error.to_string())
         };
         let spread = 0.75 + fresh_fraction() / 2.0;
-        let patience = Patience {
+        let times = CircuitTimes {
             doubt: config.control_patience,
             retry_min: config.control_retry_min.mul_f64(spread),
             retry_max: config.control_retry_max.mul_f64(spread),
         };
-        let reach = Arc::new(Reach::new(patience, shown));
+        let breaker = Arc::new(CircuitBreaker::new(times, shown));
         let (http, unpooled) = (client(usize::MAX)?, client(0)?);
-        Ok(Self { http, unpooled, base, token: config.token.clone(), timeout: config.control_timeout, reach })
+        Ok(Self { http, unpooled, base, token: config.token.clone(), timeout: config.control_timeout, breaker })
     }
 
     /// Whether the control plane is within reach.
-    pub(crate) fn reach(&self) -> &Arc<Reach> {
-        &self.reach
+    pub(crate) fn breaker(&self) -> &Arc<CircuitBreaker> {
+        &self.breaker
     }
 
     pub(crate) async fn keys(&self) -> Result<JwkSet, ControlError> {
-        decoded(self.exchange(self.http.get(self.url(".well-known/jwks.json")?), Manner::Repeatable).await?)
+        decoded(self.exchange(self.http.get(self.url(".well-known/jwks.json")?), RetryPolicy::Repeatable).await?)
     }
 
     pub(crate) async fn validate(&self, request: &ValidateDevice) -> Result<Validated, ControlError> {
-        self.post("api/v1/auth/validate-device", request, Manner::Repeatable).await
+        self.post("api/v1/auth/validate-device", request, RetryPolicy::Repeatable).await
     }
 
     /// Asks for a node; does not wait once the control plane is in doubt.
     pub(crate) async fn assign(&self, request: &AssignOutline) -> Result<Assigned, ControlError> {
         let asked_at = Instant::now();
         tokio::select! {
-            answer = self.post("api/v1/nodes/assign-outline", request, Manner::Repeatable) => answer,
-            () = self.reach.doubtful(asked_at) => Err(ControlError::Lost("no answer yet".into())),
+            answer = self.post("api/v1/nodes/assign-outline", request, RetryPolicy::Repeatable) => answer,
+            () = self.breaker.doubtful(asked_at) => Err(ControlError::Lost("no answer yet".into())),
         }
     }
 
     pub(crate) async fn report(&self, reports: Vec<UsageReport>) -> Result<UsageVerdicts, ControlError> {
-        self.post("api/v1/usage/report", &UsageReports::Batch { reports }, Manner::Repeatable).await
+        self.post("api/v1/usage/report", &UsageReports::Batch { reports }, RetryPolicy::Repeatable).await
     }
 
-    pub(crate) async fn enrol(&self, request: &GatewayEnroll) -> Result<GatewayEnrolled, ControlError> {
-        self.post("api/v1/gateway/enroll", request, Manner::Once).await
+    pub(crate) async fn enroll(&self, request: &GatewayEnroll) -> Result<GatewayEnrolled, ControlError> {
+        self.post("api/v1/gateway/enroll", request, RetryPolicy::Once).await
     }
 
     pub(crate) async fn heartbeat(&self, request: &GatewayHeartbeat) -> Result<GatewayOrders, ControlError> {
-        self.post("api/v1/gateway/heartbeat", request, Manner::Trial).await
+        self.post("api/v1/gateway/heartbeat", request, RetryPolicy::Trial).await
     }
 
     /// Not repeated: two probes in a row mean more than one.
-    pub(crate) async fn node_seen(&self, request: &NodeHeartbeat) -> Result<NodeOpinion, ControlError> {
-        self.post("api/v1/outline/heartbeat", request, Manner::Once).await
+    pub(crate) async fn report_node(&self, request: &NodeHeartbeat) -> Result<NodeOpinion, ControlError> {
+        self.post("api/v1/outline/heartbeat", request, RetryPolicy::Once).await
     }
 
-    /// Opens the stream of events behind a place, or with a snapshot. `None` if it does not begin in time, which says nothing
+    /// Opens the stream of events behind a cursor, or with a snapshot. `None` if it does not begin in time, which says nothing
     /// about the control plane: a proxy may hold it back.
-    pub(crate) async fn events(&self, place: Option<&(String, i64)>) -> Result<Option<Response>, ControlError> {
+    pub(crate) async fn events(&self, cursor: Option<&(String, i64)>) -> Result<Option<Response>, ControlError> {
         let mut url = self.url("api/v1/gateway/events")?;
-        if let Some((epoch, after)) = place {
+        if let Some((epoch, after)) = cursor {
             url.query_pairs_mut().append_pair("epoch", epoch).append_pair("after", &after.to_string());
         }
         let request = self.http.get(url).bearer_auth(self.token.expose()).timeout(Duration::MAX);
         let sent = async { request.send().await.map(|response| (response.status(), response)).map_err(unreachable) };
-        let Ok(answered) = tokio::time::timeout(self.timeout, self.through(Manner::Once, sent)).await else {
+        let Ok(answered) = tokio::time::timeout(self.timeout, self.through(RetryPolicy::Once, sent)).await else {
             return Ok(None);
         };
         let (status, response) = answered?;
@@ -200,7 +200,7 @@ impl ControlClient {
 
     pub(crate) async fn ack(&self, ack: &EventAck) -> Result<(), ControlError> {
         let request = self.http.post(self.url("api/v1/gateway/events/ack")?).bearer_auth(self.token.expose()).json(ack);
-        succeeded(self.exchange(request, Manner::Repeatable).await?).map(|_| ())
+        succeeded(self.exchange(request, RetryPolicy::Repeatable).await?).map(|_| ())
     }
 
     /// Passes a client's request on, without the gateway's token; whatever the answer is, it is given.
@@ -212,7 +212,7 @@ impl ControlClient {
         body: Bytes,
     ) -> Result<Relayed, ControlError> {
         let request = self.http.request(method, self.url(path)?).headers(headers).body(body);
-        self.exchange(request, Manner::Repeatable).await
+        self.exchange(request, RetryPolicy::Repeatable).await
     }
 
     fn url(&self, path: &str) -> Result<Url, ControlError> {
@@ -223,33 +223,34 @@ impl ControlClient {
         &self,
         path: &str,
         body: &impl Serialize,
-        manner: Manner,
+        policy: RetryPolicy,
     ) -> Result<T, ControlError> {
         let request = self.http.post(self.url(path)?).bearer_auth(self.token.expose()).json(body);
-        decoded(self.exchange(request, manner).await?)
+        decoded(self.exchange(request, policy).await?)
     }
 
     /// Sends a request and reads all of its answer.
-    async fn exchange(&self, request: RequestBuilder, manner: Manner) -> Result<Relayed, ControlError> {
+    async fn exchange(&self, request: RequestBuilder, policy: RetryPolicy) -> Result<Relayed, ControlError> {
         let delivered = async {
-            let again = request.try_clone().filter(|_| manner != Manner::Once);
+            let again = request.try_clone().filter(|_| policy != RetryPolicy::Once);
             let answer = match (delivered(&self.http, request).await, again) {
                 (Err(error), Some(again)) if was_closed(&error) => delivered(&self.unpooled, again).await,
                 (answer, _) => answer,
             };
             answer.map(|answer| (answer.status, answer)).map_err(unreachable)
         };
-        self.through(manner, delivered).await.map(|(_, answer)| answer)
+        self.through(policy, delivered).await.map(|(_, answer)| answer)
     }
 
     /// Makes a call unless the control plane is away, and notes whether it was answered. An error of the server that came
     /// soon says nothing about whether it answers.
     async fn through<T>(
         &self,
-        manner: Manner,
+        policy: RetryPolicy,
         call: impl Future<Output = Result<(StatusCode, T), ControlError>>,
     ) -> Result<(StatusCode, T), ControlError> {
-        let entered = if manner == Manner::Trial { self.reach.enter_as_trial() } else { self.reach.enter().await };
+        let entered =
+            if policy == RetryPolicy::Trial { self.breaker.enter_as_trial() } else { self.breaker.enter().await };
         let entered = entered.ok_or(ControlError::Away)?;
         let outcome = tokio::select! {
             outcome = call => outcome,

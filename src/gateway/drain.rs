@@ -77,7 +77,7 @@ impl Drain {
             let called = began.map(|began| self.called(began, succeeded.is_some(), born));
             tokio::select! {
                 () = at(called) => if let Some(began) = began {
-                    return self.told(began, succeeded.is_some(), born);
+                    return self.leave_of(began, succeeded.is_some(), born);
                 },
                 changed = phase.changed() => if changed.is_err() {
                     std::future::pending::<()>().await;
@@ -95,8 +95,8 @@ impl Drain {
         if has_successor || born <= began { began } else { self.last_call(began) }
     }
 
-    /// Who came after the last call would only come back here, so he is to wait for the end.
-    fn told(&self, began: Instant, has_successor: bool, born: Instant) -> Leave {
+    /// A session that came after the last call would only come back here, so it waits for the end.
+    fn leave_of(&self, began: Instant, has_successor: bool, born: Instant) -> Leave {
         let (now, due) = (Instant::now(), began + self.timeout);
         let jitter = self.jitter.mul_f64(fresh_fraction());
         let is_late = !has_successor && born > self.last_call(began);

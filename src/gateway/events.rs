@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::Shared;
+use super::GatewayState;
 use super::control::ControlError;
 use super::persist::Name;
 use crate::api::{Event, EventAck, EventKind};
@@ -26,10 +26,10 @@ const RETRY: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// What the control plane sends when it has sent nothing for a third of `gateway.events_timeout`.
-const SIGN_OF_LIFE: &[u8] = b":\n\n";
+const KEEPALIVE: &[u8] = b":\n\n";
 
 /// The last event that was acted on.
-pub(super) type Place = Option<(String, i64)>;
+pub(super) type EventCursor = Option<(String, i64)>;
 
 /// What events ask for that takes the control plane's answer; more of the same is done at once.
 #[derive(Default)]
@@ -40,34 +40,34 @@ struct Work {
     users: HashSet<Uuid>,
     nodes: bool,
     /// Where the stream is once this is done.
-    place: Place,
+    cursor: EventCursor,
 }
 
 #[derive(Default)]
-struct Desk {
+struct PendingWork {
     work: Mutex<Work>,
-    news: Notify,
+    changed: Notify,
     /// The stream has ended: nothing more will come.
     closed: AtomicBool,
 }
 
-impl Desk {
+impl PendingWork {
     fn work(&self) -> MutexGuard<'_, Work> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Follows from a place until drained.
-pub(super) async fn run(shared: &Arc<Shared>, mut place: Place, shutdown: &Shutdown) {
+/// Follows from a cursor until drained.
+pub(super) async fn run(state: &Arc<GatewayState>, mut cursor: EventCursor, shutdown: &Shutdown) {
     loop {
         let ended = tokio::select! {
             () = shutdown.draining() => return,
-            ended = follow(shared, &mut place) => ended,
+            ended = follow(state, &mut cursor) => ended,
         };
         let pause = match ended {
             Ok(()) => AGAIN,
             Err(reason) => {
-                tracing::debug!(reason, "the stream of events ended");
+                tracing::debug!(reason, "event stream ended");
                 RETRY
             }
         };
@@ -79,61 +79,61 @@ pub(super) async fn run(shared: &Arc<Shared>, mut place: Place, shutdown: &Shutd
 }
 
 /// Reads and works side by side, so that nobody who is stopped waits for a report.
-async fn follow(shared: &Arc<Shared>, place: &mut Place) -> Result<(), String> {
-    let before = shared.usage.known();
-    let Some(response) = shared.control.events(place.as_ref()).await.map_err(|error| error.to_string())? else {
-        if shared.heartbeat().await {
-            shared.events_are_late();
+async fn follow(state: &Arc<GatewayState>, cursor: &mut EventCursor) -> Result<(), String> {
+    let before = state.usage.known();
+    let Some(response) = state.control.events(cursor.as_ref()).await.map_err(|error| error.to_string())? else {
+        if state.heartbeat().await {
+            state.events_are_late();
         }
         return Err("it did not begin".into());
     };
-    let bytes = lively(Arc::clone(shared), response.bytes_stream());
-    let desk = Desk::default();
+    let bytes = with_timeout(Arc::clone(state), response.bytes_stream());
+    let pending = PendingWork::default();
     let reading = async {
-        read(shared, SseStream::from_bytes_stream(bytes), &desk, before).await?;
-        desk.closed.store(true, Ordering::Release);
-        desk.news.notify_one();
+        read(state, SseStream::from_bytes_stream(bytes), &pending, before).await?;
+        pending.closed.store(true, Ordering::Release);
+        pending.changed.notify_one();
         Ok(())
     };
-    tokio::try_join!(reading, work(shared, &desk, place)).map(|_| ())
+    tokio::try_join!(reading, work(state, &pending, cursor)).map(|_| ())
 }
 
 /// A stream of bytes that fails when none come for a time; that they are late, or come in bursts, is said once.
-fn lively(
-    shared: Arc<Shared>,
+fn with_timeout(
+    state: Arc<GatewayState>,
     bytes: impl Stream<Item = reqwest::Result<Bytes>> + Send + 'static,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    let patience = shared.gateway.events_timeout;
-    futures_util::stream::unfold((shared, Box::pin(bytes)), move |(shared, mut bytes)| async move {
+    let timeout = state.gateway.events_timeout;
+    futures_util::stream::unfold((state, Box::pin(bytes)), move |(state, mut bytes)| async move {
         let started = Instant::now();
-        let mut next = timeout_at(started + patience / 3 * 2, bytes.next()).await;
+        let mut next = timeout_at(started + timeout / 3 * 2, bytes.next()).await;
         if next.is_err() {
-            shared.events_are_late();
-            next = timeout_at(started + patience, bytes.next()).await;
+            state.events_are_late();
+            next = timeout_at(started + timeout, bytes.next()).await;
         }
         let chunk = match next {
             Ok(chunk) => chunk?.map_err(io::Error::other),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         };
-        if chunk.as_ref().is_ok_and(|chunk| was_held(chunk, started.elapsed(), patience)) {
-            shared.events_are_late();
+        if chunk.as_ref().is_ok_and(|chunk| was_held(chunk, started.elapsed(), timeout)) {
+            state.events_are_late();
         }
-        Some((chunk, (shared, bytes)))
+        Some((chunk, (state, bytes)))
     })
 }
 
-/// Whether bytes that came so long after others show that something holds the stream back: a sign of life follows silence.
-fn was_held(chunk: &[u8], after: Duration, patience: Duration) -> bool {
-    let both = [SIGN_OF_LIFE, SIGN_OF_LIFE].concat();
-    let at_once = after < patience / 30 && chunk.starts_with(SIGN_OF_LIFE);
+/// Whether bytes that came so long after others show that something holds the stream back: a keepalive follows silence.
+fn was_held(chunk: &[u8], after: Duration, timeout: Duration) -> bool {
+    let both = [KEEPALIVE, KEEPALIVE].concat();
+    let at_once = after < timeout / 30 && chunk.starts_with(KEEPALIVE);
     at_once || chunk.windows(both.len()).any(|part| part == both)
 }
 
-/// Stops sessions at once and leaves the rest on the desk.
+/// Stops sessions at once and leaves the rest as pending work.
 async fn read(
-    shared: &Shared,
+    state: &GatewayState,
     messages: impl Stream<Item = Result<sse_stream::Sse, sse_stream::Error>>,
-    desk: &Desk,
+    pending: &PendingWork,
     before: Vec<Uuid>,
 ) -> Result<(), String> {
     let mut messages = std::pin::pin!(messages);
@@ -142,13 +142,13 @@ async fn read(
         let Some(data) = message.map_err(|error| error.to_string())?.data else { continue };
         let event: Event = serde_json::from_str(&data).map_err(|error| error.to_string())?;
         tracing::debug!(seq = event.seq, kind = event.kind.as_str(), "event");
-        stop(shared, &event);
+        stop(state, &event);
         {
-            let mut work = desk.work();
+            let mut work = pending.work();
             work.add(&event, &mut before);
-            work.place = Some((event.epoch, event.seq));
+            work.cursor = Some((event.epoch, event.seq));
         }
-        desk.news.notify_one();
+        pending.changed.notify_one();
     }
     Ok(())
 }
@@ -178,30 +178,30 @@ impl Work {
     }
 }
 
-fn stop(shared: &Shared, event: &Event) {
+fn stop(state: &GatewayState, event: &Event) {
     let code = event.code.unwrap_or(SessionCode::SessionKilled);
     if event.kind == EventKind::SessionStopped {
-        shared.session_stops.fetch_add(1, Ordering::Release);
+        state.session_stops.fetch_add(1, Ordering::Release);
     } else if !matches!(event.kind, EventKind::NodesChanged | EventKind::GatewayChanged) {
-        shared.stops.fetch_add(1, Ordering::Release);
+        state.stops.fetch_add(1, Ordering::Release);
     }
     match (event.kind, event.subject) {
         (EventKind::Snapshot, _) => {
-            shared.keys.renew();
+            state.keys.renew();
             let going: HashSet<Uuid> = event.sessions.iter().copied().collect();
-            let devices = shared.usage.devices(|account| going.contains(&account.session()));
-            shared.offline.forget_those(|device, _| !devices.contains(&device));
+            let devices = state.usage.devices(|account| going.contains(&account.session()));
+            state.offline.forget_those(|device, _| !devices.contains(&device));
         }
         (EventKind::UserStopped, Some(user)) => {
-            shared.offline.forget_those(|_, known| known.user == user);
-            shared.usage.cut(|account| account.user() == user, code);
+            state.offline.forget_those(|_, known| known.user == user);
+            state.usage.cut(|account| account.user() == user, code);
         }
         (EventKind::DeviceStopped, Some(device)) => {
-            shared.offline.forget(device);
-            shared.usage.cut(|account| account.device() == device, code);
+            state.offline.forget(device);
+            state.usage.cut(|account| account.device() == device, code);
         }
-        (EventKind::SessionStopped, Some(session)) => shared.usage.cut(|account| account.session() == session, code),
-        (EventKind::UserChanged, Some(user)) => shared.offline.forget_those(|_, known| known.user == user),
+        (EventKind::SessionStopped, Some(session)) => state.usage.cut(|account| account.session() == session, code),
+        (EventKind::UserChanged, Some(user)) => state.offline.forget_those(|_, known| known.user == user),
         (
             EventKind::UserStopped
             | EventKind::DeviceStopped
@@ -216,26 +216,26 @@ fn stop(shared: &Shared, event: &Event) {
     }
 }
 
-/// Does what is on the desk, then acknowledges, until the stream has ended; what fails is asked for again by a new one.
-async fn work(shared: &Arc<Shared>, desk: &Desk, place: &mut Place) -> Result<(), String> {
+/// Does the pending work, then acknowledges, until the stream has ended; what fails is asked for again by a new one.
+async fn work(state: &Arc<GatewayState>, pending: &PendingWork, cursor: &mut EventCursor) -> Result<(), String> {
     loop {
-        desk.news.notified().await;
-        let closed = desk.closed.load(Ordering::Acquire);
-        let work = std::mem::take(&mut *desk.work());
-        let Some((epoch, seq)) = work.place.clone() else {
+        pending.changed.notified().await;
+        let closed = pending.closed.load(Ordering::Acquire);
+        let work = std::mem::take(&mut *pending.work());
+        let Some((epoch, seq)) = work.cursor.clone() else {
             if closed {
                 return Ok(());
             }
             continue;
         };
-        let nodes = async { !work.nodes || shared.heartbeat().await };
+        let nodes = async { !work.nodes || state.heartbeat().await };
         let reports = async {
             if work.everybody {
-                return shared.usage.report_all(&shared.control).await;
+                return state.usage.report_all(&state.control).await;
             }
             let users = &work.users;
             users.is_empty()
-                || shared.usage.report_those(&shared.control, |account| users.contains(&account.user())).await
+                || state.usage.report_those(&state.control, |account| users.contains(&account.user())).await
         };
         let (nodes, reports) = tokio::join!(nodes, reports);
         if !nodes || !reports {
@@ -243,13 +243,13 @@ async fn work(shared: &Arc<Shared>, desk: &Desk, place: &mut Place) -> Result<()
         }
         if let Some((listed, before)) = &work.listed {
             let unlisted = |session: Uuid| before.binary_search(&session).is_ok() && !listed.contains(&session);
-            shared.usage.cut(|account| unlisted(account.session()), SessionCode::SessionKilled);
+            state.usage.cut(|account| unlisted(account.session()), SessionCode::SessionKilled);
         }
-        *place = work.place;
-        shared.persist.set(Name::Place, place);
-        shared.persist.flush(&shared.offline).await;
-        let ack = EventAck { epoch, seq, instance: Some(shared.instance) };
-        shared.control.ack(&ack).await.map_err(|error: ControlError| error.to_string())?;
+        *cursor = work.cursor;
+        state.persist.set(Name::Cursor, cursor);
+        state.persist.flush(&state.offline).await;
+        let ack = EventAck { epoch, seq, instance: Some(state.instance) };
+        state.control.ack(&ack).await.map_err(|error: ControlError| error.to_string())?;
         if closed {
             return Ok(());
         }
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sign_of_life_right_behind_something_was_held() {
+    fn a_keepalive_right_behind_something_was_held() {
         let held = |chunk: &[u8], ms| was_held(chunk, Duration::from_millis(ms), Duration::from_secs(30));
         assert!(!held(b":\n\n", 10_000) && held(b":\n\n", 5));
         assert!(held(b"data: {}\n\n:\n\n:\n\n", 10_000));

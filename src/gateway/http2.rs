@@ -19,12 +19,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use super::Shared;
+use super::GatewayState;
 use super::arrival::{Arrival, Peer};
-use super::lane::Lane;
-use super::places::Admittance;
-use super::session::{self, Greeted};
+use super::connection_limiter::Permits;
+use super::tunnel::{self, PreHello};
 use super::upgrade::Grant;
+use super::window_share::WindowShare;
 use crate::config;
 use crate::lifecycle::Shutdown;
 use crate::net::http2::{Channel, MEDIA_TYPE, Piece};
@@ -38,7 +38,7 @@ const FAREWELL: Duration = Duration::from_millis(250);
 
 /// Serves a connection to its end, which is after that of its last tunnel.
 pub(super) async fn serve<S>(
-    shared: Arc<Shared>,
+    state: Arc<GatewayState>,
     socket: S,
     arrival: Arrival,
     (peer, ends): (Peer, Named),
@@ -47,38 +47,38 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Arrival { at, admittance, .. } = arrival;
-    let deadline = at + shared.tunnel.handshake_timeout;
-    let socket = Metered::new(socket, shared.http2.frames_per_second);
-    let opening = tokio::time::timeout_at(deadline.into(), builder(&shared.http2).handshake(socket));
+    let Arrival { at, permits, .. } = arrival;
+    let deadline = at + state.tunnel.handshake_timeout;
+    let socket = Metered::new(socket, state.http2.frames_per_second);
+    let opening = tokio::time::timeout_at(deadline.into(), builder(&state.http2).handshake(socket));
     let opened = tokio::select! {
         opened = opening => opened,
-        () = admittance.place.crowded_out() => return shared.metrics.refuse("crowded_out"),
+        () = permits.handshake.evicted() => return state.metrics.refuse("crowded_out"),
         () = shutdown.draining() => return,
     };
     let connection = match opened {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
-            tracing::debug!(%error, "no HTTP/2");
-            return shared.metrics.refuse("handshake");
+            tracing::debug!(%error, "HTTP/2 handshake failed");
+            return state.metrics.refuse("handshake");
         }
-        Err(_) => return shared.metrics.refuse("handshake_timeout"),
+        Err(_) => return state.metrics.refuse("handshake_timeout"),
     };
-    let (lanes, admitted) = watch::channel(0);
+    let (shares, admitted) = watch::channel(0);
     let line = Line {
         connection,
         requests: JoinSet::new(),
         unread: Unread::default(),
-        own: Some(admittance),
+        own: Some(permits),
         first,
         peer,
         ends,
         began: Some(at),
-        lanes,
+        shares,
         admitted,
         quiet_until: deadline.into(),
         is_closing: false,
-        shared,
+        state,
         shutdown,
     };
     Box::pin(line.run()).await;
@@ -107,35 +107,35 @@ struct Line<S: AsyncRead + AsyncWrite + Unpin> {
     requests: JoinSet<()>,
     unread: Unread,
     /// What the connection holds itself; its first tunnel takes it.
-    own: Option<Admittance>,
+    own: Option<Permits>,
     /// What the first request was let in for, if it was looked at.
     first: Option<Grant>,
     peer: Peer,
     ends: Named,
     /// When the connection was accepted, for its first tunnel.
     began: Option<Instant>,
-    lanes: watch::Sender<usize>,
+    shares: watch::Sender<usize>,
     admitted: watch::Receiver<usize>,
     /// How long it may be without a stream.
     quiet_until: tokio::time::Instant,
     is_closing: bool,
-    shared: Arc<Shared>,
+    state: Arc<GatewayState>,
     shutdown: Shutdown,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     async fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
-        let mut leaving = pin!(shared.drain.leave(tokio::time::Instant::now()));
+        let state = Arc::clone(&self.state);
+        let mut leaving = pin!(state.drain.leave(tokio::time::Instant::now()));
         let (mut is_leaving, mut is_ending, mut is_aborted, mut ends_at) = (false, false, false, None);
-        let last_words = shared.tunnel.close_timeout;
+        let close_timeout = state.tunnel.close_timeout;
         loop {
             let is_idle = self.requests.is_empty();
             tokio::select! {
                 accepted = poll_fn(|cx| {
                     let accepted = self.connection.poll_accept(cx);
-                    let ended = self.unread.bound(share(&self.shared.http2));
-                    (0..ended).for_each(|_| self.shared.metrics.refuse("unread"));
+                    let ended = self.unread.bound(unread_limit(&self.state.http2));
+                    (0..ended).for_each(|_| self.state.metrics.refuse("unread"));
                     accepted
                 }) => match accepted {
                     Some(Ok((request, respond))) => self.take(request, respond),
@@ -156,13 +156,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                     }
                     self.close();
                 }
-                () = crowded_out(self.own.as_ref()) => {
-                    self.shared.metrics.refuse("crowded_out");
+                () = evicted(self.own.as_ref()) => {
+                    self.state.metrics.refuse("crowded_out");
                     break;
                 }
                 leave = &mut leaving, if !is_leaving => {
                     is_leaving = true;
-                    ends_at.get_or_insert(leave.due + last_words);
+                    ends_at.get_or_insert(leave.due + close_timeout);
                     self.close();
                 }
                 () = self.shutdown.draining(), if !is_ending => {
@@ -171,18 +171,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 }
                 () = self.shutdown.aborted(), if !is_aborted => {
                     is_aborted = true;
-                    ends_at = Some(tokio::time::Instant::now() + last_words);
+                    ends_at = Some(tokio::time::Instant::now() + close_timeout);
                 }
                 () = due(ends_at) => break,
             }
         }
         let Self { connection, mut requests, own, .. } = self;
         if is_leaving && !is_aborted {
-            tokio::time::sleep(FAREWELL.min(last_words)).await;
+            tokio::time::sleep(FAREWELL.min(close_timeout)).await;
         }
         drop((connection, own));
         let ended = async { while requests.join_next().await.is_some() {} };
-        if tokio::time::timeout(last_words, ended).await.is_err() {
+        if tokio::time::timeout(close_timeout, ended).await.is_err() {
             requests.shutdown().await;
         }
     }
@@ -194,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
         self.connection.graceful_shutdown();
         self.is_closing = true;
-        self.quiet_until = tokio::time::Instant::now() + self.shared.tunnel.close_timeout;
+        self.quiet_until = tokio::time::Instant::now() + self.state.tunnel.close_timeout;
     }
 
     /// A stream is over; without any, the connection is as silent as a new one.
@@ -203,8 +203,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         if !self.requests.is_empty() {
             return;
         }
-        let patience = if self.is_closing { self.shared.tunnel.close_timeout } else { self.shared.http2.idle_timeout };
-        self.quiet_until = tokio::time::Instant::now() + patience;
+        let quiet_for = if self.is_closing { self.state.tunnel.close_timeout } else { self.state.http2.idle_timeout };
+        self.quiet_until = tokio::time::Instant::now() + quiet_for;
         if self.own.is_none() {
             self.own = self.enter(self.peer.address.ip()).ok();
         }
@@ -213,62 +213,63 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
     }
 
-    /// Another place on the connection, for a client or for a proxy that names none.
-    fn enter(&self, ip: IpAddr) -> Result<Admittance, &'static str> {
-        let entrance = self.shared.arrivals.entrance();
+    /// Permits for another stream of the connection, for a client or for a proxy that names none.
+    fn enter(&self, ip: IpAddr) -> Result<Permits, &'static str> {
+        let limiter = self.state.arrivals.limiter();
         let is_unnamed = self.peer.forwards && ip == self.peer.address.ip();
-        if is_unnamed { entrance.enter_unnamed(ip) } else { entrance.enter(ip) }
+        if is_unnamed { limiter.enter_unnamed(ip) } else { limiter.enter(ip) }
     }
 
     /// No stream that stands still can use up what a tunnel needs: each has a stream's window, and the others share one.
     fn set_window(&mut self) {
         let admitted = *self.admitted.borrow_and_update();
-        let config = &self.shared.http2;
+        let config = &self.state.http2;
         let each = usize::try_from(config.stream_window.as_u64()).unwrap_or(usize::MAX);
         let window = match admitted {
             0 => usize::try_from(config.connection_window.as_u64()).unwrap_or(usize::MAX),
-            _ => each.saturating_mul(admitted).saturating_add(share(config)),
+            _ => each.saturating_mul(admitted).saturating_add(unread_limit(config)),
         };
         self.connection.set_target_window_size(u32::try_from(window).unwrap_or(u32::MAX).min(i32::MAX as u32));
     }
 
     fn take(&mut self, mut request: Request<RecvStream>, mut respond: SendResponse<Piece>) {
-        let shared = Arc::clone(&self.shared);
-        let client = shared.arrivals.client(&self.peer, request.headers());
-        let asked = match self.first.take().or_else(|| Grant::of(&request, &shared)) {
+        let state = Arc::clone(&self.state);
+        let client = state.arrivals.client(&self.peer, request.headers());
+        let asked = match self.first.take().or_else(|| Grant::of(&request, &state)) {
             Some(Grant::Tunnel(asked)) => asked,
             other => {
-                let errand = if let Some(Grant::Portal(errand)) = other { Some(errand) } else { None };
+                let portal_request =
+                    if let Some(Grant::Portal(portal_request)) = other { Some(portal_request) } else { None };
                 let ends = Named { client: SocketAddr::new(client, self.ends.client.port()), ..self.ends };
                 let flow = (!request.body().is_end_stream()).then(|| request.body_mut().flow_control().clone());
-                let task = self.requests.spawn(request::answer(shared, errand, request, respond, ends));
+                let task = self.requests.spawn(request::answer(state, portal_request, request, respond, ends));
                 if let Some(flow) = flow {
                     self.unread.watch(flow, task, None);
                 }
                 return;
             }
         };
-        let admittance = match self.own.take() {
-            Some(own) if own.place.name(client) => Ok(own),
+        let permits = match self.own.take() {
+            Some(own) if own.handshake.assign_to(client) => Ok(own),
             Some(own) => {
                 self.own = Some(own);
                 Err("pre_hello")
             }
             None => self.enter(client),
         };
-        let admittance = match admittance {
-            Ok(admittance) => admittance,
+        let permits = match permits {
+            Ok(permits) => permits,
             Err(limit) => {
-                shared.metrics.refuse(limit);
+                state.metrics.refuse(limit);
                 respond.send_reset(Reason::REFUSED_STREAM);
                 return self.rest();
             }
         };
-        let Admittance { place, permit } = admittance;
+        let Permits { handshake, connection } = permits;
         let at = self.began.take().unwrap_or_else(Instant::now);
-        let lane = Arc::new(Lane::new(self.lanes.clone()));
-        let (flow, admitted) = (request.body_mut().flow_control().clone(), lane.is_wide());
-        let greeted = Greeted { place, at, agreement: asked.agreement, lane: Some(lane) };
+        let share = Arc::new(WindowShare::new(self.shares.clone()));
+        let (flow, admitted) = (request.body_mut().flow_control().clone(), share.is_claimed());
+        let pre_hello = PreHello { handshake, at, agreement: asked.agreement, share: Some(share) };
         let mut response = Response::new(());
         if asked.framing == Framing::Frames {
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
@@ -277,26 +278,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
         }
         let Ok(send) = respond.send_response(response, false) else { return self.rest() };
-        let channel = Channel::accepted(send, request.into_body(), &shared.http2);
+        let channel = Channel::accepted(send, request.into_body(), &state.http2);
         let shutdown = self.shutdown.clone();
         let task = self.requests.spawn(async move {
-            let run = session::run(shared, channel, Bytes::new(), asked.framing, greeted, shutdown);
+            let run = tunnel::run(state, channel, Bytes::new(), asked.framing, pre_hello, shutdown);
             let refused = Box::pin(run).await;
-            drop((refused, permit));
+            drop((refused, connection));
         });
         self.unread.watch(flow, task, Some(admitted));
     }
 }
 
 /// What may lie unread of all streams of a connection together that are no tunnel that was admitted.
-fn share(config: &config::Http2) -> usize {
+fn unread_limit(config: &config::Http2) -> usize {
     let size = config.stream_window.as_u64().saturating_add(config.connection_window.as_u64());
     usize::try_from(size).unwrap_or(usize::MAX)
 }
 
-async fn crowded_out(own: Option<&Admittance>) {
+async fn evicted(own: Option<&Permits>) {
     match own {
-        Some(own) => own.place.crowded_out().await,
+        Some(own) => own.handshake.evicted().await,
         None => std::future::pending().await,
     }
 }

@@ -30,7 +30,7 @@ const WRITTEN: &str = "INSERT INTO written (id, at) VALUES (0, ?) ON CONFLICT (i
 
 /// A session's counters as they are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct JournalEntry {
     pub(crate) session: Uuid,
     pub(crate) device: Uuid,
     pub(crate) up: u64,
@@ -86,7 +86,7 @@ impl Journal {
 
     /// Takes over what processes that are gone have left in their files, which are empty then: sessions as those of
     /// [`Self::leftovers`].
-    pub(crate) async fn adopt(&self, now: OffsetDateTime) -> Result<(Vec<Entry>, Vec<(Uuid, Token)>), String> {
+    pub(crate) async fn adopt(&self, now: OffsetDateTime) -> Result<(Vec<JournalEntry>, Vec<(Uuid, Token)>), String> {
         let (mut entries, mut tokens) = (Vec::new(), Vec::new());
         for number in 0..FILES_MAX {
             let there = file(&self.folder, number).exists();
@@ -111,7 +111,7 @@ impl Journal {
 
     /// What an earlier process left: sessions that are over, at the latest when they were last seen, and tokens of those
     /// that the control plane does not know.
-    pub(crate) async fn leftovers(&self) -> Result<(Vec<Entry>, Vec<(Uuid, Token)>), String> {
+    pub(crate) async fn leftovers(&self) -> Result<(Vec<JournalEntry>, Vec<(Uuid, Token)>), String> {
         self.with(|conn| {
             let rows: Vec<Row> = diesel::sql_query("SELECT * FROM sessions").load(conn)?;
             let tokens: Vec<TokenRow> = diesel::sql_query("SELECT * FROM tokens").load(conn)?;
@@ -124,7 +124,7 @@ impl Journal {
     /// Keeps counters as they are now, and tokens of sessions that the control plane does not know.
     pub(crate) async fn keep(
         &self,
-        entries: Vec<Entry>,
+        entries: Vec<JournalEntry>,
         tokens: Vec<(Uuid, Token)>,
         now: OffsetDateTime,
     ) -> Result<(), String> {
@@ -155,7 +155,7 @@ impl Journal {
         .await
     }
 
-    /// Drops sessions that the control plane has settled.
+    /// Drops sessions that the control plane has taken for good.
     pub(crate) async fn forget(&self, sessions: Vec<Uuid>) -> Result<(), String> {
         self.with(move |conn| {
             atomically(conn, |conn| {
@@ -206,8 +206,8 @@ fn moment(millis: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-fn entry(row: &Row) -> Option<Entry> {
-    Some(Entry {
+fn entry(row: &Row) -> Option<JournalEntry> {
+    Some(JournalEntry {
         session: Uuid::from_slice(&row.id).ok()?,
         device: Uuid::from_slice(&row.device).ok()?,
         up: row.up.unsigned_abs(),
@@ -226,8 +226,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(folder.path()).unwrap();
         let started_at = moment(1_000);
-        let mut entry =
-            Entry { session: Uuid::now_v7(), device: Uuid::now_v7(), up: 1, down: 2, started_at, ended_at: None };
+        let mut entry = JournalEntry {
+            session: Uuid::now_v7(),
+            device: Uuid::now_v7(),
+            up: 1,
+            down: 2,
+            started_at,
+            ended_at: None,
+        };
         let token = Token::from("secret".to_owned());
         journal.keep(vec![entry], vec![(entry.session, token.clone())], moment(2_000)).await.unwrap();
         entry.up = 10;
@@ -248,7 +254,7 @@ mod tests {
         let open = || Journal::open(folder.path()).unwrap();
         let (first, second) = (open(), open());
         assert_eq!((first.number, second.number), (0, 1));
-        let entry = Entry {
+        let entry = JournalEntry {
             session: Uuid::now_v7(),
             device: Uuid::now_v7(),
             up: 1,
@@ -261,7 +267,7 @@ mod tests {
         assert_eq!(second.adopt(moment(3_000)).await.unwrap(), (Vec::new(), Vec::new()), "its owner lives");
         drop(first);
         let adopted = second.adopt(moment(3_000)).await.unwrap();
-        assert_eq!(adopted, (vec![Entry { ended_at: Some(moment(2_000)), ..entry }], vec![token.clone()]));
+        assert_eq!(adopted, (vec![JournalEntry { ended_at: Some(moment(2_000)), ..entry }], vec![token.clone()]));
         assert_eq!(second.adopt(moment(4_000)).await.unwrap(), (Vec::new(), Vec::new()), "once");
         assert_eq!(open().leftovers().await.unwrap(), (Vec::new(), Vec::new()));
         drop(second);
@@ -274,7 +280,7 @@ mod tests {
     async fn a_journal_that_was_full_is_written_again() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(folder.path()).unwrap();
-        let entry = || Entry {
+        let entry = || JournalEntry {
             session: Uuid::now_v7(),
             device: Uuid::now_v7(),
             up: 1,
@@ -287,7 +293,7 @@ mod tests {
             journal.conn.lock().unwrap().batch_execute(&limit).unwrap();
         };
         limit(10);
-        let entries: Vec<Entry> = (0..2000).map(|_| entry()).collect();
+        let entries: Vec<JournalEntry> = (0..2000).map(|_| entry()).collect();
         let reason = journal.keep(entries.clone(), Vec::new(), moment(2_000)).await.unwrap_err();
         assert!(reason.contains("full"), "{reason}");
         limit(1000);

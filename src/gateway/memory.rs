@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use super::Shared;
+use super::GatewayState;
 use super::account::Account;
 use crate::config::Mux;
 use crate::frame::StreamCode;
@@ -33,7 +33,7 @@ impl Shares {
         Self { whole, each, stall_after, accounts: Mutex::default() }
     }
 
-    /// The budget of a user, shared by his sessions.
+    /// The budget of a user, shared by their sessions.
     pub(super) fn of(&self, user: Uuid) -> Arc<MemoryBudget> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = accounts.get(&user).and_then(Weak::upgrade) {
@@ -42,7 +42,7 @@ impl Shares {
         if accounts.len() >= SWEEP_AT && accounts.len().is_power_of_two() {
             accounts.retain(|_, share| share.strong_count() > 0);
         }
-        let share = Arc::new(MemoryBudget::part(&self.whole, self.each));
+        let share = Arc::new(MemoryBudget::child(&self.whole, self.each));
         accounts.insert(user, Arc::downgrade(&share));
         share
     }
@@ -66,22 +66,22 @@ struct Stalled<S> {
 }
 
 /// Whose streams have to go: of the accounts that hold the most, the largest first, until no budget is exceeded.
-fn victims<S: Copy>(mut stalled: Vec<Stalled<S>>, mut excess: u64) -> Vec<S> {
+fn to_reset<S: Copy>(mut stalled: Vec<Stalled<S>>, mut excess: u64) -> Vec<S> {
     stalled.sort_by_key(|one| (Reverse(one.account), one.user, Reverse(one.bytes)));
     let mut of_accounts: HashMap<Uuid, u64> = stalled.iter().map(|one| (one.user, one.excess)).collect();
-    let mut victims = Vec::new();
+    let mut to_reset = Vec::new();
     for one in stalled {
         let own = of_accounts.entry(one.user).or_default();
         if *own > 0 || excess > 0 {
             *own = own.saturating_sub(one.bytes);
             excess = excess.saturating_sub(one.bytes);
-            victims.push(one.stream);
+            to_reset.push(one.stream);
         }
     }
-    victims
+    to_reset
 }
 
-impl Shared {
+impl GatewayState {
     /// Resets stalled streams with `LIMIT` while an account, or all together, hold too much.
     pub(super) async fn relieve_memory(&self, shutdown: &Shutdown) {
         let mut looks = interval(self.shares.stall_after / LOOKS);
@@ -92,12 +92,12 @@ impl Shared {
                 _ = looks.tick() => {}
             }
             if !self.shares.is_relaxed() {
-                self.relieve();
+                self.reset_stalled();
             }
         }
     }
 
-    fn relieve(&self) {
+    fn reset_stalled(&self) {
         let excess = self.shares.whole.excess();
         let accounts = self.usage.live_accounts();
         let stalled: Vec<Stalled<(&Account, StreamKey)>> = accounts
@@ -116,12 +116,12 @@ impl Shared {
                 })
             })
             .collect();
-        let victims = victims(stalled, excess);
-        if victims.is_empty() {
+        let to_reset = to_reset(stalled, excess);
+        if to_reset.is_empty() {
             return;
         }
-        tracing::warn!(streams = victims.len(), held = self.shares.whole.held(), "stalled streams are reset");
-        for (account, key) in victims {
+        tracing::warn!(streams = to_reset.len(), held = self.shares.whole.held(), "resetting stalled streams");
+        for (account, key) in to_reset {
             account.tunnel().reset_stream(key, StreamCode::Limit);
             self.metrics.refuse_stream(StreamCode::Limit.as_str());
         }
@@ -139,16 +139,16 @@ mod tests {
     #[test]
     fn those_who_hold_the_most_give_up_their_largest_streams() {
         let all = [stalled(1, 0, 30, 30), stalled(2, 0, 100, 20), stalled(2, 0, 100, 40), stalled(2, 0, 100, 39)];
-        assert!(victims(all.to_vec(), 0).is_empty());
-        assert_eq!(victims(all.to_vec(), 1), [40]);
-        assert_eq!(victims(all.to_vec(), 41), [40, 39]);
-        assert_eq!(victims(all.to_vec(), 100), [40, 39, 20, 30]);
+        assert!(to_reset(all.to_vec(), 0).is_empty());
+        assert_eq!(to_reset(all.to_vec(), 1), [40]);
+        assert_eq!(to_reset(all.to_vec(), 41), [40, 39]);
+        assert_eq!(to_reset(all.to_vec(), 100), [40, 39, 20, 30]);
     }
 
     #[test]
     fn an_account_beyond_its_share_pays_itself() {
         let all = [stalled(1, 10, 30, 6), stalled(1, 10, 30, 7), stalled(1, 10, 30, 5), stalled(2, 0, 200, 200)];
-        assert_eq!(victims(all.to_vec(), 0), [7, 6]);
+        assert_eq!(to_reset(all.to_vec(), 0), [7, 6]);
     }
 
     #[test]

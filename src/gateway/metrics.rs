@@ -75,7 +75,7 @@ impl GatewayMetrics {
         for removed in [self.node_healthy.remove_label_values(&[&label]), self.node_dial.remove_label_values(&[&label])]
         {
             if removed.is_err() {
-                tracing::trace!(node = %id, "the node had no such series");
+                tracing::trace!(node = %id, "the node had no such metric");
             }
         }
     }

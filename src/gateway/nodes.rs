@@ -17,15 +17,15 @@ use crate::api::Node;
 use crate::config::{Probe, Relay};
 use crate::net::dial::Dialer;
 
-use exit::Entry;
 pub(crate) use exit::Exit;
+use exit::NodeEntry;
 use health::Limits;
-use watch::NodeWatch;
-pub(crate) use watch::Watched;
+pub(crate) use watch::MonitoredStream;
+use watch::NodeMonitor;
 
 /// The nodes by id.
 pub(crate) struct Nodes {
-    entries: Mutex<HashMap<Uuid, Entry>>,
+    entries: Mutex<HashMap<Uuid, NodeEntry>>,
     probe: Probe,
     limits: Limits,
     wake: Arc<Notify>,
@@ -44,7 +44,7 @@ impl Nodes {
         Self { entries: Mutex::default(), probe, limits, wake: Arc::default(), dialer, metrics }
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<Uuid, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<Uuid, NodeEntry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -57,7 +57,7 @@ impl Nodes {
                 Ok(entry) => {
                     kept.insert(node.id, entry);
                 }
-                Err(reason) => tracing::error!(node = %node.id, reason, "a node cannot be used"),
+                Err(reason) => tracing::error!(node = %node.id, reason, "cannot use a node"),
             }
         }
         for id in entries.keys() {
@@ -75,12 +75,12 @@ impl Nodes {
         Ok(exit)
     }
 
-    fn updated(&self, entry: Option<Entry>, node: &Node) -> Result<Entry, String> {
+    fn updated(&self, entry: Option<NodeEntry>, node: &Node) -> Result<NodeEntry, String> {
         if let Some(mut entry) = entry {
             return entry.update(node).map(|()| entry);
         }
         self.wake.notify_one();
-        Entry::new(node, Arc::new(NodeWatch::new(self.limits, Arc::clone(&self.wake), self.dialer.clone())))
+        NodeEntry::new(node, Arc::new(NodeMonitor::new(self.limits, Arc::clone(&self.wake), self.dialer.clone())))
     }
 
     /// The same node with the address and password that it answers to now, if it is still in the pool.

@@ -23,7 +23,7 @@ const REGIONS: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Changed {
     devices: Mutex<HashSet<Uuid>>,
-    pub(super) news: Notify,
+    pub(super) notify: Notify,
 }
 
 impl Changed {
@@ -33,7 +33,7 @@ impl Changed {
 
     pub(super) fn add(&self, devices: impl IntoIterator<Item = Uuid>) {
         self.devices().extend(devices);
-        self.news.notify_one();
+        self.notify.notify_one();
     }
 }
 
@@ -105,16 +105,16 @@ pub(crate) struct CachedDevice {
 pub(super) struct StoredDevice {
     #[serde(flatten)]
     device: CachedDevice,
-    #[serde(with = "time::serde::rfc3339")]
-    seen: OffsetDateTime,
+    #[serde(rename = "seen", with = "time::serde::rfc3339")]
+    validated_at: OffsetDateTime,
     allowance: u64,
     left: u64,
 }
 
-struct Entry {
+struct CacheEntry {
     device: CachedDevice,
     /// When it was validated; never, if it was forgotten since.
-    seen: Option<OffsetDateTime>,
+    validated_at: Option<OffsetDateTime>,
     allowance: Arc<OutageAllowance>,
 }
 
@@ -122,7 +122,7 @@ struct Entry {
 pub(crate) struct OfflineCache {
     config: Offline,
     clock: Arc<Clock>,
-    devices: Mutex<HashMap<Uuid, Entry>>,
+    devices: Mutex<HashMap<Uuid, CacheEntry>>,
     changed: Arc<Changed>,
 }
 
@@ -131,17 +131,17 @@ impl OfflineCache {
         Self { config, clock, devices: Mutex::default(), changed: Arc::default() }
     }
 
-    fn devices(&self) -> MutexGuard<'_, HashMap<Uuid, Entry>> {
+    fn devices(&self) -> MutexGuard<'_, HashMap<Uuid, CacheEntry>> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A device was validated; gives its allowance.
-    pub(crate) fn met(&self, id: Uuid, mut device: CachedDevice, fail_open: u64) -> Arc<OutageAllowance> {
-        let seen = Some(self.clock.now());
+    pub(crate) fn insert(&self, id: Uuid, mut device: CachedDevice, fail_open: u64) -> Arc<OutageAllowance> {
+        let validated_at = Some(self.clock.now());
         let mut devices = self.devices();
         if devices.len() >= self.config.devices && !devices.contains_key(&id) {
             let some = devices.iter().take(SAMPLE);
-            if let Some(oldest) = some.min_by_key(|(_, entry)| entry.seen).map(|(id, _)| *id) {
+            if let Some(oldest) = some.min_by_key(|(_, entry)| entry.validated_at).map(|(id, _)| *id) {
                 devices.remove(&oldest);
                 self.changed.add([oldest]);
             }
@@ -159,7 +159,7 @@ impl OfflineCache {
             None => self.allowance(id, 0, 0),
         };
         allowance.set(fail_open);
-        devices.insert(id, Entry { device, seen, allowance: Arc::clone(&allowance) });
+        devices.insert(id, CacheEntry { device, validated_at, allowance: Arc::clone(&allowance) });
         self.changed.add([id]);
         allowance
     }
@@ -170,11 +170,11 @@ impl OfflineCache {
     }
 
     /// A device that may be served without asking, and its allowance.
-    pub(crate) fn recall(&self, id: Uuid, region: &str) -> Option<(CachedDevice, Arc<OutageAllowance>)> {
+    pub(crate) fn lookup(&self, id: Uuid, region: &str) -> Option<(CachedDevice, Arc<OutageAllowance>)> {
         let now = self.clock.now();
         let devices = self.devices();
-        let Entry { device, seen, allowance } = devices.get(&id)?;
-        let fresh = seen.is_some_and(|seen| now - seen < self.config.max_age);
+        let CacheEntry { device, validated_at, allowance } = devices.get(&id)?;
+        let fresh = validated_at.is_some_and(|at| now - at < self.config.max_age);
         let paid = now < device.valid_until;
         let allowed = device.regions.iter().any(|allowed| allowed == region);
         (fresh && paid && allowed).then(|| (device.clone(), Arc::clone(allowance)))
@@ -183,7 +183,7 @@ impl OfflineCache {
     /// A device may not be served any more without asking; its allowance stays what it is.
     pub(crate) fn forget(&self, id: Uuid) {
         if let Some(entry) = self.devices().get_mut(&id) {
-            entry.seen = None;
+            entry.validated_at = None;
             self.changed.add([id]);
         }
     }
@@ -191,10 +191,10 @@ impl OfflineCache {
     /// None of these devices may be served any more without asking.
     pub(crate) fn forget_those(&self, of: impl Fn(Uuid, &CachedDevice) -> bool) {
         let mut devices = self.devices();
-        let those = devices.iter_mut().filter(|(id, entry)| entry.seen.is_some() && of(**id, &entry.device));
+        let those = devices.iter_mut().filter(|(id, entry)| entry.validated_at.is_some() && of(**id, &entry.device));
         let forgotten: Vec<Uuid> = those
             .map(|(id, entry)| {
-                entry.seen = None;
+                entry.validated_at = None;
                 *id
             })
             .collect();
@@ -216,7 +216,7 @@ impl OfflineCache {
             let (size, left) = (&entry.allowance.size, &entry.allowance.left);
             Some(StoredDevice {
                 device: entry.device.clone(),
-                seen: entry.seen?,
+                validated_at: entry.validated_at?,
                 allowance: size.load(Ordering::Relaxed),
                 left: left.load(Ordering::Relaxed),
             })
@@ -226,8 +226,9 @@ impl OfflineCache {
 
     /// Takes a device that an earlier process had kept.
     pub(super) fn restore(&self, id: Uuid, stored: StoredDevice) {
-        let StoredDevice { device, seen, allowance, left } = stored;
-        let entry = Entry { device, seen: Some(seen), allowance: self.allowance(id, allowance, left) };
+        let StoredDevice { device, validated_at, allowance, left } = stored;
+        let entry =
+            CacheEntry { device, validated_at: Some(validated_at), allowance: self.allowance(id, allowance, left) };
         let mut devices = self.devices();
         if devices.len() < self.config.devices {
             devices.insert(id, entry);
@@ -274,33 +275,33 @@ mod tests {
     }
 
     #[test]
-    fn only_devices_met_lately_are_recalled() {
+    fn only_devices_validated_lately_are_found() {
         let devices = cache(Duration::from_secs(60), 2);
         let [first, second, third] = [Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7()];
-        devices.met(first, known("eu-1"), 10);
-        devices.met(first, known("ru-1"), 10);
+        devices.insert(first, known("eu-1"), 10);
+        devices.insert(first, known("ru-1"), 10);
         for region in ["eu-1", "ru-1"] {
-            assert!(devices.recall(first, region).is_some());
+            assert!(devices.lookup(first, region).is_some());
         }
-        assert!(devices.recall(first, "us-1").is_none() && devices.recall(second, "eu-1").is_none());
-        devices.met(second, known("eu-1"), 10);
-        devices.met(third, known("eu-1"), 10);
-        assert!(devices.recall(first, "eu-1").is_none(), "the oldest goes when there are too many");
-        let user = devices.recall(third, "eu-1").unwrap().0.user;
+        assert!(devices.lookup(first, "us-1").is_none() && devices.lookup(second, "eu-1").is_none());
+        devices.insert(second, known("eu-1"), 10);
+        devices.insert(third, known("eu-1"), 10);
+        assert!(devices.lookup(first, "eu-1").is_none(), "the oldest goes when there are too many");
+        let user = devices.lookup(third, "eu-1").unwrap().0.user;
         devices.forget(second);
         devices.forget_those(|_, known| known.user == user);
-        assert!(devices.recall(second, "eu-1").is_none() && devices.recall(third, "eu-1").is_none());
+        assert!(devices.lookup(second, "eu-1").is_none() && devices.lookup(third, "eu-1").is_none());
         let strict = cache(Duration::ZERO, 2);
-        strict.met(first, known("eu-1"), 10);
-        assert!(strict.recall(first, "eu-1").is_none());
+        strict.insert(first, known("eu-1"), 10);
+        assert!(strict.lookup(first, "eu-1").is_none());
     }
 
     #[test]
     fn the_disk_hears_of_every_change_and_a_restored_device_is_the_same() {
         let devices = cache(Duration::from_secs(60), 10);
         let [first, second] = [Uuid::now_v7(), Uuid::now_v7()];
-        let allowance = devices.met(first, known("eu-1"), 1_000_000);
-        devices.met(second, known("eu-1"), 10);
+        let allowance = devices.insert(first, known("eu-1"), 1_000_000);
+        devices.insert(second, known("eu-1"), 10);
         assert_eq!(devices.take_changed().len(), 2);
         allowance.refill();
         assert_eq!(devices.take_changed().len(), 0, "nothing has changed");
@@ -314,13 +315,13 @@ mod tests {
         let restored: StoredDevice = serde_json::from_slice(&text).unwrap();
         let next = cache(Duration::from_secs(60), 1);
         next.restore(first, restored);
-        let (device, allowance) = next.recall(first, "eu-1").unwrap();
+        let (device, allowance) = next.lookup(first, "eu-1").unwrap();
         assert_eq!((device, allowance.left.load(Ordering::Relaxed)), (known_as(&devices, first), 875_000));
         allowance.refill();
         assert_eq!(next.take_changed().len(), 1);
     }
 
     fn known_as(devices: &OfflineCache, id: Uuid) -> CachedDevice {
-        devices.recall(id, "eu-1").unwrap().0
+        devices.lookup(id, "eu-1").unwrap().0
     }
 }

@@ -26,7 +26,7 @@ pub(super) enum Name {
     Keys,
     Nodes,
     Orders,
-    Place,
+    Cursor,
     Clock,
     Origin,
 }
@@ -37,7 +37,7 @@ impl Name {
             Self::Keys => "keys",
             Self::Nodes => "nodes",
             Self::Orders => "orders",
-            Self::Place => "place",
+            Self::Cursor => "place",
             Self::Clock => "clock",
             Self::Origin => "origin",
         }
@@ -61,9 +61,9 @@ struct Written {
 }
 
 /// What an earlier process had kept.
-pub(super) struct Kept(HashMap<String, Vec<u8>>);
+pub(super) struct SavedState(HashMap<String, Vec<u8>>);
 
-impl Kept {
+impl SavedState {
     /// One thing, if it is there.
     pub(super) fn get<T: DeserializeOwned>(&self, name: Name) -> Option<T> {
         serde_json::from_slice(self.0.get(name.as_str())?).ok()
@@ -99,7 +99,7 @@ pub(super) struct Persist {
     pending: Mutex<HashMap<&'static str, Vec<u8>>>,
     /// Digests of what the disk has.
     written: Mutex<HashMap<&'static str, String>>,
-    news: Notify,
+    changed: Notify,
     flushing: tokio::sync::Mutex<()>,
     failing: AtomicBool,
     /// Another process has the store, or may have it.
@@ -113,19 +113,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Persist {
     /// Opens the store in a folder; what was kept of another control plane is not used.
-    pub(super) fn open(folder: &Path, control_url: &str, every: Duration) -> Result<(Self, Kept), String> {
+    pub(super) fn open(folder: &Path, control_url: &str, every: Duration) -> Result<(Self, SavedState), String> {
         let (store, entries) = Store::open(folder)?;
         let persist = Self {
             store,
             pending: Mutex::default(),
             written: Mutex::default(),
-            news: Notify::new(),
+            changed: Notify::new(),
             flushing: tokio::sync::Mutex::default(),
             failing: AtomicBool::new(false),
             released: AtomicBool::new(false),
             every,
         };
-        let kept = Kept(of_origin(entries, control_url));
+        let kept = SavedState(of_origin(entries, control_url));
         if kept.0.is_empty() {
             persist.clear();
         }
@@ -136,7 +136,7 @@ impl Persist {
     /// Nothing of what was kept is good any more.
     pub(super) fn clear(&self) {
         if let Err(reason) = self.store.clear() {
-            tracing::error!(reason, "what was kept for outages cannot be removed");
+            tracing::error!(reason, "failed to clear the offline state");
         }
     }
 
@@ -144,14 +144,14 @@ impl Persist {
     pub(super) fn set(&self, name: Name, value: &impl Serialize) {
         let value = match serde_json::to_vec(value) {
             Ok(value) => value,
-            Err(error) => return tracing::error!(%error, name = name.as_str(), "cannot be kept"),
+            Err(error) => return tracing::error!(%error, name = name.as_str(), "failed to serialize offline state"),
         };
         let digest = sha256_hex(&value);
         if lock(&self.written).insert(name.as_str(), digest.clone()).is_some_and(|before| before == digest) {
             return;
         }
         lock(&self.pending).insert(name.as_str(), value);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
     /// Notes the time with what is written next.
@@ -164,8 +164,8 @@ impl Persist {
         loop {
             tokio::select! {
                 () = shutdown.draining() => break,
-                () = self.news.notified() => {}
-                () = devices.changed().news.notified() => {}
+                () = self.changed.notified() => {}
+                () = devices.changed().notify.notified() => {}
             }
             self.flush(devices).await;
             tokio::select! {
@@ -215,12 +215,12 @@ impl Persist {
         match self.store.write(changes).await {
             Ok(()) => {
                 if self.failing.swap(false, Ordering::Relaxed) {
-                    tracing::info!("what is kept for outages is written again");
+                    tracing::info!("offline state is written to disk again");
                 }
             }
             Err((changes, reason)) => {
                 if !self.failing.swap(true, Ordering::Relaxed) {
-                    tracing::error!(reason, "what is kept for outages cannot be written");
+                    tracing::error!(reason, "failed to write offline state");
                 }
                 self.take_back(changes);
                 devices.changed().add(ids);
@@ -239,7 +239,7 @@ impl Persist {
     fn take_back(&self, changes: Changes) {
         let mut pending = lock(&self.pending);
         for (name, value) in changes {
-            let known = [Name::Keys, Name::Nodes, Name::Orders, Name::Place, Name::Clock, Name::Origin];
+            let known = [Name::Keys, Name::Nodes, Name::Orders, Name::Cursor, Name::Clock, Name::Origin];
             if let (Some(known), Some(value)) = (known.into_iter().find(|known| known.as_str() == name), value) {
                 pending.entry(known.as_str()).or_insert(value);
             }
@@ -255,7 +255,7 @@ fn of_origin(entries: Entries, control_url: &str) -> HashMap<String, Vec<u8>> {
     match same {
         Some(origin) if origin == control_url => kept,
         Some(_) => {
-            tracing::warn!("what was kept for outages is of another control plane: it is not used");
+            tracing::warn!("ignoring offline state of another control plane");
             HashMap::new()
         }
         None => HashMap::new(),

@@ -11,10 +11,10 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use uuid::Uuid;
 
-use super::Shared;
+use super::GatewayState;
+use super::connection_limiter::client_key;
 use super::control::Relayed;
-use super::places::counted;
-use super::rates::Rates;
+use super::request_limiter::RequestLimiter;
 use crate::api::{Enroll, Refresh};
 use crate::config;
 
@@ -23,8 +23,8 @@ pub(super) struct Portal {
     enabled: bool,
     body_max: usize,
     /// Of devices with a genuine token, whatever address they share with others.
-    devices: Rates<Uuid>,
-    addresses: Rates<IpAddr>,
+    devices: RequestLimiter<Uuid>,
+    addresses: RequestLimiter<IpAddr>,
 }
 
 impl Portal {
@@ -32,8 +32,8 @@ impl Portal {
         Self {
             enabled: config.enabled,
             body_max: usize::try_from(config.body_max.as_u64()).unwrap_or(usize::MAX),
-            devices: Rates::new(config.device_requests_per_minute),
-            addresses: Rates::new(config.requests_per_minute),
+            devices: RequestLimiter::new(config.device_requests_per_minute),
+            addresses: RequestLimiter::new(config.requests_per_minute),
         }
     }
 
@@ -45,7 +45,7 @@ impl Portal {
 
 /// A request that is the control plane's to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Errand {
+pub(super) struct PortalRequest {
     path: String,
     proof: Proof,
     /// The device whose token it carries, where that is the proof.
@@ -60,8 +60,8 @@ enum Proof {
     AccessToken,
 }
 
-impl Errand {
-    /// The errand of a request below the tunnel's path.
+impl PortalRequest {
+    /// The portal request of a request below the tunnel's path.
     fn of(method: &Method, path: &str, tunnel: &str) -> Option<Self> {
         let path = path.strip_prefix(tunnel)?.strip_prefix('/')?;
         let (path, proof) = match (method, path) {
@@ -81,43 +81,43 @@ impl Errand {
 }
 
 /// What a request asks of the control plane, if that may answer it.
-pub(super) fn errand<B>(request: &Request<B>, shared: &Shared) -> Option<Errand> {
-    let portal = &shared.portal;
-    let mut errand = Errand::of(request.method(), request.uri().path(), &shared.tunnel.path)?;
+pub(super) fn request_of<B>(request: &Request<B>, state: &GatewayState) -> Option<PortalRequest> {
+    let portal = &state.portal;
+    let mut wanted = PortalRequest::of(request.method(), request.uri().path(), &state.tunnel.path)?;
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if !portal.enabled || length.is_some_and(|length| length > portal.body_max) {
         return None;
     }
-    if errand.proof == Proof::AccessToken {
-        errand.device = Some(device(request.headers(), shared)?);
+    if wanted.proof == Proof::AccessToken {
+        wanted.device = Some(device(request.headers(), state)?);
     }
-    Some(errand)
+    Some(wanted)
 }
 
 /// The control plane's answer to a client; none if the site's is due.
 pub(super) async fn answer(
-    errand: &Errand,
+    portal_request: &PortalRequest,
     head: &Parts,
     body: Bytes,
     from: IpAddr,
-    shared: &Shared,
+    state: &GatewayState,
 ) -> Option<Response<Full<Bytes>>> {
-    let portal = &shared.portal;
-    let headers = credentials(errand.proof, &head.headers, &body)?;
+    let portal = &state.portal;
+    let headers = credentials(portal_request.proof, &head.headers, &body)?;
     let now = Instant::now();
-    let may = match errand.device {
-        Some(device) => portal.devices.take(device, now),
-        None => portal.addresses.take(counted(from), now),
+    let may = match portal_request.device {
+        Some(device) => portal.devices.allow(device, now),
+        None => portal.addresses.allow(client_key(from), now),
     };
     if !may {
-        shared.metrics.refuse("portal_rate");
+        state.metrics.refuse("portal_rate");
         return None;
     }
-    match shared.control.relay(head.method.clone(), &errand.path, headers, body).await {
+    match state.control.relay(head.method.clone(), &portal_request.path, headers, body).await {
         Ok(relayed) => passed_on(relayed),
         Err(error) => {
-            shared.metrics.refuse("portal_unavailable");
-            tracing::debug!(%error, "a client's request was not relayed");
+            state.metrics.refuse("portal_unavailable");
+            tracing::debug!(%error, "failed to relay a portal request");
             None
         }
     }
@@ -142,8 +142,8 @@ where
 }
 
 /// The device of the access token that a request carries.
-fn device(headers: &HeaderMap, shared: &Shared) -> Option<Uuid> {
-    Some(shared.keys.check_at_once(bearer(headers.get(AUTHORIZATION)?)?).ok()?.sub)
+fn device(headers: &HeaderMap, state: &GatewayState) -> Option<Uuid> {
+    Some(state.keys.check_at_once(bearer(headers.get(AUTHORIZATION)?)?).ok()?.sub)
 }
 
 /// The headers that travel on, if the request may leave the gateway.
@@ -188,11 +188,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_these_requests_are_errands() {
+    fn only_these_requests_are_portal_requests() {
         let of = |method: Method, path: &str| {
-            assert_eq!(Errand::of(&method, path, "/secret"), None, "{path} stands elsewhere");
-            assert_eq!(Errand::of(&method, &format!("/secrets{path}"), "/secret"), None);
-            Errand::of(&method, &format!("/secret{path}"), "/secret").map(|errand| (errand.path, errand.proof))
+            assert_eq!(PortalRequest::of(&method, path, "/secret"), None, "{path} stands elsewhere");
+            assert_eq!(PortalRequest::of(&method, &format!("/secrets{path}"), "/secret"), None);
+            PortalRequest::of(&method, &format!("/secret{path}"), "/secret").map(|wanted| (wanted.path, wanted.proof))
         };
         let config = Some(("api/v1/client/config".to_owned(), Proof::AccessToken));
         assert_eq!(of(Method::GET, "/api/v1/client/config"), config);

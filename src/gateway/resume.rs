@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::streams::Session;
+use super::session::Session;
 use super::upgrade::Agreement;
-use super::{Shared, admission};
+use super::{GatewayState, admission};
 use crate::config;
 use crate::digest::fresh_token;
 use crate::frame::{Hello, Resumable, Token};
@@ -56,7 +56,8 @@ impl Resumptions {
         if self.config.hold.is_zero() {
             return None;
         }
-        let ticket = fresh_token().inspect_err(|reason| tracing::error!(reason, "no ticket")).ok()?;
+        let ticket =
+            fresh_token().inspect_err(|reason| tracing::error!(reason, "failed to issue a resumption ticket")).ok()?;
         let mut tickets = lock(&session.tickets);
         let mut sessions = lock(&self.sessions);
         let known = [tickets.last.take(), tickets.before.take()].into_iter().flatten();
@@ -125,42 +126,42 @@ impl Drop for Held<'_> {
 impl Drop for Served<'_> {
     fn drop(&mut self) {
         self.0.account.tunnel().close(None, "");
-        self.0.shared.resumptions.forget(self.0);
+        self.0.state.resumptions.forget(self.0);
     }
 }
 
 /// Goes on with the session that a `hello` names, over the connection that it came by; false if it is another device's, is
 /// over, or was never here, or if the device says hello too often. How old the token is does not matter.
-pub(super) fn take_up(shared: &Shared, tunnel: &Tunnel, hello: &Hello, agreement: Agreement) -> bool {
-    let resumed = try_take_up(shared, tunnel, hello, agreement).is_some();
-    shared.metrics.resumed.with_label_values(&[if resumed { "resumed" } else { "unknown" }]).inc();
+pub(super) fn take_up(state: &GatewayState, tunnel: &Tunnel, hello: &Hello, agreement: Agreement) -> bool {
+    let resumed = try_take_up(state, tunnel, hello, agreement).is_some();
+    state.metrics.resumed.with_label_values(&[if resumed { "resumed" } else { "unknown" }]).inc();
     resumed
 }
 
 fn try_take_up(
-    shared: &Shared,
+    state: &GatewayState,
     tunnel: &Tunnel,
     hello: &Hello,
     Agreement { encoding, bearer }: Agreement,
 ) -> Option<()> {
     let resume = hello.resume.as_ref()?;
-    let device = shared.keys.owner(hello.access_token.expose())?;
+    let device = state.keys.owner(hello.access_token.expose())?;
     let is_device = |id: Uuid| id == device;
     if !hello.device_id.parse().is_ok_and(is_device) || !bearer.is_none_or(is_device) {
         return None;
     }
-    let session = shared.resumptions.find(resume.ticket.expose())?;
+    let session = state.resumptions.find(resume.ticket.expose())?;
     if session.device != device || session.encoding != encoding || session.region != hello.region {
         return None;
     }
-    if !shared.hellos.take((device, false), std::time::Instant::now()) {
+    if !state.hellos.allow((device, false), std::time::Instant::now()) {
         return None;
     }
-    let resumable = shared.resumptions.issue(&session, Some(&resume.ticket))?;
-    let ok = admission::consent(shared, tunnel, hello, session.id, encoding, Some(resumable));
+    let resumable = state.resumptions.issue(&session, Some(&resume.ticket))?;
+    let ok = admission::consent(state, tunnel, hello, session.id, encoding, Some(resumable));
     if !tunnel.take_up(session.account.tunnel(), resume, ok) {
         if session.account.tunnel().is_gone() {
-            shared.resumptions.forget(&session);
+            state.resumptions.forget(&session);
         }
         return None;
     }

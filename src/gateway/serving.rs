@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::takeover::{Offered, await_successor};
-use super::{Gateway, Shared, accept, events};
+use super::{Gateway, GatewayState, accept, events};
 use crate::lifecycle::Shutdown;
 use crate::net::ops;
 
@@ -14,7 +14,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 impl Gateway {
     /// Serves until drained: sessions end first, then their usage is reported.
     pub async fn serve(self, shutdown: Shutdown) {
-        let Self { shared, listeners, ops, claim, place, .. } = self;
+        let Self { state, listeners, ops, claim, cursor, .. } = self;
         let (draining, sessions, background) = (shutdown.child(), Shutdown::default(), Shutdown::default());
         let ops_shutdown = background.child();
         let offered = listeners.iter().map(|listener| (&listener.purpose, &listener.socket));
@@ -25,21 +25,21 @@ impl Gateway {
             match offered {
                 Ok(offered) => {
                     let drain = || {
-                        shared.drain.succeed();
+                        state.drain.succeed();
                         draining.drain();
                         ops_shutdown.drain();
                     };
-                    await_successor(&shared, claim, offered, &sessions, drain).await
+                    await_successor(&state, claim, offered, &sessions, drain).await
                 }
                 Err(error) => {
-                    tracing::error!(%error, "no other process can take over from this one");
+                    tracing::error!(%error, "takeover by another process is unavailable");
                     Some(claim.into_lock())
                 }
             }
         };
         let front = async {
-            let accepting = listeners.into_iter().map(|one| accept::run(one, Arc::clone(&shared), &sessions));
-            tokio::join!(futures_util::future::join_all(accepting), until_over(&shared, &draining, &sessions));
+            let accepting = listeners.into_iter().map(|one| accept::run(one, Arc::clone(&state), &sessions));
+            tokio::join!(futures_util::future::join_all(accepting), until_over(&state, &draining, &sessions));
             sessions.finished().await;
             background.drain();
         };
@@ -47,7 +47,7 @@ impl Gateway {
             let aborting = async {
                 shutdown.aborted().await;
                 sessions.abort();
-                tokio::time::sleep(shared.tunnel.close_timeout).await;
+                tokio::time::sleep(state.tunnel.close_timeout).await;
             };
             tokio::select! {
                 () = aborting => background.abort(),
@@ -56,18 +56,18 @@ impl Gateway {
         };
         let ops = async {
             if let Some((_, listener)) = ops {
-                let metrics = shared.metrics.all.clone();
-                ops::serve(listener, metrics, Arc::clone(&shared), draining.clone(), &ops_shutdown).await;
+                let metrics = state.metrics.all.clone();
+                ops::serve(listener, metrics, Arc::clone(&state), draining.clone(), &ops_shutdown).await;
             }
         };
         let acme = async {
-            if let Some(acme) = &shared.acme {
-                acme.run(&shared.clock, &draining).await;
+            if let Some(acme) = &state.acme {
+                acme.run(&state.clock, &draining).await;
             }
         };
         let leaving = async {
             draining.draining().await;
-            shared.usage.leave(&shared.control).await;
+            state.usage.leave(&state.control).await;
         };
         let _lock = tokio::join!(
             succession,
@@ -76,25 +76,25 @@ impl Gateway {
             ops,
             acme,
             leaving,
-            shared.usage.run(&shared.control, &background),
-            shared.keys.run(&shared.control, &shared.persist, shared.gateway.jwks_refresh, &background),
-            shared.persist.run(&shared.offline, &background),
-            shared.nodes_and_heartbeat(&background),
-            shared.relieve_memory(&background),
-            shared.certificates.watch(&background),
-            events::run(&shared, place, &background),
+            state.usage.run(&state.control, &background),
+            state.keys.run(&state.control, &state.persist, state.gateway.jwks_refresh, &background),
+            state.persist.run(&state.offline, &background),
+            state.nodes_and_heartbeat(&background),
+            state.relieve_memory(&background),
+            state.certificates.watch(&background),
+            events::run(&state, cursor, &background),
         );
     }
 }
 
 /// Begins the drain when it is asked for, and has everything in front end when it is over.
-async fn until_over(shared: &Shared, draining: &Shutdown, sessions: &Shutdown) {
+async fn until_over(state: &GatewayState, draining: &Shutdown, sessions: &Shutdown) {
     tokio::select! {
         () = draining.draining() => {}
         () = sessions.draining() => return,
     }
-    shared.drain.begin();
-    while !shared.drain.is_over(shared.usage.live_count(), sessions.is_idle()) {
+    state.drain.begin();
+    while !state.drain.is_over(state.usage.live_count(), sessions.is_idle()) {
         tokio::select! {
             () = tokio::time::sleep(LOOK_AGAIN) => {}
             () = sessions.draining() => return,

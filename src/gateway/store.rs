@@ -77,7 +77,7 @@ impl Store {
         };
         let again = match &unusable {
             Unusable::Damaged(reason) => {
-                tracing::warn!(reason, "what was kept for outages is damaged: it starts afresh");
+                tracing::warn!(reason, "offline state is damaged; starting with an empty one");
                 for name in [DATABASE, KEY].into_iter().chain(COMPANIONS) {
                     remove(&folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
                 }
@@ -87,7 +87,7 @@ impl Store {
         };
         again.or_else(|unusable| {
             let reason = unusable.to_string();
-            tracing::error!(reason, "what is needed in outages cannot be kept: nothing is until the next start");
+            tracing::error!(reason, "failed to open the offline state; keeping none until the next start");
             let (store, entries) = Self::in_memory().map_err(|unusable| unusable.to_string())?;
             Ok((Self { unkept: Some(reason), ..store }, entries))
         })
@@ -169,7 +169,7 @@ pub(super) fn atomically<T>(
     if done.is_err()
         && let Err(error) = conn.batch_execute("ROLLBACK")
     {
-        tracing::debug!(%error, "SQLite has rolled back");
+        tracing::debug!(%error, "SQLite has already rolled back");
     }
     done
 }

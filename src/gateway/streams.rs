@@ -1,40 +1,19 @@
 //! The streams of a session: to a node and through it, to another one if the first cannot be reached.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use uuid::Uuid;
-
-use super::account::Account;
 use super::association::Association;
 use super::control::ControlError;
-use super::egress::Lookups;
-use super::nodes::{Exit, Watched};
-use super::resume::Tickets;
-use super::{Shared, egress};
+use super::egress;
+use super::nodes::{Exit, MonitoredStream};
+use super::session::Session;
 use crate::api::AssignOutline;
 use crate::digest::fresh_number;
-use crate::frame::{Encoding, SessionCode, StreamCode, Target, Token};
-use crate::net::tunnel::{Patience, Relay, TunnelStream};
+use crate::frame::{SessionCode, StreamCode, Target, Token};
+use crate::net::tunnel::{Relay, Timeouts, TunnelStream};
 
 const NO_NODE: &str = SessionCode::NoNodeAvailable.as_str();
-
-/// What the streams of a session share.
-pub(super) struct Session {
-    pub(super) shared: Arc<Shared>,
-    pub(super) account: Arc<Account>,
-    pub(super) id: Uuid,
-    pub(super) encoding: Encoding,
-    pub(super) tickets: Mutex<Tickets>,
-    pub(super) user: Uuid,
-    pub(super) device: Uuid,
-    pub(super) region: String,
-    pub(super) exit: RwLock<Arc<Exit>>,
-    pub(super) moving: tokio::sync::Mutex<()>,
-    /// Until when a session with a draining node does not look for another again.
-    pub(super) stays_until: Mutex<Option<Instant>>,
-    pub(super) lookups: Lookups,
-}
 
 impl Session {
     /// Serves one stream to its end.
@@ -57,16 +36,16 @@ impl Session {
         &self,
         stream: &TunnelStream,
         target: Target,
-    ) -> Result<(Watched, Arc<Exit>), StreamCode> {
+    ) -> Result<(MonitoredStream, Arc<Exit>), StreamCode> {
         tokio::select! {
             dialled = self.dial(target) => dialled,
             () = stream.gone() => Err(StreamCode::Cancelled),
         }
     }
 
-    async fn relay(&self, stream: TunnelStream, node: Watched, exit: &Exit) -> Result<(), StreamCode> {
-        let idle = self.shared.relay.idle_timeout;
-        let patience = Patience { idle, half_open: idle, linger: self.shared.relay.linger };
+    async fn relay(&self, stream: TunnelStream, node: MonitoredStream, exit: &Exit) -> Result<(), StreamCode> {
+        let idle = self.state.relay.idle_timeout;
+        let timeouts = Timeouts { idle, half_open: idle, linger: self.state.relay.linger };
         let doomed = node.doomed();
         let over = async {
             tokio::select! {
@@ -74,17 +53,17 @@ impl Session {
                 () = doomed.cancelled() => StreamCode::NodeDown,
             }
         };
-        Relay::new(stream, node, &*self.account, patience).run_until(over).await
+        Relay::new(stream, node, &*self.account, timeouts).run_until(over).await
     }
 
     async fn associate(&self, stream: &TunnelStream) -> Result<(), StreamCode> {
         let exit = self.place().await;
-        let node = exit.associate(self.shared.relay.dial_timeout).await.map_err(|error| {
-            tracing::warn!(session = %self.id, node = %exit.id, %error, "no socket towards a node");
+        let node = exit.associate(self.state.relay.dial_timeout).await.map_err(|error| {
+            tracing::warn!(session = %self.id, node = %exit.id, %error, "failed to open a datagram socket to a node");
             StreamCode::NodeDown
         })?;
-        let (account, shared, lookups) = (&*self.account, &*self.shared, &self.lookups);
-        let association = Association { stream, node: &node, account, shared, lookups };
+        let (account, state, lookups) = (&*self.account, &*self.state, &self.lookups);
+        let association = Association { stream, node: &node, account, state, lookups };
         tokio::select! {
             ended = association.run() => ended,
             () = exit.retired() => Err(StreamCode::NodeDown),
@@ -96,7 +75,7 @@ impl Session {
     async fn has_left(&self, exit: &Exit) {
         loop {
             exit.went_down().await;
-            if self.shared.nodes.other(exit, 0).is_some() {
+            if self.state.nodes.other(exit, 0).is_some() {
                 return;
             }
         }
@@ -108,11 +87,11 @@ impl Session {
 
     /// Checks the destination and connects to the session's node; if it cannot be reached, moves the session to another one
     /// and tries once more.
-    async fn dial(&self, target: Target) -> Result<(Watched, Arc<Exit>), StreamCode> {
+    async fn dial(&self, target: Target) -> Result<(MonitoredStream, Arc<Exit>), StreamCode> {
         let is_name = matches!(target, Target::Name(..));
-        let target = egress::admit(target, &self.shared.egress, &self.lookups).await?;
+        let target = egress::admit(target, &self.state.egress, &self.lookups).await?;
         let attempt = match &target {
-            Target::Ip(address) if is_name => Some(self.lookups.attempt(address.ip(), &self.shared.egress)),
+            Target::Ip(address) if is_name => Some(self.lookups.attempt(address.ip(), &self.state.egress)),
             Target::Ip(_) | Target::Name(..) => None,
         };
         let (mut stream, exit) = self.dial_admitted(target).await?;
@@ -122,7 +101,7 @@ impl Session {
         Ok((stream, exit))
     }
 
-    async fn dial_admitted(&self, target: Target) -> Result<(Watched, Arc<Exit>), StreamCode> {
+    async fn dial_admitted(&self, target: Target) -> Result<(MonitoredStream, Arc<Exit>), StreamCode> {
         let exit = self.place().await;
         if let Some(stream) = self.try_dial(&exit, target.clone()).await {
             return Ok((stream, exit));
@@ -135,7 +114,7 @@ impl Session {
     /// The session's node; another one if it is down, draining or withdrawn and there is another.
     async fn place(&self) -> Arc<Exit> {
         let held = self.exit();
-        let exit = match self.shared.nodes.latest(&held) {
+        let exit = match self.state.nodes.latest(&held) {
             Some(exit) if exit.is_up() && !exit.is_draining() => return exit,
             Some(exit) => exit,
             None => held,
@@ -146,19 +125,19 @@ impl Session {
     /// The device's token, unless it is out of date.
     fn fresh_token(&self) -> Option<Token> {
         let token = self.account.token();
-        self.shared.keys.check_at_once(token.expose()).is_ok().then(|| token.clone())
+        self.state.keys.check_at_once(token.expose()).is_ok().then(|| token.clone())
     }
 
-    async fn try_dial(&self, exit: &Exit, target: Target) -> Option<Watched> {
+    async fn try_dial(&self, exit: &Exit, target: Target) -> Option<MonitoredStream> {
         let started = Instant::now();
-        match exit.open(target, &self.shared.relay).await? {
+        match exit.open(target, &self.state.relay).await? {
             Ok(stream) => {
                 let label = exit.id.to_string();
-                self.shared.metrics.node_dial.with_label_values(&[&label]).observe(started.elapsed().as_secs_f64());
+                self.state.metrics.node_dial.with_label_values(&[&label]).observe(started.elapsed().as_secs_f64());
                 Some(stream)
             }
             Err(error) => {
-                tracing::warn!(session = %self.id, node = %exit.id, %error, "a node cannot be reached");
+                tracing::warn!(session = %self.id, node = %exit.id, %error, "failed to connect to a node");
                 None
             }
         }
@@ -178,7 +157,7 @@ impl Session {
         }
         let other = self.assigned(failed).await;
         if other.is_none() {
-            let pause = if failed.is_up() { self.shared.tunnel.retry_after } else { self.shared.nodes.retry_after() };
+            let pause = if failed.is_up() { self.state.tunnel.retry_after } else { self.state.nodes.retry_after() };
             *self.stays_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause);
         }
         other
@@ -191,12 +170,12 @@ impl Session {
             user_id: self.user,
             device_id: self.device,
             session_id: Some(self.id),
-            exclude: self.shared.nodes.down(),
+            exclude: self.state.nodes.down(),
         };
-        let exit = match self.shared.control.assign(&request).await {
-            Ok(assigned) => self.shared.nodes.exit(&assigned.node).ok(),
+        let exit = match self.state.control.assign(&request).await {
+            Ok(assigned) => self.state.nodes.exit(&assigned.node).ok(),
             Err(ControlError::Refused { status, code }) if status.is_client_error() || code == NO_NODE => None,
-            Err(_) => self.shared.nodes.other(failed, fresh_number()),
+            Err(_) => self.state.nodes.other(failed, fresh_number()),
         }?;
         *self.exit.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&exit);
         Some(exit)

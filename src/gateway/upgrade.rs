@@ -17,9 +17,9 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use uuid::Uuid;
 
-use super::Shared;
+use super::GatewayState;
 use super::body::{Body, boxed};
-use super::portal::{self, Errand};
+use super::portal::{self, PortalRequest};
 use crate::frame::Encoding;
 use crate::net::http2::MEDIA_TYPE;
 use crate::net::proxy_protocol::Named;
@@ -44,15 +44,15 @@ pub(super) enum Grant {
     /// It becomes a tunnel.
     Tunnel(Asked),
     /// The control plane may answer it.
-    Portal(Errand),
+    Portal(PortalRequest),
 }
 
 impl Grant {
     /// What a request is let in for; none if it is the site's.
-    pub(super) fn of<B>(request: &Request<B>, shared: &Shared) -> Option<Self> {
+    pub(super) fn of<B>(request: &Request<B>, state: &GatewayState) -> Option<Self> {
         let tunnel =
-            if request.version() == Version::HTTP_2 { asked(request, shared) } else { upgrading(request, shared) };
-        tunnel.map(Self::Tunnel).or_else(|| portal::errand(request, shared).map(Self::Portal))
+            if request.version() == Version::HTTP_2 { asked(request, state) } else { upgrading(request, state) };
+        tunnel.map(Self::Tunnel).or_else(|| portal::request_of(request, state).map(Self::Portal))
     }
 }
 
@@ -96,10 +96,10 @@ impl Outcome {
 pub(super) async fn respond(
     mut request: Request<Incoming>,
     ends: Named,
-    shared: &Shared,
+    state: &GatewayState,
     outcome: &Outcome,
 ) -> Response<Body> {
-    match outcome.take_first().or_else(|| Grant::of(&request, shared)) {
+    match outcome.take_first().or_else(|| Grant::of(&request, state)) {
         Some(Grant::Tunnel(asked)) => {
             if let Ok((response, upgrade)) = upgrade(&mut request) {
                 outcome.switch(Switched::Tunnel(upgrade, asked.agreement));
@@ -109,20 +109,25 @@ pub(super) async fn respond(
                 }
                 return response;
             }
-            shared.site.answer(request, ends).await
+            state.site.answer(request, ends).await
         }
-        Some(Grant::Portal(errand)) => relay(&errand, request, ends, shared).await,
-        None => pass_on(request, ends, shared, outcome).await,
+        Some(Grant::Portal(portal_request)) => relay(&portal_request, request, ends, state).await,
+        None => pass_on(request, ends, state, outcome).await,
     }
 }
 
 /// Has the site answer, which may switch the connection to another protocol behind a proxy that forwards requests.
-async fn pass_on(mut request: Request<Incoming>, ends: Named, shared: &Shared, outcome: &Outcome) -> Response<Body> {
+async fn pass_on(
+    mut request: Request<Incoming>,
+    ends: Named,
+    state: &GatewayState,
+    outcome: &Outcome,
+) -> Response<Body> {
     let client = request.extensions().get::<OnUpgrade>().cloned();
     if !outcome.may_switch {
         request.extensions_mut().remove::<OnUpgrade>();
     }
-    let mut response = shared.site.answer(request, ends).await;
+    let mut response = state.site.answer(request, ends).await;
     if let Some(client) = client
         && response.status() == StatusCode::SWITCHING_PROTOCOLS
     {
@@ -132,17 +137,22 @@ async fn pass_on(mut request: Request<Incoming>, ends: Named, shared: &Shared, o
 }
 
 /// The control plane's answer to a request that may have one, or the site's.
-pub(super) async fn relay<B>(errand: &Errand, request: Request<B>, ends: Named, shared: &Shared) -> Response<Body>
+pub(super) async fn relay<B>(
+    portal_request: &PortalRequest,
+    request: Request<B>,
+    ends: Named,
+    state: &GatewayState,
+) -> Response<Body>
 where
     B: HttpBody<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
 {
     let (head, body) = request.into_parts();
-    let Some(body) = portal::collect(body, shared.portal.body_max()).await else {
-        return shared.site.error(StatusCode::PAYLOAD_TOO_LARGE);
+    let Some(body) = portal::collect(body, state.portal.body_max()).await else {
+        return state.site.error(StatusCode::PAYLOAD_TOO_LARGE);
     };
-    let answered = Box::pin(portal::answer(errand, &head, body.clone(), ends.client.ip(), shared)).await;
+    let answered = Box::pin(portal::answer(portal_request, &head, body.clone(), ends.client.ip(), state)).await;
     let Some(response) = answered else {
-        return shared.site.answer(without_secrets(head), ends).await;
+        return state.site.answer(without_secrets(head), ends).await;
     };
     response.map(boxed)
 }
@@ -156,12 +166,12 @@ fn without_secrets(mut head: Parts) -> Request<Full<Bytes>> {
 }
 
 /// What a WebSocket client over HTTP/1.1 asks for, if that is a tunnel.
-fn upgrading<B>(request: &Request<B>, shared: &Shared) -> Option<Asked> {
-    if request.uri().path() != shared.tunnel.path || !is_handshake(request) {
+fn upgrading<B>(request: &Request<B>, state: &GatewayState) -> Option<Asked> {
+    if request.uri().path() != state.tunnel.path || !is_handshake(request) {
         return None;
     }
     let (encoding, echo) = encoding_of(request)?;
-    let bearer = vouched(request, shared, shared.tunnel.require_bearer).ok()?;
+    let bearer = vouched(request, state, state.tunnel.require_bearer).ok()?;
     Some(Asked { agreement: Agreement { encoding, bearer }, framing: Framing::WebSocket(Side::Server), echo })
 }
 
@@ -189,8 +199,8 @@ pub(super) struct Asked {
 }
 
 /// What a request over HTTP/2 asks for, if that is a tunnel: extended CONNECT (RFC 8441), or a POST of our media type.
-fn asked<B>(request: &Request<B>, shared: &Shared) -> Option<Asked> {
-    if request.uri().path() != shared.tunnel.path {
+fn asked<B>(request: &Request<B>, state: &GatewayState) -> Option<Asked> {
+    if request.uri().path() != state.tunnel.path {
         return None;
     }
     let headers = request.headers();
@@ -203,12 +213,12 @@ fn asked<B>(request: &Request<B>, shared: &Shared) -> Option<Asked> {
                 return None;
             }
             let (encoding, echo) = encoding_of(request)?;
-            let bearer = vouched(request, shared, shared.tunnel.require_bearer).ok()?;
+            let bearer = vouched(request, state, state.tunnel.require_bearer).ok()?;
             let framing = Framing::WebSocket(Side::Server);
             Some(Asked { agreement: Agreement { encoding, bearer }, framing, echo })
         }
         Method::POST if headers.get(CONTENT_TYPE).is_some_and(|kind| kind == MEDIA_TYPE) => {
-            let bearer = vouched(request, shared, true).ok()?;
+            let bearer = vouched(request, state, true).ok()?;
             let agreement = Agreement { encoding: Encoding::V2, bearer };
             Some(Asked { agreement, framing: Framing::Frames, echo: None })
         }
@@ -220,9 +230,9 @@ fn asked<B>(request: &Request<B>, shared: &Shared) -> Option<Asked> {
 struct Unvouched;
 
 /// The device whose token a request carries, if it carries one.
-fn vouched<B>(request: &Request<B>, shared: &Shared, required: bool) -> Result<Option<Uuid>, Unvouched> {
+fn vouched<B>(request: &Request<B>, state: &GatewayState, required: bool) -> Result<Option<Uuid>, Unvouched> {
     match bearer_of(request) {
-        Some(token) => Ok(Some(shared.keys.check_at_once(token).map_err(|_| Unvouched)?.sub)),
+        Some(token) => Ok(Some(state.keys.check_at_once(token).map_err(|_| Unvouched)?.sub)),
         None if required => Err(Unvouched),
         None => Ok(None),
     }

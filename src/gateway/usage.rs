@@ -1,35 +1,34 @@
 //! Counts what sessions move, keeps it on disk and reports it (docs/04, "Accounting").
 
-mod line;
+mod flush;
+mod report;
+mod report_entry;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::account::Account;
 use super::clock::Clock;
-use super::control::{ControlClient, ControlError};
-use super::journal::{Entry, Journal};
+use super::control::ControlClient;
+use super::journal::{Journal, JournalEntry};
 use super::metrics::GatewayMetrics;
-use super::urgent::Urgent;
-use crate::api::Verdict;
+use super::report_queue::ReportQueue;
 use crate::config;
 use crate::frame::{SessionCode, Token};
 use crate::lifecycle::Shutdown;
 
-use line::{Line, Subject};
+use report::Listed;
 
 /// All accounts of the gateway.
 pub(crate) struct Usage {
     live: Mutex<HashMap<Uuid, Arc<Account>>>,
-    over: Mutex<HashMap<Uuid, Entry>>,
+    over: Mutex<HashMap<Uuid, JournalEntry>>,
     unkept: Mutex<HashSet<Uuid>>,
-    /// Tokens of this process's sessions until their final report is settled.
+    /// Tokens of this process's sessions until the control plane has taken their final report.
     tokens: Mutex<HashMap<Uuid, Token>>,
     /// Sessions that the control plane does not know: their next report carries the token.
     vouched: Mutex<HashSet<Uuid>>,
@@ -41,38 +40,24 @@ pub(crate) struct Usage {
     ended: Notify,
     /// The process drains: other sessions may take the places of those that are open.
     leaving: AtomicBool,
-    urgent: Arc<Urgent>,
+    report_queue: Arc<ReportQueue>,
     journal: Journal,
     config: config::Gateway,
     metrics: GatewayMetrics,
     clock: Arc<Clock>,
 }
 
-/// Which open sessions a report lists.
-#[derive(Clone, Copy)]
-enum Listed<'a> {
-    None,
-    Some(&'a [Uuid]),
-    /// Those with bytes that the control plane has not heard of.
-    Moved,
-    All,
-}
-
-/// An open session.
-pub(crate) struct Open<'a> {
+/// An open session, until this is dropped.
+pub(crate) struct LiveGuard<'a> {
     usage: &'a Usage,
     account: &'a Arc<Account>,
 }
 
-impl Drop for Open<'_> {
+impl Drop for LiveGuard<'_> {
     fn drop(&mut self) {
         self.usage.end(self.account);
     }
 }
-
-const UNKNOWN_SESSION: &str = "UNKNOWN_SESSION";
-/// Time between urgent reports while the control plane takes none.
-const RETRY: Duration = Duration::from_millis(250);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -92,7 +77,7 @@ impl Usage {
         }
         let over: HashMap<_, _> = entries.into_iter().map(|entry| (entry.session, entry)).collect();
         let tokens = Mutex::new(tokens.into_iter().collect());
-        let (live, unkept, vouched, flushing, unwritable, reporting, ended, leaving, urgent) = Default::default();
+        let (live, unkept, vouched, flushing, unwritable, reporting, ended, leaving, report_queue) = Default::default();
         Ok(Self {
             live,
             over: Mutex::new(over),
@@ -104,7 +89,7 @@ impl Usage {
             reporting,
             ended,
             leaving,
-            urgent,
+            report_queue,
             journal,
             config,
             metrics,
@@ -113,16 +98,16 @@ impl Usage {
     }
 
     /// Where sessions ask for a report.
-    pub(crate) fn urgent(&self) -> Arc<Urgent> {
-        Arc::clone(&self.urgent)
+    pub(crate) fn report_queue(&self) -> Arc<ReportQueue> {
+        Arc::clone(&self.report_queue)
     }
 
     /// A session begins; it ends when the guard is dropped.
-    pub(crate) fn begin<'a>(&'a self, account: &'a Arc<Account>) -> Open<'a> {
+    pub(crate) fn begin<'a>(&'a self, account: &'a Arc<Account>) -> LiveGuard<'a> {
         lock(&self.live).insert(account.session(), Arc::clone(account));
         lock(&self.tokens).insert(account.session(), account.token().clone());
         self.metrics.sessions.inc();
-        Open { usage: self, account }
+        LiveGuard { usage: self, account }
     }
 
     /// A session is over and its counters stand still.
@@ -131,7 +116,7 @@ impl Usage {
             return;
         }
         self.metrics.sessions.dec();
-        account.give_back();
+        account.return_allowance();
         lock(&self.over).insert(account.session(), account.entry(Some(self.clock.now())));
         lock(&self.unkept).insert(account.session());
         self.ended.notify_one();
@@ -148,7 +133,7 @@ impl Usage {
     /// A session that was asked for and never began, should the control plane have reserved a place for it.
     pub(crate) fn abandon(&self, session: Uuid, device: Uuid) {
         let now = self.clock.now();
-        let entry = Entry { session, device, up: 0, down: 0, started_at: now, ended_at: Some(now) };
+        let entry = JournalEntry { session, device, up: 0, down: 0, started_at: now, ended_at: Some(now) };
         lock(&self.over).insert(session, entry);
         self.ended.notify_one();
     }
@@ -178,18 +163,14 @@ impl Usage {
 
     /// Bytes that the control plane has not heard of.
     pub(crate) fn unreported(&self) -> u64 {
-        let live: u64 = lock(&self.live).values().map(|account| account.unsettled()).sum();
+        let live: u64 = lock(&self.live).values().map(|account| account.unreported()).sum();
         let over: u64 = lock(&self.over).values().map(|entry| entry.up.saturating_add(entry.down)).sum();
         live.saturating_add(over)
     }
 
     /// Bytes of open sessions that a crash would lose now.
     pub(crate) fn unflushed(&self) -> u64 {
-        let unkept = |account: &Arc<Account>| match account.kept.load(Ordering::Relaxed) {
-            u64::MAX => account.spent(),
-            kept => account.spent().saturating_sub(kept),
-        };
-        lock(&self.live).values().map(unkept).sum()
+        lock(&self.live).values().map(|account| account.unflushed()).sum()
     }
 
     /// Flushes and reports at intervals and when sessions end, a last time when drained. A control plane that does not
@@ -222,212 +203,5 @@ impl Usage {
         let those: Vec<Uuid> =
             lock(&self.live).values().filter(|account| of(account)).map(|account| account.session()).collect();
         those.is_empty() || self.report(control, Listed::Some(&those), false).await
-    }
-
-    async fn keep_flushing(&self, shutdown: &Shutdown) {
-        let mut flush = interval(self.config.flush_interval);
-        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = shutdown.draining() => return,
-                _ = flush.tick() => if !self.flush().await {
-                    self.ended.notify_one();
-                },
-            }
-        }
-    }
-
-    async fn keep_reporting(&self, control: &ControlClient, shutdown: &Shutdown) {
-        let mut report = interval(self.config.report_interval);
-        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = shutdown.draining() => return,
-                _ = report.tick() => {
-                    self.adopt().await;
-                    self.report(control, Listed::All, true).await;
-                }
-                () = self.ended.notified() => {
-                    let listed = if self.flush().await { Listed::None } else { Listed::Moved };
-                    self.report(control, listed, false).await;
-                }
-            }
-        }
-    }
-
-    /// Takes over what processes that are gone have not reported.
-    async fn adopt(&self) {
-        match self.journal.adopt(self.clock.now()).await {
-            Ok((entries, _)) if entries.is_empty() => {}
-            Ok((entries, tokens)) => {
-                tracing::info!(sessions = entries.len(), "adopted unreported usage of another process");
-                lock(&self.over).extend(entries.into_iter().map(|entry| (entry.session, entry)));
-                lock(&self.tokens).extend(tokens);
-            }
-            Err(reason) => tracing::error!(reason, "unreported usage of another process stays on disk"),
-        }
-    }
-
-    /// Between the batches of regular reports, so that no lease waits for them.
-    async fn keep_renewing(&self, control: &ControlClient, shutdown: &Shutdown) {
-        loop {
-            tokio::select! {
-                () = shutdown.draining() => return,
-                () = self.urgent.wait() => {}
-            }
-            if !self.report(control, Listed::Some(&self.urgent.take()), false).await {
-                tokio::select! {
-                    () = shutdown.draining() => return,
-                    () = tokio::time::sleep(RETRY) => {}
-                }
-            }
-        }
-    }
-
-    /// Why the journal cannot be written, if it cannot.
-    pub(crate) fn unwritable(&self) -> Option<String> {
-        lock(&self.unwritable).clone()
-    }
-
-    /// One at a time: an older picture must not be written over a newer one. Whether the journal can be written.
-    async fn flush(&self) -> bool {
-        let _turn = self.flushing.lock().await;
-        let changed: Vec<(Arc<Account>, Entry)> = lock(&self.live)
-            .values()
-            .map(|account| (Arc::clone(account), account.entry(None)))
-            .filter(|(account, entry)| account.kept.load(Ordering::Relaxed) != entry.up + entry.down)
-            .collect();
-        let unkept: Vec<Uuid> = lock(&self.unkept).iter().copied().collect();
-        let mut entries: Vec<Entry> = changed.iter().map(|(_, entry)| *entry).collect();
-        {
-            let over = lock(&self.over);
-            entries.extend(unkept.iter().filter_map(|session| over.get(session)).copied());
-        }
-        if entries.is_empty() && self.unwritable().is_none() {
-            return true;
-        }
-        let first = |account: &&(Arc<Account>, Entry)| account.0.kept.load(Ordering::Relaxed) == u64::MAX;
-        let unknown = changed.iter().filter(first).filter(|(account, _)| !account.is_known());
-        let tokens = unknown.map(|(account, _)| (account.session(), account.token().clone())).collect();
-        match self.journal.keep(entries, tokens, self.clock.now()).await {
-            Ok(()) => {
-                for (account, entry) in changed {
-                    account.kept.store(entry.up + entry.down, Ordering::Relaxed);
-                }
-                lock(&self.unkept).retain(|session| !unkept.contains(session));
-                if lock(&self.unwritable).take().is_some() {
-                    tracing::info!("usage is kept on disk again");
-                }
-                true
-            }
-            Err(reason) => {
-                if lock(&self.unwritable).replace(reason.clone()).is_none() {
-                    tracing::error!(reason, "usage cannot be kept on disk: it is reported at once meanwhile");
-                }
-                false
-            }
-        }
-    }
-
-    /// One batch at a time, with what is true when its turn comes; whether the control plane took all of it.
-    async fn report(&self, control: &ControlClient, listed: Listed<'_>, periodic: bool) -> bool {
-        let over = |over: &HashMap<Uuid, Entry>| over.values().copied().map(Subject::Over).collect::<Vec<_>>();
-        let mut subjects = match listed {
-            Listed::Some(_) => Vec::new(),
-            Listed::None | Listed::Moved | Listed::All => over(&lock(&self.over)),
-        };
-        {
-            let live = lock(&self.live);
-            match listed {
-                Listed::None => {}
-                Listed::Some(those) => subjects
-                    .extend(those.iter().filter_map(|session| live.get(session)).map(Arc::clone).map(Subject::Live)),
-                Listed::Moved => subjects
-                    .extend(live.values().filter(|account| account.unsettled() > 0).map(Arc::clone).map(Subject::Live)),
-                Listed::All => subjects.extend(live.values().map(Arc::clone).map(Subject::Live)),
-            }
-        }
-        let mut taken = true;
-        for batch in subjects.chunks(self.config.report_batch) {
-            let _turn = self.reporting.lock().await;
-            let lines: Vec<Line<'_>> = batch.iter().map(|subject| Line::new(subject, periodic)).collect();
-            let reports = {
-                let (tokens, vouched) = (lock(&self.tokens), lock(&self.vouched));
-                let token = |entry: &Entry| tokens.get(&entry.session).filter(|_| vouched.contains(&entry.session));
-                let leaving = self.leaving.load(Ordering::Relaxed);
-                lines.iter().map(|line| line.view(token(&line.entry), leaving)).collect()
-            };
-            let asked_at = Instant::now();
-            match control.report(reports).await {
-                Ok(answer) => self.settle(&lines, asked_at, &answer.sessions).await,
-                Err(error) => {
-                    taken = false;
-                    error.log("usage not reported, kept");
-                    let lost = matches!(error, ControlError::Lost(_));
-                    for line in &lines {
-                        line.failed(lost);
-                    }
-                    if error.is_outage() {
-                        for subject in &subjects {
-                            subject.open_up();
-                        }
-                        return false;
-                    }
-                }
-            }
-        }
-        taken
-    }
-
-    async fn settle(&self, batch: &[Line<'_>], asked_at: Instant, verdicts: &[Verdict]) {
-        let verdicts: HashMap<Uuid, &Verdict> = verdicts.iter().map(|verdict| (verdict.session_id, verdict)).collect();
-        let mut done = Vec::new();
-        for line in batch {
-            let Line { entry, account, .. } = line;
-            let Some(verdict) = verdicts.get(&entry.session) else { continue };
-            if verdict.code.as_deref() == Some(SessionCode::Internal.as_str()) {
-                tracing::warn!(session = %entry.session, "usage not taken, kept");
-                line.failed(false);
-                continue;
-            }
-            if self.vouch(entry, verdict) {
-                if account.is_some() {
-                    self.urgent.add(entry.session);
-                }
-                continue;
-            }
-            if entry.ended_at.is_some() {
-                if let Some(code) = &verdict.code {
-                    tracing::warn!(session = %entry.session, code, "final usage");
-                }
-                done.push(entry.session);
-            } else if let Some(account) = account {
-                account.settle(asked_at, entry.up.saturating_add(entry.down), verdict);
-            }
-        }
-        if done.is_empty() {
-            return;
-        }
-        {
-            let (mut over, mut tokens) = (lock(&self.over), lock(&self.tokens));
-            for session in &done {
-                over.remove(session);
-                tokens.remove(session);
-            }
-        }
-        if let Err(reason) = self.journal.forget(done).await {
-            tracing::error!(reason, "reported usage stays on disk");
-        }
-    }
-}
-
-impl Usage {
-    /// Whether the session has to be reported again with its token, because the control plane lost it.
-    fn vouch(&self, entry: &Entry, verdict: &Verdict) -> bool {
-        if verdict.code.as_deref() != Some(UNKNOWN_SESSION) {
-            lock(&self.vouched).remove(&entry.session);
-            return false;
-        }
-        lock(&self.tokens).contains_key(&entry.session) && lock(&self.vouched).insert(entry.session)
     }
 }

@@ -1,6 +1,6 @@
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::{Event, HEADROOM, Session, StreamKey};
+use super::{Event, Payload, Session, StreamKey};
 
 /// What a frame costs to hold beside its bytes.
 const OVERHEAD: u64 = 128;
@@ -11,20 +11,20 @@ pub(super) fn charge(len: usize) -> u64 {
 }
 
 impl Session {
-    /// Queues one frame of datagram records behind [`HEADROOM`] free bytes; the oldest make room for it.
-    pub fn send_datagrams(&mut self, key: StreamKey, payload: BytesMut) {
+    /// Queues one frame of datagram records; the oldest make room for it.
+    pub fn send_datagrams(&mut self, key: StreamKey, payload: Payload) {
         let queue_max = self.limits.udp_queue;
         let cost = |len: usize| usize::try_from(charge(len)).unwrap_or(usize::MAX);
         let Some(stream) = self.streams.get_mut(&key) else { return };
         let out = &mut stream.outgoing;
-        let len = payload.len().saturating_sub(HEADROOM);
+        let len = payload.len();
         if !stream.udp || len == 0 || stream.reset.is_some() || out.finish || out.finished {
             return;
         }
         out.queued = out.queued.saturating_add(cost(len));
         out.queue.push_back(payload);
         while out.queued > queue_max && out.queue.len() > 1 {
-            let dropped = out.queue.pop_front().map_or(0, |oldest| cost(oldest.len().saturating_sub(HEADROOM)));
+            let dropped = out.queue.pop_front().map_or(0, |oldest| cost(oldest.len()));
             out.queued = out.queued.saturating_sub(dropped);
         }
         self.schedule(key);

@@ -8,18 +8,18 @@ pub struct MemoryBudget {
     growth: AtomicU64,
     held: AtomicU64,
     size: u64,
-    whole: Option<Arc<Self>>,
+    parent: Option<Arc<Self>>,
 }
 
 impl MemoryBudget {
     /// A process's budget of so many bytes.
     pub fn new(size: u64) -> Self {
-        Self { growth: AtomicU64::new(0), held: AtomicU64::new(0), size, whole: None }
+        Self { growth: AtomicU64::new(0), held: AtomicU64::new(0), size, parent: None }
     }
 
     /// An account's budget: what it holds counts for the whole, too.
-    pub fn part(whole: &Arc<Self>, size: u64) -> Self {
-        Self { whole: Some(Arc::clone(whole)), ..Self::new(size) }
+    pub fn child(parent: &Arc<Self>, size: u64) -> Self {
+        Self { parent: Some(Arc::clone(parent)), ..Self::new(size) }
     }
 
     /// Takes growth: no more than wanted and no more than half of what is left, so that later ones find some, too.
@@ -32,30 +32,30 @@ impl MemoryBudget {
         if self.growth.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
             return 0;
         }
-        let Some(whole) = &self.whole else { return taken };
-        let granted = whole.take(taken);
+        let Some(parent) = &self.parent else { return taken };
+        let granted = parent.take(taken);
         self.growth.fetch_sub(taken.saturating_sub(granted), Ordering::Relaxed);
         granted
     }
 
     pub(super) fn give_back(&self, growth: u64) {
         self.growth.fetch_sub(growth, Ordering::Relaxed);
-        if let Some(whole) = &self.whole {
-            whole.give_back(growth);
+        if let Some(parent) = &self.parent {
+            parent.give_back(growth);
         }
     }
 
     pub(super) fn hold(&self, bytes: u64) {
         self.held.fetch_add(bytes, Ordering::Relaxed);
-        if let Some(whole) = &self.whole {
-            whole.hold(bytes);
+        if let Some(parent) = &self.parent {
+            parent.hold(bytes);
         }
     }
 
     pub(super) fn release(&self, bytes: u64) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
-        if let Some(whole) = &self.whole {
-            whole.release(bytes);
+        if let Some(parent) = &self.parent {
+            parent.release(bytes);
         }
     }
 
@@ -72,12 +72,13 @@ impl MemoryBudget {
 
     /// Whether as much waits as this budget, or the whole, is meant for.
     pub fn is_full(&self) -> bool {
-        self.held() >= self.size || self.whole.as_ref().is_some_and(|whole| whole.is_full())
+        self.held() >= self.size || self.parent.as_ref().is_some_and(|parent| parent.is_full())
     }
 
     /// Whether so many more may wait.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
-        self.held().saturating_add(bytes) <= self.size && self.whole.as_ref().is_none_or(|whole| whole.has_room(bytes))
+        self.held().saturating_add(bytes) <= self.size
+            && self.parent.as_ref().is_none_or(|parent| parent.has_room(bytes))
     }
 
     /// By how much the bytes that wait exceed three quarters of this budget, once they reach seven eighths.
@@ -109,7 +110,7 @@ mod tests {
     #[test]
     fn a_part_counts_for_the_whole_and_cannot_take_more_than_it_has() {
         let whole = Arc::new(MemoryBudget::new(100));
-        let parts = [MemoryBudget::part(&whole, 40), MemoryBudget::part(&whole, 400)];
+        let parts = [MemoryBudget::child(&whole, 40), MemoryBudget::child(&whole, 400)];
         assert_eq!(parts[0].take(1000), 20, "half of the part");
         assert_eq!(parts[1].take(1000), 40, "half of what is left of the whole");
         assert_eq!(parts[1].take(1000), 20, "what the whole did not grant was not taken of the part");

@@ -2,9 +2,9 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use super::keep::Kept;
+use super::retransmit::RetransmitBuffer;
 use super::stream::Stream;
-use super::{Event, HEADROOM, OpenError, Phase, Role, Session, SessionError, StreamKey};
+use super::{Event, OpenError, Payload, Phase, Role, Session, SessionError, StreamKey};
 use crate::frame::{Encoding, Feature, Frame, StreamCode, StreamId, Target};
 
 /// Most first bytes in OPEN itself.
@@ -20,19 +20,17 @@ impl Session {
             let rest = first.split_off(first.len().min(OPEN_PAYLOAD));
             stream.outgoing.accepted = first.len() as u64;
             self.remember(&mut stream, target);
-            self.keeper.keep(&mut stream.outgoing, first.clone());
+            self.retransmission.keep(&mut stream.outgoing, first.clone());
             self.streams.insert(key, stream);
             let target = Some(target.clone());
             self.control.push_back(Frame::Open { id, target, payload: first, fin: false, udp: false });
-            let mut head = BytesMut::zeroed(HEADROOM);
-            head.extend_from_slice(&rest);
-            self.send(key, head);
+            self.send(key, Payload::from(&rest[..]));
         } else {
             self.streams.insert(key, stream);
             self.control.push_back(Frame::Open { id, target: None, payload: Bytes::new(), fin: false, udp: false });
-            let mut head = BytesMut::zeroed(HEADROOM);
-            target.encode(&mut head);
-            head.extend_from_slice(&payload);
+            let mut head = Payload::with_capacity(target.encoded_len().saturating_add(payload.len()));
+            target.encode(head.append());
+            head.append().extend_from_slice(&payload);
             self.send(key, head);
         }
         Ok(key)
@@ -40,9 +38,9 @@ impl Session {
 
     /// Keeps what it takes to open a stream again, if the session can be resumed.
     fn remember(&self, stream: &mut Stream, target: &Target) {
-        if self.keeper.is_on {
+        if self.retransmission.is_on {
             stream.target = Some(Box::new(target.clone()));
-            stream.outgoing.kept = (!stream.udp).then(Kept::default);
+            stream.outgoing.kept = (!stream.udp).then(RetransmitBuffer::default);
         }
     }
 
@@ -82,7 +80,7 @@ impl Session {
             return Err(OpenError::Later(self.opens.next().unwrap_or(now)));
         }
         self.last_own = id;
-        self.pulse.opened();
+        self.liveness.opened();
         let key = match self.encoding {
             Encoding::V1 => {
                 let key = self.fresh_key();
@@ -117,7 +115,7 @@ impl Session {
             return Err(SessionError::Unexpected("a stream opened by the gateway"));
         }
         let key = match self.encoding {
-            Encoding::V1 if self.ids.contains_key(&id) || self.keeper.is_on && id <= self.last_peer => {
+            Encoding::V1 if self.ids.contains_key(&id) || self.retransmission.is_on && id <= self.last_peer => {
                 return Err(SessionError::StreamId(id));
             }
             Encoding::V1 => self.fresh_key(),
@@ -132,7 +130,7 @@ impl Session {
         }
         let mut stream = Stream::new(id, self.has_credit() && !udp, now);
         stream.udp = udp;
-        stream.outgoing.kept = (self.keeper.is_on && !udp).then(Kept::default);
+        stream.outgoing.kept = (self.retransmission.is_on && !udp).then(RetransmitBuffer::default);
         self.streams.insert(key, stream);
         if self.encoding == Encoding::V1 {
             self.ids.insert(id, key);

@@ -1,6 +1,4 @@
-use bytes::{BufMut, BytesMut};
-
-use super::{Session, TRANSPORT_ROOM};
+use super::{Message, Session};
 use crate::frame::{Encoding, Frame, Padding, binary};
 
 /// A small generator (xorshift64*): sizes and jitter need to differ, not to be secret.
@@ -38,22 +36,16 @@ impl Session {
     }
 
     /// Appends the padding that is this message's turn.
-    pub(super) fn append_padding(&mut self, message: &mut BytesMut) {
+    pub(super) fn append_padding(&mut self, message: &mut Message) {
         if self.padding.is_empty() || self.encoding != Encoding::V2 {
             return;
         }
         let Some(range) = self.padding.pop_front() else { return };
-        let taken = message.len().saturating_sub(TRANSPORT_ROOM).saturating_add(binary::HEADER_LEN);
+        let taken = message.len().saturating_add(binary::HEADER_LEN);
         let room = binary::MAX_MESSAGE.saturating_sub(taken);
         let len = self.random.within(range);
         if len > 0 && usize::from(len) <= room {
-            binary::encode(&Frame::Padding(len), message);
+            binary::encode(&Frame::Padding(len), message.append());
         }
     }
-}
-
-pub(super) fn empty_message(capacity: usize) -> BytesMut {
-    let mut message = BytesMut::with_capacity(TRANSPORT_ROOM.saturating_add(capacity));
-    message.put_bytes(0, TRANSPORT_ROOM);
-    message
 }

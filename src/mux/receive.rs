@@ -3,7 +3,6 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 
 use super::datagrams::charge;
-use super::stream::Stream;
 use super::{Event, Phase, Received, Role, Session, SessionError, StreamKey};
 use crate::frame::{Encoding, Frame, HelloLimits, SessionCode, StreamCode, StreamId, Target, binary, json};
 
@@ -111,7 +110,7 @@ impl Session {
                 if !self.pings.take(now) {
                     return Err(SessionError::Flood("ping"));
                 }
-                self.pulse.pinged();
+                self.liveness.pinged();
                 if !self.is_unheard() {
                     self.control.push_back(Frame::Pong(bytes));
                 }
@@ -184,18 +183,13 @@ impl Session {
         self.opens.set_rate(limits.opens_per_second.max(1), now);
     }
 
-    /// Whether as much waits for the other side as the pools are meant for.
-    pub(super) fn is_under_pressure(&self) -> bool {
-        self.buffered >= self.limits.window_pool || self.memory.is_full()
-    }
-
     fn handle_data(&mut self, id: StreamId, payload: Bytes, fin: bool, now: Instant) -> Result<(), SessionError> {
         let Some(key) = self.key_of(id)? else { return self.charge_idle(payload.len(), now) };
         if payload.is_empty() && !fin {
             self.charge_idle(0, now)?;
         } else {
             self.charge_tiny(payload.len(), now);
-            self.pulse.received();
+            self.liveness.received();
         }
         if self.streams.get(&key).is_some_and(|stream| stream.udp) {
             self.handle_datagrams(key, &payload, fin);
@@ -280,70 +274,6 @@ impl Session {
         }
     }
 
-    fn handle_window(&mut self, id: StreamId, consumed: u64, limit: u64) {
-        let Ok(Some(key)) = self.key_of(id) else { return };
-        let queue_max = self.send_queue();
-        let Some(stream) = self.streams.get_mut(&key) else { return };
-        let out = &mut stream.outgoing;
-        out.limit = out.limit.max(limit);
-        if out.blocked && out.accepted < out.limit && out.queued < queue_max {
-            out.blocked = false;
-            self.events.push_back(Event::Wake(key));
-        }
-        self.keeper.taken(out, consumed);
-        if out.end_taken {
-            self.release(key);
-        }
-    }
-
-    fn handle_reset(&mut self, id: StreamId, code: StreamCode) -> Result<(), SessionError> {
-        let Some(key) = self.key_of(id)? else { return Ok(()) };
-        self.ids.remove(&id);
-        self.cut_off(key, code);
-        Ok(())
-    }
-
-    /// The peer has no such stream any more: what it had sent up to its own end is delivered.
-    pub(super) fn cut_off(&mut self, key: StreamKey, code: StreamCode) {
-        if self.streams.get(&key).is_some_and(|stream| stream.incoming.finished && !stream.incoming.ended) {
-            self.close_outgoing(key);
-            return;
-        }
-        self.mark_reset(key, code);
-        self.events.push_back(Event::Wake(key));
-        if self.streams.get(&key).is_some_and(|stream| stream.is_unseen() || stream.incoming.ended) {
-            self.release(key);
-        }
-    }
-
-    /// The peer takes no more; what it sent before its own end is still delivered.
-    fn close_outgoing(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
-        stream.outgoing.finish = true;
-        stream.outgoing.finished = true;
-        stream.outgoing.queue.clear();
-        stream.outgoing.queued = 0;
-        self.keeper.give_up(&mut stream.outgoing);
-        self.events.push_back(Event::Wake(key));
-    }
-
-    /// `stream_close`: what is queued is delivered, then both directions are over; the id is free at once.
-    fn handle_close(&mut self, id: StreamId) {
-        let Some(key) = self.ids.remove(&id) else { return };
-        let Some(stream) = self.streams.get_mut(&key) else { return };
-        if stream.head.is_some() {
-            self.mark_reset(key, StreamCode::Cancelled);
-            self.release(key);
-            return;
-        }
-        let forgotten = stream.incoming.ended;
-        stream.incoming.finished = true;
-        self.close_outgoing(key);
-        if forgotten {
-            self.release(key);
-        }
-    }
-
     /// What a stream has for its owner.
     pub fn receive(&mut self, key: StreamKey) -> Received {
         let Some(stream) = self.streams.get_mut(&key) else { return Received::Reset(StreamCode::Cancelled) };
@@ -367,74 +297,8 @@ impl Session {
         Received::Nothing
     }
 
-    /// The other side took `len` bytes: credit may be granted for as many.
-    pub fn consumed(&mut self, key: StreamKey, len: usize, now: Instant) {
-        let has_credit = self.has_credit();
-        let Some(stream) = self.streams.get_mut(&key) else { return };
-        if stream.udp {
-            return;
-        }
-        let incoming = &mut stream.incoming;
-        incoming.consumed = incoming.consumed.saturating_add(len as u64);
-        incoming.progress = now;
-        if incoming.consumed >= incoming.marked {
-            incoming.mark(now);
-        }
-        let wants_credit = incoming.limit.saturating_sub(incoming.consumed) <= incoming.window.div_ceil(2);
-        let takes_credit = has_credit && !incoming.finished && stream.reset.is_none();
-        let was_full = self.is_full();
-        self.unhold(len as u64);
-        if was_full && !self.is_full() {
-            self.heard(now);
-        }
-        if wants_credit && takes_credit {
-            self.grant(key, now);
-        }
-        self.tell_end(key);
-    }
-
-    /// Grants a whole window, a larger one if half of the last was used up within a round trip.
-    fn grant(&mut self, key: StreamKey, now: Instant) {
-        let rtt = self.rtt.get();
-        let under_pressure = self.is_under_pressure();
-        let Some(stream) = self.streams.get_mut(&key) else { return };
-        let incoming = &mut stream.incoming;
-        let soon = rtt.saturating_add(rtt.div_f64(4.0));
-        let quick = incoming.granted_at.is_some_and(|at| now.saturating_duration_since(at) <= soon);
-        if quick && !under_pressure {
-            let wanted = incoming.window.min(self.limits.window.saturating_sub(incoming.window));
-            let growth = self.memory.take(wanted.min(self.pool_left.div_euclid(2)));
-            incoming.window = incoming.window.saturating_add(growth);
-            self.pool_left = self.pool_left.saturating_sub(growth);
-        }
-        incoming.granted_at = Some(now);
-        incoming.limit = incoming.limit.max(incoming.consumed.saturating_add(incoming.window));
-        let frame = Frame::Window { id: stream.id, consumed: incoming.consumed, limit: incoming.limit };
-        self.control.push_back(frame);
-        self.measure(now);
-    }
-
-    /// Gives back what a stream that is over had of the pools.
-    pub(super) fn settle(&mut self, mut stream: Stream) {
-        self.keeper.give_up(&mut stream.outgoing);
-        let growth = stream.growth();
-        self.pool_left = self.pool_left.saturating_add(growth);
-        self.memory.give_back(growth);
-        self.unhold(stream.unconsumed());
-    }
-
-    pub(super) fn hold(&mut self, bytes: u64) {
-        self.buffered = self.buffered.saturating_add(bytes);
-        self.memory.hold(bytes);
-    }
-
-    pub(super) fn unhold(&mut self, bytes: u64) {
-        self.buffered = self.buffered.saturating_sub(bytes);
-        self.memory.release(bytes);
-    }
-
     /// The stream of a wire id; `None` for one that is over; an error for one that never was (v2).
-    fn key_of(&self, id: StreamId) -> Result<Option<StreamKey>, SessionError> {
+    pub(super) fn key_of(&self, id: StreamId) -> Result<Option<StreamKey>, SessionError> {
         match self.encoding {
             Encoding::V1 => Ok(self.ids.get(&id).copied()),
             Encoding::V2 => {

@@ -1,13 +1,12 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::keep::Kept;
-use super::pulse::Pulse;
-use super::send::SHARED_FRAME;
+use super::liveness::Liveness;
+use super::retransmit::RetransmitBuffer;
 use super::stream::Outgoing;
-use super::{Event, HEADROOM, Phase, Role, Session, StreamKey};
+use super::{Event, Payload, Phase, Role, Session, StreamKey};
 use crate::frame::{
     Encoding, Feature, Features, Frame, Hello, HelloOk, Resumable, Resume, StreamCode, StreamId, StreamState, Token,
 };
@@ -25,7 +24,7 @@ impl Session {
 
     /// Whether the session may go on over another connection once this one is lost.
     pub fn is_resumable(&self) -> bool {
-        self.keeper.is_on
+        self.retransmission.is_on
             && self.closing.is_none()
             && match self.role {
                 Role::Gateway => self.phase == Phase::Open,
@@ -40,23 +39,23 @@ impl Session {
 
     /// What is sent from here on is kept until it was taken.
     pub(super) fn keep_from_here(&mut self) {
-        self.keeper.is_on = true;
+        self.retransmission.is_on = true;
         for stream in self.streams.values_mut().filter(|stream| !stream.udp && stream.outgoing.accepted == 0) {
-            stream.outgoing.kept = Some(Kept::default());
+            stream.outgoing.kept = Some(RetransmitBuffer::default());
         }
     }
 
     /// Nothing is kept any more.
     fn keep_no_more(&mut self) {
-        self.keeper.is_on = false;
+        self.retransmission.is_on = false;
         for stream in self.streams.values_mut() {
-            self.keeper.give_up(&mut stream.outgoing);
+            self.retransmission.give_up(&mut stream.outgoing);
         }
     }
 
     /// Buffers that were kept and are not needed any more.
     pub fn take_free(&mut self) -> Vec<Bytes> {
-        self.keeper.take_free()
+        self.retransmission.take_free()
     }
 
     /// Whether the peer has shown that it knows of the connection that the session is on.
@@ -66,14 +65,14 @@ impl Session {
 
     /// Tells the peer that its end, and all before it, was taken.
     pub(super) fn tell_end(&mut self, key: StreamKey) {
-        if self.keeper.is_on && self.streams.get(&key).is_some_and(|stream| stream.unconsumed() == 0) {
+        if self.retransmission.is_on && self.streams.get(&key).is_some_and(|stream| stream.unconsumed() == 0) {
             self.tell_last(key);
         }
     }
 
     /// The same for a stream that is over: its owner has taken what there was.
     pub(super) fn tell_last(&mut self, key: StreamKey) {
-        let is_on = self.keeper.is_on;
+        let is_on = self.retransmission.is_on;
         let Some(stream) = self.streams.get_mut(&key) else { return };
         let is_told = stream.reset.is_some() && !stream.outgoing.finished;
         let incoming = &mut stream.incoming;
@@ -158,7 +157,7 @@ impl Session {
         self.rtt.forget();
         self.confirmed = false;
         self.paused_until = None;
-        self.pulse = Pulse::new(now);
+        self.liveness = Liveness::new(now);
         self.heard(now);
     }
 
@@ -203,7 +202,7 @@ impl Session {
         let out = &mut stream.outgoing;
         out.deficit = 0;
         if !stream.udp {
-            let Some(again) = self.keeper.since(out, received) else { return false };
+            let Some(again) = self.retransmission.since(out, received) else { return false };
             requeue(out, &again);
             if out.finished && !fin {
                 out.finished = false;
@@ -258,11 +257,9 @@ impl Session {
 /// Puts pieces in front of what is queued.
 fn requeue(out: &mut Outgoing, again: &VecDeque<Bytes>) {
     for piece in again.iter().rev() {
-        for chunk in piece.rchunks(SHARED_FRAME) {
-            let mut message = BytesMut::zeroed(HEADROOM);
-            message.extend_from_slice(chunk);
+        for chunk in piece.rchunks(Payload::MAX_SHARED) {
             out.queued = out.queued.saturating_add(chunk.len());
-            out.queue.push_front(message);
+            out.queue.push_front(Payload::from(chunk));
         }
     }
 }

@@ -1,26 +1,19 @@
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use super::datagrams::charge;
-use super::pad::empty_message;
 use super::session::{CONTROL_BACKLOG, Closing};
-use super::{Capacity, Event, HEADROOM, Message, Session, StreamKey, TRANSPORT_ROOM, Transmit};
+use super::{Capacity, Event, Message, Payload, Session, StreamKey, Transmit};
 use crate::frame::{Encoding, Frame, StreamId, binary, json};
 
-/// What goes around a payload at most: headers of HTTP/2 (9 bytes), WebSocket (4) and the frame itself (8).
-const HEADERS: usize = 21;
-/// Four TLS records hold it with its headers.
-const LONE_FRAME: usize = 4 * 16_384 - HEADERS;
-pub(super) const SHARED_FRAME: usize = 16_384 - HEADERS;
-const V1_FRAME: usize = 32 * 1024;
 const CONTROL_MESSAGE: usize = 16 * 1024;
 
 impl Session {
     /// How much may be sent on a stream now.
     pub fn capacity(&mut self, key: StreamKey) -> Capacity {
         let largest = match self.encoding {
-            Encoding::V1 => V1_FRAME,
-            Encoding::V2 if self.ready.len() > 1 => SHARED_FRAME,
-            Encoding::V2 => LONE_FRAME,
+            Encoding::V1 => Payload::MAX_V1,
+            Encoding::V2 if self.ready.len() > 1 => Payload::MAX_SHARED,
+            Encoding::V2 => Payload::MAX_ALONE,
         };
         let queue_max = self.send_queue();
         let Some(stream) = self.streams.get_mut(&key) else { return Capacity::Closed };
@@ -39,13 +32,13 @@ impl Session {
     /// What may wait on one stream: less when many share the session's part.
     pub(super) fn send_queue(&self) -> usize {
         let share = self.limits.send_pool.checked_div(self.streams.len()).unwrap_or(usize::MAX);
-        self.limits.send_queue.min(share.max(SHARED_FRAME))
+        self.limits.send_queue.min(share.max(Payload::MAX_SHARED))
     }
 
-    /// Queues a payload that lies behind [`HEADROOM`] free bytes and is no longer than [`Session::capacity`] allows.
-    pub fn send(&mut self, key: StreamKey, payload: BytesMut) {
+    /// Queues a payload that is no longer than [`Session::capacity`] allows.
+    pub fn send(&mut self, key: StreamKey, payload: Payload) {
         let Some(stream) = self.streams.get_mut(&key) else { return };
-        let len = payload.len().saturating_sub(HEADROOM);
+        let len = payload.len();
         if len == 0 || stream.reset.is_some() || stream.outgoing.finish || stream.outgoing.finished {
             return;
         }
@@ -82,10 +75,10 @@ impl Session {
         }
         while !self.control.is_empty() {
             let mut message = self.control_message();
-            if message.len() > TRANSPORT_ROOM {
-                self.pulse.moved();
+            if !message.is_empty() {
+                self.liveness.moved();
                 self.append_padding(&mut message);
-                return Some(Transmit::Message(message.into()));
+                return Some(Transmit::Message(message));
             }
         }
         if self.transport_ping {
@@ -97,8 +90,8 @@ impl Session {
         }
         while let Some(key) = self.ready.pop_front() {
             if let Some(mut message) = self.stream_message(key) {
-                self.pulse.moved();
-                self.append_padding(&mut message.head);
+                self.liveness.moved();
+                self.append_padding(&mut message);
                 return Some(Transmit::Message(message));
             }
         }
@@ -107,24 +100,24 @@ impl Session {
 
     /// A message of one frame.
     fn whole(&mut self, frame: &Frame) -> Transmit {
-        let mut message = empty_message(64);
+        let mut message = Message::with_capacity(64);
         match self.encoding {
-            Encoding::V1 => json::encode(frame, self.features, &mut (&mut message).writer()),
-            Encoding::V2 => binary::encode(frame, &mut message),
+            Encoding::V1 => json::encode(frame, self.features, &mut message.append().writer()),
+            Encoding::V2 => binary::encode(frame, message.append()),
         }
         self.append_padding(&mut message);
-        Transmit::Message(message.into())
+        Transmit::Message(message)
     }
 
-    fn control_message(&mut self) -> BytesMut {
-        let mut message = empty_message(64);
+    fn control_message(&mut self) -> Message {
+        let mut message = Message::with_capacity(64);
         while let Some(frame) = self.control.pop_front() {
             match self.encoding {
                 Encoding::V1 => {
-                    json::encode(&frame, self.features, &mut (&mut message).writer());
+                    json::encode(&frame, self.features, &mut message.append().writer());
                     break;
                 }
-                Encoding::V2 => binary::encode(&frame, &mut message),
+                Encoding::V2 => binary::encode(&frame, message.append()),
             }
             if message.len() >= CONTROL_MESSAGE {
                 break;
@@ -147,12 +140,12 @@ impl Session {
                 let id = stream.id;
                 let message = self.encode_finish(id);
                 self.finished(key);
-                return Some(message.into());
+                return Some(message);
             }
             return None;
         };
-        let len = payload.len().saturating_sub(HEADROOM);
-        self.pulse.sent(len);
+        let len = payload.len();
+        self.liveness.sent(len);
         if out.deficit < len {
             out.deficit = out.deficit.saturating_add(self.limits.quantum);
         }
@@ -167,7 +160,7 @@ impl Session {
             out.deficit = 0;
         }
         if out.scheduled {
-            let next = out.queue.front().map_or(0, |next| next.len().saturating_sub(HEADROOM));
+            let next = out.queue.front().map_or(0, |next| next.len());
             if out.deficit >= next {
                 self.ready.push_front(key);
             } else {
@@ -179,39 +172,33 @@ impl Session {
             self.events.push_back(Event::Wake(key));
         }
         let id = stream.id;
-        let (mut message, body) = match self.encoding {
+        let header = binary::data_header(id, len, fin);
+        let message = match self.encoding {
             Encoding::V1 => {
-                let payload = payload.freeze().slice(HEADROOM..);
-                let mut message = empty_message(len.saturating_mul(4).saturating_div(3).saturating_add(80));
+                let payload = payload.into_bytes();
+                let mut message = Message::with_capacity(len.saturating_mul(4).saturating_div(3).saturating_add(80));
                 let frame = Frame::Data { id, payload, fin: false };
-                json::encode(&frame, self.features, &mut (&mut message).writer());
+                json::encode(&frame, self.features, &mut message.append().writer());
                 if let Frame::Data { payload, .. } = frame {
-                    self.keeper.keep(&mut stream.outgoing, payload);
+                    self.retransmission.keep(&mut stream.outgoing, payload);
                 }
-                (message, Bytes::new())
+                message
             }
-            Encoding::V2 if stream.outgoing.kept.is_none() => (payload, Bytes::new()),
+            Encoding::V2 if stream.outgoing.kept.is_none() => payload.into_message(header),
             Encoding::V2 if self.padding.is_empty() => {
-                let mut message = payload;
-                let body = message.split_off(HEADROOM).freeze();
-                self.keeper.keep(&mut stream.outgoing, body.clone());
-                (message, body)
+                let message = payload.into_shared_message(header);
+                self.retransmission.keep(&mut stream.outgoing, message.body().clone());
+                message
             }
             Encoding::V2 => {
-                let kept = payload.get(HEADROOM..).map(Bytes::copy_from_slice).unwrap_or_default();
-                self.keeper.keep(&mut stream.outgoing, kept);
-                (payload, Bytes::new())
+                self.retransmission.keep(&mut stream.outgoing, Bytes::copy_from_slice(&payload));
+                payload.into_message(header)
             }
         };
-        if self.encoding == Encoding::V2
-            && let Some(header) = message.get_mut(TRANSPORT_ROOM..HEADROOM)
-        {
-            header.copy_from_slice(&binary::data_header(id, len, fin));
-        }
         if fin {
             self.finished(key);
         }
-        Some(Message { head: message, body })
+        Some(message)
     }
 
     /// This side's end is on its way.
@@ -223,14 +210,14 @@ impl Session {
         self.release(key);
     }
 
-    fn encode_finish(&self, id: StreamId) -> BytesMut {
-        let mut message = empty_message(64);
+    fn encode_finish(&self, id: StreamId) -> Message {
+        let mut message = Message::with_capacity(64);
         match self.encoding {
             Encoding::V1 => {
                 let close = Frame::Close { id, half: self.has_half_close() };
-                json::encode(&close, self.features, &mut (&mut message).writer());
+                json::encode(&close, self.features, &mut message.append().writer());
             }
-            Encoding::V2 => binary::encode(&Frame::Data { id, payload: Bytes::new(), fin: true }, &mut message),
+            Encoding::V2 => binary::encode(&Frame::Data { id, payload: Bytes::new(), fin: true }, message.append()),
         }
         message
     }

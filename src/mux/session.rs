@@ -2,12 +2,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::budget::Budget;
-use super::keep::Keeper;
+use super::liveness::Liveness;
 use super::pad::Random;
-use super::pulse::Pulse;
+use super::retransmit::Retransmission;
 use super::stream::Stream;
 use super::timers::Rtt;
+use super::token_bucket::TokenBucket;
 use super::{Event, Limits, MemoryBudget, Pacer, Phase, Role, StreamKey};
 use crate::frame::{
     Encoding, Feature, Features, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId, Target,
@@ -53,20 +53,20 @@ pub struct Session {
     pub(super) pool_left: u64,
     /// Streams that this side may have open.
     pub(super) streams_max: usize,
-    pub(super) opens: Budget,
+    pub(super) opens: TokenBucket,
     /// Streams that were opened faster than they may be.
     pub(super) turns: VecDeque<(StreamKey, Option<Target>)>,
-    pub(super) resets: Budget,
-    pub(super) pings: Budget,
-    pub(super) tiny: Budget,
+    pub(super) resets: TokenBucket,
+    pub(super) pings: TokenBucket,
+    pub(super) tiny: TokenBucket,
     /// Of frames that move nothing.
-    pub(super) idle: Budget,
+    pub(super) idle: TokenBucket,
     pub(super) pacer: Option<Arc<dyn Pacer>>,
     pub(super) paused_until: Option<Instant>,
     pub(super) early: usize,
     pub(super) padding: VecDeque<(u16, u16)>,
     pub(super) random: Random,
-    pub(super) keeper: Keeper,
+    pub(super) retransmission: Retransmission,
     /// A client has asked to go on with a session and waits for the answer.
     pub(super) resuming: Option<Frame>,
     /// A client has asked that, and says nothing before it is answered.
@@ -74,7 +74,7 @@ pub struct Session {
     /// Something came behind the last `hello`.
     pub(super) confirmed: bool,
     pub(super) rtt: Rtt,
-    pub(super) pulse: Pulse,
+    pub(super) liveness: Liveness,
     pub(super) last_heard: Instant,
     pub(super) ping_after: Duration,
     pub(super) dead_after: Duration,
@@ -105,12 +105,12 @@ impl Session {
             buffered: 0,
             pool_left: limits.window_pool,
             streams_max: limits.streams,
-            opens: Budget::new(limits.opens_per_second, now),
+            opens: TokenBucket::new(limits.opens_per_second, now),
             turns: VecDeque::new(),
-            resets: Budget::new(limits.resets_per_second, now),
-            pings: Budget::new(limits.pings_per_second, now),
-            tiny: Budget::new(limits.tiny_frames_per_second, now),
-            idle: Budget::new(limits.idle_frames_per_second, now),
+            resets: TokenBucket::new(limits.resets_per_second, now),
+            pings: TokenBucket::new(limits.pings_per_second, now),
+            tiny: TokenBucket::new(limits.tiny_frames_per_second, now),
+            idle: TokenBucket::new(limits.idle_frames_per_second, now),
             pacer: None,
             paused_until: None,
             early: 0,
@@ -121,12 +121,12 @@ impl Session {
             },
             jitter: random.fraction(),
             random,
-            keeper: Keeper::new(&limits),
+            retransmission: Retransmission::new(&limits),
             resuming: None,
             is_asked: false,
             confirmed: false,
             rtt: Rtt::default(),
-            pulse: Pulse::new(now),
+            liveness: Liveness::new(now),
             last_heard: now,
             ping_after: limits.ping_after,
             dead_after: limits.dead_after,
@@ -141,7 +141,7 @@ impl Session {
         self.keep_alive(hello.keepalive);
         self.wanted = hello.features;
         self.greeted = true;
-        self.keeper.is_on = self.can_resume(hello.features);
+        self.retransmission.is_on = self.can_resume(hello.features);
         self.control.push_back(Frame::Hello(Box::new(hello)));
     }
 
@@ -234,112 +234,6 @@ impl Session {
         self.features.has(Feature::Half)
     }
 
-    /// Ends both directions of a stream at once.
-    pub fn reset(&mut self, key: StreamKey, code: StreamCode) {
-        let Some(stream) = self.streams.get(&key) else { return };
-        if stream.reset.is_none() {
-            let id = stream.id;
-            let known_to_peer = self.encoding == Encoding::V2 || self.ids.get(&id) == Some(&key);
-            if known_to_peer && !(stream.outgoing.finished && stream.incoming.finished) {
-                self.refuse(id, code);
-            }
-            self.mark_reset(key, code);
-            self.events.push_back(Event::Wake(key));
-        }
-        self.release(key);
-    }
-
-    /// Tells the peer that a stream is reset.
-    pub(super) fn refuse(&mut self, id: StreamId, code: StreamCode) {
-        if self.encoding == Encoding::V1 && self.role == Role::Gateway && self.features.has(Feature::Error) {
-            self.control.push_back(Frame::StreamError { id, code, message: code.as_str().to_owned() });
-        }
-        self.control.push_back(Frame::Reset { id, code });
-    }
-
-    pub(super) fn mark_reset(&mut self, key: StreamKey, code: StreamCode) {
-        if let Some(stream) = self.streams.get_mut(&key) {
-            stream.reset = Some(code);
-            stream.outgoing.queue.clear();
-            stream.outgoing.queued = 0;
-            self.keeper.give_up(&mut stream.outgoing);
-        }
-    }
-
-    /// The owner of a stream is done with it. What it queued before [`Session::finish`] is still sent, then a RESET if the
-    /// peer has not finished; without a finish the stream is cancelled.
-    pub fn forget(&mut self, key: StreamKey) {
-        let half = self.has_half_close();
-        let Some(stream) = self.streams.get_mut(&key) else { return };
-        if !stream.outgoing.finish || stream.reset.is_some() {
-            return self.reset(key, StreamCode::Cancelled);
-        }
-        stream.incoming.ended = true;
-        stream.incoming.finished |= !half;
-        let stop = stream.outgoing.finished && !stream.incoming.finished;
-        let unconsumed = stream.unconsumed();
-        stream.incoming.consumed = stream.incoming.received;
-        stream.incoming.clear();
-        self.unhold(unconsumed);
-        self.tell_end(key);
-        if stop {
-            self.stop(key);
-        }
-        self.release(key);
-    }
-
-    /// Tells a peer that still sends, behind this side's own end, that nobody listens.
-    pub(super) fn stop(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
-        stream.incoming.finished = true;
-        stream.stopped = true;
-        let id = stream.id;
-        self.refuse(id, StreamCode::Cancelled);
-        self.free_id(key);
-    }
-
-    /// A v1 id is free once both sides have closed, whatever is still to be delivered.
-    pub(super) fn free_id(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams.get(&key) else { return };
-        if stream.incoming.finished && stream.outgoing.is_over() && self.ids.get(&stream.id) == Some(&key) {
-            self.ids.remove(&stream.id);
-        }
-    }
-
-    /// Whether a stream was reset or its session is over.
-    pub fn is_gone(&self, key: StreamKey) -> bool {
-        self.streams.get(&key).is_none_or(|stream| stream.reset.is_some())
-    }
-
-    /// Drops a stream that is over in both directions.
-    pub(super) fn release(&mut self, key: StreamKey) {
-        let over = match self.streams.get(&key) {
-            Some(stream) if !self.has_half_close() && self.role == Role::Gateway => {
-                stream.is_over() || stream.outgoing.finished && self.is_closed_here(key)
-            }
-            Some(stream) => stream.is_over(),
-            None => false,
-        };
-        if over {
-            self.tell_last(key);
-        }
-        if over && let Some(stream) = self.streams.remove(&key) {
-            let is_ended = stream.incoming.ended;
-            if self.ids.get(&stream.id) == Some(&key) {
-                self.ids.remove(&stream.id);
-            }
-            self.settle(stream);
-            if !is_ended {
-                self.events.push_back(Event::Wake(key));
-            }
-        }
-    }
-
-    /// A v1 gateway's close ends both directions: what the client still sends is ignored.
-    fn is_closed_here(&self, key: StreamKey) -> bool {
-        self.streams.get(&key).is_some_and(|stream| stream.outgoing.finish)
-    }
-
     pub(super) fn can_half_close(&self) -> bool {
         self.has_half_close() || self.role == Role::Gateway
     }
@@ -358,7 +252,7 @@ impl Session {
     fn cancel_streams(&mut self) {
         self.phase = Phase::Closed;
         for (_, stream) in std::mem::take(&mut self.streams) {
-            self.settle(stream);
+            self.release_budget(stream);
         }
         self.ids.clear();
         self.ready.clear();

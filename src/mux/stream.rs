@@ -3,8 +3,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::INITIAL_WINDOW;
-use super::keep::Kept;
+use super::retransmit::RetransmitBuffer;
+use super::{INITIAL_WINDOW, Payload};
 use crate::frame::{StreamCode, StreamId, Target};
 
 /// A smaller payload is copied, so that it does not hold the whole message in memory while it is queued.
@@ -86,7 +86,7 @@ impl Incoming {
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of one direction")]
 pub(super) struct Outgoing {
-    pub(super) queue: VecDeque<BytesMut>,
+    pub(super) queue: VecDeque<Payload>,
     pub(super) queued: usize,
     pub(super) accepted: u64,
     pub(super) limit: u64,
@@ -96,7 +96,7 @@ pub(super) struct Outgoing {
     pub(super) finish: bool,
     pub(super) finished: bool,
     /// What was sent and not taken, in a session that can be resumed.
-    pub(super) kept: Option<Kept>,
+    pub(super) kept: Option<RetransmitBuffer>,
     /// The other side has said that it has the end.
     pub(super) end_taken: bool,
 }

@@ -141,10 +141,8 @@ fn carry(from: &mut Session, to: &mut Session, now: Instant) -> Result<(), Sessi
     Ok(())
 }
 
-fn payload(bytes: &[u8]) -> BytesMut {
-    let mut payload = BytesMut::zeroed(HEADROOM);
-    payload.extend_from_slice(bytes);
-    payload
+fn payload(bytes: &[u8]) -> Payload {
+    Payload::from(bytes)
 }
 
 fn send_all(session: &mut Session, key: StreamKey, mut bytes: &[u8]) -> usize {

@@ -46,7 +46,7 @@ impl Session {
     /// A byte arrived from the peer.
     pub fn heard(&mut self, now: Instant) {
         self.last_heard = now;
-        self.pulse.heard();
+        self.liveness.heard();
     }
 
     /// How long the peer has sent nothing.
@@ -64,7 +64,7 @@ impl Session {
     }
 
     /// After how much idleness this side pings, and after how much silence it gives up.
-    pub fn patience(&self) -> (Duration, Duration) {
+    pub fn keepalive(&self) -> (Duration, Duration) {
         (self.ping_after, self.dead_after)
     }
 
@@ -81,7 +81,7 @@ impl Session {
         }
         self.rtt.count = self.rtt.count.wrapping_add(1);
         self.rtt.sent = Some((self.rtt.count, now));
-        self.pulse.pinging();
+        self.liveness.pinging();
         match self.encoding {
             Encoding::V1 => self.transport_ping = true,
             Encoding::V2 => self.control.push_back(Frame::Ping(self.rtt.count.to_be_bytes())),
@@ -107,7 +107,7 @@ impl Session {
 
     fn took(&mut self, sample: Duration, now: Instant) {
         self.rtt.sample(sample, now);
-        self.pulse.answered();
+        self.liveness.answered();
     }
 
     /// When [`Session::handle_timeout`] wants to be called.
@@ -139,7 +139,7 @@ impl Session {
         if self.paused_until.is_some_and(|until| until <= now) {
             self.tiny.refill(now);
             self.paused_until = None;
-            self.pulse.unread(now);
+            self.liveness.unread(now);
         }
         self.take_turns(now);
         if self.is_unread() {

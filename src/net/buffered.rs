@@ -4,34 +4,35 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
 
-use crate::net::pool;
+use crate::net::buffer_pool::BufferPool;
 
 /// Bytes that are moved at once.
 pub const CHUNK: usize = 64 * 1024;
-/// A pooled buffer has room for what encryption adds to a chunk, so that one write takes it all.
+/// What encryption adds to a chunk is read and written with it, so that one call takes it all.
 const SIZE: usize = CHUNK + 1024;
 
+/// A buffer of the pool, and how much of its beginning is done with.
 #[derive(Debug)]
 struct Chunk {
-    bytes: Box<[u8]>,
+    bytes: BytesMut,
     start: usize,
-    end: usize,
 }
 
 impl Chunk {
     fn take() -> Self {
-        let bytes = pool::take_chunk().unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
-        Self { bytes, start: 0, end: 0 }
+        Self { bytes: BufferPool::take(), start: 0 }
     }
 
     fn give_back(self) {
-        pool::give_chunk(self.bytes);
+        BufferPool::give(self.bytes);
     }
 
     fn filled(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
+        &self.bytes[self.start..]
     }
 }
 
@@ -68,21 +69,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Buffered<S> {
             None if out.remaining() >= SIZE => return Pin::new(&mut self.inner).poll_read(cx, out),
             None => {
                 let mut chunk = Chunk::take();
-                let mut space = ReadBuf::new(&mut chunk.bytes);
-                let read = Pin::new(&mut self.inner).poll_read(cx, &mut space);
-                let end = space.filled().len();
-                if end == 0 {
+                let read = poll_read_buf(Pin::new(&mut self.inner), cx, &mut (&mut chunk.bytes).limit(SIZE));
+                if chunk.bytes.is_empty() {
                     chunk.give_back();
-                    return read;
+                    return read.map_ok(|_| ());
                 }
-                chunk.end = end;
                 chunk
             }
         };
         let len = out.remaining().min(chunk.filled().len());
         out.put_slice(&chunk.filled()[..len]);
         chunk.start += len;
-        if chunk.start < chunk.end {
+        if chunk.start < chunk.bytes.len() {
             self.ahead = Some(chunk);
         } else {
             chunk.give_back();
@@ -94,13 +92,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Buffered<S> {
 impl<S: AsyncWrite + Unpin> Buffered<S> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(chunk) = &mut self.gathered {
-            if chunk.start == chunk.end {
+            if chunk.filled().is_empty() {
                 if let Some(chunk) = self.gathered.take() {
                     chunk.give_back();
                 }
                 break;
             }
-            let written = ready!(Pin::new(&mut self.inner).poll_write(cx, &chunk.bytes[chunk.start..chunk.end]))?;
+            let written = ready!(Pin::new(&mut self.inner).poll_write(cx, chunk.filled()))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -115,13 +113,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Buffered<S> {
         if !self.gather {
             return Pin::new(&mut self.inner).poll_write(cx, bytes);
         }
-        if self.gathered.as_ref().is_some_and(|chunk| chunk.end == SIZE) {
+        if self.gathered.as_ref().is_some_and(|chunk| chunk.bytes.len() == SIZE) {
             ready!(self.poll_drain(cx))?;
         }
         let chunk = self.gathered.get_or_insert_with(Chunk::take);
-        let len = bytes.len().min(SIZE - chunk.end);
-        chunk.bytes[chunk.end..chunk.end + len].copy_from_slice(&bytes[..len]);
-        chunk.end += len;
+        let len = bytes.len().min(SIZE - chunk.bytes.len());
+        chunk.bytes.extend_from_slice(&bytes[..len]);
         Poll::Ready(Ok(len))
     }
 

@@ -73,7 +73,7 @@ pub fn keep_alive(socket: &SockRef<'_>, net: &Net) {
         .with_interval(net.keepalive_interval)
         .with_retries(net.keepalive_count);
     if let Err(error) = socket.set_tcp_keepalive(&keepalive) {
-        tracing::debug!(%error, "keepalive not set");
+        tracing::debug!(%error, "failed to set TCP keepalive");
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::listener;
-use super::seats::{Busy, Seat, Seats};
+use super::slots::{BusyGuard, Slot, Slots};
 use crate::lifecycle::Shutdown;
 
 /// What strangers may hold of a listener, and for how long.
@@ -58,23 +58,23 @@ pub async fn serve(
 ) {
     let connections = shutdown.child();
     let acceptor = tls.map(TlsAcceptor::from);
-    let seats = Seats::new(limits.connections);
+    let slots = Slots::new(limits.connections);
     loop {
         let stream = tokio::select! {
             () = shutdown.draining() => break,
             (stream, _) = listener::accept(&listener) => stream,
         };
-        let Some(seat) = seats.take() else {
-            tracing::debug!("no room for another connection");
+        let Some(slot) = slots.take() else {
+            tracing::debug!("connection limit reached");
             continue;
         };
         let (router, acceptor, lifetime) = (router.clone(), acceptor.clone(), connections.clone());
         connections.spawn(async move {
             let asked = tokio::time::sleep(limits.header);
             let work = async {
-                let Some(acceptor) = acceptor else { return connection(stream, router, limits, &seat, lifetime).await };
+                let Some(acceptor) = acceptor else { return connection(stream, router, limits, &slot, lifetime).await };
                 match acceptor.accept(stream).await {
-                    Ok(stream) => connection(stream, router, limits, &seat, lifetime).await,
+                    Ok(stream) => connection(stream, router, limits, &slot, lifetime).await,
                     Err(error) => tracing::debug!(%error, "TLS handshake failed"),
                 }
             };
@@ -82,9 +82,9 @@ pub async fn serve(
             tokio::select! {
                 () = &mut work => return,
                 () = &mut asked => {}
-                () = seat.leaving() => {}
+                () = slot.evicted() => {}
             }
-            if seat.has_served() {
+            if slot.has_served() {
                 work.await;
             }
         });
@@ -92,13 +92,13 @@ pub async fn serve(
     connections.finished().await;
 }
 
-async fn connection<S>(stream: S, router: Router, limits: Limits, seat: &Arc<Seat>, shutdown: Shutdown)
+async fn connection<S>(stream: S, router: Router, limits: Limits, slot: &Arc<Slot>, shutdown: Shutdown)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: Request<Incoming>| {
-        let busy = seat.busy();
+        let busy = slot.busy();
         let answer = router.call(request);
         async move { answer.await.map(|response| response.map(|body| Answer { body, _busy: busy })) }
     });
@@ -108,7 +108,7 @@ where
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.aborted() => return,
-        () = async { tokio::select! { () = shutdown.draining() => {}, () = seat.leaving() => {} } } => {
+        () = async { tokio::select! { () = shutdown.draining() => {}, () = slot.evicted() => {} } } => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection.as_mut() => ended,
@@ -124,7 +124,7 @@ where
 /// An answer's body; its connection is busy until it is sent.
 struct Answer {
     body: Body,
-    _busy: Busy,
+    _busy: BusyGuard,
 }
 
 impl HttpBody for Answer {

@@ -68,7 +68,7 @@ impl Inherited {
     pub fn close(self) {
         for (_, socket) in self.0 {
             if let Ok(address) = socket.local_addr() {
-                tracing::warn!(%address, "a listening socket that the configuration does not name is closed");
+                tracing::warn!(%address, "closing an inherited socket that the configuration does not name");
             }
         }
     }
@@ -149,7 +149,7 @@ pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "connection gone at accept");
+                    tracing::debug!(%error, "connection was closed before accept");
                     continue;
                 }
                 return (stream, peer);

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::mux::Budget;
+use crate::mux::TokenBucket;
 
 const PREFACE: usize = 24;
 const HEADER: usize = 9;
@@ -38,12 +38,12 @@ struct Meter {
     header: [u8; HEADER],
     /// Bytes of the header that are there.
     have: usize,
-    budget: Budget,
+    frames: TokenBucket,
 }
 
 impl Meter {
     fn new(frames_per_second: u32, now: Instant) -> Self {
-        Self { rest: PREFACE, header: [0; HEADER], have: 0, budget: Budget::new(frames_per_second, now) }
+        Self { rest: PREFACE, header: [0; HEADER], have: 0, frames: TokenBucket::new(frames_per_second, now) }
     }
 
     /// Counts what is in these bytes; `false` once it was too much.
@@ -64,7 +64,7 @@ impl Meter {
                 let [high, middle, low, kind, flags, ..] = self.header;
                 self.rest = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
                 let carries = kind == HEADERS || kind == DATA && (self.rest > 0 || flags & END_STREAM != 0);
-                if !carries && !self.budget.take(now) {
+                if !carries && !self.frames.take(now) {
                     return false;
                 }
             }

@@ -113,7 +113,7 @@ impl Resolver {
                 match build(&self.0.net, &self.0.servers) {
                     Ok(dns) => (current.dns, current.changed) = (dns, changed),
                     Err(error) => {
-                        tracing::warn!(error, "the system's name servers cannot be read; the former are asked");
+                        tracing::warn!(error, "failed to read the system's name servers; using the previous ones");
                     }
                 }
             }

@@ -19,13 +19,13 @@ use crate::frame::{
     Encoding, Features, Hello, HelloOk, Notice, Padding, Resume, SessionCode, StreamCode, Target, Token,
 };
 use crate::mux::{Event, Limits, MemoryBudget, OpenError, Pacer, Role, Session, StreamKey};
-use crate::net::pool;
+use crate::net::buffer_pool::BufferPool;
 
 pub use batch::{Batch, Piece};
 pub use carrier::Carrier;
 pub use driver::{Driver, Ended, Framing, Transport};
 pub use inbox::Inbox;
-pub use relay::{Meter, Patience, Relay, ResetOnClose};
+pub use relay::{Meter, Relay, ResetOnClose, Timeouts};
 pub use stream::TunnelStream;
 
 #[cfg(test)]
@@ -86,7 +86,7 @@ impl Tunnel {
     fn act<T>(&self, action: impl FnOnce(&mut Session) -> T) -> T {
         let mut state = self.state();
         let result = action(&mut state.session);
-        state.settle();
+        state.flush_events();
         result
     }
 
@@ -132,7 +132,7 @@ impl Tunnel {
                 return false;
             }
             state.session.resume(theirs, ok, Instant::now());
-            state.settle();
+            state.flush_events();
             state.replace_driver()
         };
         let mut own = self.state();
@@ -236,8 +236,8 @@ impl Tunnel {
     }
 
     /// After how much idleness this side pings, and after how much silence it gives up.
-    pub fn patience(&self) -> (Duration, Duration) {
-        self.state().session.patience()
+    pub fn keepalive(&self) -> (Duration, Duration) {
+        self.state().session.keepalive()
     }
 
     /// How long the peer has sent nothing.
@@ -286,15 +286,15 @@ impl Tunnel {
 
 impl State {
     /// Hands out what an action on the session brought about, also to the driver.
-    fn settle(&mut self) {
-        self.deliver();
+    fn flush_events(&mut self) {
+        self.deliver_events();
         if self.held && self.session.is_closed() {
             self.held = false;
             return self.connection_gone();
         }
         let resumed = self.driver_paused && !self.session.is_paused();
-        let news = self.session.is_closed() || self.session.wants_transmit() && !self.driver_blocked;
-        if (resumed || news)
+        let has_output = self.session.is_closed() || self.session.wants_transmit() && !self.driver_blocked;
+        if (resumed || has_output)
             && let Some(waker) = self.driver.take()
         {
             waker.wake();
@@ -302,10 +302,10 @@ impl State {
     }
 
     /// Hands out what the driver's own action brought about.
-    fn deliver(&mut self) {
+    fn deliver_events(&mut self) {
         for buffer in self.session.take_free() {
             if let Ok(buffer) = buffer.try_into_mut() {
-                pool::give(buffer);
+                BufferPool::give(buffer);
             }
         }
         let mut for_owner = false;
@@ -379,7 +379,7 @@ impl State {
     fn connection_gone(&mut self) {
         self.session.close(None, "", None);
         self.gone = true;
-        self.settle();
+        self.flush_events();
         self.wake_streams();
         if let Some(waker) = self.owner.take() {
             waker.wake();

@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fastwebsockets::{OpCode, unmask};
 
-use crate::mux::{Message, TRANSPORT_ROOM};
+use crate::mux::Message;
 
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
@@ -11,6 +11,8 @@ const MASKED: u8 = 0x80;
 const LEN_U16: u8 = 126;
 const LEN_U64: u8 = 127;
 const CONTROL_MAX: usize = 125;
+/// Two bytes, a length of eight and a mask.
+const HEADER_MAX: usize = 14;
 /// Fragments below this are small.
 const SMALL: usize = 64;
 
@@ -217,17 +219,13 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
     Ok(Some(code))
 }
 
-/// Writes the frame header into the room in front of a message and masks the message if `side` is the client's; gives
-/// where the frame begins.
-pub fn write_header(message: &mut Message, opcode: OpCode, side: Side) -> usize {
+/// Puts the frame header in front of a message, and masks the message if `side` is the client's.
+pub fn write_header(message: &mut Message, opcode: OpCode, side: Side) {
     let mask = (side == Side::Client).then(random_mask);
-    if mask.is_some() {
-        message.head.extend_from_slice(&std::mem::take(&mut message.body));
-    }
-    let mut header = [0; TRANSPORT_ROOM];
+    let masked = if mask.is_some() { MASKED } else { 0 };
+    let mut header = [0; HEADER_MAX];
     let mut room = &mut header[..];
     room.put_u8(FIN | opcode as u8);
-    let masked = if mask.is_some() { MASKED } else { 0 };
     match (u8::try_from(message.len()), u16::try_from(message.len())) {
         (Ok(len @ 0..LEN_U16), _) => room.put_u8(masked | len),
         (_, Ok(len)) => {
@@ -241,20 +239,16 @@ pub fn write_header(message: &mut Message, opcode: OpCode, side: Side) -> usize 
     }
     if let Some(mask) = mask {
         room.put_slice(&mask);
+        unmask(message.bytes_mut(), mask);
     }
-    let len = TRANSPORT_ROOM - room.len();
-    let start = TRANSPORT_ROOM - len;
-    message.head[start..TRANSPORT_ROOM].copy_from_slice(&header[..len]);
-    if let Some(mask) = mask {
-        unmask(&mut message.head[TRANSPORT_ROOM..], mask);
-    }
-    start
+    let len = HEADER_MAX - room.len();
+    message.prepend(&header[..len]);
 }
 
 fn random_mask() -> [u8; 4] {
     let mut mask = [0; 4];
     if aws_lc_rs::rand::fill(&mut mask).is_err() {
-        tracing::error!("no randomness for a mask");
+        tracing::error!("failed to get randomness for a mask");
     }
     mask
 }

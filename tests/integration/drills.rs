@@ -1,21 +1,23 @@
-//! What a failure costs, and that nothing of it stays: short in `make test`, long in `make soak` (docs/04, "What a failure
+//! What a failure costs, and that it leaves nothing behind: short in `make test`, long in `make soak` (docs/04, "What
+//! a failure
 //! looks like").
 
 mod clocks;
 mod crowd;
+mod deployment;
 mod disks;
 mod kills;
+mod load;
 mod partitions;
 mod readers;
-mod site;
 
-/// How much of everything: a few in tests, thousands in a soak.
+/// The size of a drill: small in tests, large in a soak.
 struct Scale {
-    /// Tunnels that do nothing.
+    /// Idle tunnels.
     idle: usize,
-    /// Tunnels that always move something.
+    /// Tunnels that always transfer something.
     busy: usize,
-    /// Tunnels whose destinations take nothing.
+    /// Tunnels whose destinations read nothing.
     stalled: usize,
     /// How long each phase of a drill lasts.
     phase: std::time::Duration,

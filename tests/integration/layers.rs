@@ -1,4 +1,4 @@
-//! Imports go to a strictly lower floor or into a module's own subtree (docs/01).
+//! Rules of the tree that the compiler does not know: floors of modules (docs/01), tests that stand alone, no comments.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ fn floors() -> BTreeMap<String, u32> {
 }
 
 #[test]
-fn imports_go_down() {
+fn imports_point_to_lower_floors() {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
     let floors = floors();
     let mut files = Vec::new();
@@ -65,11 +65,70 @@ fn imports_go_down() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The paths that a text names behind `crate::` or `super::`, without what follows the last module.
+fn imports(text: &str, prefix: &str) -> Vec<String> {
+    let is_path = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
+    let mut paths = Vec::new();
+    for rest in text.split(prefix).skip(1) {
+        let path: String = rest.chars().take_while(|letter| is_path(*letter)).collect();
+        match rest[path.len()..].strip_prefix('{').and_then(|group| group.split_once('}')) {
+            Some((names, _)) => paths.extend(names.split(',').map(|name| format!("{path}{}", name.trim()))),
+            None => paths.push(path),
+        }
+    }
+    paths
+}
+
+/// The module that a path leads to or into.
+fn target<'a>(modules: &'a BTreeMap<String, String>, path: &str) -> Option<(&'a String, &'a String)> {
+    let mut names: Vec<&str> = path.split("::").collect();
+    while !names.is_empty() {
+        if let Some(found) = modules.get_key_value(&names.join("::")) {
+            return Some(found);
+        }
+        names.pop();
+    }
+    None
+}
+
 #[test]
-fn there_are_no_comments() {
-    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
+fn no_test_module_imports_another() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration"));
     let mut files = Vec::new();
     sources(root, &mut files);
+    let mut modules = BTreeMap::new();
+    for file in files {
+        let inside = file.strip_prefix(root).unwrap().with_extension("");
+        let name: Vec<_> = inside.iter().map(|name| name.to_string_lossy()).collect();
+        modules.insert(name.join("::"), std::fs::read_to_string(&file).unwrap());
+    }
+    let has_tests = |text: &str| text.lines().any(|line| line == "#[test]" || line.starts_with("#[tokio::test"));
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for (name, text) in &modules {
+        if name.starts_with("support") && has_tests(text) {
+            wrong.push(format!("{name} has tests"));
+        }
+        let parent = name.rsplit_once("::").map_or("", |(parent, _)| parent);
+        let siblings = imports(text, "super::").into_iter().map(|path| format!("{parent}::{path}"));
+        for path in imports(text, "crate::").into_iter().chain(siblings) {
+            let Some((other, text)) = target(&modules, &path) else { continue };
+            seen += 1;
+            if other != name && has_tests(text) {
+                wrong.push(format!("{name} imports {other}"));
+            }
+        }
+    }
+    assert!(seen > 500, "the test reads imports: {seen}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn there_are_no_comments() {
+    let mut files = Vec::new();
+    for root in ["src", "tests", "benches"] {
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(root), &mut files);
+    }
     for file in files {
         for (number, line) in std::fs::read_to_string(&file).unwrap().lines().enumerate() {
             let line = line.trim_start();

@@ -1,8 +1,8 @@
 //! What a stream's owners do, and what has to come of it.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use httvps::frame::{StreamCode, Target};
-use httvps::mux::{Capacity, HEADROOM, OpenError, Received, StreamKey};
+use httvps::mux::{Capacity, OpenError, Payload, Received, StreamKey};
 
 use super::setup::{STREAMS, UDP_QUEUE};
 use super::world::{CLIENT, GATEWAY, World};
@@ -144,12 +144,12 @@ impl World {
             };
             assert!(room > 0 && !side.finish, "room for {room} bytes");
             let len = room.min(left);
-            let mut payload = BytesMut::zeroed(HEADROOM + len);
-            fill(seed_of(index, end), side.sent, &mut payload[HEADROOM..]);
+            let mut payload = vec![0; len];
+            fill(seed_of(index, end), side.sent, &mut payload);
             side.sent += len as u64;
             left -= len;
             self.budget -= len;
-            self.ends[end].session.send(key, payload);
+            self.ends[end].session.send(key, Payload::from(&payload[..]));
             self.see(end);
         }
     }
@@ -166,11 +166,11 @@ impl World {
         let number = side.sent as u32;
         side.sent += 1;
         side.burst = 0;
-        let mut payload = BytesMut::zeroed(HEADROOM + len);
-        let (head, body) = payload[HEADROOM..].split_at_mut(NUMBER);
+        let mut payload = vec![0; len];
+        let (head, body) = payload.split_at_mut(NUMBER);
         head.copy_from_slice(&number.to_be_bytes());
         fill(seed_of(index, end), u64::from(number), body);
-        self.ends[end].session.send_datagrams(key, payload);
+        self.ends[end].session.send_datagrams(key, Payload::from(&payload[..]));
         self.see(end);
     }
 

@@ -1,8 +1,9 @@
 use super::*;
 use crate::config::{Source, V1};
 use crate::frame::Encoding;
-use crate::gateway::breaker::Patience;
+use crate::gateway::circuit::CircuitTimes;
 use crate::mux::{Limits, Role};
+use crate::net::tunnel::Meter;
 
 const MEGABYTE: u64 = 1_000_000;
 
@@ -14,7 +15,7 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
     let (allowance, metrics) = (Arc::new(OutageAllowance::default()), GatewayMetrics::new());
     allowance.set(fail_open);
     let second = Duration::from_secs(1);
-    let patience = Patience { doubt: second, retry_min: second, retry_max: second };
+    let times = CircuitTimes { doubt: second, retry_min: second, retry_max: second };
     let opening = Opening {
         session: Uuid::now_v7(),
         device: Uuid::now_v7(),
@@ -28,11 +29,11 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
         lease,
         asked_at: Instant::now(),
         allowance,
-        reach: Arc::new(Reach::new(patience, None)),
+        breaker: Arc::new(CircuitBreaker::new(times, None)),
         clock: Arc::new(Clock::new(second, &metrics)),
-        pace: Arc::default(),
+        rate_limiter: Arc::default(),
         quota_percent: vec![80, 95],
-        urgent: Arc::default(),
+        report_queue: Arc::default(),
         share: Arc::clone(&limits.memory),
         tunnel: Tunnel::new(Role::Gateway, Encoding::V2, limits),
     };
@@ -63,10 +64,10 @@ async fn a_lease_is_asked_for_at_half_and_held_at_its_end() {
     assert!(!account.asks() && account.hold().is_none());
     account.received(1);
     assert!(account.asks(), "half of it is used");
-    assert_eq!(account.piece(), 500, "no piece is larger than what is left");
+    assert_eq!(account.chunk_limit(), 500, "no chunk is larger than what is left");
     account.received(500);
     assert!(account.hold().is_some());
-    account.settle(Instant::now(), 1000, &verdict(3000));
+    account.apply_verdict(Instant::now(), 1000, &verdict(3000));
     assert!(account.hold().is_none() && !account.asks());
     tokio::time::advance(Duration::from_secs(61)).await;
     assert!(account.hold().is_some(), "its time is over");
@@ -78,7 +79,7 @@ async fn a_regular_report_gives_back_what_is_not_likely_to_be_used() {
     let account = account(Some(lease(MEGABYTE, 60)), 0);
     account.received(1000);
     assert_eq!(account.holding(true), 5000, "four times what was moved");
-    account.settle(Instant::now(), 1000, &verdict(MEGABYTE));
+    account.apply_verdict(Instant::now(), 1000, &verdict(MEGABYTE));
     assert_eq!(account.holding(true), 1000, "nothing was moved since");
     assert!(account.hold().is_some());
     account.take_back(MEGABYTE);
@@ -96,9 +97,9 @@ async fn without_the_control_plane_the_budget_is_all_there_is() {
         if account.hold().is_some() {
             account.open_up();
         } else {
-            let piece = account.piece();
-            moved += piece as u64;
-            account.received(piece);
+            let chunk = account.chunk_limit();
+            moved += chunk as u64;
+            account.received(chunk);
         }
     }
     assert_eq!((moved, account.cut_code()), (MEGABYTE, Some(SessionCode::ControlUnavailable)));
@@ -119,17 +120,17 @@ async fn an_idle_session_costs_no_budget_and_an_unlimited_one_needs_none() {
 #[tokio::test(start_paused = true)]
 async fn a_threshold_is_told_once_and_again_after_a_top_up() {
     let account = account(Some(lease(20 * MEGABYTE, 60)), 0);
-    let told = || *account.told.lock().unwrap();
+    let notified = || account.notices.notified();
     account.received(usize::try_from(9 * MEGABYTE).unwrap());
-    assert_eq!(told(), 1);
+    assert_eq!(notified(), 1);
     let older = Verdict { remaining_bytes: Some(6 * MEGABYTE), ..verdict(20 * MEGABYTE) };
-    account.settle(Instant::now(), 4 * MEGABYTE, &older);
-    assert_eq!(told(), 1, "an answer to an older report tells nothing anew");
+    account.apply_verdict(Instant::now(), 4 * MEGABYTE, &older);
+    assert_eq!(notified(), 1, "an answer to an older report tells nothing anew");
     let bought = Verdict {
         remaining_bytes: Some(11 * MEGABYTE),
         traffic_limit_bytes: Some(20 * MEGABYTE),
         ..verdict(20 * MEGABYTE)
     };
-    account.settle(Instant::now(), 9 * MEGABYTE, &bought);
-    assert_eq!(told(), 0);
+    account.apply_verdict(Instant::now(), 9 * MEGABYTE, &bought);
+    assert_eq!(notified(), 0);
 }

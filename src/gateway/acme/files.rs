@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use instant_acme::AccountCredentials;
 
 use crate::digest::sha256_hex;
-use crate::gateway::fresh::Fresh;
+use crate::gateway::atomic_file::AtomicFile;
 
 /// Characters of the directory's hash in the names of its files.
 const TELLING: usize = 8;
@@ -32,13 +32,13 @@ impl Files {
         };
         let read = serde_json::from_slice(&text);
         if let Err(error) = &read {
-            tracing::warn!(file = %self.account.display(), %error, "the ACME account is damaged: another one is made");
+            tracing::warn!(file = %self.account.display(), %error, "the ACME account file is damaged; creating a new account");
         }
         Ok(read.ok())
     }
 
     pub(super) fn keep_account(&self, credentials: &AccountCredentials) -> io::Result<()> {
-        Fresh::open(&self.account)?.keep(&serde_json::to_vec(credentials)?)
+        AtomicFile::open(&self.account)?.keep(&serde_json::to_vec(credentials)?)
     }
 
     pub(super) fn forget_account(&self) -> io::Result<()> {
@@ -47,6 +47,6 @@ impl Files {
 
     /// Both in one file, so that they never part.
     pub(super) fn keep_certificate(&self, key: &str, chain: &str) -> io::Result<()> {
-        Fresh::open(&self.certificate)?.keep([key, chain].concat().as_bytes())
+        AtomicFile::open(&self.certificate)?.keep([key, chain].concat().as_bytes())
     }
 }

@@ -31,7 +31,7 @@ impl Acme {
         let directory = self.config.directory.clone();
         let (account, credentials) = builder().create(&fresh, directory, self.binding.as_ref()).await?;
         self.files.keep_account(&credentials).map_err(AcmeError::Unkept)?;
-        tracing::info!(account = account.id(), "ACME account made");
+        tracing::info!(account = account.id(), "created an ACME account");
         Ok(account)
     }
 

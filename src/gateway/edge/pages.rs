@@ -16,7 +16,7 @@ use tower_http::set_status::SetStatus;
 use crate::config::Decoy;
 use crate::gateway::body::{Body, boxed};
 
-/// How it stands with a stranger.
+/// What the site answers with.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Situation {
     /// The site is here.
@@ -55,7 +55,7 @@ impl Pages {
         let response = match found {
             Ok(response) => response,
             Err(error) => {
-                tracing::warn!(%error, "a file of the site was not read");
+                tracing::warn!(%error, "failed to read a file of the site");
                 return self.error(StatusCode::INTERNAL_SERVER_ERROR);
             }
         };
@@ -92,7 +92,7 @@ impl Pages {
         response
     }
 
-    /// Serves a connection with a common server's patience, every request as the situation has it.
+    /// Serves a connection with a common server's timeout, every request as the situation has it.
     pub(super) async fn serve<S>(&self, socket: S, situation: Situation)
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -111,7 +111,7 @@ impl Pages {
             .serve_connection(TokioIo::new(socket), service)
             .await;
         if let Err(error) = served {
-            tracing::debug!(%error, "a stranger's connection ended");
+            tracing::debug!(%error, "site connection closed with an error");
         }
     }
 

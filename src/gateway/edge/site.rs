@@ -7,7 +7,7 @@ use hyper::body::Body as HttpBody;
 use hyper::{Request, Response, StatusCode};
 use tokio::net::TcpStream;
 
-use super::lively;
+use super::observed;
 use super::pages::{Pages, Situation};
 use super::upstream::{Upstream, relay};
 use super::{Handover, Protocol};
@@ -24,7 +24,7 @@ pub(in crate::gateway) struct Site {
     upstream_h2: Option<Upstream>,
     plain: Option<Upstream>,
     pages: Pages,
-    patience: Duration,
+    decision_timeout: Duration,
 }
 
 impl Site {
@@ -35,7 +35,7 @@ impl Site {
         }
         if config.upstream.is_empty() && config.files.is_empty() {
             tracing::warn!(
-                "there is no web site behind this gateway: strangers meet a 404 on every page; set decoy.upstream or \
+                "there is no web site behind this gateway: visitors get a 404 on every page; set decoy.upstream or \
                  decoy.files"
             );
         }
@@ -45,13 +45,13 @@ impl Site {
             upstream_h2: upstream(&config.upstream_h2),
             plain: upstream(&config.plain),
             pages: Pages::new(config),
-            patience: config.patience,
+            decision_timeout: config.patience,
         })
     }
 
     /// How long the first bytes are waited for before [`Site::announce`].
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
+    pub(super) fn decision_timeout(&self) -> Duration {
+        self.decision_timeout
     }
 
     /// A line to the upstream for a connection that may become its; none without an upstream that answers.
@@ -80,27 +80,27 @@ impl Site {
         ends: Named,
         moved: impl Fn(),
     ) -> Option<Socket> {
-        let line = match (handover.line.take(), self.upstream(handover.protocol)) {
+        let line = match (handover.upstream.take(), self.upstream(handover.protocol)) {
             (Some(known), _) => Some(Ok(known)),
             (None, Some(upstream)) => Some(upstream.announce(ends).await.map(|line| (line, 0))),
             (None, None) => None,
         };
         let situation = match line {
             Some(Ok((line, passed))) => {
-                if let Err(error) = relay(lively(socket, moved), handover.read, line, passed).await {
-                    tracing::debug!(%error, "a stranger's connection ended");
+                if let Err(error) = relay(observed(socket, moved), handover.read, line, passed).await {
+                    tracing::debug!(%error, "site connection closed with an error");
                 }
                 return None;
             }
             Some(Err(error)) => {
-                tracing::warn!(%error, "the site's upstream is not to be reached");
+                tracing::warn!(%error, "failed to reach the site's upstream");
                 Situation::Down
             }
             None => Situation::Normal,
         };
         socket.put_back(handover.read.freeze());
         match handover.protocol {
-            Protocol::Http1 => self.pages.serve(lively(socket, moved), situation).await,
+            Protocol::Http1 => self.pages.serve(observed(socket, moved), situation).await,
             Protocol::Http2 => return Some(socket),
         }
         None
@@ -112,10 +112,10 @@ impl Site {
             Some(plain) => match plain.announce(ends).await {
                 Ok(line) => {
                     if let Err(error) = relay(socket, BytesMut::new(), line, 0).await {
-                        tracing::debug!(%error, "a stranger's connection ended");
+                        tracing::debug!(%error, "site connection closed with an error");
                     }
                 }
-                Err(error) => tracing::warn!(%error, "decoy.plain is not to be reached"),
+                Err(error) => tracing::warn!(%error, "failed to reach decoy.plain"),
             },
             None => self.pages.serve(socket, Situation::ClearText).await,
         }
@@ -130,7 +130,7 @@ impl Site {
         match upstream.ask(request.map(boxed), ends).await {
             Ok(response) => response.map(boxed),
             Err(error) => {
-                tracing::warn!(%error, "the site's upstream is not to be reached");
+                tracing::warn!(%error, "failed to reach the site's upstream");
                 self.pages.error(StatusCode::BAD_GATEWAY)
             }
         }

@@ -75,7 +75,7 @@ impl Upstream {
             .map_err(io::Error::other)?;
         let line = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a line to the site ended");
+                tracing::debug!(%error, "upstream connection closed with an error");
             }
         }));
         let response = sender.send_request(forwarded(request)).await.map_err(io::Error::other)?;

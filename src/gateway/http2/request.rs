@@ -14,8 +14,8 @@ use hyper::{Request, Response};
 use tokio::time::timeout;
 
 use crate::gateway::body::{Body, without_connection};
-use crate::gateway::portal::Errand;
-use crate::gateway::{Shared, upgrade};
+use crate::gateway::portal::PortalRequest;
+use crate::gateway::{GatewayState, upgrade};
 use crate::net::http2::Piece;
 use crate::net::proxy_protocol::Named;
 
@@ -52,23 +52,23 @@ impl HttpBody for Incoming {
 /// Answers what is no tunnel: the portal's requests from the control plane, others as the site does; until the client
 /// gives the stream up.
 pub(super) async fn answer(
-    shared: Arc<Shared>,
-    errand: Option<Errand>,
+    state: Arc<GatewayState>,
+    portal_request: Option<PortalRequest>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Piece>,
     ends: Named,
 ) {
     let len = request.headers().get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
     let request = request.map(|stream| Incoming { stream, len });
-    let patience = shared.tunnel.handshake_timeout;
+    let limit = state.tunnel.handshake_timeout;
     let answering = async {
-        match &errand {
-            Some(errand) => upgrade::relay(errand, request, ends, &shared).await,
-            None => shared.site.answer(request, ends).await,
+        match &portal_request {
+            Some(portal_request) => upgrade::relay(portal_request, request, ends, &state).await,
+            None => state.site.answer(request, ends).await,
         }
     };
     let answered = tokio::select! {
-        answered = timeout(patience, Box::pin(answering)) => answered,
+        answered = timeout(limit, Box::pin(answering)) => answered,
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
     let Ok(response) = answered else { return respond.send_reset(Reason::CANCEL) };
@@ -82,13 +82,13 @@ pub(super) async fn answer(
     let ends = body.is_end_stream();
     match respond.send_response(Response::from_parts(head, ()), ends) {
         Ok(_) if ends => {}
-        Ok(send) => deliver(send, body, patience).await,
-        Err(error) => tracing::debug!(%error, "a response was not taken"),
+        Ok(send) => deliver(send, body, limit).await,
+        Err(error) => tracing::debug!(%error, "failed to send a response"),
     }
 }
 
 /// Sends a body as the client takes it. The stream is reset if it takes nothing for a time or if the body breaks off.
-async fn deliver(mut send: SendStream<Piece>, mut body: Body, patience: Duration) {
+async fn deliver(mut send: SendStream<Piece>, mut body: Body, limit: Duration) {
     loop {
         let frame = tokio::select! {
             frame = body.frame() => frame,
@@ -97,7 +97,7 @@ async fn deliver(mut send: SendStream<Piece>, mut body: Body, patience: Duration
         let mut bytes = match frame {
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
             Some(Err(error)) => {
-                tracing::debug!(%error, "a response broke off");
+                tracing::debug!(%error, "response body ended early");
                 return send.send_reset(Reason::INTERNAL_ERROR);
             }
             None => break,
@@ -108,7 +108,7 @@ async fn deliver(mut send: SendStream<Piece>, mut body: Body, patience: Duration
                 0 => send.poll_capacity(cx),
                 room => Poll::Ready(Some(Ok(room))),
             });
-            let Ok(Some(Ok(room))) = timeout(patience, room).await else { return send.send_reset(Reason::CANCEL) };
+            let Ok(Some(Ok(room))) = timeout(limit, room).await else { return send.send_reset(Reason::CANCEL) };
             let piece = bytes.split_to(room.min(bytes.len()));
             if send.send_data(piece.into(), false).is_err() {
                 return;
@@ -116,6 +116,6 @@ async fn deliver(mut send: SendStream<Piece>, mut body: Body, patience: Duration
         }
     }
     if let Err(error) = send.send_data(Piece::default(), true) {
-        tracing::debug!(%error, "a response was not taken");
+        tracing::debug!(%error, "failed to send a response");
     }
 }

@@ -7,7 +7,7 @@ use ::shadowsocks::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::watch::{NodeWatch, Watched};
+use super::watch::{MonitoredStream, NodeMonitor};
 use crate::api::{Node, NodeHeartbeat};
 use crate::config::Relay;
 use crate::frame::Target;
@@ -22,12 +22,12 @@ pub(crate) struct Exit {
     generation: i32,
     draining: AtomicBool,
     retired: CancellationToken,
-    watch: Arc<NodeWatch>,
+    watch: Arc<NodeMonitor>,
 }
 
 impl Exit {
     /// Derives the key of a node's password.
-    fn new(node: &Node, password: &str, generation: i32, watch: &Arc<NodeWatch>) -> Result<Self, String> {
+    fn new(node: &Node, password: &str, generation: i32, watch: &Arc<NodeMonitor>) -> Result<Self, String> {
         let key = NodeKey {
             host: node.internal_ip.clone(),
             port: node.port,
@@ -47,17 +47,17 @@ impl Exit {
     }
 
     /// Connects and prepares a stream to a target; `None` if the node is down and another stream is trying it.
-    pub(crate) async fn open(&self, target: Target, relay: &Relay) -> Option<io::Result<Watched>> {
-        let vigil = self.watch.begin()?;
-        let doomed = vigil.doomed();
+    pub(crate) async fn open(&self, target: Target, relay: &Relay) -> Option<io::Result<MonitoredStream>> {
+        let guard = self.watch.begin()?;
+        let doomed = guard.doomed();
         let dialled = tokio::select! {
             dialled = self.dial(target, relay.dial_timeout, relay.coalesce) => dialled,
             () = doomed.cancelled() => return Some(Err(io::ErrorKind::TimedOut.into())),
         };
         Some(match dialled {
-            Ok(stream) => Ok(Watched::new(stream, vigil, Arc::clone(&self.config), relay.end_check)),
+            Ok(stream) => Ok(MonitoredStream::new(stream, guard, Arc::clone(&self.config), relay.end_check)),
             Err(error) => {
-                vigil.failed(&error);
+                guard.failed(&error);
                 Err(error)
             }
         })
@@ -116,7 +116,7 @@ impl Exit {
 /// Whether a node keeps half closes, and when that was found out.
 pub(super) type HalfClose = Option<(bool, Instant)>;
 
-/// What is to be told of a node.
+/// What is to be reported of a node.
 #[derive(Default)]
 pub(super) struct Reports {
     pub(super) latest: Option<NodeHeartbeat>,
@@ -125,22 +125,22 @@ pub(super) struct Reports {
 }
 
 /// A node with the password it has and, during a rotation, the one it had.
-pub(super) struct Entry {
+pub(super) struct NodeEntry {
     current: Arc<Exit>,
     old: Option<Arc<Exit>>,
     /// Exits that are not dialled any more and may have streams.
     former: Vec<Weak<Exit>>,
     prefers_old: bool,
-    pub(super) watch: Arc<NodeWatch>,
+    pub(super) watch: Arc<NodeMonitor>,
     pub(super) reports: Reports,
     pub(super) half_close: HalfClose,
     /// It closes streams to a destination that refuses: without a probe target, silence is a bad sign then.
     pub(super) reacts: bool,
 }
 
-impl Entry {
+impl NodeEntry {
     /// A node that was not probed; during a rotation it is taken to have the old password still.
-    pub(super) fn new(node: &Node, watch: Arc<NodeWatch>) -> Result<Self, String> {
+    pub(super) fn new(node: &Node, watch: Arc<NodeMonitor>) -> Result<Self, String> {
         let (current, old) = exits(node, &[], &watch)?;
         let prefers_old = old.is_some();
         let (reports, former) = (Reports::default(), Vec::new());
@@ -211,7 +211,7 @@ impl Entry {
 
 /// The exits of a node's passwords, the same as before where nothing has changed. An old password that does not fit the
 /// cipher is left out.
-fn exits(node: &Node, known: &[Arc<Exit>], watch: &Arc<NodeWatch>) -> Result<(Arc<Exit>, Option<Arc<Exit>>), String> {
+fn exits(node: &Node, known: &[Arc<Exit>], watch: &Arc<NodeMonitor>) -> Result<(Arc<Exit>, Option<Arc<Exit>>), String> {
     let of = |password: &str, generation: i32| {
         let same = known.iter().find(|exit| exit.same_as(node, password, generation));
         match same {
@@ -245,10 +245,11 @@ mod tests {
         }
     }
 
-    fn entry(node: &Node) -> Entry {
+    fn entry(node: &Node) -> NodeEntry {
         let second = Duration::from_secs(1);
         let limits = Limits { first_byte: second, interval: second * 30, retry_min: second / 4, retry_max: second };
-        let entry = Entry::new(node, Arc::new(NodeWatch::new(limits, Arc::default(), Dialer::of_defaults()))).unwrap();
+        let entry =
+            NodeEntry::new(node, Arc::new(NodeMonitor::new(limits, Arc::default(), Dialer::of_defaults()))).unwrap();
         assert!(entry.watch.turn().0, "it is probed at once");
         entry.watch.act(|health, now| health.probed(Outcome::Answered, now));
         entry

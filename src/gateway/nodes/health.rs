@@ -31,7 +31,7 @@ pub(super) enum Outcome {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Breaker {
+enum NodeCircuit {
     Closed,
     /// Closed, but the last probe was not answered.
     Doubted,
@@ -46,7 +46,7 @@ struct Waiting<T> {
 /// One node's health; `T` is the handle of a stream that can be ended.
 pub(super) struct Health<T> {
     limits: Limits,
-    breaker: Breaker,
+    circuit: NodeCircuit,
     waiting: HashMap<StreamId, Waiting<T>>,
     /// When the streams' time is over, the earliest first.
     deadlines: VecDeque<(Instant, StreamId)>,
@@ -69,7 +69,7 @@ impl<T> Health<T> {
     pub(super) fn new(limits: Limits, now: Instant) -> Self {
         Self {
             limits,
-            breaker: Breaker::Closed,
+            circuit: NodeCircuit::Closed,
             waiting: HashMap::new(),
             deadlines: VecDeque::new(),
             answered: None,
@@ -86,7 +86,7 @@ impl<T> Health<T> {
 
     /// Whether new streams may go there.
     pub(super) fn is_up(&self) -> bool {
-        self.breaker != Breaker::Open
+        self.circuit != NodeCircuit::Open
     }
 
     /// A stream is about to be dialled. A node that is down takes one at a time: `None` while it is being tried.
@@ -157,8 +157,8 @@ impl<T> Health<T> {
         match outcome {
             Outcome::Answered => self.alive(now),
             Outcome::Unreachable => self.fail(now),
-            Outcome::Silent if self.suspected || self.breaker == Breaker::Doubted => self.fail(now),
-            Outcome::Silent if self.is_up() => self.breaker = Breaker::Doubted,
+            Outcome::Silent if self.suspected || self.circuit == NodeCircuit::Doubted => self.fail(now),
+            Outcome::Silent if self.is_up() => self.circuit = NodeCircuit::Doubted,
             Outcome::Silent => {}
         }
         self.suspected = false;
@@ -166,8 +166,8 @@ impl<T> Health<T> {
     }
 
     /// The control plane was told; `agreed` if it holds of the node what the gateway holds, `None` if it was not reached.
-    pub(super) fn told(&mut self, agreed: Option<bool>, now: Instant) {
-        if self.breaker != Breaker::Closed || agreed == Some(true) {
+    pub(super) fn reported(&mut self, agreed: Option<bool>, now: Instant) {
+        if self.circuit != NodeCircuit::Closed || agreed == Some(true) {
             return;
         }
         let pause = if agreed.is_some() { self.limits.retry_min } else { self.pause };
@@ -218,23 +218,23 @@ impl<T> Health<T> {
     fn alive(&mut self, now: Instant) {
         self.answered = Some(now);
         self.suspected = false;
-        if self.breaker == Breaker::Open {
-            self.turn(Breaker::Closed, now);
+        if self.circuit == NodeCircuit::Open {
+            self.turn(NodeCircuit::Closed, now);
         }
-        self.breaker = Breaker::Closed;
+        self.circuit = NodeCircuit::Closed;
     }
 
     fn fail(&mut self, now: Instant) {
         if self.is_up() {
-            self.turn(Breaker::Open, now);
+            self.turn(NodeCircuit::Open, now);
             self.ended.extend(self.waiting.drain().map(|(_, waiting)| waiting.handle));
             self.deadlines.clear();
         }
     }
 
     /// The control plane is to hear of a change at once, by a probe.
-    fn turn(&mut self, breaker: Breaker, now: Instant) {
-        self.breaker = breaker;
+    fn turn(&mut self, circuit: NodeCircuit, now: Instant) {
+        self.circuit = circuit;
         self.pause = self.limits.retry_min;
         self.probe_at = now;
         self.trial = None;
@@ -242,10 +242,10 @@ impl<T> Health<T> {
     }
 
     fn schedule(&mut self, now: Instant) {
-        let pause = match self.breaker {
-            Breaker::Closed => self.limits.interval,
-            Breaker::Doubted => self.limits.retry_min,
-            Breaker::Open => {
+        let pause = match self.circuit {
+            NodeCircuit::Closed => self.limits.interval,
+            NodeCircuit::Doubted => self.limits.retry_min,
+            NodeCircuit::Open => {
                 let pause = self.pause;
                 self.pause = (pause * 2).min(self.limits.retry_max);
                 pause

@@ -106,9 +106,9 @@ impl Nodes {
     fn show(&self, id: Uuid, is_up: bool) {
         self.metrics.node_healthy.with_label_values(&[&id.to_string()]).set(i64::from(is_up));
         if is_up {
-            tracing::info!(node = %id, "node is back");
+            tracing::info!(node = %id, "node is up again");
         } else {
-            tracing::warn!(node = %id, "node is down: its sessions go elsewhere with their next streams");
+            tracing::warn!(node = %id, "node is down; its sessions use other nodes for new streams");
         }
     }
 
@@ -125,7 +125,7 @@ impl Nodes {
         }
         let healthy = outcome == Outcome::Answered;
         if !healthy {
-            tracing::warn!(node = %exit.id, reason = reason.as_deref(), "a node does not answer its probe");
+            tracing::warn!(node = %exit.id, reason = reason.as_deref(), "node failed its probe");
         }
         let latency_ms = healthy.then(|| i32::try_from(started.elapsed().as_millis()).unwrap_or(i32::MAX));
         let report = NodeHeartbeat {
@@ -137,7 +137,7 @@ impl Nodes {
             half_close: None,
         };
         if self.note(exit, outcome, by_the_old, report) {
-            self.tell(exit.id, control).await;
+            self.report(exit.id, control).await;
         }
         if subject.wants_half_close && healthy {
             let kept =
@@ -181,7 +181,7 @@ impl Nodes {
     }
 
     /// Tells the control plane what was found last, until nothing newer is left to tell.
-    async fn tell(&self, node: Uuid, control: &ControlClient) {
+    async fn report(&self, node: Uuid, control: &ControlClient) {
         loop {
             let report = {
                 let mut entries = self.entries();
@@ -191,18 +191,18 @@ impl Nodes {
                 report
             };
             let Some(report) = report else { return };
-            let agreed = match control.node_seen(&report).await {
+            let agreed = match control.report_node(&report).await {
                 Ok(opinion) => {
                     let held = opinion.settled.unwrap_or(opinion.health_status == "healthy");
                     Some(held == report.healthy)
                 }
                 Err(error) => {
-                    tracing::debug!(%node, %error, "a probe was not reported");
+                    tracing::debug!(%node, %error, "failed to report a probe");
                     None
                 }
             };
             if let Some(entry) = self.entries().get(&node) {
-                entry.watch.act(|health, now| health.told(agreed, now));
+                entry.watch.act(|health, now| health.reported(agreed, now));
             }
         }
     }

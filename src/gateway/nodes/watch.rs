@@ -20,7 +20,7 @@ use crate::shadowsocks::{NodeStream, reach};
 const DYING: Duration = Duration::from_millis(10);
 
 /// A node's health, and those who wait for it.
-pub(super) struct NodeWatch {
+pub(super) struct NodeMonitor {
     pub(super) dialer: Dialer,
     state: Mutex<State>,
     wake: Arc<Notify>,
@@ -35,7 +35,7 @@ struct State {
     armed: Option<Instant>,
 }
 
-impl NodeWatch {
+impl NodeMonitor {
     pub(super) fn new(limits: Limits, wake: Arc<Notify>, dialer: Dialer) -> Self {
         let health = Health::new(limits, Instant::now());
         Self {
@@ -91,10 +91,10 @@ impl NodeWatch {
     }
 
     /// Registers a stream that is about to be dialled; `None` if the node is down and another stream is trying it.
-    pub(super) fn begin(self: &Arc<Self>) -> Option<Vigil> {
+    pub(super) fn begin(self: &Arc<Self>) -> Option<StreamGuard> {
         let doomed = CancellationToken::new();
         let id = self.act(|health, now| health.opened(doomed.clone(), now))?;
-        Some(Vigil { watch: Arc::clone(self), id, doomed })
+        Some(StreamGuard { watch: Arc::clone(self), id, doomed })
     }
 
     /// What is found of the node when it is connected to after a moment; what takes too long to say is no bad sign. Those
@@ -139,13 +139,13 @@ impl Found {
 }
 
 /// A stream as its node's health knows it.
-pub(crate) struct Vigil {
-    watch: Arc<NodeWatch>,
+pub(crate) struct StreamGuard {
+    watch: Arc<NodeMonitor>,
     id: StreamId,
     doomed: CancellationToken,
 }
 
-impl Vigil {
+impl StreamGuard {
     /// Resolves once the stream has to end because its node is down.
     pub(crate) fn doomed(&self) -> CancellationToken {
         self.doomed.clone()
@@ -159,7 +159,7 @@ impl Vigil {
     }
 }
 
-impl Drop for Vigil {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.watch.act(|health, _| health.closed(self.id));
     }
@@ -185,9 +185,9 @@ type Looking = Pin<Box<dyn Future<Output = Found> + Send>>;
 
 /// A stream through a node that tells its node's health of its first bytes, and passes an end on only if the node is
 /// still there: a node that dies ends its streams as if their destinations had.
-pub(crate) struct Watched {
+pub(crate) struct MonitoredStream {
     stream: NodeStream,
-    vigil: Vigil,
+    guard: StreamGuard,
     config: Arc<ServerConfig>,
     /// How long an end waits; zero once that is over.
     end_check: Duration,
@@ -206,10 +206,10 @@ struct End {
     looking: Looking,
 }
 
-impl Watched {
+impl MonitoredStream {
     /// A stream whose end waits for a look at its node, at most so long.
-    pub(super) fn new(stream: NodeStream, vigil: Vigil, config: Arc<ServerConfig>, end_check: Duration) -> Self {
-        Self { stream, vigil, config, end_check, end: None, sent: None, heard: false, ended: false, attempt: None }
+    pub(super) fn new(stream: NodeStream, guard: StreamGuard, config: Arc<ServerConfig>, end_check: Duration) -> Self {
+        Self { stream, guard, config, end_check, end: None, sent: None, heard: false, ended: false, attempt: None }
     }
 
     /// Whom to tell if the destination gives nothing.
@@ -219,14 +219,14 @@ impl Watched {
 
     /// Cancelled once the stream has to end because its node is down; it gives nothing more then.
     pub(crate) fn doomed(&self) -> CancellationToken {
-        self.vigil.doomed()
+        self.guard.doomed()
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>, ended: io::Result<()>) -> Poll<io::Result<()>> {
         if self.end_check.is_zero() {
             return Poll::Ready(ended);
         }
-        let (watch, config) = (Arc::clone(&self.vigil.watch), Arc::clone(&self.config));
+        let (watch, config) = (Arc::clone(&self.guard.watch), Arc::clone(&self.config));
         let (at, within) = (Instant::now(), std::mem::take(&mut self.end_check));
         let looking = Box::pin(async move { watch.look(at, &config, within).await });
         self.end = Some(End { ended, looking });
@@ -235,37 +235,37 @@ impl Watched {
 
     fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(end) = &mut self.end else { return Poll::Pending };
-        if self.vigil.doomed.is_cancelled() {
+        if self.guard.doomed.is_cancelled() {
             return Poll::Pending;
         }
         match ready!(end.looking.as_mut().poll(cx)) {
             Found::There => return Poll::Ready(self.end.take().map_or(Ok(()), |end| end.ended)),
-            Found::Shaken => self.vigil.watch.act(|health, now| health.probe_within(Duration::ZERO, now)),
-            Found::Gone => self.vigil.watch.act(Health::unreachable),
+            Found::Shaken => self.guard.watch.act(|health, now| health.probe_within(Duration::ZERO, now)),
+            Found::Gone => self.guard.watch.act(Health::unreachable),
         }
-        self.vigil.doomed.cancel();
+        self.guard.doomed.cancel();
         Poll::Pending
     }
 }
 
-impl Drop for Watched {
+impl Drop for MonitoredStream {
     fn drop(&mut self) {
         if let (Some(sent), Some(attempt)) = (self.sent, &self.attempt)
             && !self.heard
-            && !self.vigil.doomed.is_cancelled()
+            && !self.guard.doomed.is_cancelled()
         {
             attempt.failed(sent.elapsed(), self.ended);
         }
     }
 }
 
-impl ResetOnClose for Watched {
+impl ResetOnClose for MonitoredStream {
     fn reset_on_close(&self, reset: bool) {
         self.stream.reset_on_close(reset);
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for MonitoredStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.end.is_some() {
@@ -279,19 +279,19 @@ impl AsyncRead for Watched {
         }
         if !this.heard {
             this.heard = true;
-            this.vigil.watch.act(|health, now| health.heard(this.vigil.id, now));
+            this.guard.watch.act(|health, now| health.heard(this.guard.id, now));
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for MonitoredStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
         if this.sent.is_none() && !this.heard && written > 0 {
             this.sent = Some(Instant::now());
-            this.vigil.watch.act(|health, now| health.sent(this.vigil.id, now));
+            this.guard.watch.act(|health, now| health.sent(this.guard.id, now));
         }
         Poll::Ready(Ok(written))
     }

@@ -38,10 +38,10 @@ impl From<OwnedFd> for Lock {
 
 impl Claim {
     /// Claims a folder, which is made if it is not there: from the process that has it, if it answers and hands it over,
-    /// else when it is free. Fails if another has it for longer than `patience`.
+    /// else when it is free. Fails if another has it for longer than `timeout`.
     pub(in crate::gateway) async fn make(
         folder: &Path,
-        patience: Duration,
+        timeout: Duration,
         inherited: &mut Inherited,
     ) -> Result<(Self, Option<Predecessor>), String> {
         let shown = folder.display();
@@ -50,10 +50,10 @@ impl Claim {
         if path.as_os_str().len() > PATH_MAX {
             return Err(format!("{}: the path of a socket has at most {PATH_MAX} bytes", path.display()));
         }
-        let due = Instant::now() + patience;
+        let due = Instant::now() + timeout;
         let (lock, predecessor) = loop {
             match UnixStream::connect(&path).await {
-                Ok(stream) => match Predecessor::meet(Conversation::new(stream, patience), inherited).await {
+                Ok(stream) => match Predecessor::meet(Conversation::new(stream, timeout), inherited).await {
                     Met::Offers(lock, predecessor) => break (lock, Some(predecessor)),
                     Met::Gone => {}
                     Met::Refuses(reason) => {
@@ -81,7 +81,7 @@ impl Claim {
     /// From now on a successor finds this process.
     pub(in crate::gateway) fn open_up(&self) {
         if let Err(error) = std::fs::rename(self.folder.join(FRESH), self.folder.join(SOCKET)) {
-            tracing::error!(%error, "no other process can take over from this one");
+            tracing::error!(%error, "takeover by another process is unavailable");
         }
     }
 
@@ -93,7 +93,7 @@ impl Claim {
     /// No successor comes any more, unless when the lock is free.
     pub(super) fn shut(self) -> Lock {
         if let Err(error) = std::fs::remove_file(self.folder.join(SOCKET)) {
-            tracing::debug!(%error, "the takeover's socket stays");
+            tracing::debug!(%error, "failed to remove the takeover socket");
         }
         self.lock
     }
@@ -132,9 +132,8 @@ mod tests {
     #[tokio::test]
     async fn a_folder_is_claimed_by_one_until_it_is_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let claim = async |patience| {
-            Claim::make(folder.path(), Duration::from_millis(patience), &mut Inherited::default()).await
-        };
+        let claim =
+            async |timeout| Claim::make(folder.path(), Duration::from_millis(timeout), &mut Inherited::default()).await;
         let (first, predecessor) = claim(100).await.unwrap();
         assert!(predecessor.is_none());
         assert!(claim(100).await.err().unwrap().contains("is in use by another gateway"));

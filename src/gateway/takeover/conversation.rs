@@ -61,14 +61,14 @@ pub(super) struct Offer {
 /// A line of JSON each way in turn, and descriptors; each within a time.
 pub(super) struct Conversation {
     stream: UnixStream,
-    patience: Duration,
+    timeout: Duration,
     read: Vec<u8>,
     descriptors: Vec<OwnedFd>,
 }
 
 impl Conversation {
-    pub(super) fn new(stream: UnixStream, patience: Duration) -> Self {
-        Self { stream, patience, read: Vec::new(), descriptors: Vec::new() }
+    pub(super) fn new(stream: UnixStream, timeout: Duration) -> Self {
+        Self { stream, timeout, read: Vec::new(), descriptors: Vec::new() }
     }
 
     /// Fails if the other process is another user's.
@@ -83,7 +83,7 @@ impl Conversation {
     pub(super) async fn say(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
-        timeout(self.patience, self.send(&line, descriptors)).await?
+        timeout(self.timeout, self.send(&line, descriptors)).await?
     }
 
     async fn send(&self, line: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -98,7 +98,7 @@ impl Conversation {
 
     /// The next message; `UnexpectedEof` if the other process has gone.
     pub(super) async fn hear<T: DeserializeOwned>(&mut self) -> io::Result<T> {
-        let line = timeout(self.patience, self.line()).await??;
+        let line = timeout(self.timeout, self.line()).await??;
         Ok(serde_json::from_slice(&line)?)
     }
 
@@ -164,8 +164,8 @@ mod tests {
     #[tokio::test]
     async fn messages_and_descriptors_arrive_in_whatever_pieces_they_come() {
         let (near, far) = UnixStream::pair().unwrap();
-        let patience = Duration::from_secs(10);
-        let (near, mut far) = (Conversation::new(near, patience), Conversation::new(far, patience));
+        let timeout = Duration::from_secs(10);
+        let (near, mut far) = (Conversation::new(near, timeout), Conversation::new(far, timeout));
         near.check_user().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let sockets = vec![("k".to_owned(), "x".repeat(50_000))];

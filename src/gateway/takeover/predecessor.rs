@@ -54,7 +54,7 @@ impl Predecessor {
         };
         let (process, instance) = (self.offer.process, self.offer.instance);
         if self.offer.token == sha256_hex(token.as_bytes()) || listening.iter().any(shares) {
-            tracing::info!(process, %instance, "taking over");
+            tracing::info!(process, %instance, "taking over from another process");
             return Ok(());
         }
         Err(format!("is in use by another gateway, process {process}, with another token and other addresses"))
@@ -85,7 +85,7 @@ impl Predecessor {
             Ok(Answer::Refused(reason)) => Err(format!("process {process} does not hand over: {reason}")),
             Ok(_) => Err(format!("process {process} speaks another language")),
             Err(error) if has_gone(&error) => {
-                tracing::warn!(process, "the process to take over from has ended");
+                tracing::warn!(process, "the process to take over from has exited");
                 self.has_gone = true;
                 Ok(())
             }

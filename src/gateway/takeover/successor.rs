@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, UnixStream};
 use super::claim::{Claim, Lock};
 use super::conversation::{Answer, Ask, Conversation, Offer, VERSION, has_gone};
 use crate::digest::sha256_hex;
-use crate::gateway::Shared;
+use crate::gateway::GatewayState;
 use crate::lifecycle::Shutdown;
 use crate::net::listener::Purpose;
 
@@ -29,7 +29,7 @@ impl Offered {
 /// Waits for a process that takes over, and hands everything over when it serves; `drain` is called then. Without one gives
 /// the lock back once the drain is over.
 pub(in crate::gateway) async fn await_successor(
-    shared: &Shared,
+    state: &GatewayState,
     claim: Claim,
     sockets: Vec<Offered>,
     over: &Shutdown,
@@ -42,12 +42,12 @@ pub(in crate::gateway) async fn await_successor(
         };
         match accepted {
             Ok((stream, _)) => {
-                if let Some(conversation) = converse(shared, &claim, &sockets, stream).await {
+                if let Some(conversation) = converse(state, &claim, &sockets, stream).await {
                     break conversation;
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "no takeover");
+                tracing::warn!(%error, "failed to accept a takeover connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -55,33 +55,38 @@ pub(in crate::gateway) async fn await_successor(
     drop((claim, sockets));
     drain();
     if let Err(error) = conversation.say(&Answer::Draining, &[]).await {
-        tracing::warn!(%error, "the process that took over does not listen");
+        tracing::warn!(%error, "the process that took over does not respond");
     }
     tracing::info!("another process serves: draining");
     None
 }
 
 /// Talks with a process that wants to take over, until it serves or does not.
-async fn converse(shared: &Shared, claim: &Claim, sockets: &[Offered], stream: UnixStream) -> Option<Conversation> {
-    let mut conversation = Conversation::new(stream, shared.gateway.takeover_timeout);
-    let failed = match hand_over(shared, claim, sockets, &mut conversation).await {
+async fn converse(
+    state: &GatewayState,
+    claim: &Claim,
+    sockets: &[Offered],
+    stream: UnixStream,
+) -> Option<Conversation> {
+    let mut conversation = Conversation::new(stream, state.gateway.takeover_timeout);
+    let failed = match hand_over(state, claim, sockets, &mut conversation).await {
         Ok(()) => return Some(conversation),
         Err(error) => error,
     };
-    shared.persist.resume(&shared.offline).await;
+    state.persist.resume(&state.offline).await;
     if has_gone(&failed) {
-        tracing::warn!("a process that wanted to take over has ended: this one serves on");
+        tracing::warn!("the process that was taking over has exited; continuing to serve");
         return None;
     }
-    tracing::warn!(error = %failed, "no takeover: this process serves on");
+    tracing::warn!(error = %failed, "takeover failed; continuing to serve");
     if let Err(error) = conversation.say(&Answer::Refused(failed.to_string()), &[]).await {
-        tracing::debug!(%error, "it has gone");
+        tracing::debug!(%error, "the other process is gone");
     }
     None
 }
 
 async fn hand_over(
-    shared: &Shared,
+    state: &GatewayState,
     claim: &Claim,
     sockets: &[Offered],
     conversation: &mut Conversation,
@@ -96,8 +101,8 @@ async fn hand_over(
     let offer = Offer {
         version: VERSION,
         process: std::process::id(),
-        instance: shared.instance,
-        token: sha256_hex(shared.gateway.token.expose().as_bytes()),
+        instance: state.instance,
+        token: sha256_hex(state.gateway.token.expose().as_bytes()),
         sockets: purposes.map(|purpose| (purpose.key.clone(), purpose.address.clone())).collect(),
     };
     let lock = claim.lock.0.as_fd();
@@ -105,7 +110,7 @@ async fn hand_over(
         std::iter::once(lock).chain(sockets.iter().map(|offered| offered.socket.as_fd())).collect();
     conversation.say(&Answer::Offer(offer), &descriptors).await?;
     let Ask::State = conversation.hear().await? else { return Err(unexpected()) };
-    shared.persist.release(&shared.offline).await;
+    state.persist.release(&state.offline).await;
     conversation.say(&Answer::Released, &[]).await?;
     let Ask::Serving = conversation.hear().await? else { return Err(unexpected()) };
     Ok(())

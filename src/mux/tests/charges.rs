@@ -32,7 +32,7 @@ fn paced() -> (Pair, Arc<Counted>) {
     pair.client.reset(ours, StreamCode::Cancelled);
     pair.exchange();
     assert!(matches!(pair.gateway.receive(theirs), Received::Reset(_)));
-    pair.gateway.tiny = Budget::new(100, pair.now);
+    pair.gateway.tiny = TokenBucket::new(100, pair.now);
     let paid = Arc::new(Counted::default());
     pair.gateway.pace(Arc::clone(&paid) as Arc<dyn Pacer>);
     (pair, paid)
@@ -139,7 +139,7 @@ fn a_flood_of_them_ends_the_session() {
         pair.stream();
         let reset = Frame::Reset { id: StreamId(1), code: StreamCode::Cancelled };
         raw(&mut pair.gateway, &[reset], pair.now).unwrap();
-        pair.gateway.idle = Budget::new(50, pair.now);
+        pair.gateway.idle = TokenBucket::new(50, pair.now);
         raw(&mut pair.gateway, &vec![frame.clone(); 50], pair.now).unwrap();
         let flood = raw(&mut pair.gateway, &[frame], pair.now);
         assert_eq!(flood, Err(SessionError::Flood("frames that move nothing")), "{name}");

@@ -3,9 +3,9 @@
 use super::*;
 use crate::frame::Datagram;
 
-fn record(mark: u8, len: usize) -> BytesMut {
-    let mut frame = BytesMut::zeroed(HEADROOM);
-    Datagram::encode(&target(), &vec![mark; len], &mut frame);
+fn record(mark: u8, len: usize) -> Payload {
+    let mut frame = Payload::with_capacity(len);
+    Datagram::encode(&target(), &vec![mark; len], frame.append());
     frame
 }
 

@@ -142,17 +142,17 @@ fn news_reach_those_who_understand_them() {
 
 #[test]
 fn a_phone_may_sleep_longer() {
-    let patience = |keepalive| {
+    let keepalive_of = |keepalive| {
         let mut pair = Pair::greeting(Encoding::V2, limits());
         pair.client.hello(Hello { keepalive, ..hello() });
         pair.carry_up().unwrap();
-        let (ping_after, dead_after) = pair.gateway.patience();
+        let (ping_after, dead_after) = pair.gateway.keepalive();
         [ping_after.as_secs(), dead_after.as_secs()]
     };
-    assert_eq!(patience(None), [20, 45]);
-    assert_eq!(patience(Some(60)), [60, 85]);
-    assert_eq!(patience(Some(5)), [20, 45], "not less than the gateway wants");
-    assert_eq!(patience(Some(86_400)), [300, 325], "not more than the limit");
+    assert_eq!(keepalive_of(None), [20, 45]);
+    assert_eq!(keepalive_of(Some(60)), [60, 85]);
+    assert_eq!(keepalive_of(Some(5)), [20, 45], "not less than the gateway wants");
+    assert_eq!(keepalive_of(Some(86_400)), [300, 325], "not more than the limit");
 }
 
 /// Bytes of the next messages of a side, and of the padding in them.

@@ -35,7 +35,7 @@ fn a_stream_is_stalled_while_what_waited_first_is_not_taken() {
 fn an_accounts_sessions_share_a_budget_and_leave_others_theirs() {
     let limits = limits();
     let whole = Arc::clone(&limits.memory);
-    let account = Arc::new(MemoryBudget::part(&whole, 100_000));
+    let account = Arc::new(MemoryBudget::child(&whole, 100_000));
     let mut pairs = [Pair::open_with(Encoding::V2, limits.clone()), Pair::open_with(Encoding::V2, limits.clone())];
     let mut other = Pair::open_with(Encoding::V2, limits);
     for pair in &mut pairs {
@@ -63,7 +63,7 @@ fn an_accounts_sessions_share_a_budget_and_leave_others_theirs() {
 fn what_waited_before_consent_is_charged_with_it() {
     let limits = limits();
     let whole = Arc::clone(&limits.memory);
-    let account = Arc::new(MemoryBudget::part(&whole, 100_000));
+    let account = Arc::new(MemoryBudget::child(&whole, 100_000));
     let mut pair = Pair::greeting(Encoding::V2, limits);
     pair.client.hello(hello());
     let ours = pair.client.open(&target(), Bytes::new(), pair.now).unwrap();

@@ -47,7 +47,7 @@ impl Line {
         }
     }
 
-    fn settle(&mut self) {
+    fn exchange(&mut self) {
         for _ in 0..8 {
             self.leave(usize::MAX);
             self.arrive(usize::MAX);
@@ -251,7 +251,7 @@ impl Play {
                 self.line.pair.now < self.line.pair.gateway.last_heard + Duration::from_secs(20),
                 "it stands still"
             );
-            self.line.settle();
+            self.line.exchange();
             self.hear();
             self.receive();
             for [ours, theirs] in self.streams.values_mut() {
@@ -294,17 +294,17 @@ fn without_a_ticket_nothing_is_kept_and_with_one_only_what_was_not_taken() {
     let mut line = Line::new(Encoding::V2, kept_limits());
     let (ours, theirs) = line.pair.stream();
     send_all(&mut line.pair.gateway, theirs, &[0; 60_000]);
-    line.settle();
+    line.exchange();
     assert_eq!(line.pair.gateway.limits.kept.held(), 60_000);
     receive_all(&mut line.pair.client, ours, line.pair.now);
-    line.settle();
+    line.exchange();
     assert!(line.pair.gateway.limits.kept.held() <= 32_768);
     line.pair.gateway.finish(theirs);
     line.pair.client.finish(ours);
-    line.settle();
+    line.exchange();
     receive_all(&mut line.pair.client, ours, line.pair.now);
     receive_all(&mut line.pair.gateway, theirs, line.pair.now);
-    line.settle();
+    line.exchange();
     assert_eq!(line.pair.gateway.limits.kept.held(), 0);
     assert_eq!((line.pair.client.stream_count(), line.pair.gateway.stream_count()), (0, 0));
 }
@@ -316,18 +316,18 @@ fn a_stream_of_which_too_much_is_kept_ends_with_its_connection_and_others_go_on(
     let (large, theirs) = line.pair.stream();
     let (small, other) = line.pair.stream();
     send_all(&mut line.pair.gateway, theirs, &[0; 65_000]);
-    line.settle();
+    line.exchange();
     line.pair.gateway.consumed(other, 0, line.pair.now);
     line.cut(0);
-    line.settle();
+    line.exchange();
     assert!(matches!(receive_all(&mut line.pair.client, large, line.pair.now).1, Received::Reset(_)));
     assert!(line.pair.gateway.is_gone(theirs));
     assert_eq!(send_all(&mut line.pair.gateway, other, b"here"), 4);
-    line.settle();
+    line.exchange();
     assert_eq!(receive_all(&mut line.pair.client, small, line.pair.now).0, b"here");
     line.pair.gateway.reset(other, StreamCode::Cancelled);
     line.pair.client.reset(large, StreamCode::Cancelled);
-    line.settle();
+    line.exchange();
     assert_eq!(line.pair.gateway.limits.kept.held(), 0);
 }
 
@@ -344,11 +344,11 @@ fn another_session_ends_the_streams_and_serves() {
     raw(&mut line.pair.gateway, &[Frame::Hello(Box::new(Hello { resume: Some(asked), ..hello() }))], line.pair.now)
         .unwrap();
     line.pair.gateway.accept(HelloOk { resume: Some(resumable()), ..consent() });
-    line.settle();
+    line.exchange();
     assert!(matches!(line.pair.client.receive(ours), Received::Reset(_)));
     let (ours, theirs) = line.pair.stream();
     assert_eq!(send_all(&mut line.pair.client, ours, b"new"), 3);
-    line.settle();
+    line.exchange();
     assert_eq!(receive_all(&mut line.pair.gateway, theirs, line.pair.now).0, b"new");
 }
 
@@ -369,10 +369,10 @@ fn however_much_was_said_in_vain_the_answer_is_read() {
     let keys: Vec<_> = (0..400)
         .map(|_| {
             let key = line.pair.client.open(&target(), Bytes::new(), line.pair.now).unwrap();
-            line.settle();
+            line.exchange();
             let theirs = opened(&mut line.pair.gateway).unwrap();
             send_all(&mut line.pair.gateway, theirs, &[0; 40_000]);
-            line.settle();
+            line.exchange();
             (key, theirs)
         })
         .collect();
@@ -381,10 +381,10 @@ fn however_much_was_said_in_vain_the_answer_is_read() {
         receive_all(&mut line.pair.client, *ours, line.pair.now);
     }
     assert!(!line.pair.client.is_paused());
-    line.settle();
+    line.exchange();
     for (ours, theirs) in &keys {
         assert_eq!(send_all(&mut line.pair.gateway, *theirs, b"on"), 2);
-        line.settle();
+        line.exchange();
         assert_eq!(receive_all(&mut line.pair.client, *ours, line.pair.now).0, b"on");
     }
 }
@@ -394,7 +394,7 @@ fn datagrams_are_not_sent_again_and_their_stream_goes_on() {
     let mut line = Line::new(Encoding::V2, kept_limits());
     let ours = line.pair.client.open_udp(line.pair.now).unwrap();
     line.cut(0);
-    line.settle();
+    line.exchange();
     let theirs = std::iter::from_fn(|| line.pair.gateway.poll_event())
         .find_map(|event| if let Event::Opened { key, target: None } = event { Some(key) } else { None })
         .unwrap();
@@ -402,7 +402,7 @@ fn datagrams_are_not_sent_again_and_their_stream_goes_on() {
     line.leave(1);
     line.cut(0);
     line.pair.client.send_datagrams(ours, payload(b"there"));
-    line.settle();
+    line.exchange();
     assert_eq!(line.pair.gateway.receive(theirs), Received::Data(Bytes::from_static(b"there")));
 }
 
@@ -420,9 +420,9 @@ fn what_is_to_be_sent_again_counts_until_it_is_taken() {
         line.leave(usize::MAX);
         assert_eq!(kept.held(), 60_000, "it is under way again");
     }
-    line.settle();
+    line.exchange();
     assert!(receive_all(&mut line.pair.client, ours, line.pair.now).0 == bytes);
-    line.settle();
+    line.exchange();
     assert!(kept.held() <= 32_768, "more than half of a window was taken");
     line.cut(0);
     line.pair.gateway.reset(theirs, StreamCode::Cancelled);
@@ -437,12 +437,12 @@ fn a_stream_that_ends_before_the_answer_is_over_at_both_ends() {
         send_all(&mut line.pair.gateway, theirs, b"answer");
         line.pair.gateway.finish(theirs);
         line.pair.client.finish(ours);
-        line.settle();
+        line.exchange();
         receive_all(&mut line.pair.gateway, theirs, line.pair.now);
-        line.settle();
+        line.exchange();
         line.cut(0);
         receive_all(&mut line.pair.client, ours, line.pair.now);
-        line.settle();
+        line.exchange();
         assert_eq!((line.pair.client.stream_count(), line.pair.gateway.stream_count()), (0, 0), "{encoding:?}");
     }
 }

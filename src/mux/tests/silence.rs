@@ -36,7 +36,7 @@ fn alone(session: &mut Session, now: Instant) -> (Vec<Duration>, Duration) {
 fn is_ping(transmit: &Transmit) -> bool {
     match transmit {
         Transmit::Ping => true,
-        Transmit::Message(message) => message.head.get(TRANSPORT_ROOM) == Some(&0x04),
+        Transmit::Message(message) => message.parts()[0].first() == Some(&0x04),
         Transmit::Close(_) => false,
     }
 }

@@ -62,7 +62,7 @@ struct Rejected {
     digest: String,
     reason: String,
     /// It was seen more than once, so nobody is writing the files just now.
-    settled: bool,
+    confirmed: bool,
 }
 
 /// A certificate chain and its key, served as they are on disk; a pair that cannot be used leaves the former one in place.
@@ -155,8 +155,8 @@ impl Certificate {
         }
         let (digest, made) = match Identity::read(cert, key) {
             Ok(identity) if before.as_ref().is_some_and(|before| before.digest == identity.digest()) => {
-                if self.rejected().take().is_some_and(|rejected| rejected.settled) {
-                    tracing::info!(cert, "the files have the certificate that is served again");
+                if self.rejected().take().is_some_and(|rejected| rejected.confirmed) {
+                    tracing::info!(cert, "certificate files match the served certificate again");
                 }
                 return Look::Same;
             }
@@ -165,7 +165,7 @@ impl Certificate {
         };
         match made {
             Ok(served) => {
-                let what = if before.is_some() { "certificate replaced" } else { "certificate taken" };
+                let what = if before.is_some() { "certificate replaced" } else { "certificate loaded" };
                 tracing::info!(cert, begins = %served.begins, ends = %served.ends, "{what}");
                 *self.served.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(served));
                 *self.rejected() = None;
@@ -174,15 +174,15 @@ impl Certificate {
             Err(reason) => {
                 let mut rejected = self.rejected();
                 let (again, told) = match &*rejected {
-                    Some(before) => (before.digest == digest, before.settled),
+                    Some(before) => (before.digest == digest, before.confirmed),
                     None => (false, false),
                 };
-                let settled = again || asked;
-                if settled && !(again && told) {
+                let confirmed = again || asked;
+                if confirmed && !(again && told) {
                     let instead = if before.is_some() { "the former one is served on" } else { "there is none" };
                     tracing::error!(cert, key, reason, "the certificate's files cannot be used: {instead}");
                 }
-                *rejected = Some(Rejected { digest, reason, settled });
+                *rejected = Some(Rejected { digest, reason, confirmed });
                 Look::Rejected
             }
         }
@@ -200,7 +200,7 @@ impl Certificate {
 
     /// Whether files were refused that nobody is writing just now.
     pub fn is_unusable(&self) -> bool {
-        self.rejected().as_ref().is_some_and(|rejected| rejected.settled)
+        self.rejected().as_ref().is_some_and(|rejected| rejected.confirmed)
     }
 
     /// What somebody should look after, at a time.
@@ -220,7 +220,7 @@ impl Certificate {
             }
         });
         let rejected = self.rejected();
-        let of_files = rejected.as_ref().filter(|rejected| rejected.settled).map(|rejected| {
+        let of_files = rejected.as_ref().filter(|rejected| rejected.confirmed).map(|rejected| {
             let whose = served.as_ref().map_or_else(String::new, |served| format!(" of {}", served.name()));
             format!("the certificate{whose}: its files cannot be used: {}", rejected.reason)
         });

@@ -75,7 +75,7 @@ impl Certificates {
                 }
             };
             if let Err(error) = tokio::task::spawn_blocking(look).await {
-                tracing::error!(%error, "the certificates' files were not looked at");
+                tracing::error!(%error, "failed to check the certificate files");
             }
         }
     }
@@ -105,7 +105,7 @@ impl Certificates {
         for gone in shown.keys().filter(|name| !figures.contains_key(*name)) {
             for gauges in [&self.expiry, &self.unusable] {
                 if let Err(error) = gauges.remove_label_values(&[gone]) {
-                    tracing::debug!(%error, "a gauge was not there");
+                    tracing::debug!(%error, "gauge was already removed");
                 }
             }
         }

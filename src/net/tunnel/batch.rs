@@ -3,12 +3,12 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
 use crate::mux::Message;
+use crate::net::buffer_pool::BufferPool;
 use crate::net::buffered::CHUNK;
-use crate::net::pool;
 
 const MESSAGES: usize = 16;
 /// What leaves in one piece: a DATA frame of HTTP/2 as large as servers like ours take.
@@ -17,7 +17,7 @@ const PIECE: usize = 64 * 1024;
 /// Messages that leave in one write, so that small ones share TLS records and system calls.
 #[derive(Debug, Default)]
 pub struct Batch {
-    messages: VecDeque<(Message, usize)>,
+    messages: VecDeque<Message>,
     bytes: usize,
     begun: bool,
 }
@@ -32,10 +32,9 @@ impl Batch {
         self.bytes < CHUNK && self.messages.len() < MESSAGES && !self.begun
     }
 
-    /// Adds a message whose bytes begin at `start`.
-    pub(super) fn push(&mut self, message: Message, start: usize) {
-        self.bytes += len(&message, start);
-        self.messages.push_back((message, start));
+    pub(super) fn push(&mut self, message: Message) {
+        self.bytes += message.len();
+        self.messages.push_back(message);
     }
 
     /// Writes some of it, once the socket has passed on what it took before.
@@ -47,7 +46,7 @@ impl Batch {
         ready!(socket.as_mut().poll_flush(cx))?;
         let mut slices = [IoSlice::new(&[]); 2 * MESSAGES];
         let mut count = 0;
-        let parts = self.messages.iter().flat_map(|(message, start)| parts(message, *start));
+        let parts = self.messages.iter().flat_map(Message::parts);
         for (slice, part) in slices.iter_mut().zip(parts.filter(|part| !part.is_empty())) {
             *slice = IoSlice::new(part);
             count += 1;
@@ -63,21 +62,21 @@ impl Batch {
     fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
         self.begun = self.bytes > 0;
-        while let Some((message, start)) = self.messages.front_mut() {
-            let left = len(message, *start);
+        while let Some(message) = self.messages.front_mut() {
+            let left = message.len();
             if written < left {
-                return skip(message, start, written);
+                return message.advance(written);
             }
             written -= left;
-            if let Some((message, _)) = self.messages.pop_front() {
-                pool::keep(message.head);
+            if let Some(message) = self.messages.pop_front() {
+                BufferPool::give_if_large(message.into_buffer());
             }
         }
     }
 
     /// Bytes of the next piece: as many whole messages as it holds, or one that is larger.
     pub fn next_len(&self) -> usize {
-        let lens = self.messages.iter().map(|(message, start)| len(message, *start));
+        let lens = self.messages.iter().map(Message::len);
         let fits = |bytes: &mut usize, len: usize| {
             let fits = *bytes == 0 || *bytes + len <= PIECE;
             *bytes += if fits { len } else { 0 };
@@ -91,18 +90,16 @@ impl Batch {
         let mut piece = Piece { messages: VecDeque::new(), bytes };
         let mut left = bytes;
         while left > 0
-            && let Some((mut message, start)) = self.messages.pop_front()
+            && let Some(mut message) = self.messages.pop_front()
         {
-            let whole = len(&message, start);
+            let whole = message.len();
             if left < whole {
-                let in_head = (message.head.len() - start).min(left);
-                let head = message.head.split_to(start + in_head);
-                let body = message.body.split_to(left - in_head);
-                self.messages.push_front((message, 0));
-                message = Message { head, body };
+                let first = message.split_to(left);
+                self.messages.push_front(message);
+                message = first;
             }
             left -= whole.min(left);
-            piece.messages.push_back((message, start));
+            piece.messages.push_back(message);
         }
         self.bytes -= bytes - left;
         self.begun = self.bytes > 0;
@@ -114,14 +111,14 @@ impl Batch {
 /// Messages, or a part of one, that leave in one piece; their buffers return to their pool as they do.
 #[derive(Debug, Default)]
 pub struct Piece {
-    messages: VecDeque<(Message, usize)>,
+    messages: VecDeque<Message>,
     bytes: usize,
 }
 
 impl From<Bytes> for Piece {
     fn from(body: Bytes) -> Self {
         let bytes = body.len();
-        Self { messages: VecDeque::from([(Message { head: BytesMut::new(), body }, 0)]), bytes }
+        Self { messages: VecDeque::from([Message::from(body)]), bytes }
     }
 }
 
@@ -131,26 +128,26 @@ impl Buf for Piece {
     }
 
     fn chunk(&self) -> &[u8] {
-        let mut parts = self.messages.iter().flat_map(|(message, start)| parts(message, *start));
+        let mut parts = self.messages.iter().flat_map(Message::parts);
         parts.find(|part| !part.is_empty()).unwrap_or_default()
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let parts = self.messages.iter().flat_map(|(message, start)| parts(message, *start));
+        let parts = self.messages.iter().flat_map(Message::parts);
         let parts = parts.filter(|part| !part.is_empty());
         slices.iter_mut().zip(parts).map(|(slice, part)| *slice = IoSlice::new(part)).count()
     }
 
     fn advance(&mut self, mut bytes: usize) {
         self.bytes -= bytes;
-        while let Some((message, start)) = self.messages.front_mut() {
-            let left = len(message, *start);
+        while let Some(message) = self.messages.front_mut() {
+            let left = message.len();
             if bytes < left {
-                return skip(message, start, bytes);
+                return message.advance(bytes);
             }
             bytes -= left;
-            if let Some((message, _)) = self.messages.pop_front() {
-                pool::keep(message.head);
+            if let Some(message) = self.messages.pop_front() {
+                BufferPool::give_if_large(message.into_buffer());
             }
         }
     }
@@ -158,26 +155,10 @@ impl Buf for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        for (message, _) in self.messages.drain(..) {
-            pool::keep(message.head);
+        for message in self.messages.drain(..) {
+            BufferPool::give_if_large(message.into_buffer());
         }
     }
-}
-
-/// Bytes of a message that begins at `start` of its head.
-fn len(message: &Message, start: usize) -> usize {
-    message.head.len() - start + message.body.len()
-}
-
-fn parts(message: &Message, start: usize) -> [&[u8]; 2] {
-    [&message.head[start..], &message.body]
-}
-
-/// Goes on behind some bytes of a message.
-fn skip(message: &mut Message, start: &mut usize, bytes: usize) {
-    let in_head = (message.head.len() - *start).min(bytes);
-    *start += in_head;
-    message.body.advance(bytes - in_head);
 }
 
 #[cfg(test)]
@@ -188,10 +169,8 @@ mod tests {
         let (mut batch, mut all) = (Batch::default(), Vec::new());
         for (at, len) in lens.iter().enumerate() {
             let bytes = vec![u8::try_from(at).unwrap(); *len];
-            let mut head = BytesMut::zeroed(14);
             let cut = if at % 2 == 0 { bytes.len() } else { bytes.len().min(8) };
-            head.extend_from_slice(&bytes[..cut]);
-            batch.push(Message { head, body: bytes[cut..].to_vec().into() }, 14);
+            batch.push(Message::from(&bytes[..cut]).with_body(Bytes::copy_from_slice(&bytes[cut..])));
             all.extend(bytes);
         }
         (batch, all)

@@ -1,10 +1,12 @@
+mod closing;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use fastwebsockets::OpCode;
 use tokio::time::Sleep;
 
@@ -12,14 +14,14 @@ use super::Tunnel;
 use super::batch::Batch;
 use super::carrier::Carrier;
 use super::inbox::Inbox;
-use crate::frame::{Encoding, SessionCode};
-use crate::mux::{Message, SessionError, TRANSPORT_ROOM, Transmit};
+use crate::frame::Encoding;
+use crate::mux::{Message, SessionError, Transmit};
 use crate::net::websocket::{Incoming, Side, Violation, write_header};
+
+use closing::{DISCARD_MAX, close_status};
 
 /// Rounds before others run: few, so that what was read is still in the cache when its streams encrypt it.
 const TURNS: usize = 4;
-/// What is read and thrown away of a peer that broke the rules, or whose session never opened.
-const DISCARD_MAX: usize = 64 * 1024;
 
 /// What is around a tunnel's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +82,7 @@ pub struct Driver<C> {
     closing: bool,
     /// What may still be read and thrown away.
     discard: usize,
-    last_words: Option<Pin<Box<Sleep>>>,
+    close_deadline: Option<Pin<Box<Sleep>>>,
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
@@ -99,7 +101,7 @@ impl<C: Carrier> Driver<C> {
             unflushed: false,
             closing: false,
             discard: DISCARD_MAX,
-            last_words: None,
+            close_deadline: None,
             timer: None,
         }
     }
@@ -113,98 +115,17 @@ impl<C: Carrier> Driver<C> {
         }
         let refused = matches!(ended, Ended::Session(_) | Ended::Violation(_) | Ended::ByPeer);
         if refused && self.tunnel.state().session.is_unheard() {
-            tracing::debug!(reason = %ended, "no hello");
+            tracing::debug!(reason = %ended, "connection broke the protocol before hello");
             ended = self.keep_silent().await;
         }
         let timeout = self.transport.close_timeout;
-        match tokio::time::timeout(timeout, self.part(&ended)).await {
+        match tokio::time::timeout(timeout, self.linger(&ended)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "parting failed"),
-            Err(_) => tracing::debug!("parting timed out"),
+            Ok(Err(error)) => tracing::debug!(%error, "failed to close the connection"),
+            Err(_) => tracing::debug!("timed out closing the connection"),
         }
         self.tunnel.state().connection_gone();
         ended
-    }
-
-    /// Whether the session outlives the connection: it is on another one, whatever came by this one, or waits for one.
-    fn is_lost(&mut self, ended: &Ended) -> bool {
-        self.succeed();
-        if self.tunnel.attached(self.number).is_err() {
-            return true;
-        }
-        match ended {
-            Ended::Replaced => true,
-            Ended::Io(_) | Ended::Gone | Ended::Session(SessionError::Silent(_)) => {
-                self.tunnel.state().lose(self.number)
-            }
-            Ended::ByPeer => {
-                let mut state = self.tunnel.state();
-                state.session.is_resuming() && state.lose(self.number)
-            }
-            Ended::Closed | Ended::Session(_) | Ended::Violation(_) => false,
-        }
-    }
-
-    /// Throws away what comes, a little of it, until the session is closed or the peer is gone.
-    async fn keep_silent(&mut self) -> Ended {
-        let tunnel = self.tunnel.clone();
-        let closed = poll_fn(|cx| {
-            let mut state = tunnel.state();
-            if state.session.is_closed() {
-                return Poll::Ready(());
-            }
-            state.driver = Some(cx.waker().clone());
-            Poll::Pending
-        });
-        let discarded = async {
-            match self.discard().await {
-                Ok(true) => Ended::Gone,
-                Ok(false) => std::future::pending().await,
-                Err(error) => Ended::Io(error),
-            }
-        };
-        tokio::select! {
-            () = closed => Ended::Closed,
-            ended = discarded => ended,
-        }
-    }
-
-    /// Reads until the peer closes; gives whether it did before enough was read.
-    async fn discard(&mut self) -> io::Result<bool> {
-        while self.discard > 0 {
-            self.inbox.discard(self.discard);
-            match poll_fn(|cx| self.carrier.poll_read(cx, &mut self.inbox)).await? {
-                0 => return Ok(true),
-                read => self.discard = self.discard.saturating_sub(read),
-            }
-        }
-        Ok(false)
-    }
-
-    /// Says why, closes, and reads on until the peer closes too, so that what was said is not lost to a TCP reset.
-    async fn part(&mut self, ended: &Ended) -> io::Result<()> {
-        match ended {
-            Ended::Io(_) | Ended::Gone | Ended::Replaced => return Ok(()),
-            Ended::Closed => {}
-            Ended::Session(error) => self.tunnel.close(Some(error.code()), &error.to_string()),
-            Ended::ByPeer => self.tunnel.close(None, ""),
-            Ended::Violation(violation) => {
-                self.tunnel.close(None, "");
-                while self.tunnel.state().session.poll_transmit().is_some() {}
-                self.queue(message_of(&violation.close_code().to_be_bytes()), OpCode::Close);
-            }
-        }
-        poll_fn(|cx| match self.poll_write(cx) {
-            Ok(true) => self.carrier.poll_shutdown(cx),
-            Ok(false) => Poll::Pending,
-            Err(Ended::Io(error)) => Poll::Ready(Err(error)),
-            Err(_) => Poll::Ready(Ok(())),
-        })
-        .await?;
-        if matches!(ended, Ended::Session(_) | Ended::Violation(_)) {
-            self.discard = self.discard.min(DISCARD_MAX);
-        }
-        self.discard().await.map(|_| ())
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
@@ -218,7 +139,7 @@ impl<C: Carrier> Driver<C> {
                 Ok(progress) => progress,
                 Err(error) => return Poll::Ready(error),
             };
-            if self.poll_last_words(cx).is_ready() {
+            if self.poll_close_deadline(cx).is_ready() {
                 return Poll::Ready(Ended::Gone);
             }
             if read {
@@ -244,27 +165,13 @@ impl<C: Carrier> Driver<C> {
         let paused = state.session.is_paused();
         let resumed = state.driver_paused && !paused;
         state.driver_paused = paused;
-        let ended = state.session.is_closed() && self.last_words.is_none();
+        let ended = state.session.is_closed() && self.close_deadline.is_none();
         if resumed || ended || idle && state.session.wants_transmit() {
             return Ok(false);
         }
         state.driver_blocked = !idle;
         state.driver = Some(cx.waker().clone());
         Ok(true)
-    }
-
-    /// Ready when a session that has ended could not say its last words in time.
-    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.last_words.is_none() {
-            if !self.tunnel.state().session.is_closed() {
-                return Poll::Pending;
-            }
-            self.last_words = Some(Box::pin(tokio::time::sleep(self.transport.close_timeout)));
-        }
-        match &mut self.last_words {
-            Some(sleep) => sleep.as_mut().poll(cx),
-            None => Poll::Pending,
-        }
     }
 
     /// Writes what there is; `Ok(true)` when nothing is left and all is flushed.
@@ -294,7 +201,7 @@ impl<C: Carrier> Driver<C> {
             return Ok(());
         }
         if let Some(payload) = self.pong.take() {
-            self.queue(message_of(&payload), OpCode::Pong);
+            self.queue(Message::from(&payload[..]), OpCode::Pong);
         }
         let tunnel = self.tunnel.clone();
         let mut state = tunnel.attached(self.number)?;
@@ -310,28 +217,26 @@ impl<C: Carrier> Driver<C> {
                     };
                     self.queue(message, opcode);
                 }
-                Transmit::Ping => self.queue(message_of(b""), OpCode::Ping),
+                Transmit::Ping => self.queue(Message::with_capacity(0), OpCode::Ping),
                 Transmit::Close(code) => {
                     let is_told = matches!(self.transport.framing, Framing::WebSocket(_));
                     if is_told && !state.session.is_unheard() {
                         let status = code.map_or(1000, close_status);
-                        self.queue(message_of(&status.to_be_bytes()), OpCode::Close);
+                        self.queue(Message::from(&status.to_be_bytes()[..]), OpCode::Close);
                     }
                     self.closing = true;
                 }
             }
         }
-        state.deliver();
+        state.deliver_events();
         Ok(())
     }
 
-    fn queue(&mut self, message: impl Into<Message>, opcode: OpCode) {
-        let mut message = message.into();
-        let start = match self.transport.framing {
-            Framing::WebSocket(side) => write_header(&mut message, opcode, side),
-            Framing::Frames => TRANSPORT_ROOM,
-        };
-        self.output.push(message, start);
+    fn queue(&mut self, mut message: Message, opcode: OpCode) {
+        if let Framing::WebSocket(side) = self.transport.framing {
+            write_header(&mut message, opcode, side);
+        }
+        self.output.push(message);
     }
 
     /// Reads and hands over what came; `Ok(false)` when there is nothing now.
@@ -394,7 +299,7 @@ impl<C: Carrier> Driver<C> {
         };
         let mut state = self.tunnel.attached(self.number)?;
         let handled = state.session.handle_message(message, now);
-        state.deliver();
+        state.deliver_events();
         if state.session.is_open() {
             self.inbox.allow(self.transport.message_max);
             self.discard = usize::MAX;
@@ -420,7 +325,7 @@ impl<C: Carrier> Driver<C> {
         self.timer = None;
         let mut state = self.tunnel.state();
         let handled = state.session.handle_timeout(Instant::now());
-        state.deliver();
+        state.deliver_events();
         handled?;
         Ok(true)
     }
@@ -444,17 +349,6 @@ impl<C> Drop for Driver<C> {
         self.succeed();
         self.tunnel.abandon(self.number);
     }
-}
-
-/// The WebSocket status of a session code: 4000 + its number, 1001 for going away.
-fn close_status(code: SessionCode) -> u16 {
-    if code == SessionCode::GoingAway { 1001 } else { 4000 + code.number() }
-}
-
-fn message_of(body: &[u8]) -> BytesMut {
-    let mut message = BytesMut::zeroed(TRANSPORT_ROOM);
-    message.put_slice(body);
-    message
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@ use bytes::{Bytes, BytesMut};
 use super::driver::{Ended, Framing, Transport};
 use crate::frame::binary;
 use crate::mux::SessionError;
+use crate::net::buffer_pool::BufferPool;
 use crate::net::buffered::CHUNK;
-use crate::net::pool;
 use crate::net::websocket::{Incoming, Reader};
 
 /// What is read while it is not known how much is to come.
@@ -82,7 +82,7 @@ impl Inbox {
     /// Gives an empty buffer back to the pool while nothing comes.
     pub(super) fn rest(&mut self) {
         if self.bytes.is_empty() && self.pooled {
-            pool::give(std::mem::take(&mut self.bytes));
+            BufferPool::give(std::mem::take(&mut self.bytes));
             self.pooled = false;
         }
     }
@@ -133,12 +133,12 @@ impl Inbox {
         if self.bytes.capacity() - self.bytes.len() >= wanted {
             return;
         }
-        let mut next = pool::take();
+        let mut next = BufferPool::take();
         next.extend_from_slice(&self.bytes);
         next.reserve(wanted);
         let used = std::mem::replace(&mut self.bytes, next);
         if self.pooled {
-            pool::give(used);
+            BufferPool::give(used);
         }
         self.pooled = true;
     }

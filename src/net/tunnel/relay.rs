@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,9 +17,9 @@ use tokio_util::io::poll_read_buf;
 
 use super::TunnelStream;
 use crate::frame::StreamCode;
-use crate::mux::{HEADROOM, Received};
+use crate::mux::{Payload, Received};
+use crate::net::buffer_pool::BufferPool;
 use crate::net::buffered::CHUNK;
-use crate::net::pool;
 
 pub use meter::Meter;
 use meter::Pause;
@@ -39,14 +39,14 @@ pub trait ResetOnClose {
 impl ResetOnClose for TcpStream {
     fn reset_on_close(&self, reset: bool) {
         if let Err(error) = SockRef::from(self).set_linger(reset.then_some(Duration::ZERO)) {
-            tracing::debug!(%error, "SO_LINGER not set");
+            tracing::debug!(%error, "failed to set SO_LINGER");
         }
     }
 }
 
 /// How long a stream may stand still.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// While both directions are open.
     pub idle: Duration,
     /// Once the socket's side has ended.
@@ -82,13 +82,13 @@ pub struct Relay<'a, S, M> {
     up_pause: Pause,
     down_pause: Pause,
     /// What the socket gave and the meter does not let through yet.
-    withheld: Option<BytesMut>,
+    withheld: Option<Payload>,
     pending: Bytes,
     /// What of it the socket was offered and has not answered: it must be offered the same again.
     offered: Option<usize>,
     unflushed: usize,
     discarded: usize,
-    patience: Patience,
+    timeouts: Timeouts,
     idle: Pin<Box<Sleep>>,
     active: Instant,
 }
@@ -104,7 +104,7 @@ enum End {
 
 impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S, M> {
     /// A relay for a socket that flushes what it gathers.
-    pub fn new(stream: TunnelStream, socket: S, meter: &'a M, patience: Patience) -> Self {
+    pub fn new(stream: TunnelStream, socket: S, meter: &'a M, timeouts: Timeouts) -> Self {
         socket.reset_on_close(true);
         Self {
             stream,
@@ -119,8 +119,8 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
             offered: None,
             unflushed: 0,
             discarded: 0,
-            patience,
-            idle: Box::pin(tokio::time::sleep(patience.idle)),
+            timeouts,
+            idle: Box::pin(tokio::time::sleep(timeouts.idle)),
             active: Instant::now(),
         }
     }
@@ -141,7 +141,7 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
             self.stream.reset(code);
         }
         if self.unflushed > 0
-            && let Ok(Ok(())) = tokio::time::timeout(self.patience.linger, self.socket.flush()).await
+            && let Ok(Ok(())) = tokio::time::timeout(self.timeouts.linger, self.socket.flush()).await
         {
             self.meter.sent(self.unflushed);
         }
@@ -190,9 +190,9 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let limit = match (&self.upload, &self.download) {
-            (Upload::Done, Download::Discarding) => self.patience.linger,
-            (_, Download::Open) => self.patience.idle,
-            (_, Download::Discarding | Download::Done) => self.patience.half_open,
+            (Upload::Done, Download::Discarding) => self.timeouts.linger,
+            (_, Download::Open) => self.timeouts.idle,
+            (_, Download::Discarding | Download::Done) => self.timeouts.half_open,
         };
         let deadline = self.active + limit;
         if deadline < self.idle.deadline() {
@@ -216,7 +216,7 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
                 return Ok(progress);
             }
             let wants_more = self.pending.is_empty() && matches!(self.upload, Upload::Open);
-            if wants_more && self.unflushed < self.meter.piece() && !self.up_pause.holds(cx) {
+            if wants_more && self.unflushed < self.meter.chunk_limit() && !self.up_pause.holds(cx) {
                 match self.stream.poll_receive(cx) {
                     Poll::Ready(Received::Data(bytes)) => self.pending = bytes,
                     Poll::Ready(Received::Finished) => self.upload = Upload::Finishing,
@@ -224,9 +224,9 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
                     Poll::Ready(Received::Nothing) | Poll::Pending => {}
                 }
             }
-            let piece = self.meter.piece();
-            let next = self.pending.len().min(piece);
-            let fits = next > 0 && self.unflushed + next <= piece;
+            let limit = self.meter.chunk_limit();
+            let next = self.pending.len().min(limit);
+            let fits = next > 0 && self.unflushed + next <= limit;
             if self.offered.is_some() || fits && !self.up_pause.withholds(cx, self.meter) {
                 let offered = *self.offered.get_or_insert(next);
                 match Pin::new(&mut self.socket).poll_write(cx, &self.pending[..offered]).map_err(broken)? {
@@ -268,31 +268,29 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
             Download::Discarding => return Ok(self.poll_discard(cx)),
             Download::Done => return Ok(false),
         }
-        if let Some(buffer) = self.withheld.take() {
+        if let Some(payload) = self.withheld.take() {
             if self.down_pause.withholds(cx, self.meter) {
-                self.withheld = Some(buffer);
+                self.withheld = Some(payload);
                 return Ok(false);
             }
-            self.deliver(buffer);
+            self.deliver(payload);
             return Ok(true);
         }
         if self.down_pause.holds(cx) {
             return Ok(false);
         }
         let room = match self.stream.poll_capacity(cx) {
-            Poll::Ready(Some(room)) => room.min(self.meter.piece()),
+            Poll::Ready(Some(room)) => room.min(self.meter.chunk_limit()),
             Poll::Ready(None) => {
                 self.download = Download::Discarding;
                 return Ok(true);
             }
             Poll::Pending => return Ok(false),
         };
-        let mut buffer = empty_buffer();
+        let mut payload = Payload::in_buffer(BufferPool::take());
         let mut ended = None;
-        while buffer.len() < HEADROOM + room {
-            let left = HEADROOM + room - buffer.len();
-            let mut space = (&mut buffer).limit(left);
-            match poll_read_buf(Pin::new(&mut self.socket), cx, &mut space) {
+        while payload.len() < room {
+            match poll_read_buf(Pin::new(&mut self.socket), cx, &mut payload.append_to(room)) {
                 Poll::Ready(Ok(0)) => ended = Some(Ok(())),
                 Poll::Ready(Ok(_)) => continue,
                 Poll::Ready(Err(error)) => ended = Some(Err(broken(error))),
@@ -300,14 +298,14 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
             }
             break;
         }
-        let read = buffer.len() - HEADROOM;
+        let read = payload.len();
         if read == 0 {
-            pool::give(buffer);
+            BufferPool::give(payload.into_buffer());
         } else if ended.is_none() && self.down_pause.withholds(cx, self.meter) {
-            self.withheld = Some(buffer);
+            self.withheld = Some(payload);
             return Ok(false);
         } else {
-            self.deliver(buffer);
+            self.deliver(payload);
         }
         match ended {
             Some(Err(end)) => Err(end),
@@ -326,23 +324,21 @@ impl<'a, S: AsyncRead + AsyncWrite + ResetOnClose + Unpin, M: Meter> Relay<'a, S
 
 impl<S: AsyncRead + Unpin, M: Meter> Relay<'_, S, M> {
     /// Counts what came from the socket and passes it on.
-    fn deliver(&mut self, buffer: BytesMut) {
-        let read = buffer.len() - HEADROOM;
-        self.down_pause.until(self.meter.received(read));
-        if read < WORTH_KEEPING {
-            let copy = BytesMut::from(&buffer[..]);
-            pool::give(buffer);
+    fn deliver(&mut self, payload: Payload) {
+        self.down_pause.until(self.meter.received(payload.len()));
+        if payload.len() < WORTH_KEEPING {
+            let copy = Payload::from(&payload[..]);
+            BufferPool::give(payload.into_buffer());
             self.stream.send(copy);
         } else {
-            self.stream.send(buffer);
+            self.stream.send(payload);
         }
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut buffer = empty_buffer();
-        let mut space = (&mut buffer).limit(CHUNK);
-        let read = poll_read_buf(Pin::new(&mut self.socket), cx, &mut space);
-        pool::give(buffer);
+        let mut buffer = BufferPool::take();
+        let read = poll_read_buf(Pin::new(&mut self.socket), cx, &mut (&mut buffer).limit(CHUNK));
+        BufferPool::give(buffer);
         match read {
             Poll::Ready(Ok(read @ 1..)) => {
                 let upload_done = matches!(self.upload, Upload::Done);
@@ -361,12 +357,6 @@ impl<S: AsyncRead + Unpin, M: Meter> Relay<'_, S, M> {
             Poll::Pending => false,
         }
     }
-}
-
-fn empty_buffer() -> BytesMut {
-    let mut buffer = pool::take();
-    buffer.put_bytes(0, HEADROOM);
-    buffer
 }
 
 /// What a failed socket means for the stream.

@@ -2,11 +2,11 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{State, Tunnel};
 use crate::frame::{Datagram, StreamCode, Target};
-use crate::mux::{Capacity, HEADROOM, Received, StreamKey};
+use crate::mux::{Capacity, Payload, Received, StreamKey};
 
 /// One stream of a tunnel; used by one task. Dropping it cancels what is not finished.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl TunnelStream {
                 Poll::Pending
             }
             received @ (Received::Data(_) | Received::Finished | Received::Reset(_)) => {
-                state.settle();
+                state.flush_events();
                 Poll::Ready(received)
             }
         }
@@ -77,8 +77,8 @@ impl TunnelStream {
         }
     }
 
-    /// Sends a payload that lies behind [`crate::mux::HEADROOM`] free bytes and fits the capacity.
-    pub fn send(&self, payload: BytesMut) {
+    /// Sends a payload that fits the capacity.
+    pub fn send(&self, payload: Payload) {
         self.tunnel.act(|session| session.send(self.key, payload));
     }
 
@@ -95,9 +95,8 @@ impl TunnelStream {
         if payload.len() > Datagram::MAX_PAYLOAD {
             return;
         }
-        let mut frame = BytesMut::with_capacity(HEADROOM + Datagram::encoded_len(peer, payload.len()));
-        frame.resize(HEADROOM, 0);
-        Datagram::encode(peer, payload, &mut frame);
+        let mut frame = Payload::with_capacity(Datagram::encoded_len(peer, payload.len()));
+        Datagram::encode(peer, payload, frame.append());
         self.tunnel.act(|session| session.send_datagrams(self.key, frame));
     }
 
@@ -117,6 +116,6 @@ impl Drop for TunnelStream {
         let mut state = self.tunnel.state();
         state.streams.remove(&self.key);
         state.session.forget(self.key);
-        state.settle();
+        state.flush_events();
     }
 }

@@ -84,13 +84,10 @@ proptest! {
     #[test]
     fn what_one_side_seals_the_other_reads(payload in prop::collection::vec(any::<u8>(), 0..70_000), client: bool, cut in 0usize..80, split in 0usize..70_000) {
         let (side, other) = if client { (Side::Client, Side::Server) } else { (Side::Server, Side::Client) };
-        let mut message = BytesMut::zeroed(TRANSPORT_ROOM);
-        message.extend_from_slice(&payload);
-        let split = split.min(payload.len());
-        let body = message.split_off(message.len() - split).freeze();
-        let mut message = Message { head: message, body };
-        let start = write_header(&mut message, OpCode::Binary, side);
-        let bytes = [&message.head[start..], &message.body].concat();
+        let (head, body) = payload.split_at(payload.len() - split.min(payload.len()));
+        let mut message = Message::from(head).with_body(Bytes::copy_from_slice(body));
+        write_header(&mut message, OpCode::Binary, side);
+        let bytes = message.concat();
         let mut reader = Reader::new(other, 70_000, 4096);
         let mut buf = BytesMut::from(&bytes[..cut.min(bytes.len() - 1)]);
         prop_assert!(matches!(reader.next(&mut buf), Err(Ok(1..))));

@@ -2,8 +2,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::process::eventually;
-use crate::world::{Env, World, free_port};
+use serde_json::json;
+
+use super::listener;
+use crate::support::database::Kind;
+use crate::support::deployment::Deployment;
+use crate::support::environment::{Env, free_port};
+use crate::support::node::AEAD_2022;
+use crate::support::wait::eventually;
 
 /// A file of `deploy/behind`.
 pub(super) fn file(name: &str) -> String {
@@ -11,7 +17,7 @@ pub(super) fn file(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// A text of which each part that is to be another must be there.
+/// Replaces parts of a text, each of which must be there.
 pub(super) fn with(text: &str, changes: &[(&str, &str)]) -> String {
     changes.iter().fold(text.to_owned(), |text, (from, to)| {
         assert!(text.contains(from), "no {from:?} in {text}");
@@ -19,7 +25,7 @@ pub(super) fn with(text: &str, changes: &[(&str, &str)]) -> String {
     })
 }
 
-/// The section `[behind]` of a file, as variables, with addresses of the test's in place of the file's.
+/// The section `[behind]` of a file as variables, with the test's addresses in place of the file's.
 pub(super) fn behind(name: &str, changes: &[(&str, &str)]) -> Env {
     let table: toml::Table = toml::from_str(&with(&file(name), changes)).unwrap();
     let section = table["behind"].as_table().unwrap();
@@ -27,7 +33,7 @@ pub(super) fn behind(name: &str, changes: &[(&str, &str)]) -> Env {
     section.iter().map(|(key, value)| (format!("BEHIND__{}", key.to_uppercase()), text(value))).collect()
 }
 
-/// nginx or `HAProxy`, until it is dropped.
+/// A running nginx or `HAProxy`.
 pub(super) struct Proxy {
     child: Child,
     pub(super) address: SocketAddr,
@@ -43,8 +49,13 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// nginx with a file of `deploy/behind`, on a port of its own, in front of what the file calls `upstream`.
-    pub(super) async fn nginx(world: &World, name: &str, upstream: (&str, SocketAddr), more: &[(&str, &str)]) -> Self {
+    /// Starts nginx with a file of `deploy/behind` on a free port, in front of what the file calls `upstream`.
+    pub(super) async fn nginx(
+        deployment: &Deployment,
+        name: &str,
+        upstream: (&str, SocketAddr),
+        more: &[(&str, &str)],
+    ) -> Self {
         let port = free_port();
         let folder = tempfile::tempdir().unwrap();
         let text = with(
@@ -57,7 +68,7 @@ impl Proxy {
         );
         let mut text = with(&text, more);
         if text.contains("ssl_certificate_key") {
-            text = certified(&text, world);
+            text = certified(&text, deployment);
         }
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("{name}_temp_path {};", folder.path().join(name).display()))
@@ -71,15 +82,15 @@ impl Proxy {
         Self::start(command, port, folder).await
     }
 
-    /// `HAProxy` with a file of `deploy/behind`.
-    pub(super) async fn haproxy(world: &World, name: &str, upstream: (&str, SocketAddr)) -> Self {
+    /// Starts `HAProxy` with a file of `deploy/behind`.
+    pub(super) async fn haproxy(deployment: &Deployment, name: &str, upstream: (&str, SocketAddr)) -> Self {
         let port = free_port();
         let folder = tempfile::tempdir().unwrap();
         let mut text =
             with(&file(name), &[(":::443 v4v6", &format!("127.0.0.1:{port}")), (upstream.0, &upstream.1.to_string())]);
         if text.contains("ssl crt") {
             let both = folder.path().join("both.pem");
-            let read = |name: &str| std::fs::read_to_string(world.state.path().join(name)).unwrap();
+            let read = |name: &str| std::fs::read_to_string(deployment.state.path().join(name)).unwrap();
             std::fs::write(&both, read("cert.pem") + &read("key.pem")).unwrap();
             text = with(&text, &[("/etc/ssl/vpn.example.com/both.pem", &both.display().to_string())]);
         }
@@ -104,9 +115,9 @@ impl Proxy {
         proxy
     }
 
-    /// What the reference client is told.
+    /// The URL for the reference client.
     pub(super) fn url(&self) -> String {
-        format!("wss://localhost:{}{}", self.address.port(), crate::world::PATH)
+        format!("wss://localhost:{}{}", self.address.port(), crate::support::deployment::PATH)
     }
 
     pub(super) fn log(&self) -> String {
@@ -114,9 +125,9 @@ impl Proxy {
     }
 }
 
-fn certified(text: &str, world: &World) -> String {
+fn certified(text: &str, deployment: &Deployment) -> String {
     let begins = |line: &str, word: &str| line.trim_start().starts_with(word);
-    let path = |name: &str| world.state.path().join(name).display().to_string();
+    let path = |name: &str| deployment.state.path().join(name).display().to_string();
     let lines = text.lines().map(|line| match line {
         line if begins(line, "ssl_certificate ") => format!("ssl_certificate {};\n", path("cert.pem")),
         line if begins(line, "ssl_certificate_key ") => format!("ssl_certificate_key {};\n", path("key.pem")),
@@ -127,4 +138,22 @@ fn certified(text: &str, world: &World) -> String {
 
 fn program(name: &str) -> PathBuf {
     std::env::var(format!("HTTVPS_TEST_{name}")).expect("`make test` says where it is").into()
+}
+
+/// A deployment whose gateway uses the section `[behind]` of a file of `deploy/behind`, with another address.
+pub(crate) async fn deployment_behind(name: &str, address: Option<&str>, more: &[(&str, &str)]) -> Deployment {
+    let here = format!("127.0.0.1:{}", free_port());
+    let changes: Vec<_> = address.map(|address| (address, here.as_str())).into_iter().collect();
+    let section = behind(name, &changes);
+    let section = section.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let all: Vec<_> = section.chain(more.iter().copied()).collect();
+    Deployment::build(Kind::Sqlite, &[AEAD_2022], json!({}), &all).await
+}
+
+/// nginx as a CDN, with TLS on both sides.
+pub(crate) async fn cdn(deployment: &Deployment) -> Proxy {
+    let ca = deployment.ca();
+    let upstream = ("origin.example.com:443", listener(deployment, "gateway"));
+    let more = [("/etc/ssl/certs/ca-certificates.crt", ca.as_str()), ("origin.example.com", "localhost")];
+    Proxy::nginx(deployment, "nginx-cdn.conf", upstream, &more).await
 }

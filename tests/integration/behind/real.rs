@@ -7,39 +7,30 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
-use super::proxy::{Proxy, behind, file};
+use super::proxy::{Proxy, cdn, deployment_behind, file};
 use super::{connect_from, listener, refused, secure, somebody};
-use crate::database::Kind;
-use crate::destination::{Destination, Manner, pattern_bytes, sum};
-use crate::node::AEAD_2022;
-use crate::process::Process;
-use crate::raw::{self, UPGRADE};
-use crate::socks;
-use crate::world::{World, free_port};
+use crate::support::database::Kind;
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination, pattern_bytes, sum};
+use crate::support::environment::free_port;
+use crate::support::node::AEAD_2022;
+use crate::support::process::Process;
+use crate::support::raw::{self, UPGRADE};
+use crate::support::socks;
 
 const LEN: usize = 5_000_000;
 
-/// A world whose gateway has the section `[behind]` of a file of `deploy/behind`, which listens elsewhere than it says.
-pub(super) async fn world_of(name: &str, address: Option<&str>, more: &[(&str, &str)]) -> World {
-    let here = format!("127.0.0.1:{}", free_port());
-    let changes: Vec<_> = address.map(|address| (address, here.as_str())).into_iter().collect();
-    let section = behind(name, &changes);
-    let section = section.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let all: Vec<_> = section.chain(more.iter().copied()).collect();
-    World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &all).await
+/// Checks transfers in both directions, a checksum of an upload, and that exactly this is billed.
+async fn carries(deployment: &Deployment, url: &str) {
+    carries_by(deployment, url, "ws").await;
 }
 
-/// Bytes both ways at once, and a sum at the end of an upload, exactly; and exactly that is billed.
-async fn carries(world: &World, url: &str) {
-    carries_by(world, url, "ws").await;
-}
-
-async fn carries_by(world: &World, url: &str, transport: &str) {
-    let (up, down) = world.totals().await;
-    let mut env = world.client_env_of(url, "v2");
-    env.extend(crate::world::env(&[("CLIENT__TRANSPORT", transport)]));
+async fn carries_by(deployment: &Deployment, url: &str, transport: &str) {
+    let (up, down) = deployment.totals().await;
+    let mut env = deployment.client_env_of(url, "v2");
+    env.extend(crate::support::environment::env(&[("CLIENT__TRANSPORT", transport)]));
     let client = Process::start(&["connect"], &env).await;
-    let [echo, sink] = [Manner::Echo, Manner::Sink].map(Destination::start);
+    let [echo, sink] = [Behavior::Echo, Behavior::Sink].map(Destination::start);
     let (mut read, mut write) = socks::connect(client.line("socks"), echo.address).await.unwrap().into_split();
     let sent = Arc::new(pattern_bytes(LEN));
     let expected = Arc::clone(&sent);
@@ -57,53 +48,54 @@ async fn carries_by(world: &World, url: &str, transport: &str) {
     upload.read_to_end(&mut answer).await.unwrap();
     assert_eq!(answer, sum(&expected, 0).to_be_bytes());
     drop((writer.await.unwrap(), read));
-    world.settles_at(up + echo.got() + sink.got(), down + echo.gave() + sink.gave()).await;
+    deployment.totals_are(up + echo.got() + sink.got(), down + echo.gave() + sink.gave()).await;
     assert_eq!(client.stop().await.code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nginx_passes_tls_on_behind_a_proxy_header() {
-    let world = world_of("gateway-proxy.toml", Some("127.0.0.1:8444"), &[]).await;
-    let upstream = ("127.0.0.1:8444", listener(&world, "gateway-proxy"));
-    let proxy = Proxy::nginx(&world, "nginx-stream.conf", upstream, &[]).await;
-    carries(&world, &proxy.url()).await;
+async fn nginx_forwards_tls_with_a_proxy_header() {
+    let deployment = deployment_behind("gateway-proxy.toml", Some("127.0.0.1:8444"), &[]).await;
+    let upstream = ("127.0.0.1:8444", listener(&deployment, "gateway-proxy"));
+    let proxy = Proxy::nginx(&deployment, "nginx-stream.conf", upstream, &[]).await;
+    carries(&deployment, &proxy.url()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nginx_ends_tls_and_passes_upgrades_on() {
-    let world = world_of("gateway-clear.toml", Some("127.0.0.1:8445"), &[]).await;
-    let upstream = ("127.0.0.1:8445", listener(&world, "gateway-clear"));
-    let proxy = Proxy::nginx(&world, "nginx-http.conf", upstream, &[]).await;
-    carries(&world, &proxy.url()).await;
+async fn nginx_terminates_tls_and_forwards_upgrades() {
+    let deployment = deployment_behind("gateway-clear.toml", Some("127.0.0.1:8445"), &[]).await;
+    let upstream = ("127.0.0.1:8445", listener(&deployment, "gateway-clear"));
+    let proxy = Proxy::nginx(&deployment, "nginx-http.conf", upstream, &[]).await;
+    carries(&deployment, &proxy.url()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn haproxy_passes_tls_on_behind_a_binary_proxy_header() {
-    let world = world_of("gateway-proxy.toml", Some("127.0.0.1:8444"), &[]).await;
-    let upstream = ("127.0.0.1:8444", listener(&world, "gateway-proxy"));
-    let proxy = Proxy::haproxy(&world, "haproxy-tcp.cfg", upstream).await;
-    carries(&world, &proxy.url()).await;
-    assert_eq!(refused(&world, "proxy_header").await, 0, "its health checks have a header, too");
+async fn haproxy_forwards_tls_with_a_binary_proxy_header() {
+    let deployment = deployment_behind("gateway-proxy.toml", Some("127.0.0.1:8444"), &[]).await;
+    let upstream = ("127.0.0.1:8444", listener(&deployment, "gateway-proxy"));
+    let proxy = Proxy::haproxy(&deployment, "haproxy-tcp.cfg", upstream).await;
+    carries(&deployment, &proxy.url()).await;
+    assert_eq!(refused(&deployment, "proxy_header").await, 0, "its health checks have a header, too");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn haproxy_ends_tls_and_passes_upgrades_on() {
-    let world = world_of("gateway-clear.toml", Some("127.0.0.1:8445"), &[]).await;
-    let upstream = ("127.0.0.1:8445", listener(&world, "gateway-clear"));
-    let proxy = Proxy::haproxy(&world, "haproxy-http.cfg", upstream).await;
-    carries(&world, &proxy.url()).await;
+async fn haproxy_terminates_tls_and_forwards_upgrades() {
+    let deployment = deployment_behind("gateway-clear.toml", Some("127.0.0.1:8445"), &[]).await;
+    let upstream = ("127.0.0.1:8445", listener(&deployment, "gateway-clear"));
+    let proxy = Proxy::haproxy(&deployment, "haproxy-http.cfg", upstream).await;
+    carries(&deployment, &proxy.url()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn haproxy_ends_tls_and_speaks_http2_to_a_gateway_without_a_certificate() {
+async fn haproxy_terminates_tls_and_speaks_clear_text_http2() {
     let none = [("GATEWAY__LISTEN", ""), ("TLS__CERT", ""), ("TLS__KEY", "")];
-    let world = world_of("gateway-clear.toml", Some("127.0.0.1:8445"), &none).await;
-    let upstream = ("127.0.0.1:8445", listener(&world, "gateway-clear"));
-    let proxy = Proxy::haproxy(&world, "haproxy-h2c.cfg", upstream).await;
+    let deployment = deployment_behind("gateway-clear.toml", Some("127.0.0.1:8445"), &none).await;
+    let upstream = ("127.0.0.1:8445", listener(&deployment, "gateway-clear"));
+    let proxy = Proxy::haproxy(&deployment, "haproxy-h2c.cfg", upstream).await;
     for transport in ["h2", "h2ws", "ws"] {
-        carries_by(&world, &proxy.url(), transport).await;
+        carries_by(&deployment, &proxy.url(), transport).await;
     }
-    let by = (world.tunnels_by("h2").await, world.tunnels_by("h2ws").await, world.tunnels_by("ws").await);
+    let by =
+        (deployment.tunnels_by("h2").await, deployment.tunnels_by("h2ws").await, deployment.tunnels_by("ws").await);
     assert_eq!(by, (1, 2, 0), "HAProxy turns an upgrade into an extended CONNECT");
 }
 
@@ -134,14 +126,14 @@ async fn switching_site() -> (String, AbortHandle) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_websocket_of_the_sites_passes_behind_nginx() {
+async fn the_sites_own_websockets_pass_behind_nginx() {
     let (upstream, _site) = switching_site().await;
     let more = [("DECOY__UPSTREAM", upstream.as_str()), ("TUNNEL__HANDSHAKE_TIMEOUT", "2s")];
-    let world = world_of("gateway-clear.toml", Some("127.0.0.1:8445"), &more).await;
-    let front = ("127.0.0.1:8445", listener(&world, "gateway-clear"));
-    let proxy = Proxy::nginx(&world, "nginx-http.conf", front, &[]).await;
+    let deployment = deployment_behind("gateway-clear.toml", Some("127.0.0.1:8445"), &more).await;
+    let front = ("127.0.0.1:8445", listener(&deployment, "gateway-clear"));
+    let proxy = Proxy::nginx(&deployment, "nginx-http.conf", front, &[]).await;
     let ask = async |path: &str, more: &str| {
-        let mut socket = secure(&world, connect_from(somebody(2), proxy.address).await).await.unwrap();
+        let mut socket = secure(&deployment, connect_from(somebody(2), proxy.address).await).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n");
         let head = raw::request(&mut socket, &request).await;
         (head.lines().next().unwrap().to_owned(), socket)
@@ -169,26 +161,18 @@ async fn a_websocket_of_the_sites_passes_behind_nginx() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cdn_connects_by_tls_and_names_the_client_in_a_header() {
-    let world = world_of("gateway-cdn.toml", None, &[]).await;
-    let proxy = cdn(&world).await;
-    carries(&world, &proxy.url()).await;
-}
-
-/// nginx as a CDN: TLS from the client, and TLS of its own to the gateway.
-pub(super) async fn cdn(world: &World) -> Proxy {
-    let ca = world.ca();
-    let upstream = ("origin.example.com:443", listener(world, "gateway"));
-    let more = [("/etc/ssl/certs/ca-certificates.crt", ca.as_str()), ("origin.example.com", "localhost")];
-    Proxy::nginx(world, "nginx-cdn.conf", upstream, &more).await
+    let deployment = deployment_behind("gateway-cdn.toml", None, &[]).await;
+    let proxy = cdn(&deployment).await;
+    carries(&deployment, &proxy.url()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_has_several_addresses() {
+async fn a_gateway_listens_on_several_addresses() {
     let port = free_port();
     let listen = format!("0.0.0.0:{port}, [::]:{port}");
-    let world = World::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[("GATEWAY__LISTEN", &listen)]).await;
+    let deployment = Deployment::build(Kind::Sqlite, &[AEAD_2022], json!({}), &[("GATEWAY__LISTEN", &listen)]).await;
     for host in ["127.0.0.1", "[::1]"] {
-        carries(&world, &format!("wss://{host}:{port}{}", crate::world::PATH)).await;
+        carries(&deployment, &format!("wss://{host}:{port}{}", crate::support::deployment::PATH)).await;
     }
     for host in ["127.0.0.1", "::1"] {
         let address = SocketAddr::new(host.parse().unwrap(), port);
@@ -197,7 +181,7 @@ async fn a_gateway_has_several_addresses() {
 }
 
 #[test]
-fn the_page_shows_the_files_that_are_tested() {
+fn the_documentation_shows_the_tested_files() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/06-behind-proxies.md")).unwrap();
     let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/behind")).unwrap();
     for entry in folder {

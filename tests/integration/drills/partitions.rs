@@ -1,4 +1,4 @@
-//! A node behind a line that drops every packet for a while; it stands in a network namespace.
+//! A node in a network namespace, behind a link that drops every packet for a while.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
@@ -6,14 +6,16 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use super::deployment::{DrillDeployment, seconds};
 use super::scale;
-use super::site::{Site, seconds};
-use crate::database::Kind;
-use crate::destination::{Destination, Manner};
-use crate::process::eventually;
-use crate::world::{REGION, World, free_port};
+use crate::support::control::REGION;
+use crate::support::database::Kind;
+use crate::support::deployment::Deployment;
+use crate::support::destination::{Behavior, Destination};
+use crate::support::environment::{TO_MAKE_NAMESPACES, free_port, skip};
+use crate::support::wait::eventually;
 
-/// A namespace with a line to this one.
+/// A namespace with a link to this one.
 struct Namespace {
     name: String,
     here: Ipv4Addr,
@@ -25,7 +27,7 @@ fn ip(args: &str) -> bool {
 }
 
 impl Namespace {
-    /// None without the right to make one.
+    /// `None` without the privileges for it; the test must say that it is skipped.
     fn make() -> Option<Self> {
         let number = (std::process::id() % 250) as u8;
         let (here, there) = (Ipv4Addr::new(10, 213, number, 1), Ipv4Addr::new(10, 213, number, 2));
@@ -42,12 +44,12 @@ impl Namespace {
         made.then_some(namespace)
     }
 
-    /// Nothing that is sent from there arrives any more, and nobody is told.
+    /// Drops everything sent from there silently.
     fn cut(&self) {
         assert!(ip(&format!("-n {} route add blackhole {}", self.name, self.here)));
     }
 
-    /// Whether the node has connections to an address, or asks for some.
+    /// Whether the node has or attempts connections to an address.
     fn has_connections(&self, address: SocketAddr) -> bool {
         let filter = format!("netns exec {} ss -Htn state connected dst {address}", self.name);
         let listed = Command::new("ip").args(filter.split(' ')).output().unwrap();
@@ -68,9 +70,9 @@ impl Drop for Namespace {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_line_to_a_node_drops_everything() {
+async fn the_link_to_a_node_drops_everything() {
     let Some(namespace) = Namespace::make() else {
-        return println!("drill partition: left out, only root may make network namespaces (and needs iproute2)");
+        return skip("drill partition", TO_MAKE_NAMESPACES);
     };
     let (host, port) = (namespace.there.to_string(), free_port().to_string());
     let method = "chacha20-ietf-poly1305";
@@ -85,14 +87,14 @@ async fn the_line_to_a_node_drops_everything() {
         .unwrap();
     let address = (namespace.there, port.parse().unwrap());
     eventually(|| async { tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string()) }).await;
-    let world = World::build(Kind::Postgres, &[], json!({}), &[]).await;
+    let deployment = Deployment::build(Kind::Postgres, &[], json!({}), &[]).await;
     let node = json!({
         "region": REGION, "internal_ip": host, "port": address.1, "method": method, "password": "secret",
     });
-    world.control.create("nodes", node).await;
-    let source = Destination::start_at(Manner::Source, namespace.here);
-    let site = Site::of("partition", Kind::Postgres, world, source).await;
-    let mut crowd = site.crowd().await;
+    deployment.control.create("nodes", node).await;
+    let source = Destination::start_at(Behavior::Source, namespace.here);
+    let drill = DrillDeployment::of("partition", Kind::Postgres, deployment, source).await;
+    let mut crowd = drill.crowd().await;
     namespace.cut();
     tokio::time::sleep(scale().phase * 2).await;
     namespace.mend();
@@ -101,12 +103,12 @@ async fn the_line_to_a_node_drops_everything() {
     assert_eq!(crowd.lost(), 0, "tunnels outlive their node");
     let tally = crowd.leave().await;
     eventually(|| async {
-        if namespace.has_connections(site.source.address) { Err("the node still asks".to_owned()) } else { Ok(()) }
+        if namespace.has_connections(drill.source.address) { Err("the node still asks".to_owned()) } else { Ok(()) }
     })
     .await;
-    let mark = site.between(&tally, 0).await;
-    site.crowd().await.leave().await;
-    site.exact_since(mark).await;
+    let mark = drill.between(&tally, 0).await;
+    drill.crowd().await.leave().await;
+    drill.exact_since(mark).await;
     let said = format!("all served {} after the line was mended; {} cut short", seconds(served), tally.cut_short);
-    site.ends_clean(&said).await;
+    drill.ends_clean(&said).await;
 }

@@ -23,7 +23,7 @@ impl Scene {
         };
         let mut scene = Self { begun, now: 0, health: Health::new(limits, begun) };
         scene.probe(Outcome::Answered, 0);
-        scene.tell(Some(true));
+        scene.report(Some(true));
         scene
     }
 
@@ -62,9 +62,9 @@ impl Scene {
         waited
     }
 
-    fn tell(&mut self, agreed: Option<bool>) {
+    fn report(&mut self, agreed: Option<bool>) {
         let at = self.at();
-        self.health.told(agreed, at);
+        self.health.reported(agreed, at);
     }
 
     fn open(&mut self, name: &'static str) -> Option<StreamId> {
@@ -82,7 +82,7 @@ impl Scene {
 fn a_well_node_is_probed_at_its_interval() {
     let mut scene = Scene::new();
     assert_eq!(scene.probe(Outcome::Answered, 10), INTERVAL);
-    scene.tell(Some(true));
+    scene.report(Some(true));
     assert_eq!(scene.probe(Outcome::Answered, 10), INTERVAL);
     assert!(!scene.health.take_change());
 }
@@ -107,7 +107,7 @@ fn a_destination_that_speaks_late_costs_one_probe_and_no_stream() {
     let mut scene = Scene::new();
     let late = scene.open("late").unwrap();
     assert_eq!(scene.probe(Outcome::Answered, 20), FIRST_BYTE);
-    scene.tell(Some(true));
+    scene.report(Some(true));
     scene.pass(10_000);
     assert!(scene.health.is_up() && scene.health.take_ended().is_empty());
     assert_eq!(scene.due(), INTERVAL - 10_000, "it is not asked for again");
@@ -155,9 +155,9 @@ fn a_node_that_is_back_is_noticed_within_a_pause_and_a_probe() {
     assert_eq!(pauses, [0, 250, 500, 1000, 1000, 1000]);
     assert_eq!(scene.probe(Outcome::Answered, 20), 1000);
     assert!(scene.health.is_up());
-    scene.tell(Some(false));
+    scene.report(Some(false));
     assert_eq!(scene.probe(Outcome::Answered, 20), 250, "until the control plane has seen enough");
-    scene.tell(Some(true));
+    scene.report(Some(true));
     assert_eq!(scene.probe(Outcome::Answered, 20), INTERVAL);
 }
 
@@ -168,7 +168,7 @@ fn a_report_that_is_lost_is_made_again_ever_more_seldom() {
     scene.probe(Outcome::Answered, 0);
     let mut pauses = Vec::new();
     for _ in 0..9 {
-        scene.tell(None);
+        scene.report(None);
         pauses.push(scene.probe(Outcome::Answered, 0));
     }
     assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 16_000, INTERVAL, INTERVAL]);

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use futures_util::FutureExt;
 use tokio::io::{AsyncWriteExt, DuplexStream};
 
@@ -45,10 +46,10 @@ fn consent(is_resumable: bool) -> HelloOk {
     HelloOk { features: Features::ALL, resume: is_resumable.then(resumable), ..HelloOk::default() }
 }
 
-fn framed(opcode: OpCode, body: &[u8]) -> BytesMut {
-    let mut message = Message::from(message_of(body));
-    let start = write_header(&mut message, opcode, Side::Client);
-    message.head.split_off(start)
+fn framed(opcode: OpCode, body: &[u8]) -> Bytes {
+    let mut message = Message::from(body);
+    write_header(&mut message, opcode, Side::Client);
+    message.concat()
 }
 
 /// A gateway's session with a driver at work on a narrow line, which the answer to `hello` fills.

@@ -14,7 +14,7 @@ pub trait Meter {
     /// The socket gave bytes for the tunnel; gives when it may give more, if not now.
     fn received(&self, bytes: usize) -> Option<Instant>;
     /// Most bytes to move at once.
-    fn piece(&self) -> usize;
+    fn chunk_limit(&self) -> usize;
 }
 
 /// Counts nothing.
@@ -31,7 +31,7 @@ impl Meter for () {
         None
     }
 
-    fn piece(&self) -> usize {
+    fn chunk_limit(&self) -> usize {
         CHUNK
     }
 }

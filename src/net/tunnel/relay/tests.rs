@@ -62,7 +62,7 @@ impl Meter for Gate {
         None
     }
 
-    fn piece(&self) -> usize {
+    fn chunk_limit(&self) -> usize {
         CHUNK
     }
 }
@@ -104,9 +104,7 @@ async fn send(stream: &TunnelStream) {
     while poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap() < PIECE {
         tokio::task::yield_now().await;
     }
-    let mut payload = BytesMut::zeroed(HEADROOM);
-    payload.put_bytes(7, PIECE);
-    stream.send(payload);
+    stream.send(Payload::from(&[7u8; PIECE][..]));
 }
 
 #[tokio::test]
@@ -114,8 +112,8 @@ async fn an_upload_has_a_chunk_in_flight_at_most() {
     let (client, gateway) = streams().await;
     let (gate, most) = (Arc::new(Gate::default()), Arc::new(AtomicUsize::new(0)));
     let (meter, socket) = (Arc::clone(&gate), Sink { unflushed: 0, most: Arc::clone(&most) });
-    let patience = Patience { idle: Duration::from_secs(30), half_open: Duration::ZERO, linger: Duration::ZERO };
-    tokio::spawn(async move { Relay::new(gateway, socket, &*meter, patience).run().await });
+    let timeouts = Timeouts { idle: Duration::from_secs(30), half_open: Duration::ZERO, linger: Duration::ZERO };
+    tokio::spawn(async move { Relay::new(gateway, socket, &*meter, timeouts).run().await });
     let mut sent = 0;
     for shut in [true, false] {
         gate.shut.store(shut, Ordering::Relaxed);

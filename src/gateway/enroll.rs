@@ -1,0 +1,47 @@
+//! The gateway's token: given, kept from an enrollment, or traded for a one-time token (docs/04, "Enrolment").
+
+use std::io;
+use std::path::Path;
+
+use super::atomic_file::AtomicFile;
+use super::control::ControlClient;
+use crate::api::GatewayEnroll;
+use crate::config::{self, Secret};
+use crate::net::dial::Dialer;
+
+const FILE: &str = "token";
+const MISSING: &str = "must be set, or gateway.enrol_token; `httvps admin gateways create` or `invite` shows it once";
+
+/// A key that will not do, and why.
+pub(super) type Unusable = (&'static str, String);
+
+/// The token to use. The enrollment token is spent only once the file for its successor is open.
+pub(super) async fn token(config: &config::Gateway, ca: Option<&[u8]>, dialer: &Dialer) -> Result<Secret, Unusable> {
+    if !config.token.is_empty() {
+        return Ok(config.token.clone());
+    }
+    let path = Path::new(&config.state_dir).join(FILE);
+    let bad = |error: io::Error| ("state_dir", format!("{}: {error}", path.display()));
+    if let Some(token) = kept(&path).map_err(bad)? {
+        return Ok(token);
+    }
+    if config.enrol_token.is_empty() {
+        return Err(("token", MISSING.into()));
+    }
+    let fresh = AtomicFile::open(&path).map_err(bad)?;
+    let control = ControlClient::new(config, ca, dialer, None).map_err(|reason| ("control_ca", reason))?;
+    let request = GatewayEnroll { token: config.enrol_token.expose().to_owned() };
+    let enrolled = control.enroll(&request).await.map_err(|error| ("enrol_token", error.to_string()))?;
+    fresh.keep(enrolled.token.as_bytes()).map_err(bad)?;
+    tracing::info!(gateway = %enrolled.gateway_id, "enrolled");
+    Ok(enrolled.token.into())
+}
+
+fn kept(path: &Path) -> io::Result<Option<Secret>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) if text.trim().is_empty() => Ok(None),
+        Ok(text) => Ok(Some(text.trim().to_owned().into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
