@@ -124,6 +124,33 @@ fn no_test_module_imports_another() {
 }
 
 #[test]
+fn imports_between_the_control_planes_rooms_go_down() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/control"));
+    let floors = floors();
+    let floor = |room: &str| floors.get(&format!("control/{room}"));
+    let mut files = Vec::new();
+    sources(root, &mut files);
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for file in files {
+        let inside = file.strip_prefix(root).unwrap().with_extension("");
+        let room = inside.iter().next().unwrap().to_string_lossy();
+        let own = floor(&room).unwrap_or_else(|| panic!("docs/01 does not list control/{room}"));
+        let text = std::fs::read_to_string(&file).unwrap();
+        for path in imports(&text, "crate::control::") {
+            let other = path.split("::").next().unwrap();
+            let Some(other_floor) = floor(other).filter(|_| other != room) else { continue };
+            seen += 1;
+            if other_floor >= own {
+                wrong.push(format!("{} uses {other}", inside.display()));
+            }
+        }
+    }
+    assert!(seen > 50, "the test reads imports: {seen}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
 fn there_are_no_comments() {
     let mut files = Vec::new();
     for root in ["src", "tests", "benches"] {
