@@ -158,7 +158,10 @@ fn complain(line: String) {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
-        Command::Completions(args) => return completions::run(args),
+        Command::Completions(args) => {
+            completions::run(args);
+            return Ok(());
+        }
         Command::Man(args) => return man::run(args),
         Command::ServeControl
         | Command::ServeGateway

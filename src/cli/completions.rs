@@ -1,7 +1,7 @@
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Cli, Failure, say};
+use super::{Cli, say};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -9,9 +9,8 @@ pub(super) struct Args {
     shell: Shell,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args) {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "httvps", &mut script);
     say(String::from_utf8_lossy(&script).trim_end());
-    Ok(())
 }

@@ -17,13 +17,14 @@ pub(super) async fn all(api: &Api, path: &str, mut fields: Map<String, Value>, j
         } else {
             more.iter().for_each(show::item);
         }
-        match page.get_mut("next").map(Value::take).unwrap_or_default() {
-            Value::Null => break,
-            next if fields.get("after") == Some(&next) => {
-                return Err(Failure::runtime(format!("the control plane gave the page after {next} twice")));
-            }
-            next => drop(fields.insert("after".into(), next)),
+        let next = page.get_mut("next").map(Value::take).unwrap_or_default();
+        if next.is_null() {
+            break;
         }
+        if fields.get("after") == Some(&next) {
+            return Err(Failure::runtime(format!("the control plane gave the page after {next} twice")));
+        }
+        fields.insert("after".into(), next);
     }
     if json {
         say(terminal::escaped_json(&json!({ "items": items, "next": null }).to_string()));

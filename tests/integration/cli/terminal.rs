@@ -8,13 +8,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::support::control::{Control, admin_env, id};
+use crate::support::control::{ADMIN_KEY, Control, admin_env, id};
 use crate::support::database::Kind;
 use crate::support::deployment::Deployment;
 use crate::support::environment::{Env, env};
 use crate::support::node::CHACHA;
 use crate::support::process::run;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::TIMEOUT;
 
 const PLANS: usize = 5;
 
@@ -90,7 +90,7 @@ async fn on_a_terminal(command: &str, answer: &str, env: &Env) -> (Option<i32>, 
     script.args(["-qec", &line, "/dev/null"]).envs(env.iter().cloned()).kill_on_drop(true);
     let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.as_mut().unwrap().write_all(answer.as_bytes()).await.unwrap();
-    let output = timeout(PATIENCE, child.wait_with_output()).await.expect("the command ends").unwrap();
+    let output = timeout(TIMEOUT, child.wait_with_output()).await.expect("the command ends").unwrap();
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 

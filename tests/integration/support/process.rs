@@ -29,7 +29,7 @@ pub(crate) fn command(args: &[&str], env: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_httvps"));
     command.args(args).env_clear().envs(env.iter().cloned()).kill_on_drop(true);
     if let Ok(level) = std::env::var("HTTVPS_TEST_LOG") {
-        command.env("LOG__LEVEL", level);
+        command.env("HTTVPS_LOG__LEVEL", level);
     }
     command.env("PATH", std::env::var("PATH").unwrap_or_default());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
