@@ -14,7 +14,7 @@ use crate::support::process::Process;
 use crate::throughput::{self, Span};
 
 const SPAN: Span = Span { warm_up: Duration::from_secs(2), time: Duration::from_secs(6) };
-const WITHOUT_END: Span = Span { warm_up: Duration::from_secs(2), time: Duration::from_secs(3_600) };
+const WITHOUT_END: Span = Span { warm_up: Duration::from_secs(2), time: Duration::from_hours(1) };
 const PAUSE: Duration = Duration::from_secs(1);
 const REQUESTS: usize = 100;
 const PER_CENT: f64 = 90.0;

@@ -15,7 +15,7 @@ pub(crate) const FIGURE: &str = "cpu_stream";
 const STREAMS: usize = 4_000;
 const LANES: usize = 16;
 const MILLISECONDS: f64 = 0.12;
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 pub(crate) async fn touch(proxy: &str, echo: &Destination) -> io::Result<TcpStream> {
     let mut socket = socks::connect(proxy, echo.address).await?;

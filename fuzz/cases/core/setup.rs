@@ -104,7 +104,7 @@ impl Setup {
             dead_after: NEVER,
             ping_after_busy: Duration::from_secs(3),
             dead_after_busy: NEVER,
-            keepalive_max: Duration::from_secs(300),
+            keepalive_max: Duration::from_mins(5),
             kept: Arc::new(MemoryBudget::new(1 << 30)),
             kept_per_session: 1 << 30,
         }

@@ -69,7 +69,7 @@ async fn an_expired_token_vouches_for_a_while_only() {
             let issued = now() - Duration::from_secs(60 * (expired_minutes + 10));
             let token = issuer.issue(ids.0, ids.1, issued.unix_timestamp(), 600).unwrap();
             let mut report = GatewayApi::report(&subscriber, &Uuid::now_v7().to_string(), 5, 5);
-            report["started_at"] = json!(rfc3339(issued + Duration::from_secs(300)));
+            report["started_at"] = json!(rfc3339(issued + Duration::from_mins(5)));
             report["access_token"] = json!(token);
             assert_eq!(api.tell(report).await["code"], code, "{kind:?} {expired_minutes}");
         }

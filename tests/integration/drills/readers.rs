@@ -64,6 +64,6 @@ async fn memory_comes_back_from_slow_readers() {
     })
     .await;
     let took = gone.elapsed();
-    assert!(took < Duration::from_secs(60), "{took:?}");
+    assert!(took < Duration::from_mins(1), "{took:?}");
     drill.ends_clean(&format!("{} MiB, under 100 again after {}", most / 1024, seconds(took))).await;
 }
