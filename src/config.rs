@@ -36,7 +36,7 @@ pub use http2::Http2;
 pub use net::Net;
 pub use resume::Resume;
 pub use secret::{Secret, read_file};
-pub use subscriber::{Billing, ClientConfig, Enrolment, Events, Leases, Offline, Pool, Portal};
+pub use subscriber::{Billing, ClientConfig, Enrollment, Events, Leases, Offline, Pool, Portal};
 pub use tls::{Pair, Tls};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -210,7 +210,7 @@ impl Source {
             control: Control,
             billing: Billing,
             leases: Leases,
-            enrolment: Enrolment,
+            enrollment: Enrollment,
             client_config: ClientConfig,
             events: Events,
             pool: Pool,
@@ -245,7 +245,7 @@ impl Source {
             control: self.section()?,
             billing: self.section()?,
             leases: self.section()?,
-            enrolment: self.section()?,
+            enrollment: self.section()?,
             client_config: self.section()?,
             events: self.section()?,
             pool: self.section()?,

@@ -139,7 +139,7 @@ impl Control {
             gateways: GatewayCache::default(),
             nodes: NodeCache::default(),
             seen: LastSeen::default(),
-            enrolment: source.section()?,
+            enrollment: source.section()?,
             client_config: source.section()?,
             pool: source.section()?,
             clock: source.section()?,

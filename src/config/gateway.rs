@@ -22,7 +22,7 @@ pub struct Gateway {
     /// The gateway's token.
     pub token: Secret,
     /// A one-time token that is traded for one.
-    pub enrol_token: Secret,
+    pub enroll_token: Secret,
     /// Folder of the usage journal.
     pub state_dir: String,
     /// Time between heartbeats.

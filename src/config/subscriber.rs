@@ -53,10 +53,10 @@ impl Section for Leases {
     }
 }
 
-/// `[enrolment]`
+/// `[enrollment]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Enrolment {
+pub struct Enrollment {
     /// Base of activation links; empty for none.
     pub link: String,
     /// Life of an activation code.
@@ -73,8 +73,8 @@ pub struct Enrolment {
     pub repeat_within: Duration,
 }
 
-impl Section for Enrolment {
-    const NAME: &'static str = "enrolment";
+impl Section for Enrollment {
+    const NAME: &'static str = "enrollment";
 
     fn validate(&self) -> Result<(), Invalid> {
         if self.link.is_empty() || self.link.starts_with("https://") {
@@ -155,7 +155,7 @@ pub struct Pool {
     pub recover_after: i32,
     /// The oldest gateway that is served; empty for any.
     pub min_gateway_version: String,
-    /// Life of a gateway's enrolment token.
+    /// Life of a gateway's enrollment token.
     #[serde(with = "humantime_serde")]
     pub gateway_code_ttl: Duration,
 }
@@ -193,7 +193,7 @@ impl Section for Offline {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Portal {
-    /// Whether the gateway relays enrolment, refresh, configuration and account.
+    /// Whether the gateway relays enrollment, refresh, configuration and account.
     pub enabled: bool,
     /// Requests a minute of one address (IPv6: /64).
     pub requests_per_minute: u32,

@@ -1,4 +1,4 @@
-//! The gateway's token: given, kept from an enrollment, or traded for a one-time token (docs/04, "Enrolment").
+//! The gateway's token: given, kept from an enrollment, or traded for a one-time token (docs/04, "Enrollment").
 
 use std::io;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::config::{self, Secret};
 use crate::net::dial::Dialer;
 
 const FILE: &str = "token";
-const MISSING: &str = "must be set, or gateway.enrol_token; `httvps admin gateways create` or `invite` shows it once";
+const MISSING: &str = "must be set, or gateway.enroll_token; `httvps admin gateways create` or `invite` shows it once";
 
 /// A key that will not do, and why.
 pub(super) type Unusable = (&'static str, String);
@@ -25,13 +25,13 @@ pub(super) async fn token(config: &config::Gateway, ca: Option<&[u8]>, dialer: &
     if let Some(token) = kept(&path).map_err(bad)? {
         return Ok(token);
     }
-    if config.enrol_token.is_empty() {
+    if config.enroll_token.is_empty() {
         return Err(("token", MISSING.into()));
     }
     let fresh = AtomicFile::open(&path).map_err(bad)?;
     let control = ControlClient::new(config, ca, dialer, None).map_err(|reason| ("control_ca", reason))?;
-    let request = GatewayEnroll { token: config.enrol_token.expose().to_owned() };
-    let enrolled = control.enroll(&request).await.map_err(|error| ("enrol_token", error.to_string()))?;
+    let request = GatewayEnroll { token: config.enroll_token.expose().to_owned() };
+    let enrolled = control.enroll(&request).await.map_err(|error| ("enroll_token", error.to_string()))?;
     fresh.keep(enrolled.token.as_bytes()).map_err(bad)?;
     tracing::info!(gateway = %enrolled.gateway_id, "enrolled");
     Ok(enrolled.token.into())

@@ -32,8 +32,8 @@ pub(in crate::control) async fn enroll(
         client_version: request.client_version.map(|version| version.chars().take(VERSION_LENGTH).collect()),
         replace: request.replace.map(Id),
         now,
-        refresh_ttl: state.enrolment.refresh_ttl,
-        repeat_within: state.enrolment.repeat_within,
+        refresh_ttl: state.enrollment.refresh_ttl,
+        repeat_within: state.enrollment.repeat_within,
     };
     let granted = dispatch!(&mut state.db.get().await?, enrollment::enroll(&wish, &state.deriver))??;
     if wish.replace.is_some() {
@@ -52,8 +52,8 @@ pub(in crate::control) async fn refresh(
         token: request.refresh_token,
         device_uuid: request.device_uuid,
         now,
-        refresh_ttl: state.enrolment.refresh_ttl,
-        repeat_within: state.enrolment.repeat_within,
+        refresh_ttl: state.enrollment.refresh_ttl,
+        repeat_within: state.enrollment.repeat_within,
     };
     let outcome = dispatch!(&mut state.db.get().await?, enrollment::refresh(&wish, &state.deriver))?;
     if let Err(Refused::Reused(device)) = &outcome {
@@ -64,7 +64,7 @@ pub(in crate::control) async fn refresh(
 
 /// A repeated answer is the same: the access token is as old as the refresh token.
 fn tokens(state: &ControlState, granted: Granted, now: Time) -> Result<Json<Tokens>, ApiError> {
-    let life = state.enrolment.access_ttl;
+    let life = state.enrollment.access_ttl;
     let seconds = i64::try_from(life.as_secs()).unwrap_or(i64::MAX);
     let issued_at = granted.issued_at.0.unix_timestamp();
     let access_token =

@@ -11,7 +11,7 @@ use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 use crate::digest::{fresh_token, sha256_hex};
 
-/// Trades a one-time enrolment token for a gateway's token.
+/// Trades a one-time enrollment token for a gateway's token.
 pub(in crate::control) async fn gateway_enroll(
     State(state): State<Arc<ControlState>>,
     Body(request): Body<GatewayEnroll>,
@@ -19,10 +19,10 @@ pub(in crate::control) async fn gateway_enroll(
     let token = fresh_token().map_err(ApiError::internal)?;
     let invitation = sha256_hex(request.token.trim().as_bytes());
     let hash = sha256_hex(token.as_bytes());
-    let enrolled = dispatch!(&mut state.db.get().await?, nodes::enrol(&invitation, &hash, Time::now()))?;
+    let enrolled = dispatch!(&mut state.db.get().await?, nodes::enroll(&invitation, &hash, Time::now()))?;
     let gateway = enrolled.ok_or_else(|| ApiError {
         code: "INVALID_CODE".into(),
-        detail: Some("the enrolment token is unknown, spent, or past its time".into()),
+        detail: Some("the enrollment token is unknown, spent, or past its time".into()),
         ..ApiError::not_found()
     })?;
     state.gateways.forget();

@@ -11,6 +11,7 @@ use crate::control::model::state::{
 };
 use crate::control::model::types::{Id, Time};
 use crate::control::model::{Device, Gateway, OutlineNode, Plan, RefusalRow, Session, Subscription, User};
+use crate::frame::SessionCode;
 
 const GIGABYTE: u64 = 1_000_000_000;
 
@@ -131,7 +132,7 @@ impl DeviceSnapshot {
             UserStatus::Active => {}
         }
         if self.device.status != DeviceStatus::Active {
-            add(found, "DEVICE_BANNED", "the device is revoked: enrol it anew, or set its status to active");
+            add(found, "DEVICE_BANNED", "the device is revoked: enroll it anew, or set its status to active");
         }
     }
 
@@ -264,7 +265,7 @@ impl DeviceSnapshot {
         if self.sessions.first().is_some_and(|session| session.started_at > refusal.created_at) {
             return;
         }
-        let Some(advice) = advice(&refusal.code) else { return };
+        let Some(advice) = SessionCode::from_name(&refusal.code).and_then(advice) else { return };
         let (at, id) = (moment(refusal.created_at), &refusal.support_id);
         let client = refusal.client_version.as_deref().unwrap_or("unknown");
         add(found, &refusal.code, format!("refused {at} (client {client}, support id {id}): {advice}"));
@@ -272,20 +273,29 @@ impl DeviceSnapshot {
 }
 
 /// What to do about a refusal that the present state does not explain.
-fn advice(code: &str) -> Option<&'static str> {
+fn advice(code: SessionCode) -> Option<&'static str> {
     match code {
-        "PROTOCOL_ERROR" | "INTERNAL" => Some("look for the support id in the gateway's log"),
-        "UNSUPPORTED_VERSION" | "UPGRADE_REQUIRED" => Some("update the app"),
-        "INVALID_TOKEN" => Some("the app has no token of this device: enrol it anew"),
-        "TOKEN_EXPIRED" => Some("the app has not refreshed its token: look at its clock and network, or enrol it anew"),
-        "TOO_MANY_SESSIONS" => Some("other sessions of the device were live: end one, or change the plan"),
-        "UNKNOWN_REGION" => {
+        SessionCode::ProtocolError | SessionCode::Internal => Some("look for the support id in the gateway's log"),
+        SessionCode::UnsupportedVersion | SessionCode::UpgradeRequired => Some("update the app"),
+        SessionCode::InvalidToken => Some("the app has no token of this device: enroll it anew"),
+        SessionCode::TokenExpired => {
+            Some("the app has not refreshed its token: look at its clock and network, or enroll it anew")
+        }
+        SessionCode::TooManySessions => Some("other sessions of the device were live: end one, or change the plan"),
+        SessionCode::UnknownRegion => {
             Some("the plan or the gateway does not have the region: choose another, or change the plan")
         }
-        "SESSION_KILLED" => Some("an administrator ended the session: connect again"),
-        "OVERLOADED" | "GOING_AWAY" => Some("the gateway took no sessions then: connect again"),
-        "CONTROL_UNAVAILABLE" => Some("the gateway could not reach the control plane: connect again"),
-        _ => None,
+        SessionCode::SessionKilled => Some("an administrator ended the session: connect again"),
+        SessionCode::Overloaded | SessionCode::GoingAway => Some("the gateway took no sessions then: connect again"),
+        SessionCode::ControlUnavailable => Some("the gateway could not reach the control plane: connect again"),
+        SessionCode::DeviceBanned
+        | SessionCode::UserBanned
+        | SessionCode::UserPending
+        | SessionCode::NoSubscription
+        | SessionCode::SubscriptionExpired
+        | SessionCode::LimitReached
+        | SessionCode::DeviceLimit
+        | SessionCode::NoNodeAvailable => None,
     }
 }
 

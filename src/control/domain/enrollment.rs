@@ -1,4 +1,4 @@
-//! Activation codes and refresh tokens (docs/02, "Enrolment").
+//! Activation codes and refresh tokens (docs/02, "Enrollment").
 
 use std::time::Duration;
 

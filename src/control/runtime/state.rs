@@ -29,7 +29,7 @@ pub(crate) struct ControlState {
     pub(crate) gateways: GatewayCache,
     pub(crate) nodes: NodeCache,
     pub(crate) seen: LastSeen,
-    pub(crate) enrolment: config::Enrolment,
+    pub(crate) enrollment: config::Enrollment,
     pub(crate) client_config: config::ClientConfig,
     pub(crate) pool: config::Pool,
     pub(crate) clock: config::Clock,

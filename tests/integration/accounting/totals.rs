@@ -76,11 +76,12 @@ async fn gateway_killed(kind: Kind, encoding: &str) {
     eventually(|| async {
         let sessions = deployment.control.list("sessions").await;
         match sessions.iter().find(|session| session["bytes_down"].as_u64() > Some(down)) {
-            Some(session) if session["state"] == "ended" => Ok(()),
+            Some(session) if session["state"] == "ended" || session["state"] == "killed" => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })
     .await;
+    deployment.metric_is("httvps_usage_unreported_bytes", 0).await;
     let (total_up, total_down) = deployment.totals().await;
     assert!(total_up <= up + 1, "never more: {total_up}");
     assert!(total_down <= down + endless.gave(), "never more: {total_down}");

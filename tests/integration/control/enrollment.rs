@@ -72,7 +72,7 @@ fn refusal((status, problem): &(u16, Value)) -> (u16, &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_code_makes_one_device() {
     for kind in BOTH {
-        let control = Control::start_with(kind, &[("ENROLMENT__LINK", LINK), ("ENROLMENT__CODE_TTL", "1ms")]).await;
+        let control = Control::start_with(kind, &[("ENROLLMENT__LINK", LINK), ("ENROLLMENT__CODE_TTL", "1ms")]).await;
         let user = customer(&control, json!({})).await;
         let made = control.create("codes", json!({ "user_id": user, "hours": 1 })).await;
         let code = made["code"].as_str().unwrap();
@@ -148,7 +148,7 @@ async fn a_lost_enrollment_response_is_repeated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn repeated_responses_expire() {
-    let control = Control::start_with(Kind::Sqlite, &[("ENROLMENT__REPEAT_WITHIN", "5s")]).await;
+    let control = Control::start_with(Kind::Sqlite, &[("ENROLLMENT__REPEAT_WITHIN", "5s")]).await;
     let user = customer(&control, json!({})).await;
     let code = code(&control, &user).await;
     let first = enroll(&control, &code, "phone").await.1;
@@ -328,7 +328,7 @@ async fn signing_keys_rotate_with_two_valid_at_a_time() {
 async fn a_tunnel_outlives_its_access_token_but_not_its_device() {
     let mut deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
     deployment.control.kill().await;
-    deployment.control.env.push(("HTTVPS_ENROLMENT__ACCESS_TTL".into(), "2s".into()));
+    deployment.control.env.push(("HTTVPS_ENROLLMENT__ACCESS_TTL".into(), "2s".into()));
     deployment.control.resume().await;
     let tokens = enrolled(&deployment.control, &deployment.subscriber.user, "phone").await;
     assert_eq!(tokens["expires_in"], 2);
@@ -367,7 +367,7 @@ async fn a_tunnel_outlives_its_access_token_but_not_its_device() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_shows_link_and_code_and_draws_them_on_a_terminal() {
-    let control = Control::start_with(Kind::Sqlite, &[("ENROLMENT__LINK", LINK)]).await;
+    let control = Control::start_with(Kind::Sqlite, &[("ENROLLMENT__LINK", LINK)]).await;
     let user = customer(&control, json!({})).await;
     let env = admin_env(&control);
     let field = format!("user_id={user}");

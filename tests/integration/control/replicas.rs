@@ -99,12 +99,12 @@ async fn the_device_limit_holds_for_fifty_enrollments_at_both_replicas() {
         let code = first.create("codes", json!({ "user_id": user })).await;
         codes.push(code["code"].as_str().unwrap().to_owned());
     }
-    let enrolments = codes.iter().enumerate().map(|(number, code)| async move {
+    let enrollments = codes.iter().enumerate().map(|(number, code)| async move {
         let body = json!({ "code": code, "device_uuid": format!("phone-{number}"), "platform": "test" });
         let control = if number % 2 == 0 { first } else { second };
         control.ask(Method::POST, "/api/v1/auth/enroll", "", Some(&body)).await
     });
-    let answers = join_all(enrolments).await;
+    let answers = join_all(enrollments).await;
     let (made, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|(status, _)| status.is_success());
     assert_eq!(made.len(), LIMIT, "{answers:?}");
     assert!(refused.iter().all(|(_, problem)| problem["code"] == "DEVICE_LIMIT"), "{refused:?}");
@@ -181,12 +181,12 @@ async fn pending_requests(billing: &BillingApi, subscriber: &Subscriber) -> Vec<
     let mut pending_requests = Vec::new();
     for number in 0..EACH {
         let code = billing.api.control.create("codes", json!({ "user_id": subscriber.user })).await["code"].clone();
-        let enrolment = json!({ "code": code, "device_uuid": format!("phone-{number}"), "platform": "test" });
+        let enrollment = json!({ "code": code, "device_uuid": format!("phone-{number}"), "platform": "test" });
         let admission = json!({
             "device_id": subscriber.device, "access_token": subscriber.token, "region": REGION,
             "assign": true, "session_id": Uuid::now_v7(),
         });
-        for (path, body) in [("auth/enroll", enrolment), ("auth/validate-device", admission)] {
+        for (path, body) in [("auth/enroll", enrollment), ("auth/validate-device", admission)] {
             pending_requests.push(PendingRequest { path, token: billing.api.token.clone(), body });
         }
     }

@@ -32,7 +32,7 @@ const BIG: [&str; 10] = [
     "payments",
 ];
 const WORK: [&str; 8] =
-    ["sweep", "admission", "usage", "heartbeats", "enrolment", "account", "administration", "deletion"];
+    ["sweep", "admission", "usage", "heartbeats", "enrollment", "account", "administration", "deletion"];
 
 /// A row's id; each kind of row has its own range.
 #[derive(Clone, Copy)]
@@ -191,7 +191,7 @@ impl LargeDataset {
             }
             "usage" => self.usage().await,
             "heartbeats" => self.heartbeats().await,
-            "enrolment" => self.enrolment().await,
+            "enrollment" => self.enrollment().await,
             "account" => self.account().await,
             "administration" => self.administration().await,
             "deletion" => {
@@ -256,7 +256,7 @@ impl LargeDataset {
         self.post("gateway/events/ack", json!({ "epoch": snapshot.epoch, "seq": snapshot.seq })).await;
     }
 
-    async fn enrolment(&self) {
+    async fn enrollment(&self) {
         let code = self.control.create("codes", json!({ "user_id": Row::User.id(30) })).await["code"].clone();
         let tokens = self.post("auth/enroll", json!({ "code": code, "device_uuid": "new", "platform": "test" })).await;
         let refresh = json!({ "refresh_token": tokens["refresh_token"], "device_uuid": "new" });

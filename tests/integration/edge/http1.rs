@@ -90,7 +90,7 @@ fn probes() -> Vec<Probe> {
         of("a part of the path", &[&format!("GET {}", &PATH[..9])]),
         of("the path in another case", &[&upgrade(&PATH.to_uppercase())]),
         of(
-            "enrolment elsewhere",
+            "enrollment elsewhere",
             &[&format!("{}{enroll}", ours("POST /api/v1/auth/enroll", "Content-Length: 49\r\n"))],
         ),
         of("keys elsewhere", &[&ours("GET /.well-known/jwks.json", "Authorization: Bearer x\r\n")]),

@@ -21,13 +21,13 @@ async fn a_gateway_enrolls_itself_with_a_single_use_code() {
     let mut deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
     assert_eq!(deployment.gateway.take().unwrap().stop().await.code, Some(0));
     deployment.gateway_env.retain(|(name, _)| name != "HTTVPS_GATEWAY__TOKEN");
-    let bad = [deployment.gateway_env.clone(), env(&[("GATEWAY__ENROL_TOKEN", "guessed")])].concat();
+    let bad = [deployment.gateway_env.clone(), env(&[("GATEWAY__ENROLL_TOKEN", "guessed")])].concat();
     let refused = Process::try_start(&["serve-gateway"], &bad).await.err().expect("a guessed code is refused");
     assert_eq!(refused.code, Some(2));
-    assert!(refused.stderr.contains("gateway.enrol_token") && refused.stderr.contains("INVALID_CODE"));
+    assert!(refused.stderr.contains("gateway.enroll_token") && refused.stderr.contains("INVALID_CODE"));
     let invited = deployment.control.create("gateways/invite", json!({ "name": "gw-2", "region": REGION })).await;
     assert!(invited["token"].is_null() && invited["enrol_until"].is_string(), "{invited}");
-    deployment.gateway_env.extend(env(&[("GATEWAY__ENROL_TOKEN", invited["enrol_token"].as_str().unwrap())]));
+    deployment.gateway_env.extend(env(&[("GATEWAY__ENROLL_TOKEN", invited["enroll_token"].as_str().unwrap())]));
     let echo = Destination::start(Behavior::Echo);
     for _ in 0..2 {
         deployment.start_gateway().await;
@@ -47,18 +47,18 @@ async fn an_invitation_works_once_and_expires() {
     for kind in BOTH {
         let control = start_with_region(kind, &[("POOL__GATEWAY_CODE_TTL", "1s")]).await;
         let invited = control.create("gateways/invite", json!({ "name": "gw-1", "region": REGION })).await;
-        let enrol =
+        let enroll =
             async |code: &Value| post_as_gateway(&control, "gateway/enroll", "", json!({ "token": code })).await;
-        let (status, enrolled) = enrol(&invited["enrol_token"]).await;
+        let (status, enrolled) = enroll(&invited["enroll_token"]).await;
         assert_eq!((status, &enrolled["gateway_id"]), (200, &invited["id"]), "{kind:?} {enrolled}");
         let token = enrolled["token"].as_str().unwrap();
         assert_eq!(post_as_gateway(&control, "gateway/heartbeat", token, json!({})).await.0, 200);
-        let (status, problem) = enrol(&invited["enrol_token"]).await;
+        let (status, problem) = enroll(&invited["enroll_token"]).await;
         assert_eq!((status, &problem["code"]), (404, &json!("INVALID_CODE")));
         let path = format!("gateways/{}/invite", id(&invited));
         let again = control.create(&path, Value::Null).await;
         assert_eq!(post_as_gateway(&control, "gateway/heartbeat", token, json!({})).await.0, 200, "until the trade");
-        assert_eq!(enrol(&again["enrol_token"]).await.0, 200);
+        assert_eq!(enroll(&again["enroll_token"]).await.0, 200);
         assert_eq!(post_as_gateway(&control, "gateway/heartbeat", token, json!({})).await.0, 401);
         let late = control.create(&path, Value::Null).await;
         let until = time::OffsetDateTime::parse(
@@ -70,7 +70,7 @@ async fn an_invitation_works_once_and_expires() {
             if time::OffsetDateTime::now_utc() > until { Ok(()) } else { Err("not yet".to_owned()) }
         })
         .await;
-        assert_eq!(enrol(&late["enrol_token"]).await.0, 404);
+        assert_eq!(enroll(&late["enroll_token"]).await.0, 404);
     }
 }
 
@@ -99,7 +99,7 @@ async fn a_gateways_token_is_rotated_and_revoked() {
         assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("REVOKED")));
         let invited = control.create(&format!("gateways/{gateway}/invite"), Value::Null).await;
         let (_, back) =
-            post_as_gateway(&control, "gateway/enroll", "", json!({ "token": invited["enrol_token"] })).await;
+            post_as_gateway(&control, "gateway/enroll", "", json!({ "token": invited["enroll_token"] })).await;
         assert_eq!((beat(back["token"].as_str().unwrap()).await, beat(&third).await), (200, 401));
     }
 }

@@ -57,7 +57,7 @@ pub(super) async fn create(
     let life = match new.hours {
         Some(hours @ 1..=MAX_HOURS) => Duration::from_secs(hours * HOUR_SECONDS),
         Some(_) => return Err(ApiError::invalid("hours", "OUT_OF_RANGE", format!("must be 1 to {MAX_HOURS}"))),
-        None => state.enrolment.code_ttl,
+        None => state.enrollment.code_ttl,
     };
     let code = fresh_code().map_err(ApiError::internal)?;
     let now = Time::now();
@@ -72,7 +72,7 @@ pub(super) async fn create(
     };
     dispatch!(&mut state.db.get().await?, admin::create_code(&row))?;
     let shown = grouped(&code);
-    let base = &state.enrolment.link;
+    let base = &state.enrollment.link;
     let link = (!base.is_empty()).then(|| format!("{base}#{shown}"));
     created_with(&row, json!({ "code": shown, "link": link }))
 }

@@ -165,9 +165,9 @@ pub(super) async fn invite(
     Body(new): Body<NewGateway>,
 ) -> Result<Created, ApiError> {
     let (_, nobodys) = secret()?;
-    let (enrol_token, hash) = secret()?;
+    let (enroll_token, hash) = secret()?;
     let row = insert(&state, new, nobodys, Some(hash)).await?;
-    created_with(&row, json!({ "enrol_token": enrol_token }))
+    created_with(&row, json!({ "enroll_token": enroll_token }))
 }
 
 /// Another one-time token of a gateway; its token stays good until that is traded.
@@ -176,12 +176,12 @@ pub(super) async fn invite_again(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<Uuid>,
 ) -> Result<Created, ApiError> {
-    let (enrol_token, hash) = secret()?;
+    let (enroll_token, hash) = secret()?;
     let until = Time::now().after(state.pool.gateway_code_ttl);
     let change =
         GatewayChange { enrol_hash: Some(Some(hash)), enrol_until: Some(Some(until)), ..GatewayChange::default() };
     let row = dispatch!(&mut state.db.get().await?, admin::gateway::update(Id(id), &change))?;
-    created_with(&row, json!({ "enrol_token": enrol_token }))
+    created_with(&row, json!({ "enroll_token": enroll_token }))
 }
 
 pub(super) async fn update(

@@ -143,7 +143,7 @@ pub(crate) async fn revoke(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(G
 
 /// Trades an invitation, given by its hash, for a token, of which the hash is kept. `None` if there is no such
 /// invitation, or its time is over.
-pub(crate) async fn enrol(conn: &mut Conn, invitation: &str, hash: &str, now: Time) -> QueryResult<Option<Id>> {
+pub(crate) async fn enroll(conn: &mut Conn, invitation: &str, hash: &str, now: Time) -> QueryResult<Option<Id>> {
     let invited: Option<Id> = gateway_nodes::table
         .filter(gateway_nodes::enrol_hash.eq(invitation).and(gateway_nodes::enrol_until.gt(now)))
         .select(gateway_nodes::id)
