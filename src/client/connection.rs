@@ -241,7 +241,10 @@ impl Connection {
                 reconnect.held.take_if(|_| code.is_final());
                 return (Outcome::Told(Refused::new(code, &message), retry_after), false);
             }
-            Ok(Some(_)) => return (Outcome::Lost("no answer to hello".into()), false),
+            Ok(Some(_)) => {
+                active.tunnel.leave();
+                return (Outcome::Lost("no answer to hello".into()), false);
+            }
             Ok(None) => return (Outcome::Refused(format!("before hello_ok: {}", active.end().await)), false),
             Err(outcome) => {
                 active.leave();
@@ -289,6 +292,7 @@ impl Connection {
         let mut over = pin!(self.network.until(is_over));
         loop {
             let event = tokio::select! {
+                biased;
                 event = active.tunnel.next_event() => event,
                 () = &mut over => {
                     tracing::info!("the host is in another network");

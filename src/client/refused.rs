@@ -48,13 +48,13 @@ fn sentence(code: SessionCode) -> &'static str {
             "the gateway serves newer clients only; update this one"
         }
         SessionCode::InvalidToken => {
-            "the access token is not a genuine one of this device; check client.device_id and client.token"
+            "the access token is not valid for this device; check client.device_id and client.token"
         }
         SessionCode::TokenExpired => "the access token is out of date; set client.token to a new one",
         SessionCode::DeviceBanned => "this device was revoked",
         SessionCode::UserBanned => "this account is banned",
         SessionCode::UserPending => "this account is not active yet",
-        SessionCode::NoSubscription => "this account has no subscription that serves now",
+        SessionCode::NoSubscription => "this account has no active subscription",
         SessionCode::SubscriptionExpired => "the subscription is over; renew it",
         SessionCode::LimitReached => "the traffic of this period is used up; top it up or wait for the next period",
         SessionCode::TooManySessions => "this device has as many sessions as its plan allows; end another one",
@@ -62,14 +62,14 @@ fn sentence(code: SessionCode) -> &'static str {
         SessionCode::UnknownRegion => {
             "there is no such exit region here, or the plan does not allow it; check client.region"
         }
-        SessionCode::NoNodeAvailable => "the exit region has no room now; trying again",
+        SessionCode::NoNodeAvailable => "the exit region is full; trying again",
         SessionCode::SessionKilled => {
             "an administrator ended the session, or a newer one of this device took its place"
         }
-        SessionCode::Overloaded => "the gateway has no room now; trying again",
-        SessionCode::GoingAway => "the gateway shuts down; trying again",
+        SessionCode::Overloaded => "the gateway is full; trying again",
+        SessionCode::GoingAway => "the gateway is shutting down; trying again",
         SessionCode::ControlUnavailable => "the gateway cannot check the subscription now; trying again",
-        SessionCode::Internal => "a fault of the service; trying again",
+        SessionCode::Internal => "an internal error of the service; trying again",
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn each_code_has_a_sentence_behind_it() {
         let refused = Refused::new(SessionCode::NoSubscription, "NO_SUBSCRIPTION (support id 7KQ2-M9XD)").to_string();
-        assert_eq!(refused, "NO_SUBSCRIPTION: this account has no subscription that serves now (support id 7KQ2-M9XD)");
+        assert_eq!(refused, "NO_SUBSCRIPTION: this account has no active subscription (support id 7KQ2-M9XD)");
         for code in SessionCode::ALL {
             let text = Refused::new(*code, "").to_string();
             let sentence = text.strip_prefix(&format!("{code}: ")).unwrap();

@@ -51,7 +51,7 @@ impl Known {
             if let Some((name, key)) = unknown {
                 let line = line_of(text, section, &key).unwrap_or(1);
                 let place = format!("{}:{line}", path.display());
-                return Err(ConfigError::at(name, "unknown key", place));
+                return Err(ConfigError::at(name.clone(), &unknown_key(&name), place));
             }
         }
         Ok(())
@@ -70,7 +70,8 @@ impl Known {
             };
             let (section, key) = (section.to_lowercase(), key.to_lowercase());
             let Some(default) = self.0.get(&section).and_then(|keys| keys.get(&key)) else {
-                return Err(ConfigError::at(format!("{section}.{key}"), "unknown key", name));
+                let unknown = format!("{section}.{key}");
+                return Err(ConfigError::at(unknown.clone(), &unknown_key(&unknown), name));
             };
             let text = text.trim();
             let value =
@@ -79,4 +80,11 @@ impl Known {
         }
         Ok(figment)
     }
+}
+
+/// Why a key is refused; one that was renamed says how it is called now.
+fn unknown_key(name: &str) -> String {
+    let renamed =
+        name.replacen("enrolment", "enrollment", 1).replacen("gateway.enrol_token", "gateway.enroll_token", 1);
+    if renamed == name { "unknown key".into() } else { format!("unknown key; it is called {renamed}") }
 }

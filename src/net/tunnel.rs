@@ -115,10 +115,11 @@ impl Tunnel {
         });
     }
 
-    /// Asks to go on with the session over another connection (client); the next driver will move its bytes.
+    /// Asks to go on with the session over another connection (client); the next driver will move its bytes. What the last one
+    /// brought and nobody has heard is forgotten.
     pub fn resume_with(&self, hello: Hello, ticket: &Token, padding: &Padding) {
         let mut state = self.state();
-        state.events.retain(|event| *event != Event::Held);
+        state.events.clear();
         state.replace_driver();
         state.session.pad(padding);
         state.session.resume_with(hello, ticket, Instant::now());
@@ -304,7 +305,9 @@ impl State {
     /// Hands out what the driver's own action brought about.
     fn deliver_events(&mut self) {
         for buffer in self.session.take_free() {
-            if let Ok(buffer) = buffer.try_into_mut() {
+            if let Ok(mut buffer) = buffer.try_into_mut()
+                && buffer.try_reclaim(BufferPool::SIZE)
+            {
                 BufferPool::give(buffer);
             }
         }

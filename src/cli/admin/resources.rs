@@ -96,7 +96,7 @@ pub(super) static RESOURCES: [Resource; 11] = [
         name: "users",
         item: "user",
         about: "Customers",
-        deletion: "Devices, codes, subscriptions and their usage are deleted with it, and its sessions end.",
+        deletion: "Devices, codes, subscriptions and their usage are deleted with it, and their sessions end.",
         verbs: &[&LIST, &GET, &CREATE, &UPDATE, &DELETE],
     },
     Resource {
@@ -113,7 +113,7 @@ pub(super) static RESOURCES: [Resource; 11] = [
             &Verb { name: "token", about: "Issue another access token", takes_fields: false, ..VERB },
             &Verb {
                 name: "why",
-                about: "Say what speaks against its traffic, and what to do",
+                about: "Explain why it has no traffic, and what to do",
                 method: Method::Get,
                 takes_fields: false,
                 ..VERB
@@ -148,7 +148,7 @@ pub(super) static RESOURCES: [Resource; 11] = [
             &Verb { name: "renew", about: "Prolong it: days=N payment_id=P", ..VERB },
             &Verb { name: "top-up", about: "Add traffic to its period: gb=N payment_id=P", ..VERB },
             &Verb { name: "change-plan", about: "Give it another plan: plan_id=ID [dry_run=true]", ..VERB },
-            &Verb { name: "cancel", about: "End it now", ..VERB },
+            &Verb { name: "cancel", about: "End it now", takes_fields: false, ..VERB },
         ],
     },
     Resource {

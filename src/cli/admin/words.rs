@@ -63,7 +63,7 @@ fn of_resource(resource: &'static Resource) -> Command {
 }
 
 fn of_verb(resource: &'static Resource, verb: &'static Verb) -> Command {
-    let id = Arg::new("id").value_name("ID").help("Its ID, as list and create print it");
+    let id = Arg::new("id").value_name("ID").help("Its ID, as printed by list and create");
     let fields = Arg::new("fields")
         .value_name("FIELD=VALUE")
         .action(ArgAction::Append)
@@ -133,7 +133,7 @@ fn call(matches: &ArgMatches) -> Option<Call> {
 }
 
 fn known_id(text: &str) -> Result<String, String> {
-    let id = text.parse::<Uuid>().map_err(|_| "not an ID, such as list and create print".to_owned())?;
+    let id = text.parse::<Uuid>().map_err(|_| "not an ID as printed by list and create".to_owned())?;
     Ok(id.to_string())
 }
 

@@ -124,10 +124,10 @@ impl DeviceSnapshot {
         let since = moment(self.user.updated_at);
         match self.user.status {
             UserStatus::Banned => {
-                add(found, "USER_BANNED", format!("the user is banned since {since}: set his status to active"));
+                add(found, "USER_BANNED", format!("the user is banned since {since}: set their status to active"));
             }
             UserStatus::Pending => {
-                add(found, "USER_PENDING", format!("the user is pending since {since}: set his status to active"));
+                add(found, "USER_PENDING", format!("the user is pending since {since}: set their status to active"));
             }
             UserStatus::Active => {}
         }

@@ -24,6 +24,7 @@ pub struct Gateway {
     /// A one-time token that is traded for a token.
     #[serde(skip)]
     pub enrol_hash: Option<String>,
+    #[serde(rename = "enroll_until")]
     pub enrol_until: Option<Time>,
     pub revoked: bool,
     /// The newest event that the gateway has acted on.

@@ -167,7 +167,7 @@ async fn a_certificate_is_obtained_by_tls_alpn_01_for_a_bound_account() {
     assert!(refused.contains("NoApplicationProtocol"), "without an order nobody knows the protocol: {refused}");
     let account = acme.account(&state);
     let log = gateway.stop().await.stderr;
-    assert!(log.contains("ACME account made") && !log.contains("PRIVATE"), "{log}");
+    assert!(log.contains("created an ACME account") && !log.contains("PRIVATE"), "{log}");
 
     let gateway = Process::start(&["serve-gateway"], &with(&[NAME, OTHER])).await;
     acme.shows(NAME, &root).await.unwrap();

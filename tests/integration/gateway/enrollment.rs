@@ -26,7 +26,7 @@ async fn a_gateway_enrolls_itself_with_a_single_use_code() {
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("gateway.enroll_token") && refused.stderr.contains("INVALID_CODE"));
     let invited = deployment.control.create("gateways/invite", json!({ "name": "gw-2", "region": REGION })).await;
-    assert!(invited["token"].is_null() && invited["enrol_until"].is_string(), "{invited}");
+    assert!(invited["token"].is_null() && invited["enroll_until"].is_string(), "{invited}");
     deployment.gateway_env.extend(env(&[("GATEWAY__ENROLL_TOKEN", invited["enroll_token"].as_str().unwrap())]));
     let echo = Destination::start(Behavior::Echo);
     for _ in 0..2 {
@@ -62,7 +62,7 @@ async fn an_invitation_works_once_and_expires() {
         assert_eq!(post_as_gateway(&control, "gateway/heartbeat", token, json!({})).await.0, 401);
         let late = control.create(&path, Value::Null).await;
         let until = time::OffsetDateTime::parse(
-            late["enrol_until"].as_str().unwrap(),
+            late["enroll_until"].as_str().unwrap(),
             &time::format_description::well_known::Rfc3339,
         )
         .unwrap();

@@ -360,5 +360,5 @@ async fn a_socket_from_a_service_manager_passes_to_a_successor() {
     let gateway = activated(&elsewhere).await.ok().unwrap();
     assert_ne!(gateway.line("gateway"), listener);
     assert!(TcpStream::connect(("127.0.0.1", port.parse().unwrap())).await.is_err(), "nobody wants it");
-    assert!(gateway.stop().await.stderr.contains("a listening socket that the configuration does not name is closed"));
+    assert!(gateway.stop().await.stderr.contains("closing an inherited socket that the configuration does not name"));
 }
