@@ -76,8 +76,8 @@ mod tests {
                 "unrecognized subcommand 'user'; a similar subcommand exists: 'users'; see httvps admin --help",
             ),
             (
-                "httvps admin devices wy",
-                "unrecognized subcommand 'wy'; a similar subcommand exists: 'why'; see httvps admin devices --help",
+                "httvps admin devices whyy",
+                "unrecognized subcommand 'whyy'; a similar subcommand exists: 'why'; see httvps admin devices --help",
             ),
             (
                 "httvps admin users list --al",

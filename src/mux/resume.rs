@@ -204,12 +204,12 @@ impl Session {
         if !stream.udp {
             let Some(again) = self.retransmission.since(out, received) else { return false };
             requeue(out, &again);
-            if out.finished && !fin {
-                out.finished = false;
-                if stream.stopped {
-                    stream.stopped = false;
-                    stream.incoming.finished = false;
-                }
+        }
+        if out.finished && !fin {
+            out.finished = false;
+            if stream.stopped {
+                stream.stopped = false;
+                stream.incoming.finished = false;
             }
         }
         let stopped = stream.stopped.then_some(stream.id);

@@ -58,7 +58,7 @@ mod tests {
         assert_eq!(
             of("users", json!({ "id": "01a1", "identifier": "ann@example.com\u{1b}[2J" })),
             "delete the user ann@example.com\\u{1b}[2J (01a1)? Devices, codes, subscriptions and their usage are deleted \
-             with it, and its sessions end. [y/N] "
+             with it, and their sessions end. [y/N] "
         );
         assert_eq!(of("plans", json!({ "id": "01a2", "name": "Standard" })), "delete the plan Standard (01a2)? [y/N] ");
         let device = of("devices", json!({ "id": "01a3", "name": "" }));

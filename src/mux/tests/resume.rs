@@ -404,6 +404,11 @@ fn datagrams_are_not_sent_again_and_their_stream_goes_on() {
     line.pair.client.send_datagrams(ours, payload(b"there"));
     line.exchange();
     assert_eq!(line.pair.gateway.receive(theirs), Received::Data(Bytes::from_static(b"there")));
+    line.pair.client.finish(ours);
+    line.leave(1);
+    line.cut(0);
+    line.exchange();
+    assert_eq!(line.pair.gateway.receive(theirs), Received::Finished, "but their end is");
 }
 
 #[test]
