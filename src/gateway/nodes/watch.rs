@@ -224,6 +224,7 @@ impl MonitoredStream {
 
     fn poll_end(&mut self, cx: &mut Context<'_>, ended: io::Result<()>) -> Poll<io::Result<()>> {
         if self.end_check.is_zero() {
+            self.note_silence();
             return Poll::Ready(ended);
         }
         let (watch, config) = (Arc::clone(&self.guard.watch), Arc::clone(&self.config));
@@ -239,23 +240,31 @@ impl MonitoredStream {
             return Poll::Pending;
         }
         match ready!(end.looking.as_mut().poll(cx)) {
-            Found::There => return Poll::Ready(self.end.take().map_or(Ok(()), |end| end.ended)),
+            Found::There => {
+                self.note_silence();
+                return Poll::Ready(self.end.take().map_or(Ok(()), |end| end.ended));
+            }
             Found::Shaken => self.guard.watch.act(|health, now| health.probe_within(Duration::ZERO, now)),
             Found::Gone => self.guard.watch.act(Health::unreachable),
         }
         self.guard.doomed.cancel();
         Poll::Pending
     }
+
+    /// Notes that the destination gave nothing, before anybody hears of the end: whoever tries again goes elsewhere.
+    fn note_silence(&mut self) {
+        if self.heard || self.guard.doomed.is_cancelled() {
+            return;
+        }
+        if let (Some(sent), Some(attempt)) = (self.sent, self.attempt.take()) {
+            attempt.failed(sent.elapsed(), self.ended);
+        }
+    }
 }
 
 impl Drop for MonitoredStream {
     fn drop(&mut self) {
-        if let (Some(sent), Some(attempt)) = (self.sent, &self.attempt)
-            && !self.heard
-            && !self.guard.doomed.is_cancelled()
-        {
-            attempt.failed(sent.elapsed(), self.ended);
-        }
+        self.note_silence();
     }
 }
 

@@ -118,7 +118,7 @@ async fn a_dead_process_is_forgotten_and_only_its_sessions_are_reaped() {
         if states == ["active", "reaped"] { Ok(()) } else { Err(format!("{states:?}")) }
     })
     .await;
-    acted_on(&deployment, 1).await;
+    assert_acked(&change(&deployment).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
