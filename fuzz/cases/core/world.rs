@@ -222,6 +222,8 @@ impl World {
 
     fn hand_over(&mut self, to: usize, item: Item) {
         let now = self.now;
+        let unopened = self.streams.iter().filter(|stream| !stream.opened).count();
+        self.crowded |= self.ends[GATEWAY].session.stream_count() + unopened > STREAMS;
         let session = &mut self.ends[to].session;
         session.heard(now);
         match item {
