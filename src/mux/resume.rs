@@ -40,7 +40,9 @@ impl Session {
     /// What is sent from here on is kept until it was taken.
     pub(super) fn keep_from_here(&mut self) {
         self.retransmission.is_on = true;
-        for stream in self.streams.values_mut().filter(|stream| !stream.udp && stream.outgoing.accepted == 0) {
+        let is_fresh = |out: &Outgoing| out.accepted == 0 && !out.finished;
+        let live = self.streams.values_mut().filter(|stream| !stream.udp && stream.reset.is_none());
+        for stream in live.filter(|stream| is_fresh(&stream.outgoing)) {
             stream.outgoing.kept = Some(RetransmitBuffer::default());
         }
     }

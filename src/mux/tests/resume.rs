@@ -453,6 +453,26 @@ fn a_stream_that_ends_before_the_answer_is_over_at_both_ends() {
 }
 
 #[test]
+fn a_stream_that_was_reset_before_its_session_was_accepted_leaves_no_place() {
+    let mut pair = Pair::greeting(Encoding::V2, kept_limits());
+    pair.client.hello(Hello { features: Features::ALL, ..hello() });
+    let ours = pair.client.open(&target(), Bytes::new(), pair.now).unwrap();
+    pair.client.finish(ours);
+    pair.exchange();
+    pair.client.reset(ours, StreamCode::Cancelled);
+    pair.exchange();
+    let opened = |event: &Event| if let Event::Opened { key, .. } = event { Some(*key) } else { None };
+    let theirs = std::iter::from_fn(|| pair.gateway.poll_event()).find_map(|event| opened(&event)).unwrap();
+    pair.gateway.accept(HelloOk { features: Features::ALL, resume: Some(resumable()), ..consent() });
+    pair.exchange();
+    receive_all(&mut pair.gateway, theirs, pair.now);
+    pair.gateway.finish(theirs);
+    pair.gateway.forget(theirs);
+    pair.exchange();
+    assert_eq!((pair.client.stream_count(), pair.gateway.stream_count()), (0, 0));
+}
+
+#[test]
 fn a_refusal_for_now_leaves_the_session_to_be_taken_up_later() {
     for code in [SessionCode::Overloaded, SessionCode::DeviceBanned] {
         let mut line = Line::new(Encoding::V2, kept_limits());
