@@ -19,6 +19,9 @@ pub(crate) use pool::{DbConn, Held};
 pub use pooler::check_pooler;
 
 use crate::config::Database;
+use crate::control::model::id::{
+    CodeId, DeviceId, EndpointId, GatewayId, NodeId, PlanId, RegionId, SubscriptionId, UserId,
+};
 use crate::control::model::{Cutoffs, Swept};
 use connect::Connector;
 use pool::{PgPool, SqlitePools};
@@ -69,15 +72,15 @@ pub fn check(config: &Database) -> Result<(), Unusable> {
 /// What an administrator may delete.
 #[derive(Clone, Copy, Debug)]
 pub enum Deletable {
-    User,
-    Device,
-    Plan,
-    Subscription,
-    Region,
-    Node,
-    Gateway,
-    Code,
-    Endpoint,
+    User(UserId),
+    Device(DeviceId),
+    Plan(PlanId),
+    Subscription(SubscriptionId),
+    Region(RegionId),
+    Node(NodeId),
+    Gateway(GatewayId),
+    Code(CodeId),
+    Endpoint(EndpointId),
 }
 
 /// Calls a query of whichever backend a connection has, for as long as the connection's patience lasts.

@@ -4,6 +4,7 @@ pub mod calendar;
 mod enrollment;
 mod event;
 mod gateway;
+pub mod id;
 mod node;
 mod period;
 mod plan;
@@ -17,7 +18,7 @@ pub mod types;
 mod user;
 
 pub(crate) use enrollment::{ActivationCode, RefreshFamily, RefusalRow};
-pub(crate) use event::{Emit, EventRow};
+pub(crate) use event::{EventRow, NewEvent};
 pub(crate) use gateway::{Gateway, GatewayChange, GatewayInstance, InstanceBeat};
 pub(crate) use node::{Candidate, NodeChange, NodeReport, NodeVerdict, NodeView, OutlineNode};
 pub(crate) use period::{Counters, OpenLease};

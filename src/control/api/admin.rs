@@ -18,6 +18,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -25,7 +26,8 @@ use uuid::Uuid;
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{FromAdmin, Query};
 use crate::control::db::{DbConn, Deletable, dispatch};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::id::{DeviceId, GatewayId, RegionId, UserId};
+use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 use crate::net::host;
 
@@ -35,16 +37,16 @@ use crate::net::host;
 struct Page {
     after: Option<Uuid>,
     limit: Option<u32>,
-    user_id: Option<Uuid>,
-    device_id: Option<Uuid>,
-    region_id: Option<Uuid>,
-    gateway_id: Option<Uuid>,
+    user_id: Option<UserId>,
+    device_id: Option<DeviceId>,
+    region_id: Option<RegionId>,
+    gateway_id: Option<GatewayId>,
 }
 
 #[derive(Debug, Serialize)]
 struct Listed {
     items: Vec<Value>,
-    next: Option<Id>,
+    next: Option<Uuid>,
 }
 
 impl Page {
@@ -52,14 +54,15 @@ impl Page {
         i64::from(self.limit.unwrap_or(100).clamp(1, state.config.page_max))
     }
 
-    fn after(&self) -> Option<Id> {
-        self.after.map(Id)
+    /// The id behind which the page begins.
+    fn after<I: From<Uuid>>(&self) -> Option<I> {
+        self.after.map(I::from)
     }
 }
 
-fn listed<T: Serialize>(rows: &[T], id: impl Fn(&T) -> Id, limit: i64) -> Result<Json<Listed>, ApiError> {
+fn listed<T: Serialize, I: Into<Uuid>>(rows: &[T], id: impl Fn(&T) -> I, limit: i64) -> Result<Json<Listed>, ApiError> {
     let full = i64::try_from(rows.len()).is_ok_and(|count| count >= limit);
-    let next = if full { rows.last().map(id) } else { None };
+    let next = if full { rows.last().map(|row| id(row).into()) } else { None };
     let items = rows.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(ApiError::internal)?;
     Ok(Json(Listed { items, next }))
 }
@@ -109,7 +112,7 @@ fn hostname(field: &str, value: Option<String>) -> Result<Option<String>, ApiErr
 }
 
 /// The region of a code.
-async fn region(conn: &mut DbConn, field: &str, code: &str) -> Result<Id, ApiError> {
+async fn region(conn: &mut DbConn, field: &str, code: &str) -> Result<RegionId, ApiError> {
     let region = dispatch!(conn, admin::region_by_code(code))?;
     let region = region.ok_or_else(|| ApiError::invalid(field, "UNKNOWN", format!("there is no region {code:?}")))?;
     Ok(region.id)
@@ -133,20 +136,18 @@ async fn delivered(
     Ok(json)
 }
 
-async fn delete(state: &ControlState, what: Deletable, id: Uuid) -> Result<StatusCode, ApiError> {
-    let (count, event_seq) = dispatch!(&mut state.db.get().await?, deletion::delete(what, Id(id), Time::now()))?;
+async fn delete(state: &ControlState, what: Deletable) -> Result<StatusCode, ApiError> {
+    let (count, event_seq) = dispatch!(&mut state.db.get().await?, deletion::delete(what, Time::now()))?;
     if event_seq.is_some() {
         state.events.notify();
     }
     if count == 0 { Err(ApiError::not_found()) } else { Ok(StatusCode::NO_CONTENT) }
 }
 
-fn deleting(what: Deletable) -> MethodRouter<Arc<ControlState>> {
-    axum::routing::delete(
-        move |_: FromAdmin, State(state): State<Arc<ControlState>>, Path(id): Path<Uuid>| async move {
-            delete(&state, what, id).await
-        },
-    )
+fn deleting<I: DeserializeOwned + Send + 'static>(what: fn(I) -> Deletable) -> MethodRouter<Arc<ControlState>> {
+    axum::routing::delete(move |_: FromAdmin, State(state): State<Arc<ControlState>>, Path(id): Path<I>| async move {
+        delete(&state, what(id)).await
+    })
 }
 
 /// Routes below `/api/v1/admin`.

@@ -10,7 +10,8 @@ use crate::control::api::error::ApiError;
 use crate::control::api::extract::{FromGateway, Relayed};
 use crate::control::db::{DbConn, Rejected, dispatch};
 use crate::control::domain::admission::{Admission, AdmissionRequest, Refusal};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::id::{DeviceId, NodeId, SessionId, UserId};
+use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 use crate::control::runtime::gateway_cache::Known;
 use crate::digest::fresh_number;
@@ -38,15 +39,15 @@ pub(in crate::control) async fn validate_device(
     let wish = AdmissionRequest {
         gateway: known.gateway.clone(),
         exits: Arc::clone(&known.exits),
-        user: Id(claims.uid),
-        device: Id(request.device_id),
+        user: UserId::from(claims.uid),
+        device: DeviceId::from(request.device_id),
         region: request.region,
-        session: request.session_id.filter(|_| request.assign).map(Id),
+        session: request.session_id.filter(|_| request.assign).map(SessionId::from),
         fresh: true,
         vouched: true,
-        replaces: request.replaces.filter(|_| request.assign).map(Id),
+        replaces: request.replaces.filter(|_| request.assign).map(SessionId::from),
         nodes: Vec::new(),
-        exclude: request.exclude,
+        exclude: request.exclude.into_iter().map(NodeId::from).collect(),
         client_version: request.client_version,
         now: Time::now(),
         rules: state.rules.clone(),
@@ -123,13 +124,15 @@ fn refusal(code: SessionCode) -> Json<Validated> {
 fn grant(state: &ControlState, admission: Admission, region: &str) -> Result<Validated, ApiError> {
     let Admission { grant, assigned, allowed, event_seq: _, seen: _ } = admission;
     let (node, alternates) = match assigned {
-        Some((node, others)) => (Some(node_view(state, &node, region)?), others.into_iter().map(|id| id.0).collect()),
+        Some((node, others)) => {
+            (Some(node_view(state, &node, region)?), others.into_iter().map(NodeId::uuid).collect())
+        }
         None => (None, Vec::new()),
     };
     Ok(Validated {
         ok: true,
         code: None,
-        user: Some(UserView { id: grant.user.id.0, status: grant.user.status.to_string() }),
+        user: Some(UserView { id: grant.user.id.uuid(), status: grant.user.status.to_string() }),
         limits: Some(LimitsView {
             max_sessions: grant.plan.max_sessions,
             rate_limit_mbps: grant.plan.rate_limit_mbps,
@@ -138,7 +141,7 @@ fn grant(state: &ControlState, admission: Admission, region: &str) -> Result<Val
         lease: allowed.map(|allowed| Lease { allowed, lasts_ms: millis(state.rules.reservation_ttl) }),
         fail_open_bytes: grant.plan.fail_open_bytes(),
         subscription: Some(SubscriptionView {
-            id: grant.subscription.id.0,
+            id: grant.subscription.id.uuid(),
             valid_until: grant.subscription.valid_until.0,
             served_until: grant.subscription.served_until(&grant.plan).0,
             plan: grant.plan.name,
@@ -154,24 +157,24 @@ pub(in crate::control) async fn assign_outline(
     FromGateway(known): FromGateway,
     Relayed(request): Relayed<AssignOutline>,
 ) -> Result<Json<Assigned>, ApiError> {
-    let session = request.session_id.map_or_else(Id::fresh, Id);
+    let session = request.session_id.map_or_else(SessionId::fresh, SessionId::from);
     let wish = wish_of(&state, &known, &request, session);
     let mut conn = state.db.get().await?;
     let admission = admit(&state, &mut conn, wish).await.map_err(assign_error)?;
     let Some((node, alternates)) = admission.assigned else { return Err(ApiError::internal("no node was reserved")) };
     Ok(Json(Assigned {
-        session_id: session.0,
+        session_id: session.uuid(),
         node: node_view(&state, &node, &request.region)?,
-        alternates: alternates.into_iter().map(|id| id.0).collect(),
+        alternates: alternates.into_iter().map(NodeId::uuid).collect(),
     }))
 }
 
-fn wish_of(state: &ControlState, known: &Known, request: &AssignOutline, session: Id) -> AdmissionRequest {
+fn wish_of(state: &ControlState, known: &Known, request: &AssignOutline, session: SessionId) -> AdmissionRequest {
     AdmissionRequest {
         gateway: known.gateway.clone(),
         exits: Arc::clone(&known.exits),
-        user: Id(request.user_id),
-        device: Id(request.device_id),
+        user: UserId::from(request.user_id),
+        device: DeviceId::from(request.device_id),
         region: request.region.clone(),
         session: Some(session),
         fresh: request.session_id.is_none(),
@@ -181,7 +184,7 @@ fn wish_of(state: &ControlState, known: &Known, request: &AssignOutline, session
         }),
         replaces: None,
         nodes: Vec::new(),
-        exclude: request.exclude.clone(),
+        exclude: request.exclude.iter().copied().map(NodeId::from).collect(),
         client_version: None,
         now: Time::now(),
         rules: state.rules.clone(),

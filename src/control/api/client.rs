@@ -10,15 +10,15 @@ use axum::routing::{delete, get};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromDevice};
 use crate::control::db::dispatch;
 use crate::control::domain::catalog::Configuration;
 use crate::control::model::calendar::Period;
+use crate::control::model::id::DeviceId;
 use crate::control::model::state::SubscriptionState;
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{Counters, Device, Plan, Subscription};
 use crate::control::runtime::ControlState;
 use crate::digest::sha256_hex;
@@ -37,11 +37,10 @@ pub(in crate::control) fn routes() -> Router<Arc<ControlState>> {
 
 async fn config(
     State(state): State<Arc<ControlState>>,
-    FromDevice(claims): FromDevice,
+    FromDevice { user, .. }: FromDevice,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let now = Time::now();
-    let user = Id(claims.uid);
     let offer = dispatch!(&mut state.db.read().await?, client::offer(user, now))?;
     let catalog = offer.shown_to(user, state.client_config.gateways_per_region);
     let configuration = Configuration::new(&catalog, &state.client_config, now);
@@ -66,11 +65,11 @@ fn is_known(headers: &HeaderMap, etag: &str) -> bool {
 
 async fn account(
     State(state): State<Arc<ControlState>>,
-    FromDevice(claims): FromDevice,
+    FromDevice { user, device }: FromDevice,
 ) -> Result<Json<Value>, ApiError> {
     let now = Time::now();
     let mut conn = state.db.read().await?;
-    let user = dispatch!(&mut conn, admin::user::get(Id(claims.uid)))?;
+    let user = dispatch!(&mut conn, admin::user::get(user))?;
     let found = dispatch!(&mut conn, admission::subscription(user.id, now))?;
     let traffic = match &found {
         Some((subscription, plan)) if subscription.serves(plan, now) => {
@@ -91,7 +90,7 @@ async fn account(
             "max_sessions": plan.and_then(|plan| plan.max_sessions),
             "rate_limit_mbps": plan.and_then(|plan| plan.rate_limit_mbps),
         },
-        "devices": devices.iter().map(|device| device_view(device, claims.sub)).collect::<Vec<_>>(),
+        "devices": devices.iter().map(|other| device_view(other, device)).collect::<Vec<_>>(),
     })))
 }
 
@@ -125,7 +124,7 @@ fn traffic_view(plan: &Plan, period: Period, counters: Counters) -> Value {
     })
 }
 
-fn device_view(device: &Device, this: Uuid) -> Value {
+fn device_view(device: &Device, this: DeviceId) -> Value {
     json!({
         "id": device.id,
         "name": device.name,
@@ -133,16 +132,16 @@ fn device_view(device: &Device, this: Uuid) -> Value {
         "status": device.status,
         "created_at": device.created_at,
         "last_seen_at": device.last_seen_at,
-        "this": device.id.0 == this,
+        "this": device.id == this,
     })
 }
 
 async fn revoke(
     State(state): State<Arc<ControlState>>,
-    FromDevice(claims): FromDevice,
-    Path(id): Path<Uuid>,
+    FromDevice { user, .. }: FromDevice,
+    Path(id): Path<DeviceId>,
 ) -> Result<StatusCode, ApiError> {
-    dispatch!(&mut state.db.get().await?, client::revoke_device(Id(claims.uid), Id(id), Time::now()))?;
+    dispatch!(&mut state.db.get().await?, client::revoke_device(user, id, Time::now()))?;
     state.events.notify();
     Ok(StatusCode::NO_CONTENT)
 }
@@ -154,16 +153,16 @@ struct Rename {
 
 async fn rename(
     State(state): State<Arc<ControlState>>,
-    FromDevice(claims): FromDevice,
-    Path(id): Path<Uuid>,
+    FromDevice { user, device }: FromDevice,
+    Path(id): Path<DeviceId>,
     Body(change): Body<Rename>,
 ) -> Result<Json<Value>, ApiError> {
     let name = change.name.trim();
     if name.len() > NAME_MAX {
         return Err(ApiError::invalid("name", "TOO_LONG", "at most 255 bytes"));
     }
-    let device = dispatch!(&mut state.db.get().await?, client::rename_device(Id(claims.uid), Id(id), name))?;
-    Ok(Json(device_view(&device, claims.sub)))
+    let renamed = dispatch!(&mut state.db.get().await?, client::rename_device(user, id, name))?;
+    Ok(Json(device_view(&renamed, device)))
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use crate::control::api::error::ApiError;
 use crate::control::api::extract::Body;
 use crate::control::db::dispatch;
 use crate::control::domain::enrollment::{Enrolling, Granted, Refreshing, Refused, canonical};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::id::DeviceId;
+use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 
 const VERSION_LENGTH: usize = 64;
@@ -30,7 +31,7 @@ pub(in crate::control) async fn enroll(
         platform: request.platform,
         name: request.name,
         client_version: request.client_version.map(|version| version.chars().take(VERSION_LENGTH).collect()),
-        replace: request.replace.map(Id),
+        replace: request.replace.map(DeviceId::from),
         now,
         refresh_ttl: state.enrollment.refresh_ttl,
         repeat_within: state.enrollment.repeat_within,
@@ -67,10 +68,12 @@ fn tokens(state: &ControlState, granted: Granted, now: Time) -> Result<Json<Toke
     let life = state.enrollment.access_ttl;
     let seconds = i64::try_from(life.as_secs()).unwrap_or(i64::MAX);
     let issued_at = granted.issued_at.0.unix_timestamp();
-    let access_token =
-        state.issuer.issue(granted.device.0, granted.user.0, issued_at, seconds).map_err(ApiError::internal)?;
+    let access_token = state
+        .issuer
+        .issue(granted.device.uuid(), granted.user.uuid(), issued_at, seconds)
+        .map_err(ApiError::internal)?;
     Ok(Json(Tokens {
-        device_id: granted.device.0,
+        device_id: granted.device.uuid(),
         access_token,
         token_type: "Bearer".into(),
         expires_in: left(granted.issued_at.after(Duration::from_secs(life.as_secs())), now),

@@ -11,13 +11,12 @@ use crate::api::{AssignOutline, GatewayHeartbeat, UsageReports, ValidateDevice};
 use crate::control::api::error::ApiError;
 use crate::control::api::text;
 use crate::control::db::dispatch;
+use crate::control::model::id::{DeviceId, UserId};
 use crate::control::model::state::{DeviceStatus, UserStatus};
-use crate::control::model::types::Id;
 use crate::control::runtime::ControlState;
 use crate::control::runtime::gateway_cache::Known;
 use crate::digest::{equal, sha256_hex};
 use crate::frame::SessionCode;
-use crate::token::Claims;
 
 fn bearer(parts: &Parts) -> Result<&str, ApiError> {
     let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -42,18 +41,22 @@ impl FromRequestParts<Arc<ControlState>> for FromGateway {
 }
 
 /// A request of a device, by its access token; the device is active and its user not banned.
-pub(crate) struct FromDevice(pub(crate) Claims);
+pub(crate) struct FromDevice {
+    pub(crate) user: UserId,
+    pub(crate) device: DeviceId,
+}
 
 impl FromRequestParts<Arc<ControlState>> for FromDevice {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ControlState>) -> Result<Self, ApiError> {
         let claims = state.verifier.verify(bearer(parts)?).map_err(|_| ApiError::unauthorized())?;
-        let found = dispatch!(&mut state.db.read().await?, client::statuses(Id(claims.sub), Id(claims.uid)))?;
+        let (device, user) = (DeviceId::from(claims.sub), UserId::from(claims.uid));
+        let found = dispatch!(&mut state.db.read().await?, client::statuses(device, user))?;
         match found {
             None => Err(ApiError::unauthorized()),
             Some((_, UserStatus::Banned)) => Err(ApiError::refused(SessionCode::UserBanned)),
-            Some((DeviceStatus::Active, _)) => Ok(Self(claims)),
+            Some((DeviceStatus::Active, _)) => Ok(Self { user, device }),
             Some(_) => Err(ApiError::refused(SessionCode::DeviceBanned)),
         }
     }

@@ -26,5 +26,5 @@ pub(in crate::control) async fn gateway_enroll(
         ..ApiError::not_found()
     })?;
     state.gateways.forget();
-    Ok(Json(GatewayEnrolled { gateway_id: gateway.0, token }))
+    Ok(Json(GatewayEnrolled { gateway_id: gateway.uuid(), token }))
 }

@@ -9,7 +9,8 @@ use crate::api::{GatewayHeartbeat, GatewayOrders, NodeHeartbeat, NodeOpinion};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromGateway, Relayed};
 use crate::control::db::dispatch;
-use crate::control::model::types::{Id, Time};
+use crate::control::model::id::{InstanceId, NodeId};
+use crate::control::model::types::Time;
 use crate::control::model::{GatewayInstance, InstanceBeat, NodeReport, NodeView};
 use crate::control::runtime::ControlState;
 use crate::frame::Version;
@@ -36,7 +37,7 @@ pub(in crate::control) async fn gateway_heartbeat(
     FromGateway(known): FromGateway,
     Relayed(request): Relayed<GatewayHeartbeat>,
 ) -> Result<Json<GatewayOrders>, ApiError> {
-    if request.gateway_id.is_some_and(|id| id != known.gateway.id.0) {
+    if request.gateway_id.is_some_and(|id| id != known.gateway.id.uuid()) {
         return Err(ApiError::forbidden("`gateway_id` is not the gateway that the token belongs to"));
     }
     let mut conn = state.db.get().await?;
@@ -56,7 +57,7 @@ pub(in crate::control) async fn gateway_heartbeat(
     let beat = request.instance.map(|instance| InstanceBeat {
         instance: GatewayInstance {
             gateway_node_id: gateway.id,
-            id: Id(instance),
+            id: InstanceId::from(instance),
             version: gateway.version.clone(),
             sessions: gateway.sessions,
             streams: gateway.streams,
@@ -75,7 +76,7 @@ pub(in crate::control) async fn gateway_heartbeat(
     let home = dispatch!(&mut conn, admin::region::get(gateway.region_id))?;
     let nodes = nodes.iter().filter_map(|(node, region)| node_view(&state, node, region).ok()).collect();
     Ok(Json(GatewayOrders {
-        gateway_id: gateway.id.0,
+        gateway_id: gateway.id.uuid(),
         region: home.code,
         nodes,
         drain: gateway.draining,
@@ -90,7 +91,7 @@ pub(in crate::control) async fn outline_heartbeat(
 ) -> Result<Json<NodeOpinion>, ApiError> {
     let now = Time::now();
     let view = NodeView {
-        outline_node_id: Id(request.node_id),
+        outline_node_id: NodeId::from(request.node_id),
         gateway_node_id: known.gateway.id,
         healthy: request.healthy,
         latency_ms: request.latency_ms,

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::views::millis;
 use crate::api::{Lease, UsageReport, UsageReports, UsageVerdicts, Verdict as VerdictView};
@@ -12,7 +11,8 @@ use crate::control::api::extract::{FromGateway, Relayed};
 use crate::control::db::dispatch;
 use crate::control::db::fault::Fault;
 use crate::control::domain::accounting::{Batch, Item, Outcome, Verdict};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::id::{DeviceId, SessionId};
+use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 
 pub(in crate::control) async fn report(
@@ -28,12 +28,14 @@ pub(in crate::control) async fn report(
         let detail = format!("at most {} sessions in one report", state.config.report_batch_max);
         return Err(ApiError::invalid("reports", "TOO_MANY", detail));
     }
-    if reports.iter().any(|report| report.gateway_id.is_some_and(|id| id != known.gateway.id.0)) {
+    if reports.iter().any(|report| report.gateway_id.is_some_and(|id| id != known.gateway.id.uuid())) {
         return Err(ApiError::forbidden("`gateway_id` is not the gateway that the token belongs to"));
     }
     let now = Time::now();
-    let (items, unusable): (Vec<_>, Vec<_>) =
-        reports.iter().map(|report| item(&state, report, now).ok_or(report.session_id)).partition(Result::is_ok);
+    let (items, unusable): (Vec<_>, Vec<_>) = reports
+        .iter()
+        .map(|report| item(&state, report, now).ok_or(SessionId::from(report.session_id)))
+        .partition(Result::is_ok);
     let items = items.into_iter().flatten().collect();
     let taken = take(&state, Batch::new(known.gateway.id, items, now, state.rules.clone())).await?;
     for outcome in taken.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Implausible) {
@@ -43,7 +45,7 @@ pub(in crate::control) async fn report(
     let lasts_ms = millis(state.rules.session_ttl);
     let mut sessions: Vec<_> = taken.outcomes.iter().map(|outcome| view(outcome, lasts_ms)).collect();
     sessions.extend(unusable.into_iter().filter_map(Result::err).map(|session| refused(session, "OUT_OF_RANGE")));
-    sessions.extend(taken.failed.into_iter().map(|session| refused(session.0, "INTERNAL")));
+    sessions.extend(taken.failed.into_iter().map(|session| refused(session, "INTERNAL")));
     Ok(Json(UsageVerdicts { sessions }))
 }
 
@@ -51,7 +53,7 @@ pub(in crate::control) async fn report(
 struct Taken {
     outcomes: Vec<Outcome>,
     /// Sessions whose reports the database refuses.
-    failed: Vec<Id>,
+    failed: Vec<SessionId>,
 }
 
 /// Takes a batch whole; if the database refuses that, in halves, until what it refuses stands alone. What refuses every item is
@@ -90,9 +92,9 @@ async fn take(state: &ControlState, batch: Batch) -> Result<Taken, ApiError> {
     }
 }
 
-fn refused(session_id: Uuid, code: &str) -> VerdictView {
+fn refused(session: SessionId, code: &str) -> VerdictView {
     VerdictView {
-        session_id,
+        session_id: session.uuid(),
         go_on: false,
         code: Some(code.to_owned()),
         remaining_bytes: None,
@@ -113,8 +115,8 @@ fn item(state: &ControlState, report: &UsageReport, now: Time) -> Option<Item> {
     let made_at = claims.as_ref().and_then(|claims| OffsetDateTime::from_unix_timestamp(claims.iat).ok());
     let started_at = made_at.map_or(report.started_at, |made_at| report.started_at.max(made_at));
     Some(Item {
-        session: Id(report.session_id),
-        device: Id(report.device_id),
+        session: SessionId::from(report.session_id),
+        device: DeviceId::from(report.device_id),
         bytes_up: i64::try_from(report.bytes_up).ok()?,
         bytes_down: i64::try_from(report.bytes_down).ok()?,
         started_at: Time(started_at),
@@ -135,7 +137,7 @@ fn view(outcome: &Outcome, lasts_ms: u64) -> VerdictView {
         Verdict::Implausible => Some("IMPLAUSIBLE".to_owned()),
     };
     VerdictView {
-        session_id: outcome.session.0,
+        session_id: outcome.session.uuid(),
         go_on: outcome.verdict == Verdict::Continue,
         code,
         remaining_bytes: outcome.remaining,

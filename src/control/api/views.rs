@@ -12,7 +12,7 @@ pub(super) fn millis(duration: std::time::Duration) -> u64 {
 pub(super) fn node_view(state: &ControlState, node: &OutlineNode, region: &str) -> Result<Node, ApiError> {
     let open = |sealed: &str| state.sealer.open(node.id, sealed).map_err(ApiError::internal);
     Ok(Node {
-        id: node.id.0,
+        id: node.id.uuid(),
         region: region.to_owned(),
         internal_ip: node.internal_ip.clone(),
         port: u16::try_from(node.ss_port).map_err(ApiError::internal)?,

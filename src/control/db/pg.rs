@@ -3,8 +3,8 @@ use diesel::result::Error;
 use diesel::sql_types::Binary;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
+use crate::control::model::id::{NodeId, SessionId, UserId};
 use crate::control::model::schema::{outline_nodes, sessions, users, write_probe};
-use crate::control::model::types::Id;
 use crate::digest::fresh_bytes;
 
 pub(crate) type Conn = AsyncPgConnection;
@@ -44,8 +44,8 @@ diesel::define_sql_function! {
 }
 
 /// Serialises what concerns one user until the transaction ends.
-pub(super) async fn lock_user(conn: &mut Conn, user: Id) -> QueryResult<()> {
-    let locked: Option<Id> =
+pub(super) async fn lock_user(conn: &mut Conn, user: UserId) -> QueryResult<()> {
+    let locked: Option<UserId> =
         users::table.find(user).select(users::id).for_no_key_update().first(conn).await.optional()?;
     tracing::trace!(?locked, "user");
     Ok(())
@@ -84,9 +84,9 @@ macro_rules! locked_period {
 }
 
 /// Serialises reports of the same sessions until the transaction ends; `ids` are sorted.
-pub(super) async fn lock_sessions(conn: &mut Conn, ids: &[Id]) -> QueryResult<()> {
+pub(super) async fn lock_sessions(conn: &mut Conn, ids: &[SessionId]) -> QueryResult<()> {
     let those = sessions::table.filter(sessions::id.eq_any(ids)).order(sessions::id).select(sessions::id);
-    let locked: Vec<Id> = those.for_update().load(conn).await?;
+    let locked: Vec<SessionId> = those.for_update().load(conn).await?;
     tracing::trace!(count = locked.len(), "sessions");
     Ok(())
 }
@@ -94,7 +94,7 @@ pub(super) async fn lock_sessions(conn: &mut Conn, ids: &[Id]) -> QueryResult<()
 /// Waits for reservations under way and keeps new ones out until the transaction ends.
 pub(super) async fn lock_nodes(conn: &mut Conn) -> QueryResult<()> {
     let all = outline_nodes::table.order(outline_nodes::id).select(outline_nodes::id);
-    let locked: Vec<Id> = all.for_update().load(conn).await?;
+    let locked: Vec<NodeId> = all.for_update().load(conn).await?;
     tracing::trace!(count = locked.len(), "nodes");
     Ok(())
 }

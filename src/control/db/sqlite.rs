@@ -1,10 +1,9 @@
 #![expect(clippy::duplicate_mod, reason = "the same queries, compiled for each database")]
 
+use crate::control::model::id::{SessionId, UserId};
 use diesel::{QueryResult, SqliteConnection};
 use diesel_async::RunQueryDsl;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
-
-use crate::control::model::types::Id;
 
 pub(crate) type Conn = SyncConnectionWrapper<SqliteConnection>;
 
@@ -14,11 +13,11 @@ macro_rules! transaction {
     };
 }
 
-pub(super) async fn lock_user(_: &mut Conn, _: Id) -> QueryResult<()> {
+pub(super) async fn lock_user(_: &mut Conn, _: UserId) -> QueryResult<()> {
     Ok(())
 }
 
-pub(super) async fn lock_sessions(_: &mut Conn, _: &[Id]) -> QueryResult<()> {
+pub(super) async fn lock_sessions(_: &mut Conn, _: &[SessionId]) -> QueryResult<()> {
     Ok(())
 }
 

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::control::domain::lease::{Balance, Rules};
+use crate::control::model::id::{DeviceId, GatewayId, NodeId, PlanId, RegionId, SessionId, SubscriptionId};
 use crate::control::model::state::{DeviceStatus, SessionState, UserStatus};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{Plan, Session, Subscription};
 use crate::frame::SessionCode;
 
 /// One session's counters as a gateway reports them.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
-    pub session: Id,
-    pub device: Id,
+    pub session: SessionId,
+    pub device: DeviceId,
     pub bytes_up: i64,
     pub bytes_down: i64,
     pub started_at: Time,
@@ -31,7 +32,7 @@ pub(crate) struct Item {
 /// What a gateway reports at once.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    pub gateway: Id,
+    pub gateway: GatewayId,
     /// Sorted by session, one item a session.
     items: Vec<Item>,
     pub now: Time,
@@ -49,13 +50,13 @@ pub(crate) struct Owner {
 /// Plans that are limited to regions, and where nodes are.
 #[derive(Debug, Default)]
 pub(crate) struct RegionIndex {
-    pub plans: HashMap<Id, Vec<Id>>,
-    pub nodes: HashMap<Id, Id>,
+    pub plans: HashMap<PlanId, Vec<RegionId>>,
+    pub nodes: HashMap<NodeId, RegionId>,
 }
 
 impl RegionIndex {
     /// Whether a plan allows what a session goes through.
-    fn allows(&self, plan: Id, session: &Session) -> bool {
+    fn allows(&self, plan: PlanId, session: &Session) -> bool {
         let Some(allowed) = self.plans.get(&plan) else { return true };
         let region = session.outline_node_id.and_then(|node| self.nodes.get(&node));
         region.is_none_or(|region| allowed.contains(region))
@@ -65,7 +66,7 @@ impl RegionIndex {
 /// A session's row as it is to be written.
 #[derive(Debug)]
 pub(crate) struct SessionUpdate {
-    pub session: Id,
+    pub session: SessionId,
     pub bytes_up: i64,
     pub bytes_down: i64,
     pub state: SessionState,
@@ -115,7 +116,7 @@ pub(crate) struct Spent {
 /// What the gateway is told of a session.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    pub session: Id,
+    pub session: SessionId,
     pub verdict: Verdict,
     pub remaining: Option<u64>,
     /// Bytes in all that the session may move.
@@ -142,8 +143,8 @@ pub(crate) enum Verdict {
 
 impl Batch {
     /// Folds reports of the same session into one.
-    pub(crate) fn new(gateway: Id, items: Vec<Item>, now: Time, rules: Rules) -> Self {
-        let mut folded: BTreeMap<Id, Item> = BTreeMap::new();
+    pub(crate) fn new(gateway: GatewayId, items: Vec<Item>, now: Time, rules: Rules) -> Self {
+        let mut folded: BTreeMap<SessionId, Item> = BTreeMap::new();
         for item in items {
             match folded.get_mut(&item.session) {
                 None => {
@@ -165,7 +166,7 @@ impl Batch {
     }
 
     /// Ids of the sessions, sorted.
-    pub(crate) fn session_ids(&self) -> Vec<Id> {
+    pub(crate) fn session_ids(&self) -> Vec<SessionId> {
         self.items.iter().map(|item| item.session).collect()
     }
 
@@ -178,7 +179,7 @@ impl Batch {
     }
 
     /// The two halves, or the one session that there is.
-    pub(crate) fn halves(mut self) -> Result<[Self; 2], Id> {
+    pub(crate) fn halves(mut self) -> Result<[Self; 2], SessionId> {
         let later = self.items.split_off(self.items.len() / 2);
         match (self.items.as_slice(), later.as_slice()) {
             ([], [one]) => Err(one.session),
@@ -219,7 +220,7 @@ impl Batch {
     }
 
     /// Vouched-for sessions that are not known: session, device, start.
-    pub(crate) fn unknown_sessions(&self, known: &HashMap<Id, Session>) -> Vec<(Id, Id, Time)> {
+    pub(crate) fn unknown_sessions(&self, known: &HashMap<SessionId, Session>) -> Vec<(SessionId, DeviceId, Time)> {
         let unknown = self.items.iter().filter(|item| item.vouched && !known.contains_key(&item.session));
         unknown.map(|item| (item.session, item.device, item.started_at)).collect()
     }
@@ -229,28 +230,28 @@ impl Batch {
 #[derive(Debug)]
 pub(crate) struct Ledger<'a> {
     batch: &'a Batch,
-    known: HashMap<Id, Session>,
-    owners: HashMap<Id, Owner>,
-    plans: HashMap<Id, (Subscription, Plan)>,
+    known: HashMap<SessionId, Session>,
+    owners: HashMap<DeviceId, Owner>,
+    plans: HashMap<SubscriptionId, (Subscription, Plan)>,
     region_index: RegionIndex,
-    tombstoned: Vec<Id>,
+    tombstoned: Vec<SessionId>,
     /// Sessions to write.
     pub charged: Vec<SessionUpdate>,
     /// What to add to each subscription's period: up and down.
-    pub periods: BTreeMap<(Id, Time), (i64, i64)>,
+    pub periods: BTreeMap<(SubscriptionId, Time), (i64, i64)>,
     /// What to add to each node's count of sessions.
-    pub nodes: BTreeMap<Id, i32>,
+    pub nodes: BTreeMap<NodeId, i32>,
 }
 
 impl<'a> Ledger<'a> {
     /// A ledger with nothing charged yet.
     pub(crate) fn new(
         batch: &'a Batch,
-        known: HashMap<Id, Session>,
-        owners: HashMap<Id, Owner>,
-        plans: HashMap<Id, (Subscription, Plan)>,
+        known: HashMap<SessionId, Session>,
+        owners: HashMap<DeviceId, Owner>,
+        plans: HashMap<SubscriptionId, (Subscription, Plan)>,
         region_index: RegionIndex,
-        tombstoned: Vec<Id>,
+        tombstoned: Vec<SessionId>,
     ) -> Self {
         let (charged, periods, nodes) = Default::default();
         Self { batch, known, owners, plans, region_index, tombstoned, charged, periods, nodes }
@@ -265,7 +266,7 @@ impl<'a> Ledger<'a> {
         self.plans.get(&session.subscription_id?)
     }
 
-    fn account(&self, session: &Session, at: Time) -> Option<(Id, Time)> {
+    fn account(&self, session: &Session, at: Time) -> Option<(SubscriptionId, Time)> {
         let (subscription, plan) = self.paid_by(session)?;
         Some((subscription.id, plan.period(subscription, at, &self.batch.rules.calendar).start))
     }
@@ -317,7 +318,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// The limited periods that decide whether sessions go on.
-    pub(crate) fn accounts(&self) -> Vec<(Id, Time)> {
+    pub(crate) fn accounts(&self) -> Vec<(SubscriptionId, Time)> {
         let sessions = self.batch.items.iter().filter_map(|item| self.session(item));
         let limited =
             sessions.filter(|session| self.paid_by(session).is_some_and(|(_, plan)| plan.traffic_limit_gb.is_some()));
@@ -328,7 +329,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// Lends what is free and gives what to tell the gateway.
-    pub(crate) fn settle(&mut self, spent: &HashMap<(Id, Time), Spent>) -> Vec<Outcome> {
+    pub(crate) fn settle(&mut self, spent: &HashMap<(SubscriptionId, Time), Spent>) -> Vec<Outcome> {
         let mut charged = std::mem::take(&mut self.charged);
         let mut balances = self.balances(&charged, spent);
         let mut rows = charged.iter_mut().peekable();
@@ -342,7 +343,11 @@ impl<'a> Ledger<'a> {
     }
 
     /// What each account has left, with what the batch's own sessions hold counted as lent.
-    fn balances(&self, charged: &[SessionUpdate], spent: &HashMap<(Id, Time), Spent>) -> HashMap<(Id, Time), Balance> {
+    fn balances(
+        &self,
+        charged: &[SessionUpdate],
+        spent: &HashMap<(SubscriptionId, Time), Spent>,
+    ) -> HashMap<(SubscriptionId, Time), Balance> {
         let mut balances = HashMap::new();
         let mut rows = charged.iter().peekable();
         for item in &self.batch.items {
@@ -367,7 +372,7 @@ impl<'a> Ledger<'a> {
         &self,
         item: &Item,
         row: Option<&mut SessionUpdate>,
-        balances: &mut HashMap<(Id, Time), Balance>,
+        balances: &mut HashMap<(SubscriptionId, Time), Balance>,
     ) -> Outcome {
         let plain = |verdict| Outcome {
             session: item.session,

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use crate::control::domain::lease::Rules;
+use crate::control::model::id::{DeviceId, NodeId, RegionId, SessionId, SubscriptionId, UserId};
 use crate::control::model::state::{DeviceStatus, NodeHealth, UserStatus};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{
     Candidate, Counters, Device, Gateway, OutlineNode, Plan, Region, Session, Sighting, Subscription, User,
 };
@@ -18,21 +17,21 @@ pub(crate) struct AdmissionRequest {
     pub gateway: Gateway,
     /// The regions that the gateway may use.
     pub exits: Arc<[Region]>,
-    pub user: Id,
-    pub device: Id,
+    pub user: UserId,
+    pub device: DeviceId,
     pub region: String,
     /// Reserve a node for this session.
-    pub session: Option<Id>,
+    pub session: Option<SessionId>,
     /// The session has been named just now and is not there yet, unless the request is a repeated one.
     pub fresh: bool,
     /// The gateway has shown a fresh token of the device.
     pub vouched: bool,
     /// The session whose place this one takes, if it is the device's.
-    pub replaces: Option<Id>,
+    pub replaces: Option<SessionId>,
     /// The nodes of the region to choose from.
     pub nodes: Vec<Candidate>,
     /// Nodes that the gateway cannot reach.
-    pub exclude: Vec<Uuid>,
+    pub exclude: Vec<NodeId>,
     pub client_version: Option<String>,
     pub now: Time,
     pub rules: Rules,
@@ -55,7 +54,7 @@ pub(crate) struct AdmissionContext {
     /// Other live sessions of the device, oldest first; none are looked at if the session has its place already.
     pub live_sessions: Vec<Live>,
     /// A session of the device that the client has given up and that is not over.
-    pub given_up: Option<Id>,
+    pub given_up: Option<SessionId>,
     /// Whether the plan allows the region.
     pub region_allowed: bool,
 }
@@ -63,7 +62,7 @@ pub(crate) struct AdmissionContext {
 /// A live session of a device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Live {
-    pub session: Id,
+    pub session: SessionId,
     /// Its client is silent, or its gateway is draining or gone; known if there is no room for another session.
     pub fading: bool,
 }
@@ -81,14 +80,14 @@ pub(crate) struct Grant {
     pub used: u64,
     pub remaining: Option<u64>,
     /// Sessions that make room for this one: the one that was given up, and fading ones.
-    pub replaces: Vec<Id>,
+    pub replaces: Vec<SessionId>,
 }
 
 /// A grant and, if it was asked for, the reserved node and the others of the region.
 #[derive(Debug)]
 pub(crate) struct Admission {
     pub grant: Grant,
-    pub assigned: Option<(OutlineNode, Vec<Id>)>,
+    pub assigned: Option<(OutlineNode, Vec<NodeId>)>,
     /// Bytes that the session may move, if the plan has a limit.
     pub allowed: Option<u64>,
     /// The event that ends replaced sessions.
@@ -116,8 +115,8 @@ impl From<SessionCode> for Refusal {
 
 impl AdmissionRequest {
     /// The wished region, or an id that no region has.
-    pub(crate) fn region_or_none(&self) -> Id {
-        self.region_id().unwrap_or(Id(Uuid::nil()))
+    pub(crate) fn region_or_none(&self) -> RegionId {
+        self.region_id().unwrap_or(RegionId::nil())
     }
 
     /// Those of some nodes that the gateway can reach.
@@ -126,8 +125,8 @@ impl AdmissionRequest {
         nodes
     }
 
-    pub(crate) fn can_reach(&self, node: Id) -> bool {
-        !self.exclude.contains(&node.0)
+    pub(crate) fn can_reach(&self, node: NodeId) -> bool {
+        !self.exclude.contains(&node)
     }
 
     /// Whether a session is the gateway's and the device's, and live.
@@ -139,21 +138,21 @@ impl AdmissionRequest {
     }
 
     /// The wished region, if the gateway may use it.
-    pub(crate) fn region_id(&self) -> Option<Id> {
+    pub(crate) fn region_id(&self) -> Option<RegionId> {
         self.exits.iter().find(|region| region.code == self.region).map(|region| region.id)
     }
 }
 
 impl AdmissionContext {
     /// The subscription and the period that are charged, if its plan has a limit.
-    pub(crate) fn account(&self, wish: &AdmissionRequest) -> Option<(Id, Time)> {
+    pub(crate) fn account(&self, wish: &AdmissionRequest) -> Option<(SubscriptionId, Time)> {
         let (subscription, plan) = self.subscription.as_ref()?;
         plan.traffic_limit_gb?;
         Some((subscription.id, plan.period(subscription, wish.now, &wish.rules.calendar).start))
     }
 
     /// Sessions that a grant would replace, sorted.
-    pub(crate) fn replaced(&self) -> Vec<Id> {
+    pub(crate) fn replaced(&self) -> Vec<SessionId> {
         let max = self.subscription.as_ref().and_then(|(_, plan)| plan.max_sessions);
         let mut replaced = max.and_then(|max| make_room(&self.live_sessions, max)).unwrap_or_default();
         replaced.extend(self.given_up);
@@ -199,10 +198,11 @@ impl AdmissionContext {
 }
 
 /// The fading sessions, oldest first, that have to end so that one more fits; `None` if the live ones leave no room.
-fn make_room(live: &[Live], max: i32) -> Option<Vec<Id>> {
+fn make_room(live: &[Live], max: i32) -> Option<Vec<SessionId>> {
     let max = usize::try_from(max).unwrap_or(0);
     let surplus = (live.len() + 1).saturating_sub(max);
-    let fading: Vec<Id> = live.iter().filter(|live| live.fading).map(|live| live.session).take(surplus).collect();
+    let fading: Vec<SessionId> =
+        live.iter().filter(|live| live.fading).map(|live| live.session).take(surplus).collect();
     (fading.len() == surplus).then_some(fading)
 }
 

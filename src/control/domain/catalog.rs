@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use crate::config;
+use crate::control::model::id::{GatewayId, RegionId, UserId};
 use crate::control::model::state::EndpointState;
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{Endpoint, Region};
 use crate::digest::sha256_hex;
 
@@ -19,14 +20,14 @@ pub(crate) struct Offer {
     /// By code.
     pub regions: Vec<Region>,
     /// Regions all of whose nodes keep half closes.
-    pub half_closing: Vec<Id>,
+    pub half_closing: Vec<RegionId>,
     /// Gateways that take sessions, each with the region it stands in.
-    pub gateways: Vec<(Id, Id)>,
+    pub gateways: Vec<(GatewayId, RegionId)>,
     /// Gateways with the exit regions that are listed for them.
-    pub exits: Vec<(Id, Id)>,
+    pub exits: Vec<(GatewayId, RegionId)>,
     pub endpoints: Vec<Endpoint>,
     /// Regions of the user's plan; empty for all.
-    pub allowed: Vec<Id>,
+    pub allowed: Vec<RegionId>,
 }
 
 /// A region as clients and administrators see it.
@@ -61,7 +62,7 @@ pub(crate) struct EndpointView {
 /// A gateway as clients see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct GatewayView {
-    pub id: Id,
+    pub id: GatewayId,
     pub region: String,
     pub exit_regions: Vec<String>,
     pub endpoints: Vec<EndpointView>,
@@ -134,24 +135,25 @@ fn items(text: &str) -> Vec<String> {
 
 struct Candidate<'a> {
     rank: String,
-    id: Id,
-    region: Id,
+    id: GatewayId,
+    region: RegionId,
     /// Those that the user may use.
-    exits: Vec<Id>,
+    exits: Vec<RegionId>,
     endpoints: Vec<&'a Endpoint>,
 }
 
 /// A gateway's rank for a user: rendezvous hashing, so that a gateway that comes or goes moves only its own users.
-fn rank(user: Id, gateway: Id) -> String {
-    sha256_hex(&[user.0.as_bytes().as_slice(), gateway.0.as_bytes().as_slice()].concat())
+fn rank(user: UserId, gateway: GatewayId) -> String {
+    sha256_hex(&[user.as_bytes().as_slice(), gateway.as_bytes().as_slice()].concat())
 }
 
 impl Offer {
     /// Of each region the user may use the first `per_region` gateways by his ranks.
-    pub(crate) fn shown_to(&self, user: Id, per_region: usize) -> Catalog {
-        let codes: HashMap<Id, &str> = self.regions.iter().map(|region| (region.id, region.code.as_str())).collect();
-        let code = |id: &Id| codes.get(id).copied().unwrap_or_default().to_owned();
-        let mut ahead: HashMap<Id, usize> = HashMap::new();
+    pub(crate) fn shown_to(&self, user: UserId, per_region: usize) -> Catalog {
+        let codes: HashMap<RegionId, &str> =
+            self.regions.iter().map(|region| (region.id, region.code.as_str())).collect();
+        let code = |id: &RegionId| codes.get(id).copied().unwrap_or_default().to_owned();
+        let mut ahead: HashMap<RegionId, usize> = HashMap::new();
         let mut gateways = Vec::new();
         for candidate in self.candidates(user) {
             let mut is_shown = false;
@@ -180,12 +182,12 @@ impl Offer {
     }
 
     /// Gateways with an endpoint, in the order of the user's ranks.
-    fn candidates(&self, user: Id) -> Vec<Candidate<'_>> {
-        let mut listed: HashMap<Id, Vec<Id>> = HashMap::new();
+    fn candidates(&self, user: UserId) -> Vec<Candidate<'_>> {
+        let mut listed: HashMap<GatewayId, Vec<RegionId>> = HashMap::new();
         for (gateway, region) in &self.exits {
             listed.entry(*gateway).or_default().push(*region);
         }
-        let mut ways: HashMap<Id, Vec<&Endpoint>> = HashMap::new();
+        let mut ways: HashMap<GatewayId, Vec<&Endpoint>> = HashMap::new();
         for endpoint in &self.endpoints {
             ways.entry(endpoint.gateway_node_id).or_default().push(endpoint);
         }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::control::domain::billing::Quota;
+use crate::control::model::id::{GatewayId, NodeId};
 use crate::control::model::state::{
     DeviceStatus, GatewayStatus, NodeHealth, NodeState, SubscriptionState, SubscriptionStatus, UserStatus,
 };
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{Device, Gateway, OutlineNode, Plan, RefusalRow, Session, Subscription, User};
 use crate::frame::SessionCode;
 
@@ -106,12 +107,12 @@ impl DeviceSnapshot {
     }
 
     /// The name of a gateway that a session or a refusal refers to.
-    pub(crate) fn gateway_name(&self, id: Id) -> Option<&str> {
+    pub(crate) fn gateway_name(&self, id: GatewayId) -> Option<&str> {
         self.gateways.iter().find(|gateway| gateway.id == id).map(|gateway| gateway.name.as_str())
     }
 
     /// The name of a node that a session refers to.
-    pub(crate) fn node_name(&self, id: Id) -> Option<&str> {
+    pub(crate) fn node_name(&self, id: NodeId) -> Option<&str> {
         self.nodes.iter().find(|node| node.id == id).map(|node| node.name.as_str())
     }
 

@@ -8,8 +8,9 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use uuid::{Builder, Uuid};
 
 use crate::api::DeviceView;
+use crate::control::model::id::{DeviceId, FamilyId, UserId};
 use crate::control::model::state::{DeviceStatus, UserStatus};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{ActivationCode, Device, RefreshFamily, User};
 use crate::digest::{equal, sha256_hex};
 use crate::frame::SessionCode;
@@ -63,29 +64,29 @@ impl RefreshTokenDeriver {
     }
 
     /// The first token of a device that a code made, and its family.
-    pub(crate) fn first(&self, code: &str, device: Id) -> (Id, String) {
-        let made = |label: &[u8]| hmac::sign(&self.0, &[label, code.as_bytes(), device.0.as_bytes()].concat());
+    pub(crate) fn first(&self, code: &str, device: DeviceId) -> (FamilyId, String) {
+        let made = |label: &[u8]| hmac::sign(&self.0, &[label, code.as_bytes(), device.as_bytes()].concat());
         let family = made(b"family")
             .as_ref()
             .first_chunk()
-            .map_or(Uuid::nil(), |bytes| Builder::from_custom_bytes(*bytes).into_uuid());
-        (Id(family), token(family, made(b"enroll").as_ref()))
+            .map_or(FamilyId::nil(), |bytes| Builder::from_custom_bytes(*bytes).into_uuid().into());
+        (family, token(family, made(b"enroll").as_ref()))
     }
 
     /// The token that follows another.
-    pub(crate) fn next(&self, family: Id, before: &str) -> String {
-        token(family.0, hmac::sign(&self.0, before.as_bytes()).as_ref())
+    pub(crate) fn next(&self, family: FamilyId, before: &str) -> String {
+        token(family, hmac::sign(&self.0, before.as_bytes()).as_ref())
     }
 }
 
-fn token(family: Uuid, secret: &[u8]) -> String {
+fn token(family: FamilyId, secret: &[u8]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode([family.as_bytes().as_slice(), secret].concat())
 }
 
 /// The family of what may be a token.
-pub(crate) fn family_of(token: &str) -> Option<Id> {
+pub(crate) fn family_of(token: &str) -> Option<FamilyId> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok().filter(|bytes| bytes.len() == TOKEN_LENGTH)?;
-    bytes.first_chunk().map(|family| Id(Uuid::from_bytes(*family)))
+    bytes.first_chunk().map(|family| FamilyId::from(Uuid::from_bytes(*family)))
 }
 
 /// Why there are no tokens.
@@ -96,7 +97,7 @@ pub(crate) enum Refused {
     /// The refresh token is unknown, expired or another device's.
     Token,
     /// The refresh token of this device was used before; its family is gone.
-    Reused(Id),
+    Reused(DeviceId),
     Banned(SessionCode),
     /// The device to replace is not the user's.
     Replace,
@@ -106,8 +107,8 @@ pub(crate) enum Refused {
 
 /// A device's refresh token.
 pub(crate) struct Granted {
-    pub device: Id,
-    pub user: Id,
+    pub device: DeviceId,
+    pub user: UserId,
     pub token: String,
     pub issued_at: Time,
     pub expires_at: Time,
@@ -129,7 +130,7 @@ pub(crate) struct Enrolling {
     pub name: String,
     pub client_version: Option<String>,
     /// A device of the same user that is revoked for this one.
-    pub replace: Option<Id>,
+    pub replace: Option<DeviceId>,
     pub now: Time,
     pub refresh_ttl: Duration,
     pub repeat_within: Duration,
@@ -140,7 +141,7 @@ pub(crate) struct Enrolling {
 pub(crate) enum CodeUse {
     Spend,
     /// It made this device a moment ago.
-    Repeat(Id),
+    Repeat(DeviceId),
 }
 
 impl Enrolling {

@@ -2,15 +2,16 @@ use diesel::prelude::*;
 use serde::Serialize;
 
 use super::state::GatewayStatus;
+use crate::control::model::id::{GatewayId, InstanceId, RegionId};
 use crate::control::model::schema::{gateway_instances, gateway_nodes};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 
 /// A gateway; of its token only the hash is kept.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
 #[diesel(table_name = gateway_nodes)]
 pub struct Gateway {
-    pub id: Id,
-    pub region_id: Id,
+    pub id: GatewayId,
+    pub region_id: RegionId,
     pub name: String,
     pub public_ip: String,
     pub internal_ip: String,
@@ -46,8 +47,8 @@ pub struct Gateway {
 #[diesel(table_name = gateway_instances)]
 pub struct GatewayInstance {
     #[serde(skip)]
-    pub gateway_node_id: Id,
-    pub id: Id,
+    pub gateway_node_id: GatewayId,
+    pub id: InstanceId,
     pub version: String,
     pub sessions: i64,
     pub streams: i64,
@@ -82,7 +83,7 @@ impl Gateway {
 #[diesel(table_name = gateway_nodes)]
 #[expect(clippy::option_option, reason = "absent leaves a column alone, null clears it")]
 pub struct GatewayChange {
-    pub region_id: Option<Id>,
+    pub region_id: Option<RegionId>,
     pub name: Option<String>,
     pub public_ip: Option<String>,
     pub internal_ip: Option<String>,

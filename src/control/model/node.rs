@@ -2,15 +2,16 @@ use diesel::prelude::*;
 use serde::Serialize;
 
 use super::state::{NodeHealth, NodeState};
+use crate::control::model::id::{GatewayId, NodeId, RegionId};
 use crate::control::model::schema::{node_health, outline_nodes};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 
 /// A Shadowsocks server; its password is sealed and never answered.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
 #[diesel(table_name = outline_nodes)]
 pub struct OutlineNode {
-    pub id: Id,
-    pub region_id: Id,
+    pub id: NodeId,
+    pub region_id: RegionId,
     pub name: String,
     pub internal_ip: String,
     pub ss_port: i32,
@@ -39,7 +40,7 @@ pub struct OutlineNode {
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = outline_nodes)]
 pub(crate) struct Candidate {
-    pub id: Id,
+    pub id: NodeId,
     pub max_sessions: i32,
     pub active_sessions: i32,
     pub weight: i32,
@@ -51,7 +52,7 @@ pub(crate) struct Candidate {
 #[diesel(table_name = outline_nodes)]
 #[expect(clippy::option_option, reason = "absent leaves a column alone, null clears it")]
 pub struct NodeChange {
-    pub region_id: Option<Id>,
+    pub region_id: Option<RegionId>,
     pub name: Option<String>,
     pub internal_ip: Option<String>,
     pub ss_port: Option<i32>,
@@ -70,8 +71,8 @@ pub struct NodeChange {
 #[diesel(table_name = node_health, treat_none_as_null = true)]
 pub struct NodeView {
     #[serde(skip)]
-    pub outline_node_id: Id,
-    pub gateway_node_id: Id,
+    pub outline_node_id: NodeId,
+    pub gateway_node_id: GatewayId,
     pub healthy: bool,
     pub latency_ms: Option<i32>,
     pub checked_at: Time,

@@ -4,13 +4,14 @@ use serde::Serialize;
 use super::Subscription;
 use super::state::PeriodKind;
 use crate::control::model::calendar::{Calendar, Period};
+use crate::control::model::id::PlanId;
 use crate::control::model::schema::plans;
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 
 /// What is sold.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
 pub struct Plan {
-    pub id: Id,
+    pub id: PlanId,
     pub name: String,
     pub max_devices: Option<i32>,
     pub max_sessions: Option<i32>,
@@ -73,13 +74,14 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+    use crate::control::model::id::{SubscriptionId, UserId};
     use crate::control::model::state::{SubscriptionState, SubscriptionStatus};
 
     #[test]
     fn periods_and_limits() {
         let now = Time(datetime!(2026-11-22 10:00 UTC));
         let mut plan = Plan {
-            id: Id::fresh(),
+            id: PlanId::fresh(),
             name: String::new(),
             max_devices: None,
             max_sessions: None,
@@ -94,8 +96,8 @@ mod tests {
             created_at: now,
         };
         let subscription = Subscription {
-            id: Id::fresh(),
-            user_id: Id::fresh(),
+            id: SubscriptionId::fresh(),
+            user_id: UserId::fresh(),
             plan_id: plan.id,
             status: SubscriptionStatus::Active,
             starts_at: Time(datetime!(2026-11-05 10:00 UTC)),

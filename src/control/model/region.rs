@@ -2,13 +2,14 @@ use diesel::prelude::*;
 use serde::Serialize;
 
 use super::state::EndpointState;
+use crate::control::model::id::{EndpointId, GatewayId, RegionId};
 use crate::control::model::schema::{gateway_endpoints, regions};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 
 /// Where traffic leaves.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
 pub struct Region {
-    pub id: Id,
+    pub id: RegionId,
     pub code: String,
     pub name: String,
     /// JSON object: language to name.
@@ -38,8 +39,8 @@ pub struct RegionChange {
 #[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
 #[diesel(table_name = gateway_endpoints)]
 pub struct Endpoint {
-    pub id: Id,
-    pub gateway_node_id: Id,
+    pub id: EndpointId,
+    pub gateway_node_id: GatewayId,
     pub host: String,
     pub port: i32,
     pub sni: String,

@@ -7,8 +7,9 @@ use diesel::sql_types::Bool;
 use serde::Serialize;
 
 use super::state::SessionState;
+use crate::control::model::id::{DeviceId, GatewayId, NodeId, SessionId, SubscriptionId, UserId};
 use crate::control::model::schema::sessions;
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 
 static LIVE: LazyLock<String> = LazyLock::new(|| SessionState::one_of("sessions.state", &SessionState::LIVE));
 static LEASING: LazyLock<String> = LazyLock::new(|| SessionState::one_of("sessions.state", &SessionState::LEASING));
@@ -35,12 +36,12 @@ pub(crate) fn holding() -> SqlLiteral<Bool> {
 /// One tunnel of a device and what it moved.
 #[derive(Clone, Debug, Queryable, Selectable, Serialize)]
 pub(crate) struct Session {
-    pub id: Id,
-    pub user_id: Id,
-    pub device_id: Id,
-    pub subscription_id: Option<Id>,
-    pub gateway_node_id: Id,
-    pub outline_node_id: Option<Id>,
+    pub id: SessionId,
+    pub user_id: UserId,
+    pub device_id: DeviceId,
+    pub subscription_id: Option<SubscriptionId>,
+    pub gateway_node_id: GatewayId,
+    pub outline_node_id: Option<NodeId>,
     pub state: SessionState,
     pub started_at: Time,
     pub last_report_at: Option<Time>,
@@ -60,12 +61,12 @@ pub(crate) struct Session {
 #[derive(Clone, Debug, Insertable)]
 #[diesel(table_name = sessions)]
 pub struct NewSession {
-    pub id: Id,
-    pub user_id: Id,
-    pub device_id: Id,
-    pub subscription_id: Option<Id>,
-    pub gateway_node_id: Id,
-    pub outline_node_id: Option<Id>,
+    pub id: SessionId,
+    pub user_id: UserId,
+    pub device_id: DeviceId,
+    pub subscription_id: Option<SubscriptionId>,
+    pub gateway_node_id: GatewayId,
+    pub outline_node_id: Option<NodeId>,
     pub state: SessionState,
     pub started_at: Time,
     pub expires_at: Time,

@@ -5,17 +5,18 @@ use serde::Serialize;
 
 use super::Plan;
 use super::state::{PaymentKind, SubscriptionState, SubscriptionStatus};
+use crate::control::model::id::{PlanId, SubscriptionId, UserId};
 use crate::control::model::schema::{payments, subscriptions};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 
 const HOUR_SECONDS: u64 = 3600;
 
 /// A user's right to a plan for a time.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
 pub struct Subscription {
-    pub id: Id,
-    pub user_id: Id,
-    pub plan_id: Id,
+    pub id: SubscriptionId,
+    pub user_id: UserId,
+    pub plan_id: PlanId,
     pub status: SubscriptionStatus,
     pub starts_at: Time,
     pub valid_until: Time,
@@ -27,7 +28,7 @@ pub struct Subscription {
 #[derive(Clone, Debug, Default, AsChangeset)]
 #[diesel(table_name = subscriptions)]
 pub struct SubscriptionChange {
-    pub plan_id: Option<Id>,
+    pub plan_id: Option<PlanId>,
     pub status: Option<SubscriptionStatus>,
     pub valid_until: Option<Time>,
     pub cancelled_at: Option<Time>,
@@ -37,7 +38,7 @@ pub struct SubscriptionChange {
 #[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
 pub struct Payment {
     pub id: String,
-    pub subscription_id: Id,
+    pub subscription_id: SubscriptionId,
     pub kind: PaymentKind,
     pub days: i32,
     pub bytes: i64,

@@ -2,13 +2,14 @@ use diesel::prelude::*;
 use serde::Serialize;
 
 use super::state::{DeviceStatus, IdentifierKind, UserStatus};
+use crate::control::model::id::{DeviceId, UserId};
 use crate::control::model::schema::{devices, users};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 
 /// A customer.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
 pub struct User {
-    pub id: Id,
+    pub id: UserId,
     pub identifier_kind: IdentifierKind,
     pub identifier: String,
     pub status: UserStatus,
@@ -29,8 +30,8 @@ pub struct UserChange {
 /// An installation of a client app.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
 pub struct Device {
-    pub id: Id,
-    pub user_id: Id,
+    pub id: DeviceId,
+    pub user_id: UserId,
     #[expect(clippy::struct_field_names, reason = "the name of the specification")]
     pub device_uuid: String,
     pub platform: String,

@@ -9,13 +9,12 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::api::{Event, EventKind};
 use crate::config;
 use crate::control::db::{Db, DbError, Listener, dispatch};
 use crate::control::model::EventRow;
-use crate::control::model::types::Id;
+use crate::control::model::id::{GatewayId, SessionId, SubjectId};
 use crate::frame::SessionCode;
 use crate::lifecycle::Shutdown;
 
@@ -40,7 +39,7 @@ struct Line {
     seq: i64,
     text: Bytes,
     /// The gateway whose stream ends with it, because its token may be void.
-    ends: Option<Uuid>,
+    ends: Option<GatewayId>,
 }
 
 /// The newest events in memory, as they travel.
@@ -72,7 +71,7 @@ pub(crate) struct Epoch {
 
 /// Where a stream of events stands.
 pub(crate) struct Cursor {
-    gateway: Uuid,
+    gateway: GatewayId,
     turn: u64,
     seq: i64,
     newest: watch::Receiver<i64>,
@@ -171,7 +170,10 @@ impl EventBroadcaster {
                 let mut backlog = self.backlog();
                 for row in &rows {
                     let event = event(&backlog.epoch, row);
-                    let ends = event.subject.filter(|_| event.kind == EventKind::GatewayChanged);
+                    let ends = row
+                        .subject
+                        .filter(|_| event.kind == EventKind::GatewayChanged)
+                        .map(|subject| subject.uuid().into());
                     backlog.lines.push_back(Line { seq: row.seq, text: text(&event), ends });
                 }
                 while backlog.lines.len() > self.config.backlog
@@ -186,11 +188,11 @@ impl EventBroadcaster {
     }
 
     /// A stream that goes on behind an event, if that is still possible.
-    pub(crate) fn resume(&self, gateway: Id, epoch: &str, after: i64) -> Option<Cursor> {
+    pub(crate) fn resume(&self, gateway: GatewayId, epoch: &str, after: i64) -> Option<Cursor> {
         let backlog = self.backlog();
         let possible = epoch == backlog.epoch && (backlog.gone..=backlog.newest).contains(&after);
         let (newest, turn) = (self.newest.subscribe(), backlog.turn);
-        possible.then(|| Cursor { gateway: gateway.0, turn, seq: after, newest, first: None, over: false })
+        possible.then(|| Cursor { gateway, turn, seq: after, newest, first: None, over: false })
     }
 
     /// Which database a snapshot is about to be of.
@@ -200,12 +202,12 @@ impl EventBroadcaster {
     }
 
     /// A stream that begins with a snapshot, which was read after its epoch was asked for.
-    pub(crate) fn snapshot(&self, gateway: Id, epoch: Epoch, seq: i64, sessions: Vec<Id>) -> Cursor {
-        let sessions = sessions.into_iter().map(|id| id.0).collect();
+    pub(crate) fn snapshot(&self, gateway: GatewayId, epoch: Epoch, seq: i64, sessions: Vec<SessionId>) -> Cursor {
+        let sessions = sessions.into_iter().map(SessionId::uuid).collect();
         let Epoch { name: epoch, turn } = epoch;
         let event = Event { epoch, seq, kind: EventKind::Snapshot, subject: None, code: None, sessions };
         let (newest, first) = (self.newest.subscribe(), Some(text(&event)));
-        Cursor { gateway: gateway.0, turn, seq, newest, first, over: false }
+        Cursor { gateway, turn, seq, newest, first, over: false }
     }
 
     /// What a stream sends next: events, or a sign of life; `None` ends it.
@@ -288,7 +290,7 @@ fn event(epoch: &str, row: &EventRow) -> Event {
         epoch: epoch.to_owned(),
         seq: row.seq,
         kind: serde_json::from_value(Value::String(row.kind.clone())).unwrap_or(EventKind::Unknown),
-        subject: row.subject.map(|id| id.0),
+        subject: row.subject.map(SubjectId::uuid),
         code: row.code.as_deref().and_then(SessionCode::from_name),
         sessions: Vec::new(),
     }

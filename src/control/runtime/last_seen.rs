@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::control::db::{Db, DbError, dispatch};
 use crate::control::model::Sighting;
-use crate::control::model::types::Id;
+use crate::control::model::id::DeviceId;
 use crate::lifecycle::Shutdown;
 
 /// How often what is known is written.
@@ -19,15 +19,15 @@ const BATCH: usize = 1_000;
 
 /// What the database does not know yet.
 #[derive(Default)]
-pub(crate) struct LastSeen(Mutex<BTreeMap<Id, Sighting>>);
+pub(crate) struct LastSeen(Mutex<BTreeMap<DeviceId, Sighting>>);
 
 impl LastSeen {
-    fn known(&self) -> MutexGuard<'_, BTreeMap<Id, Sighting>> {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Sighting>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A device was there. Of two sightings the later one counts, with what is known of the version.
-    pub(crate) fn note(&self, device: Id, (at, version): Sighting) {
+    pub(crate) fn note(&self, device: DeviceId, (at, version): Sighting) {
         let mut all = self.known();
         let known = all.entry(device).or_insert((at, None));
         if known.0 > at {
@@ -57,7 +57,7 @@ impl LastSeen {
 
     /// What cannot be written waits.
     async fn write(&self, db: &Db) -> Result<(), DbError> {
-        let waiting: Vec<(Id, Sighting)> = std::mem::take(&mut *self.known()).into_iter().collect();
+        let waiting: Vec<(DeviceId, Sighting)> = std::mem::take(&mut *self.known()).into_iter().collect();
         for (at, batch) in waiting.chunks(BATCH).enumerate() {
             let written = match db.get().await {
                 Ok(mut conn) => dispatch!(&mut conn, admission::record_last_seen(batch)).map_err(DbError::from),
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_later_sighting_counts_and_a_known_version_stays() {
-        let (seen, device) = (LastSeen::default(), Id::fresh());
+        let (seen, device) = (LastSeen::default(), DeviceId::fresh());
         let now = Time::now();
         let later = now.after(INTERVAL);
         let known = || seen.known().get(&device).cloned().unwrap();

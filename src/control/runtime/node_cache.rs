@@ -8,7 +8,7 @@ use diesel::QueryResult;
 
 use crate::control::db::{DbConn, dispatch};
 use crate::control::model::Candidate;
-use crate::control::model::types::Id;
+use crate::control::model::id::{NodeId, RegionId};
 
 /// How old what is known of nodes may be.
 const FRESH: Duration = Duration::from_millis(100);
@@ -20,20 +20,20 @@ struct Known {
 
 /// The assignable nodes of regions that were asked for lately. The database has the last word on each place.
 #[derive(Default)]
-pub(crate) struct NodeCache(Mutex<HashMap<Id, Known>>);
+pub(crate) struct NodeCache(Mutex<HashMap<RegionId, Known>>);
 
 impl NodeCache {
-    fn known(&self) -> MutexGuard<'_, HashMap<Id, Known>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<RegionId, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The nodes of a region, if they are remembered.
-    pub(crate) fn remembered(&self, region: Id) -> Option<Vec<Candidate>> {
+    pub(crate) fn remembered(&self, region: RegionId) -> Option<Vec<Candidate>> {
         self.known().get(&region).filter(|known| known.at.elapsed() < FRESH).map(|known| known.nodes.clone())
     }
 
     /// The nodes of a region as they are now.
-    pub(crate) async fn read(&self, conn: &mut DbConn, region: Id) -> QueryResult<Vec<Candidate>> {
+    pub(crate) async fn read(&self, conn: &mut DbConn, region: RegionId) -> QueryResult<Vec<Candidate>> {
         let at = Instant::now();
         let nodes = dispatch!(conn, admission::candidates(region))?;
         self.known().insert(region, Known { nodes: nodes.clone(), at });
@@ -41,7 +41,7 @@ impl NodeCache {
     }
 
     /// A session was given a place on a node.
-    pub(crate) fn took(&self, node: Id) {
+    pub(crate) fn took(&self, node: NodeId) {
         for node in self.known().values_mut().flat_map(|known| &mut known.nodes).filter(|other| other.id == node) {
             node.active_sessions = node.active_sessions.saturating_add(1);
         }

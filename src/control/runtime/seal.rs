@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use crate::control::model::types::Id;
+use crate::control::model::id::NodeId;
 use crate::seal::{SealError, Sealer as Bytes};
 
 /// Seals and opens secrets of rows.
@@ -16,15 +16,15 @@ impl Sealer {
     }
 
     /// Encrypts a secret of a row.
-    pub(crate) fn seal(&self, row: Id, secret: &str) -> Result<String, String> {
-        let sealed = self.0.seal(row.0.as_bytes(), secret.as_bytes()).map_err(|error| error.to_string())?;
+    pub(crate) fn seal(&self, row: NodeId, secret: &str) -> Result<String, String> {
+        let sealed = self.0.seal(row.as_bytes(), secret.as_bytes()).map_err(|error| error.to_string())?;
         Ok(BASE64_STANDARD.encode(sealed))
     }
 
     /// Decrypts a secret of a row; fails for another row's or another key's.
-    pub(crate) fn open(&self, row: Id, sealed: &str) -> Result<String, String> {
+    pub(crate) fn open(&self, row: NodeId, sealed: &str) -> Result<String, String> {
         let bytes = BASE64_STANDARD.decode(sealed).map_err(|_| "a sealed secret is not base64".to_owned())?;
-        let opened = self.0.open(row.0.as_bytes(), &bytes).map_err(|error| match error {
+        let opened = self.0.open(row.as_bytes(), &bytes).map_err(|error| match error {
             SealError::Foreign => "a sealed secret does not open with control.encryption_key".to_owned(),
             SealError::Key | SealError::Encryption | SealError::Short => error.to_string(),
         })?;
@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn a_secret_opens_only_for_its_row_and_key() {
         let sealer = Sealer::new(&[1; 32]).unwrap();
-        let (row, other) = (Id::fresh(), Id::fresh());
+        let (row, other) = (NodeId::fresh(), NodeId::fresh());
         let sealed = sealer.seal(row, "hush").unwrap();
         assert_ne!(sealed, sealer.seal(row, "hush").unwrap(), "nonces differ");
         assert_eq!(sealer.open(row, &sealed).as_deref(), Ok("hush"));

@@ -5,7 +5,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::json;
-use uuid::Uuid;
 
 use super::{Created, Listed, Paged, created_with, listed};
 use crate::control::api::error::ApiError;
@@ -14,7 +13,8 @@ use crate::control::api::lenient;
 use crate::control::db::dispatch;
 use crate::control::domain::enrollment::{fresh_code, grouped};
 use crate::control::model::ActivationCode;
-use crate::control::model::types::{Id, Time};
+use crate::control::model::id::{CodeId, UserId};
+use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 use crate::digest::sha256_hex;
 
@@ -24,7 +24,7 @@ const MAX_HOURS: u64 = 8784;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewCode {
-    user_id: Uuid,
+    user_id: UserId,
     #[serde(default, deserialize_with = "lenient::value")]
     hours: Option<u64>,
 }
@@ -35,17 +35,16 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let of = page.user_id.map(Id);
-    let rows = dispatch!(&mut state.db.read().await?, admin::list_codes(page.after(), of, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_codes(page.after(), page.user_id, limit))?;
     listed(&rows, |row| row.id, limit)
 }
 
 pub(super) async fn get(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<CodeId>,
 ) -> Result<Json<ActivationCode>, ApiError> {
-    Ok(Json(dispatch!(&mut state.db.read().await?, admin::get_code(Id(id)))?))
+    Ok(Json(dispatch!(&mut state.db.read().await?, admin::get_code(id))?))
 }
 
 /// Makes a code; it and its link are shown only now.
@@ -62,8 +61,8 @@ pub(super) async fn create(
     let code = fresh_code().map_err(ApiError::internal)?;
     let now = Time::now();
     let row = ActivationCode {
-        id: Id::fresh(),
-        user_id: Id(new.user_id),
+        id: CodeId::fresh(),
+        user_id: new.user_id,
         code_hash: sha256_hex(code.as_bytes()),
         created_at: now,
         expires_at: now.after(life),

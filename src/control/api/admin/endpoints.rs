@@ -5,7 +5,6 @@ use axum::extract::{Path, State};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::{Created, Listed, Paged, created, hostname, listed, one_of, text};
 use crate::config::{TUNNEL_PATH, is_tunnel_path};
@@ -14,8 +13,9 @@ use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
 use crate::control::db::dispatch;
 use crate::control::domain::catalog::EndpointView;
+use crate::control::model::id::{EndpointId, GatewayId};
 use crate::control::model::state::EndpointState;
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{Endpoint, EndpointChange};
 use crate::control::runtime::ControlState;
 
@@ -27,7 +27,7 @@ const PIN_LENGTH: usize = 32;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewEndpoint {
-    gateway_id: Uuid,
+    gateway_id: GatewayId,
     host: String,
     #[serde(default, deserialize_with = "lenient::value")]
     port: Option<u16>,
@@ -118,8 +118,8 @@ fn transports(names: &[String]) -> Result<String, ApiError> {
 /// An endpoint as it is answered.
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
-    id: Id,
-    gateway_id: Id,
+    id: EndpointId,
+    gateway_id: GatewayId,
     #[serde(flatten)]
     endpoint: EndpointView,
     created_at: Time,
@@ -142,8 +142,7 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let of = page.gateway_id.map(Id);
-    let rows = dispatch!(&mut state.db.read().await?, admin::list_endpoints(page.after(), of, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_endpoints(page.after(), page.gateway_id, limit))?;
     let shown: Vec<Shown> = rows.iter().map(Shown::from).collect();
     listed(&shown, |row| row.id, limit)
 }
@@ -151,9 +150,9 @@ pub(super) async fn list(
 pub(super) async fn get(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<EndpointId>,
 ) -> Result<Json<Shown>, ApiError> {
-    let row = dispatch!(&mut state.db.read().await?, admin::endpoint::get(Id(id)))?;
+    let row = dispatch!(&mut state.db.read().await?, admin::endpoint::get(id))?;
     Ok(Json(Shown::from(&row)))
 }
 
@@ -175,8 +174,8 @@ pub(super) async fn create(
     let given = given.change()?;
     let host = given.host.unwrap_or_default();
     let row = Endpoint {
-        id: Id::fresh(),
-        gateway_node_id: Id(new.gateway_id),
+        id: EndpointId::fresh(),
+        gateway_node_id: new.gateway_id,
         port: given.port.unwrap_or(HTTPS),
         sni: given.sni.unwrap_or_else(|| host.clone()),
         host,
@@ -194,11 +193,11 @@ pub(super) async fn create(
 pub(super) async fn update(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<EndpointId>,
     Body(patch): Body<EndpointPatch>,
 ) -> Result<Json<Shown>, ApiError> {
     let change = patch.change()?;
-    let row = dispatch!(&mut state.db.get().await?, admin::endpoint::update(Id(id), &change))?;
+    let row = dispatch!(&mut state.db.get().await?, admin::endpoint::update(id, &change))?;
     Ok(Json(Shown::from(&row)))
 }
 

@@ -5,15 +5,15 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::{Created, Listed, Paged, created_with, delivered, hostname, listed, region, text};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query, parse};
 use crate::control::api::lenient;
 use crate::control::db::{DbConn, dispatch};
+use crate::control::model::id::{GatewayId, RegionId};
 use crate::control::model::state::GatewayStatus;
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{Gateway, GatewayChange};
 use crate::control::runtime::ControlState;
 use crate::digest::{fresh_token, sha256_hex};
@@ -57,7 +57,7 @@ fn address(field: &str, value: Option<String>) -> Result<Option<String>, ApiErro
     }
 }
 
-async fn exits(conn: &mut DbConn, codes: Option<&[String]>) -> Result<Vec<Id>, ApiError> {
+async fn exits(conn: &mut DbConn, codes: Option<&[String]>) -> Result<Vec<RegionId>, ApiError> {
     let mut ids = Vec::new();
     for code in codes.unwrap_or_default() {
         ids.push(region(conn, "exit_regions", code).await?);
@@ -79,10 +79,9 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let of = page.region_id.map(Id);
     let mut conn = state.db.read().await?;
-    let mut rows = dispatch!(&mut conn, admin::list_gateways(page.after(), of, limit))?;
-    let ids: Vec<Id> = rows.iter().map(|row| row.id).collect();
+    let mut rows = dispatch!(&mut conn, admin::list_gateways(page.after(), page.region_id, limit))?;
+    let ids: Vec<GatewayId> = rows.iter().map(|row| row.id).collect();
     let instances = dispatch!(&mut conn, instances::of(&ids))?;
     for row in &mut rows {
         row.sum_up(&instances);
@@ -93,10 +92,10 @@ pub(super) async fn list(
 pub(super) async fn get(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<GatewayId>,
 ) -> Result<Json<Value>, ApiError> {
     let mut conn = state.db.read().await?;
-    let mut row = dispatch!(&mut conn, admin::gateway::get(Id(id)))?;
+    let mut row = dispatch!(&mut conn, admin::gateway::get(id))?;
     let instances = dispatch!(&mut conn, instances::of(&[row.id]))?;
     row.sum_up(&instances);
     let exits = dispatch!(&mut conn, admin::exit_codes(row.id))?;
@@ -121,7 +120,7 @@ async fn insert(
     let mut conn = state.db.get().await?;
     let now = Time::now();
     let row = Gateway {
-        id: Id::fresh(),
+        id: GatewayId::fresh(),
         region_id: region(&mut conn, "region", &new.region).await?,
         name: new.name,
         public_ip: address("public_ip", new.public_ip)?.unwrap_or_default(),
@@ -174,20 +173,20 @@ pub(super) async fn invite(
 pub(super) async fn invite_again(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<GatewayId>,
 ) -> Result<Created, ApiError> {
     let (enroll_token, hash) = secret()?;
     let until = Time::now().after(state.pool.gateway_code_ttl);
     let change =
         GatewayChange { enrol_hash: Some(Some(hash)), enrol_until: Some(Some(until)), ..GatewayChange::default() };
-    let row = dispatch!(&mut state.db.get().await?, admin::gateway::update(Id(id), &change))?;
+    let row = dispatch!(&mut state.db.get().await?, admin::gateway::update(id, &change))?;
     created_with(&row, json!({ "enroll_token": enroll_token }))
 }
 
 pub(super) async fn update(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<GatewayId>,
     Body(patch): Body<GatewayPatch>,
 ) -> Result<Json<Value>, ApiError> {
     text("name", patch.name.as_deref())?;
@@ -207,7 +206,7 @@ pub(super) async fn update(
         Some(codes) => Some(exits(&mut conn, Some(codes)).await?),
         None => None,
     };
-    let (row, event_seq) = dispatch!(&mut conn, nodes::change_gateway(Id(id), &change, exits.as_deref(), Time::now()))?;
+    let (row, event_seq) = dispatch!(&mut conn, nodes::change_gateway(id, &change, exits.as_deref(), Time::now()))?;
     let view = view(&mut conn, &row).await?;
     drop(conn);
     delivered(&state, &view, event_seq).await
@@ -217,13 +216,13 @@ pub(super) async fn update(
 pub(super) async fn rotate_token(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<GatewayId>,
     body: Bytes,
 ) -> Result<Created, ApiError> {
     let renewal: Renewal = if body.is_empty() { Renewal::default() } else { parse(&body, &[])? };
     let (token, hash) = secret()?;
     let end = renewal.now.unwrap_or(false);
-    let renewed = dispatch!(&mut state.db.get().await?, nodes::renew_token(Id(id), &hash, end))?;
+    let renewed = dispatch!(&mut state.db.get().await?, nodes::renew_token(id, &hash, end))?;
     let row =
         renewed.ok_or_else(|| ApiError::conflict("REVOKED", "the gateway is revoked; invite it to let it back"))?;
     created_with(&row, json!({ "token": token }))
@@ -233,8 +232,8 @@ pub(super) async fn rotate_token(
 pub(super) async fn revoke(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<GatewayId>,
 ) -> Result<Json<Value>, ApiError> {
-    let (row, event_seq) = dispatch!(&mut state.db.get().await?, nodes::revoke(Id(id), Time::now()))?;
+    let (row, event_seq) = dispatch!(&mut state.db.get().await?, nodes::revoke(id, Time::now()))?;
     delivered(&state, &row, Some(event_seq)).await
 }

@@ -9,15 +9,15 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use uuid::Uuid;
 
 use super::{Created, Listed, Paged, delivered, hostname, listed, region, text};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
 use crate::control::db::dispatch;
+use crate::control::model::id::{NodeId, RegionId};
 use crate::control::model::state::{NodeHealth, NodeState};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{NodeChange, OutlineNode};
 use crate::control::runtime::ControlState;
 use crate::shadowsocks::{AccessKey, KeyError, NodeKey};
@@ -145,11 +145,11 @@ fn capacity(max_sessions: Option<i32>, weight: Option<i32>) -> Result<Capacity, 
 
 fn fresh(
     state: &ControlState,
-    region: Id,
+    region: RegionId,
     (key, name): (NodeKey, Option<String>),
     capacity: Capacity,
 ) -> Result<OutlineNode, ApiError> {
-    let id = Id::fresh();
+    let id = NodeId::fresh();
     Ok(OutlineNode {
         id,
         region_id: region,
@@ -178,8 +178,7 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let of = page.region_id.map(Id);
-    let rows = dispatch!(&mut state.db.read().await?, admin::list_nodes(page.after(), of, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_nodes(page.after(), page.region_id, limit))?;
     let rows: Vec<Shown> = rows.into_iter().map(Shown::from).collect();
     listed(&rows, |shown| shown.row.id, limit)
 }
@@ -187,9 +186,9 @@ pub(super) async fn list(
 pub(super) async fn get(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<NodeId>,
 ) -> Result<Json<Value>, ApiError> {
-    let row = dispatch!(&mut state.db.read().await?, admin::node::get(Id(id)))?;
+    let row = dispatch!(&mut state.db.read().await?, admin::node::get(id))?;
     delivered(&state, &Shown::from(row), None).await
 }
 
@@ -210,13 +209,13 @@ pub(super) async fn create(
 pub(super) async fn update(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<NodeId>,
     Body(patch): Body<NodePatch>,
 ) -> Result<Json<Value>, ApiError> {
     text("name", patch.name.as_deref())?;
     capacity(patch.max_sessions, patch.weight)?;
     let mut conn = state.db.get().await?;
-    let node = dispatch!(&mut conn, admin::node::get(Id(id)))?;
+    let node = dispatch!(&mut conn, admin::node::get(id))?;
     let password = match &patch.password {
         Some(password) => password.clone(),
         None => state.sealer.open(node.id, &node.ss_password).map_err(ApiError::internal)?,

@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::Value;
-use uuid::Uuid;
 
 use super::{Created, Listed, Paged, created, delivered, listed, text};
 use crate::control::api::error::ApiError;
@@ -12,8 +11,9 @@ use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
 use crate::control::db::dispatch;
 use crate::control::domain::billing::{BillingError, PlanView};
+use crate::control::model::id::{PlanId, RegionId};
 use crate::control::model::state::PeriodKind;
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{Plan, PlanChange};
 use crate::control::runtime::ControlState;
 
@@ -118,7 +118,7 @@ impl Figures<'_> {
 }
 
 /// The regions of codes, all of them known.
-async fn allowed(state: &ControlState, mut codes: Vec<String>) -> Result<Vec<Id>, ApiError> {
+async fn allowed(state: &ControlState, mut codes: Vec<String>) -> Result<Vec<RegionId>, ApiError> {
     codes.sort_unstable();
     codes.dedup();
     if codes.len() > REGIONS_MAX {
@@ -132,7 +132,7 @@ async fn allowed(state: &ControlState, mut codes: Vec<String>) -> Result<Vec<Id>
 }
 
 async fn offers(state: &ControlState, rows: Vec<Plan>) -> Result<Vec<PlanView>, ApiError> {
-    let ids: Vec<Id> = rows.iter().map(|plan| plan.id).collect();
+    let ids: Vec<PlanId> = rows.iter().map(|plan| plan.id).collect();
     let mut regions = dispatch!(&mut state.db.read().await?, billing::allowed_regions(&ids))?;
     let offer = |plan: Plan| PlanView { regions: regions.remove(&plan.id).unwrap_or_default(), plan };
     Ok(rows.into_iter().map(offer).collect())
@@ -149,16 +149,16 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let rows = dispatch!(&mut state.db.read().await?, admin::list_plans(page.after(), None, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_plans(page.after(), limit))?;
     listed(&offers(&state, rows).await?, |offer| offer.plan.id, limit)
 }
 
 pub(super) async fn get(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<PlanId>,
 ) -> Result<Json<PlanView>, ApiError> {
-    let row = dispatch!(&mut state.db.read().await?, admin::plan::get(Id(id)))?;
+    let row = dispatch!(&mut state.db.read().await?, admin::plan::get(id))?;
     Ok(Json(offer(&state, row).await?))
 }
 
@@ -186,7 +186,7 @@ pub(super) async fn create(
     }
     let allowed = allowed(&state, new.regions.unwrap_or_default()).await?;
     let row = Plan {
-        id: Id::fresh(),
+        id: PlanId::fresh(),
         name: new.name,
         max_devices: new.max_devices,
         max_sessions: new.max_sessions,
@@ -207,7 +207,7 @@ pub(super) async fn create(
 pub(super) async fn update(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<PlanId>,
     Body(patch): Body<PlanPatch>,
 ) -> Result<Json<Value>, ApiError> {
     text("name", patch.name.as_deref())?;
@@ -242,7 +242,6 @@ pub(super) async fn update(
         currency: patch.currency,
     };
     let allowed = allowed.as_deref();
-    let (row, seq) =
-        dispatch!(&mut state.db.get().await?, billing::update_plan(Id(id), &change, allowed, Time::now()))?;
+    let (row, seq) = dispatch!(&mut state.db.get().await?, billing::update_plan(id, &change, allowed, Time::now()))?;
     delivered(&state, &offer(&state, row).await?, Some(seq)).await
 }

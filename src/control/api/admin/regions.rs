@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::{Created, Listed, Paged, created, listed, text};
 use crate::control::api::error::ApiError;
@@ -14,7 +13,7 @@ use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
 use crate::control::db::dispatch;
 use crate::control::domain::catalog::RegionView;
-use crate::control::model::types::Id;
+use crate::control::model::id::RegionId;
 use crate::control::model::{Region, RegionChange};
 use crate::control::runtime::ControlState;
 
@@ -107,7 +106,7 @@ fn addresses(list: &[String]) -> Result<String, ApiError> {
 /// A region as it is answered.
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
-    id: Id,
+    id: RegionId,
     #[serde(flatten)]
     region: RegionView,
 }
@@ -124,7 +123,7 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let rows = dispatch!(&mut state.db.read().await?, admin::list_regions(page.after(), None, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_regions(page.after(), limit))?;
     let shown: Vec<Shown> = rows.iter().map(Shown::from).collect();
     listed(&shown, |row| row.id, limit)
 }
@@ -132,9 +131,9 @@ pub(super) async fn list(
 pub(super) async fn get(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<RegionId>,
 ) -> Result<Json<Shown>, ApiError> {
-    let row = dispatch!(&mut state.db.read().await?, admin::region::get(Id(id)))?;
+    let row = dispatch!(&mut state.db.read().await?, admin::region::get(id))?;
     Ok(Json(Shown::from(&row)))
 }
 
@@ -146,7 +145,7 @@ pub(super) async fn create(
     let new = new.change()?;
     let code = new.code.ok_or_else(|| ApiError::invalid("code", "MISSING", "missing field `code`"))?;
     let row = Region {
-        id: Id::fresh(),
+        id: RegionId::fresh(),
         name: new.name.unwrap_or_else(|| code.clone()),
         code,
         names: new.names.unwrap_or_else(|| "{}".into()),
@@ -162,10 +161,10 @@ pub(super) async fn create(
 pub(super) async fn update(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<RegionId>,
     Body(patch): Body<Fields>,
 ) -> Result<Json<Shown>, ApiError> {
     let change = patch.change()?;
-    let row = dispatch!(&mut state.db.get().await?, admin::region::update(Id(id), &change))?;
+    let row = dispatch!(&mut state.db.get().await?, admin::region::update(id, &change))?;
     Ok(Json(Shown::from(&row)))
 }

@@ -7,7 +7,6 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::{Created, Listed, Paged, created_with, delivered, listed, text};
 use crate::control::api::error::ApiError;
@@ -15,8 +14,9 @@ use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
 use crate::control::db::dispatch;
 use crate::control::domain::billing::{BillingError, Changed, SubscriptionView};
+use crate::control::model::id::{PlanId, SubscriptionId, UserId};
 use crate::control::model::state::{PaymentKind, SubscriptionStatus};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{Payment, Subscription, SubscriptionChange};
 use crate::control::runtime::ControlState;
 
@@ -27,8 +27,8 @@ const GIGABYTES_MAX: f64 = 1e6;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewSubscription {
-    user_id: Uuid,
-    plan_id: Uuid,
+    user_id: UserId,
+    plan_id: PlanId,
     #[serde(default, with = "time::serde::rfc3339::option")]
     starts_at: Option<OffsetDateTime>,
     #[serde(default, with = "time::serde::rfc3339::option")]
@@ -40,7 +40,7 @@ pub(super) struct NewSubscription {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SubscriptionPatch {
-    plan_id: Option<Uuid>,
+    plan_id: Option<PlanId>,
     status: Option<SubscriptionStatus>,
     #[serde(default, with = "time::serde::rfc3339::option")]
     valid_until: Option<OffsetDateTime>,
@@ -65,7 +65,7 @@ pub(super) struct TopUp {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PlanSwitch {
-    plan_id: Uuid,
+    plan_id: PlanId,
     #[serde(default, deserialize_with = "lenient::value")]
     dry_run: Option<bool>,
 }
@@ -98,8 +98,7 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let of = page.user_id.map(Id);
-    let rows = dispatch!(&mut state.db.read().await?, billing::list_subscriptions(page.after(), of, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, billing::list_subscriptions(page.after(), page.user_id, limit))?;
     let now = Time::now();
     let rows: Vec<SubscriptionView> =
         rows.into_iter().map(|(row, plan)| SubscriptionView::at(row, &plan, now)).collect();
@@ -109,9 +108,9 @@ pub(super) async fn list(
 pub(super) async fn get(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<SubscriptionId>,
 ) -> Result<Json<SubscriptionView>, ApiError> {
-    let (row, plan) = dispatch!(&mut state.db.read().await?, billing::subscription(Id(id)))?;
+    let (row, plan) = dispatch!(&mut state.db.read().await?, billing::subscription(id))?;
     Ok(Json(SubscriptionView::at(row, &plan, Time::now())))
 }
 
@@ -131,9 +130,9 @@ pub(super) async fn create(
         return Err(ApiError::invalid("valid_until", "OUT_OF_RANGE", "must be after `starts_at`"));
     }
     let row = Subscription {
-        id: Id::fresh(),
-        user_id: Id(new.user_id),
-        plan_id: Id(new.plan_id),
+        id: SubscriptionId::fresh(),
+        user_id: new.user_id,
+        plan_id: new.plan_id,
         status: SubscriptionStatus::Active,
         starts_at,
         valid_until,
@@ -148,17 +147,17 @@ pub(super) async fn create(
 pub(super) async fn update(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<SubscriptionId>,
     Body(patch): Body<SubscriptionPatch>,
 ) -> Result<Json<Value>, ApiError> {
     let change = SubscriptionChange {
-        plan_id: patch.plan_id.map(Id),
+        plan_id: patch.plan_id,
         status: patch.status,
         valid_until: patch.valid_until.map(Time),
         cancelled_at: None,
     };
     let now = Time::now();
-    let changed = dispatch!(&mut state.db.get().await?, billing::amend(Id(id), &change, now))?;
+    let changed = dispatch!(&mut state.db.get().await?, billing::amend(id, &change, now))?;
     answer(&state, changed, now, json!({})).await
 }
 
@@ -166,7 +165,7 @@ pub(super) async fn update(
 pub(super) async fn renew(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<SubscriptionId>,
     Body(renewal): Body<Renewal>,
 ) -> Result<Json<Value>, ApiError> {
     text("payment_id", Some(&renewal.payment_id))?;
@@ -177,7 +176,7 @@ pub(super) async fn renew(
     let now = Time::now();
     let payment = Payment {
         id: renewal.payment_id,
-        subscription_id: Id(id),
+        subscription_id: id,
         kind: PaymentKind::Renew,
         days,
         bytes: 0,
@@ -192,7 +191,7 @@ pub(super) async fn renew(
 pub(super) async fn top_up(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<SubscriptionId>,
     Body(top_up): Body<TopUp>,
 ) -> Result<Json<Value>, ApiError> {
     text("payment_id", Some(&top_up.payment_id))?;
@@ -203,7 +202,7 @@ pub(super) async fn top_up(
     let now = Time::now();
     let payment = Payment {
         id: top_up.payment_id,
-        subscription_id: Id(id),
+        subscription_id: id,
         kind: PaymentKind::TopUp,
         days: 0,
         bytes: bytes(gigabytes),
@@ -224,10 +223,10 @@ fn bytes(gigabytes: f64) -> i64 {
 pub(super) async fn cancel(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<SubscriptionId>,
 ) -> Result<Json<Value>, ApiError> {
     let now = Time::now();
-    let (changed, ended) = dispatch!(&mut state.db.get().await?, billing::cancel(Id(id), now))?;
+    let (changed, ended) = dispatch!(&mut state.db.get().await?, billing::cancel(id, now))?;
     answer(&state, changed, now, json!({ "effect": { "sessions_ended": ended } })).await
 }
 
@@ -235,10 +234,10 @@ pub(super) async fn cancel(
 pub(super) async fn change_plan(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<SubscriptionId>,
     Body(switch): Body<PlanSwitch>,
 ) -> Result<Json<Value>, ApiError> {
-    let (id, to, now) = (Id(id), Id(switch.plan_id), Time::now());
+    let (id, to, now) = (id, switch.plan_id, Time::now());
     let dry_run = switch.dry_run.unwrap_or(false);
     let change =
         dispatch!(&mut state.db.get().await?, billing::change_plan(id, to, dry_run, &state.rules.calendar, now));

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Created, Listed, Paged, created, created_with, delivered, listed, text};
-use crate::api::EventKind;
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::db::dispatch;
-use crate::control::model::Emit;
+use crate::control::model::NewEvent;
+use crate::control::model::id::{DeviceId, UserId};
 use crate::control::model::state::{DeviceStatus, IdentifierKind, UserStatus};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{Device, DeviceChange, User, UserChange};
 use crate::control::runtime::ControlState;
 use crate::frame::SessionCode;
@@ -51,16 +51,16 @@ pub(super) async fn list(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let rows = dispatch!(&mut state.db.read().await?, admin::list_users(page.after(), None, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_users(page.after(), limit))?;
     listed(&rows, |row| row.id, limit)
 }
 
 pub(super) async fn get(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<UserId>,
 ) -> Result<Json<User>, ApiError> {
-    Ok(Json(dispatch!(&mut state.db.read().await?, admin::user::get(Id(id)))?))
+    Ok(Json(dispatch!(&mut state.db.read().await?, admin::user::get(id))?))
 }
 
 pub(super) async fn create(
@@ -71,7 +71,7 @@ pub(super) async fn create(
     text("identifier", Some(&new.identifier))?;
     let now = Time::now();
     let row = User {
-        id: Id::fresh(),
+        id: UserId::fresh(),
         identifier_kind: new.identifier_kind.unwrap_or_else(|| kind_of(&new.identifier)),
         identifier: new.identifier,
         status: new.status.unwrap_or(UserStatus::Active),
@@ -85,7 +85,7 @@ pub(super) async fn create(
 pub(super) async fn update(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<UserId>,
     Body(patch): Body<UserPatch>,
 ) -> Result<Json<Value>, ApiError> {
     text("identifier", patch.identifier.as_deref())?;
@@ -96,19 +96,19 @@ pub(super) async fn update(
         updated_at: Some(Time::now()),
     };
     let now = Time::now();
-    let emit = patch.status.map(|status| match status {
-        UserStatus::Banned => Emit::stopped(EventKind::UserStopped, Id(id), SessionCode::UserBanned),
-        UserStatus::Pending => Emit::stopped(EventKind::UserStopped, Id(id), SessionCode::UserPending),
-        UserStatus::Active => Emit::changed(EventKind::UserChanged, Id(id)),
+    let event = patch.status.map(|status| match status {
+        UserStatus::Banned => NewEvent::UserStopped(id, SessionCode::UserBanned),
+        UserStatus::Pending => NewEvent::UserStopped(id, SessionCode::UserPending),
+        UserStatus::Active => NewEvent::UserChanged(id),
     });
-    let (row, event_seq) = dispatch!(&mut state.db.get().await?, admin::change_user(Id(id), &change, emit, now))?;
+    let (row, event_seq) = dispatch!(&mut state.db.get().await?, admin::change_user(id, &change, event, now))?;
     delivered(&state, &row, event_seq).await
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewDevice {
-    user_id: Uuid,
+    user_id: UserId,
     device_uuid: Option<String>,
     platform: Option<String>,
     name: Option<String>,
@@ -128,17 +128,16 @@ pub(super) async fn list_devices(
     Query(page): Paged,
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
-    let of = page.user_id.map(Id);
-    let rows = dispatch!(&mut state.db.read().await?, admin::list_devices(page.after(), of, limit))?;
+    let rows = dispatch!(&mut state.db.read().await?, admin::list_devices(page.after(), page.user_id, limit))?;
     listed(&rows, |row| row.id, limit)
 }
 
 pub(super) async fn get_device(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<DeviceId>,
 ) -> Result<Json<Device>, ApiError> {
-    Ok(Json(dispatch!(&mut state.db.read().await?, admin::device::get(Id(id)))?))
+    Ok(Json(dispatch!(&mut state.db.read().await?, admin::device::get(id))?))
 }
 
 pub(super) async fn create_device(
@@ -149,8 +148,8 @@ pub(super) async fn create_device(
     text("device_uuid", new.device_uuid.as_deref())?;
     text("platform", new.platform.as_deref())?;
     let row = Device {
-        id: Id::fresh(),
-        user_id: Id(new.user_id),
+        id: DeviceId::fresh(),
+        user_id: new.user_id,
         device_uuid: new.device_uuid.unwrap_or_else(|| Uuid::new_v4().to_string()),
         platform: new.platform.unwrap_or_else(|| "unknown".into()),
         name: new.name.unwrap_or_default(),
@@ -166,29 +165,31 @@ pub(super) async fn create_device(
 pub(super) async fn update_device(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<DeviceId>,
     Body(patch): Body<DevicePatch>,
 ) -> Result<Json<Value>, ApiError> {
     text("platform", patch.platform.as_deref())?;
     let change = DeviceChange { platform: patch.platform, name: patch.name, status: patch.status };
-    let (row, event_seq) = dispatch!(&mut state.db.get().await?, admin::change_device(Id(id), &change, Time::now()))?;
+    let (row, event_seq) = dispatch!(&mut state.db.get().await?, admin::change_device(id, &change, Time::now()))?;
     delivered(&state, &row, event_seq).await
 }
 
 pub(super) async fn device_token(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<DeviceId>,
 ) -> Result<Created, ApiError> {
-    let row = dispatch!(&mut state.db.read().await?, admin::device::get(Id(id)))?;
+    let row = dispatch!(&mut state.db.read().await?, admin::device::get(id))?;
     created_with(&row, issue(&state, &row)?)
 }
 
 fn issue(state: &ControlState, device: &Device) -> Result<Value, ApiError> {
     let now = Time::now();
     let life = i64::try_from(state.config.token_ttl.as_secs()).unwrap_or(i64::MAX);
-    let token =
-        state.issuer.issue(device.id.0, device.user_id.0, now.0.unix_timestamp(), life).map_err(ApiError::internal)?;
+    let token = state
+        .issuer
+        .issue(device.id.uuid(), device.user_id.uuid(), now.0.unix_timestamp(), life)
+        .map_err(ApiError::internal)?;
     Ok(json!({ "access_token": token, "token_expires_at": now.after(state.config.token_ttl) }))
 }
 

@@ -5,7 +5,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::Listed;
 use crate::control::api::error::ApiError;
@@ -13,7 +12,8 @@ use crate::control::api::extract::{FromAdmin, Query};
 use crate::control::db::dispatch;
 use crate::control::domain::billing::{PlanView, SubscriptionView};
 use crate::control::domain::diagnosis::DeviceSnapshot;
-use crate::control::model::types::{Id, Time};
+use crate::control::model::id::DeviceId;
+use crate::control::model::types::Time;
 use crate::control::model::{Gateway, OutlineNode, RefusalRow, Session};
 use crate::control::runtime::ControlState;
 
@@ -23,10 +23,10 @@ const REFUSALS: i64 = 100;
 pub(super) async fn device(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<DeviceId>,
 ) -> Result<Json<Value>, ApiError> {
     let now = Time::now();
-    let known = dispatch!(&mut state.db.read().await?, refusals::device_snapshot(Id(id), &state.rules.calendar, now))?;
+    let known = dispatch!(&mut state.db.read().await?, refusals::device_snapshot(id, &state.rules.calendar, now))?;
     Ok(Json(view(known, now, state.clock.warn_after)))
 }
 

@@ -1,58 +1,40 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use uuid::Uuid;
 
 use super::{Conn, enrollment, events};
 use crate::control::db::Rejected;
 use crate::control::domain::admission::Refusal;
-use crate::control::model::Emit;
+use crate::control::model::id::{
+    CodeId, DeviceId, EndpointId, GatewayId, NodeId, PlanId, RegionId, SessionId, SubscriptionId, UserId,
+};
 use crate::control::model::schema::{
     activation_codes, devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, outline_nodes, plans, regions,
     sessions, subscriptions, users,
 };
 use crate::control::model::state::DeviceStatus;
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{
-    ActivationCode, Device, DeviceChange, Endpoint, EndpointChange, Gateway, GatewayChange, NodeChange, OutlineNode,
-    Plan, PlanChange, Region, RegionChange, Session, Subscription, SubscriptionChange, User, UserChange,
+    ActivationCode, Device, DeviceChange, Endpoint, EndpointChange, Gateway, GatewayChange, NewEvent, NodeChange,
+    OutlineNode, Plan, PlanChange, Region, RegionChange, Session, Subscription, SubscriptionChange, User, UserChange,
 };
 use crate::frame::SessionCode;
 
 macro_rules! resource {
-    ($module:ident, $table:ident, $row:ty, $change:ty) => {
+    ($module:ident, $table:ident, $id:ty, $row:ty, $change:ty) => {
         pub(crate) mod $module {
             use super::*;
 
-            pub(crate) async fn get(conn: &mut Conn, id: Id) -> QueryResult<$row> {
+            pub(crate) async fn get(conn: &mut Conn, id: $id) -> QueryResult<$row> {
                 $table::table.find(id).select(<$row>::as_select()).first(conn).await
             }
 
-            pub(crate) async fn update(conn: &mut Conn, id: Id, change: &$change) -> QueryResult<$row> {
+            pub(crate) async fn update(conn: &mut Conn, id: $id, change: &$change) -> QueryResult<$row> {
                 let changed = diesel::update($table::table.find(id)).set(change).execute(conn).await;
                 match changed {
                     Ok(_) | Err(diesel::result::Error::QueryBuilderError(_)) => get(conn, id).await,
                     Err(error) => Err(error),
                 }
             }
-        }
-    };
-}
-
-macro_rules! telling {
-    ($change:ident, $module:ident, $row:ty, $changes:ty) => {
-        /// Changes a row and writes an event, if there is something to tell.
-        pub(crate) async fn $change(
-            conn: &mut Conn,
-            id: Id,
-            change: &$changes,
-            emit: Option<Emit>,
-            now: Time,
-        ) -> QueryResult<($row, Option<i64>)> {
-            transaction!(conn, async |conn: &mut Conn| {
-                let row = $module::update(conn, id, change).await?;
-                Ok((row, tell(conn, emit, now).await?))
-            })
-            .await
         }
     };
 }
@@ -66,57 +48,59 @@ macro_rules! creatable {
 }
 
 macro_rules! listed {
-    ($list:ident, $table:ident, $row:ty $(, $column:ident)?) => {
-        pub(crate) async fn $list(conn: &mut Conn, after: Option<Id>, of: Option<Id>, limit: i64) -> QueryResult<Vec<$row>> {
+    ($list:ident, $table:ident, $id:ty, $row:ty $(, $column:ident: $of:ty)?) => {
+        pub(crate) async fn $list(
+            conn: &mut Conn,
+            after: Option<$id>,
+            $($column: Option<$of>,)?
+            limit: i64,
+        ) -> QueryResult<Vec<$row>> {
             let mut query = $table::table.select(<$row>::as_select()).order($table::id).limit(limit).into_boxed();
             if let Some(after) = after {
                 query = query.filter($table::id.gt(after));
             }
-            if let Some(of) = of {
-                $(query = query.filter($table::$column.eq(of));)?
-                let _: Id = of;
-            }
+            $(if let Some(of) = $column {
+                query = query.filter($table::$column.eq(of));
+            })?
             query.load(conn).await
         }
     };
 }
 
-resource!(user, users, User, UserChange);
-resource!(device, devices, Device, DeviceChange);
-resource!(plan, plans, Plan, PlanChange);
-resource!(subscription, subscriptions, Subscription, SubscriptionChange);
-resource!(region, regions, Region, RegionChange);
-resource!(endpoint, gateway_endpoints, Endpoint, EndpointChange);
-resource!(node, outline_nodes, OutlineNode, NodeChange);
-resource!(gateway, gateway_nodes, Gateway, GatewayChange);
-
-telling!(change_user, user, User, UserChange);
+resource!(user, users, UserId, User, UserChange);
+resource!(device, devices, DeviceId, Device, DeviceChange);
+resource!(plan, plans, PlanId, Plan, PlanChange);
+resource!(subscription, subscriptions, SubscriptionId, Subscription, SubscriptionChange);
+resource!(region, regions, RegionId, Region, RegionChange);
+resource!(endpoint, gateway_endpoints, EndpointId, Endpoint, EndpointChange);
+resource!(node, outline_nodes, NodeId, OutlineNode, NodeChange);
+resource!(gateway, gateway_nodes, GatewayId, Gateway, GatewayChange);
 
 creatable!(create_user, users, User);
 creatable!(create_region, regions, Region);
 creatable!(create_code, activation_codes, ActivationCode);
 creatable!(create_endpoint, gateway_endpoints, Endpoint);
 
-listed!(list_users, users, User);
-listed!(list_devices, devices, Device, user_id);
-listed!(list_plans, plans, Plan);
-listed!(list_regions, regions, Region);
-listed!(list_codes, activation_codes, ActivationCode, user_id);
-listed!(list_endpoints, gateway_endpoints, Endpoint, gateway_node_id);
-listed!(list_nodes, outline_nodes, OutlineNode, region_id);
-listed!(list_gateways, gateway_nodes, Gateway, region_id);
-listed!(list_sessions_of_device, sessions, Session, device_id);
+listed!(list_users, users, UserId, User);
+listed!(list_devices, devices, DeviceId, Device, user_id: UserId);
+listed!(list_plans, plans, PlanId, Plan);
+listed!(list_regions, regions, RegionId, Region);
+listed!(list_codes, activation_codes, CodeId, ActivationCode, user_id: UserId);
+listed!(list_endpoints, gateway_endpoints, EndpointId, Endpoint, gateway_node_id: GatewayId);
+listed!(list_nodes, outline_nodes, NodeId, OutlineNode, region_id: RegionId);
+listed!(list_gateways, gateway_nodes, GatewayId, Gateway, region_id: RegionId);
+listed!(list_sessions_of_device, sessions, SessionId, Session, device_id: DeviceId);
 
 /// Sessions of a user's devices.
 pub(crate) async fn list_sessions_of_user(
     conn: &mut Conn,
-    after: Option<Id>,
-    user: Id,
+    after: Option<SessionId>,
+    user: UserId,
     limit: i64,
 ) -> QueryResult<Vec<Session>> {
-    let own: Vec<Id> = devices::table.filter(devices::user_id.eq(user)).select(devices::id).load(conn).await?;
+    let own: Vec<DeviceId> = devices::table.filter(devices::user_id.eq(user)).select(devices::id).load(conn).await?;
     sessions::table
-        .filter(sessions::device_id.eq_any(own).and(sessions::id.gt(after.unwrap_or(Id(Uuid::nil())))))
+        .filter(sessions::device_id.eq_any(own).and(sessions::id.gt(after.unwrap_or(SessionId::nil()))))
         .select(Session::as_select())
         .order(sessions::id)
         .limit(limit)
@@ -125,7 +109,7 @@ pub(crate) async fn list_sessions_of_user(
 }
 
 /// One activation code.
-pub(crate) async fn get_code(conn: &mut Conn, id: Id) -> QueryResult<ActivationCode> {
+pub(crate) async fn get_code(conn: &mut Conn, id: CodeId) -> QueryResult<ActivationCode> {
     activation_codes::table.find(id).select(ActivationCode::as_select()).first(conn).await
 }
 
@@ -135,7 +119,7 @@ pub(crate) async fn region_by_code(conn: &mut Conn, code: &str) -> QueryResult<O
 }
 
 /// Codes of the exit regions that are listed for a gateway.
-pub(crate) async fn exit_codes(conn: &mut Conn, gateway: Id) -> QueryResult<Vec<String>> {
+pub(crate) async fn exit_codes(conn: &mut Conn, gateway: GatewayId) -> QueryResult<Vec<String>> {
     gateway_exit_regions::table
         .inner_join(regions::table.on(regions::id.eq(gateway_exit_regions::region_id)))
         .filter(gateway_exit_regions::gateway_node_id.eq(gateway))
@@ -146,7 +130,7 @@ pub(crate) async fn exit_codes(conn: &mut Conn, gateway: Id) -> QueryResult<Vec<
 }
 
 /// Makes a gateway with its exit regions.
-pub(crate) async fn create_gateway(conn: &mut Conn, row: &Gateway, exits: &[Id]) -> QueryResult<()> {
+pub(crate) async fn create_gateway(conn: &mut Conn, row: &Gateway, exits: &[RegionId]) -> QueryResult<()> {
     transaction!(conn, async |conn: &mut Conn| {
         diesel::insert_into(gateway_nodes::table).values(row).execute(conn).await?;
         set_exits(conn, row.id, exits).await
@@ -154,7 +138,7 @@ pub(crate) async fn create_gateway(conn: &mut Conn, row: &Gateway, exits: &[Id])
     .await
 }
 
-pub(super) async fn set_exits(conn: &mut Conn, gateway: Id, exits: &[Id]) -> QueryResult<()> {
+pub(super) async fn set_exits(conn: &mut Conn, gateway: GatewayId, exits: &[RegionId]) -> QueryResult<()> {
     diesel::delete(gateway_exit_regions::table.filter(gateway_exit_regions::gateway_node_id.eq(gateway)))
         .execute(conn)
         .await?;
@@ -193,15 +177,30 @@ pub(crate) async fn create_device(conn: &mut Conn, row: &Device) -> Result<(), R
     .await
 }
 
+/// Changes a user and writes an event, if there is something to tell.
+pub(crate) async fn change_user(
+    conn: &mut Conn,
+    id: UserId,
+    change: &UserChange,
+    event: Option<NewEvent>,
+    now: Time,
+) -> QueryResult<(User, Option<i64>)> {
+    transaction!(conn, async |conn: &mut Conn| {
+        let row = user::update(conn, id, change).await?;
+        Ok((row, tell(conn, event, now).await?))
+    })
+    .await
+}
+
 /// Changes a device under its user's lock; one that is revoked loses its refresh tokens and its sessions.
 pub(crate) async fn change_device(
     conn: &mut Conn,
-    id: Id,
+    id: DeviceId,
     change: &DeviceChange,
     now: Time,
 ) -> QueryResult<(Device, Option<i64>)> {
     transaction!(conn, async |conn: &mut Conn| {
-        let owner: Id = devices::table.find(id).select(devices::user_id).first(conn).await?;
+        let owner: UserId = devices::table.find(id).select(devices::user_id).first(conn).await?;
         super::lock_user(conn, owner).await?;
         let row = device::update(conn, id, change).await?;
         let event_seq = match change.status {
@@ -213,9 +212,9 @@ pub(crate) async fn change_device(
     .await
 }
 
-pub(super) async fn tell(conn: &mut Conn, emit: Option<Emit>, now: Time) -> QueryResult<Option<i64>> {
-    match emit {
-        Some(emit) => events::emit(conn, emit, now).await.map(Some),
+pub(super) async fn tell(conn: &mut Conn, event: Option<NewEvent>, now: Time) -> QueryResult<Option<i64>> {
+    match event {
+        Some(event) => events::emit(conn, event, now).await.map(Some),
         None => Ok(None),
     }
 }

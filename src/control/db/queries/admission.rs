@@ -4,21 +4,20 @@ use diesel::dsl::{exists, not};
 use diesel::prelude::*;
 use diesel::sql_types::{Nullable, Text};
 use diesel_async::RunQueryDsl;
-use uuid::Uuid;
 
 use super::{Conn, events, lock_nodes, lock_sessions, period, session};
-use crate::api::EventKind;
 use crate::control::db::Rejected;
 use crate::control::db::prepared::{Prepared, places};
 use crate::control::domain::admission::{Admission, AdmissionContext, AdmissionRequest, Grant, Live, Refusal, choose};
 use crate::control::domain::lease::Balance;
-use crate::control::model::Emit;
+use crate::control::model::NewEvent;
+use crate::control::model::id::{DeviceId, GatewayId, NodeId, RegionId, SessionId, UserId};
 use crate::control::model::schema::{
     devices, gateway_exit_regions, gateway_nodes, outline_nodes, plan_regions, plans, regions, sessions, subscriptions,
     users,
 };
 use crate::control::model::state::{DeviceStatus, GatewayStatus, NodeHealth, NodeState, SessionState};
-use crate::control::model::types::{Id, SqlTime, SqlUuid, Time};
+use crate::control::model::types::{SqlTime, SqlUuid, Time};
 use crate::control::model::{
     Candidate, Counters, Device, Gateway, NewSession, OutlineNode, Plan, Region, Session, Sighting, Subscription, User,
     live,
@@ -30,7 +29,7 @@ const SUBSCRIPTIONS: i64 = 20;
 const SEEN: Duration = Duration::from_mins(1);
 
 /// The user, his devices, subscriptions with whether their plans allow the region, live sessions.
-type Answers = (Vec<(User, String)>, Vec<Device>, Vec<(Subscription, Plan, bool)>, Vec<(Id, bool, Id)>);
+type Answers = (Vec<(User, String)>, Vec<Device>, Vec<(Subscription, Plan, bool)>, Vec<(SessionId, bool, GatewayId)>);
 
 /// Nodes of a region that may take sessions.
 macro_rules! assignable {
@@ -88,7 +87,7 @@ pub(crate) async fn exit_regions(conn: &mut Conn, gateway: &Gateway) -> QueryRes
 }
 
 /// The nodes of a region that may take sessions.
-pub(crate) async fn candidates(conn: &mut Conn, region: Id) -> QueryResult<Vec<Candidate>> {
+pub(crate) async fn candidates(conn: &mut Conn, region: RegionId) -> QueryResult<Vec<Candidate>> {
     assignable!(region).select(Candidate::as_select()).load(conn).await
 }
 
@@ -106,7 +105,7 @@ pub(crate) async fn admit(conn: &mut Conn, wish: &mut AdmissionRequest) -> Resul
 async fn attempt(conn: &mut Conn, wish: &AdmissionRequest) -> Result<Admission, Rejected<Refusal>> {
     transaction!(conn, async |conn: &mut Conn| {
         let Some(session) = wish.session else {
-            let (mut facts, _) = facts(conn, wish, Id(Uuid::nil())).await?;
+            let (mut facts, _) = facts(conn, wish, SessionId::nil()).await?;
             if let Some((subscription, start)) = facts.account(wish) {
                 facts.counters = period::counters(conn, subscription, start).await?;
             }
@@ -142,7 +141,7 @@ async fn attempt(conn: &mut Conn, wish: &AdmissionRequest) -> Result<Admission, 
         let (assigned, allowed) = reserve(conn, wish, &grant, Found { session, held, freed }, balance).await?;
         let mut event_seq = None;
         for replaced in &ended {
-            let stop = Emit::stopped(EventKind::SessionStopped, *replaced, SessionCode::SessionKilled);
+            let stop = NewEvent::SessionStopped(*replaced, SessionCode::SessionKilled);
             event_seq = Some(events::emit(conn, stop, wish.now).await?);
         }
         let seen = last_seen_due(wish, &grant.device);
@@ -153,17 +152,17 @@ async fn attempt(conn: &mut Conn, wish: &AdmissionRequest) -> Result<Admission, 
 
 /// A session and its row, if that was looked for and is there.
 struct Found {
-    session: Id,
+    session: SessionId,
     held: Option<Session>,
     /// The node of a session that ends for it.
-    freed: Option<Id>,
+    freed: Option<NodeId>,
 }
 
 /// What the database knows of the device, and the session's row if it is looked for and there.
 async fn facts(
     conn: &mut Conn,
     wish: &AdmissionRequest,
-    session: Id,
+    session: SessionId,
 ) -> QueryResult<(AdmissionContext, Option<Session>)> {
     let region = wish.region_or_none();
     let limits = plan_regions::table.filter(plan_regions::plan_id.eq(plans::id));
@@ -201,7 +200,7 @@ async fn facts(
         live.clear();
         crowded = false;
     }
-    let theirs: Vec<Id> = live.iter().map(|(.., gateway)| *gateway).collect();
+    let theirs: Vec<GatewayId> = live.iter().map(|(.., gateway)| *gateway).collect();
     let staying = if crowded { staying(conn, theirs).await? } else { Vec::new() };
     let device = devices.iter().find(|device| device.id == wish.device).cloned();
     let age = |device: &Device| (device.created_at, device.id);
@@ -228,11 +227,11 @@ async fn facts(
 async fn give_up(
     conn: &mut Conn,
     wish: &AdmissionRequest,
-    session: Id,
+    session: SessionId,
     facts: &mut AdmissionContext,
-) -> QueryResult<Option<Id>> {
+) -> QueryResult<Option<NodeId>> {
     let Some(named) = wish.replaces.filter(|named| *named != session) else { return Ok(None) };
-    let found: Option<(Id, Option<Id>)> = sessions::table
+    let found: Option<(SessionId, Option<NodeId>)> = sessions::table
         .find(named)
         .filter(sessions::device_id.eq(wish.device).and(sessions::user_id.eq(wish.user)))
         .filter(sessions::state.ne_all(SessionState::OVER))
@@ -246,7 +245,7 @@ async fn give_up(
 }
 
 /// Those of some gateways that are neither draining nor gone.
-async fn staying(conn: &mut Conn, ids: Vec<Id>) -> QueryResult<Vec<Id>> {
+async fn staying(conn: &mut Conn, ids: Vec<GatewayId>) -> QueryResult<Vec<GatewayId>> {
     gateway_nodes::table
         .filter(gateway_nodes::id.eq_any(ids))
         .filter(gateway_nodes::draining.eq(false).and(gateway_nodes::status.ne(GatewayStatus::Offline)))
@@ -262,7 +261,11 @@ fn serving<T>(mut all: Vec<T>, serves: impl Fn(&T) -> bool) -> Option<T> {
 }
 
 /// The subscription that serves and ends last, else the one that ended last.
-pub(crate) async fn subscription(conn: &mut Conn, user: Id, now: Time) -> QueryResult<Option<(Subscription, Plan)>> {
+pub(crate) async fn subscription(
+    conn: &mut Conn,
+    user: UserId,
+    now: Time,
+) -> QueryResult<Option<(Subscription, Plan)>> {
     let all: Vec<(Subscription, Plan)> = subscriptions::table
         .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
         .filter(subscriptions::user_id.eq(user))
@@ -275,7 +278,7 @@ pub(crate) async fn subscription(conn: &mut Conn, user: Id, now: Time) -> QueryR
 }
 
 /// Notes when devices were there, unless it is known better; a version that is not known leaves the one that is.
-pub(crate) async fn record_last_seen(conn: &mut Conn, sightings: &[(Id, Sighting)]) -> QueryResult<usize> {
+pub(crate) async fn record_last_seen(conn: &mut Conn, sightings: &[(DeviceId, Sighting)]) -> QueryResult<usize> {
     let sql = format!(
         "UPDATE devices SET last_seen_at = v.column2, client_version = coalesce(v.column3, devices.client_version) \
          FROM (VALUES {}) AS v WHERE devices.id = v.column1 \
@@ -305,11 +308,11 @@ async fn reserve(
     grant: &Grant,
     found: Found,
     balance: Option<Balance>,
-) -> Result<((OutlineNode, Vec<Id>), Option<u64>), Rejected<Refusal>> {
+) -> Result<((OutlineNode, Vec<NodeId>), Option<u64>), Rejected<Refusal>> {
     let Found { session, held, freed } = found;
     let mut order = choose(wish.nodes.clone(), wish.random);
     order.extend(freed.filter(|node| wish.can_reach(*node) && order.iter().all(|other| other.id != *node)).map(last));
-    let alternates = |node: Id| order.iter().map(|other| other.id).filter(|id| *id != node).collect();
+    let alternates = |node: NodeId| order.iter().map(|other| other.id).filter(|id| *id != node).collect();
     if let Some(held) = held {
         let (node, allowed) = rebook(conn, wish, grant, &held, &order).await?;
         let alternates = alternates(node.id);
@@ -355,12 +358,12 @@ async fn reserve(
 }
 
 /// A node that was full until now.
-fn last(id: Id) -> Candidate {
+fn last(id: NodeId) -> Candidate {
     Candidate { id, max_sessions: 1, active_sessions: 0, weight: 1, health_status: NodeHealth::Unknown }
 }
 
 /// Takes a place on the first of the nodes that has one.
-async fn take(conn: &mut Conn, region: Id, order: &[Candidate]) -> Result<OutlineNode, Rejected<Refusal>> {
+async fn take(conn: &mut Conn, region: RegionId, order: &[Candidate]) -> Result<OutlineNode, Rejected<Refusal>> {
     for node in order {
         if let Some(node) = place!(region, node.id).load(conn).await?.pop() {
             return Ok(node);

@@ -6,35 +6,35 @@ use diesel::sql_types::BigInt;
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, admin, events, lock_user, period};
-use crate::api::EventKind;
 use crate::control::db::Rejected;
 use crate::control::domain::billing::{AffectedSessions, BillingError, Change, Changed, Effect, Quota, Traffic};
-use crate::control::model::Emit;
+use crate::control::model::NewEvent;
 use crate::control::model::calendar::Calendar;
+use crate::control::model::id::{NodeId, PlanId, RegionId, SubscriptionId, UserId};
 use crate::control::model::schema::{
     devices, outline_nodes, payments, plan_regions, plans, regions, sessions, subscriptions,
 };
 use crate::control::model::state::{DeviceStatus, PeriodKind, SubscriptionStatus};
-use crate::control::model::types::{Id, SqlTime, SqlUuid, Time};
+use crate::control::model::types::{SqlTime, SqlUuid, Time};
 use crate::control::model::{Payment, Plan, PlanChange, Subscription, SubscriptionChange, live};
 
 const DAY_SECONDS: u64 = 86_400;
 
 /// The regions of some codes, with these.
-pub(crate) async fn regions_by_code(conn: &mut Conn, codes: &[String]) -> QueryResult<Vec<(Id, String)>> {
+pub(crate) async fn regions_by_code(conn: &mut Conn, codes: &[String]) -> QueryResult<Vec<(RegionId, String)>> {
     regions::table.filter(regions::code.eq_any(codes)).select((regions::id, regions::code)).load(conn).await
 }
 
 /// Codes of the regions that plans are limited to.
-pub(crate) async fn allowed_regions(conn: &mut Conn, of: &[Id]) -> QueryResult<HashMap<Id, Vec<String>>> {
-    let rows: Vec<(Id, String)> = plan_regions::table
+pub(crate) async fn allowed_regions(conn: &mut Conn, of: &[PlanId]) -> QueryResult<HashMap<PlanId, Vec<String>>> {
+    let rows: Vec<(PlanId, String)> = plan_regions::table
         .inner_join(regions::table.on(regions::id.eq(plan_regions::region_id)))
         .filter(plan_regions::plan_id.eq_any(of))
         .select((plan_regions::plan_id, regions::code))
         .order(regions::code)
         .load(conn)
         .await?;
-    let mut codes: HashMap<Id, Vec<String>> = HashMap::new();
+    let mut codes: HashMap<PlanId, Vec<String>> = HashMap::new();
     for (plan, code) in rows {
         codes.entry(plan).or_default().push(code);
     }
@@ -42,7 +42,7 @@ pub(crate) async fn allowed_regions(conn: &mut Conn, of: &[Id]) -> QueryResult<H
 }
 
 /// Makes a plan with the regions it is limited to.
-pub(crate) async fn create_plan(conn: &mut Conn, row: &Plan, allowed: &[Id]) -> QueryResult<()> {
+pub(crate) async fn create_plan(conn: &mut Conn, row: &Plan, allowed: &[RegionId]) -> QueryResult<()> {
     transaction!(conn, async |conn: &mut Conn| {
         diesel::insert_into(plans::table).values(row).execute(conn).await?;
         limit_regions(conn, row.id, allowed).await
@@ -53,9 +53,9 @@ pub(crate) async fn create_plan(conn: &mut Conn, row: &Plan, allowed: &[Id]) -> 
 /// Changes a plan and, if given, the regions it is limited to; gives the event's number.
 pub(crate) async fn update_plan(
     conn: &mut Conn,
-    id: Id,
+    id: PlanId,
     change: &PlanChange,
-    allowed: Option<&[Id]>,
+    allowed: Option<&[RegionId]>,
     now: Time,
 ) -> Result<(Plan, i64), Rejected<BillingError>> {
     transaction!(conn, async |conn: &mut Conn| {
@@ -66,13 +66,13 @@ pub(crate) async fn update_plan(
         if let Some(allowed) = allowed {
             limit_regions(conn, id, allowed).await?;
         }
-        let seq = events::emit(conn, Emit::changed(EventKind::PlanChanged, id), now).await?;
+        let seq = events::emit(conn, NewEvent::PlanChanged(id), now).await?;
         Ok((row, seq))
     })
     .await
 }
 
-async fn limit_regions(conn: &mut Conn, plan: Id, allowed: &[Id]) -> QueryResult<()> {
+async fn limit_regions(conn: &mut Conn, plan: PlanId, allowed: &[RegionId]) -> QueryResult<()> {
     diesel::delete(plan_regions::table.filter(plan_regions::plan_id.eq(plan))).execute(conn).await?;
     regions::table
         .filter(regions::id.eq_any(allowed))
@@ -85,7 +85,7 @@ async fn limit_regions(conn: &mut Conn, plan: Id, allowed: &[Id]) -> QueryResult
 }
 
 /// A subscription and its plan.
-pub(crate) async fn subscription(conn: &mut Conn, id: Id) -> QueryResult<(Subscription, Plan)> {
+pub(crate) async fn subscription(conn: &mut Conn, id: SubscriptionId) -> QueryResult<(Subscription, Plan)> {
     subscriptions::table
         .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
         .filter(subscriptions::id.eq(id))
@@ -97,8 +97,8 @@ pub(crate) async fn subscription(conn: &mut Conn, id: Id) -> QueryResult<(Subscr
 /// A page of subscriptions with their plans, of all users or of one.
 pub(crate) async fn list_subscriptions(
     conn: &mut Conn,
-    after: Option<Id>,
-    of: Option<Id>,
+    after: Option<SubscriptionId>,
+    of: Option<UserId>,
     limit: i64,
 ) -> QueryResult<Vec<(Subscription, Plan)>> {
     let mut query = subscriptions::table
@@ -127,7 +127,12 @@ pub(crate) async fn subscribe(conn: &mut Conn, row: &Subscription) -> QueryResul
 }
 
 /// Changes a subscription as an administrator says.
-pub(crate) async fn amend(conn: &mut Conn, id: Id, change: &SubscriptionChange, now: Time) -> QueryResult<Changed> {
+pub(crate) async fn amend(
+    conn: &mut Conn,
+    id: SubscriptionId,
+    change: &SubscriptionChange,
+    now: Time,
+) -> QueryResult<Changed> {
     transaction!(conn, async |conn: &mut Conn| {
         locked(conn, id).await?;
         let row = admin::subscription::update(conn, id, change).await?;
@@ -169,7 +174,7 @@ pub(crate) async fn renew(conn: &mut Conn, payment: &Payment) -> Result<Changed,
     .await
 }
 
-async fn add_bonus(conn: &mut Conn, subscription: Id, period_start: Time, bytes: i64) -> QueryResult<()> {
+async fn add_bonus(conn: &mut Conn, subscription: SubscriptionId, period_start: Time, bytes: i64) -> QueryResult<()> {
     let sql = format!(
         "INSERT INTO usage_periods (subscription_id, period_start, bytes_up, bytes_down, bonus_bytes) \
          VALUES ($1, $2, 0, 0, $3) ON CONFLICT (subscription_id, period_start) DO UPDATE SET bonus_bytes = {}",
@@ -212,7 +217,7 @@ pub(crate) async fn top_up(
 }
 
 /// Ends a subscription for good; gives how many sessions end with it.
-pub(crate) async fn cancel(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(Changed, i64)> {
+pub(crate) async fn cancel(conn: &mut Conn, id: SubscriptionId, now: Time) -> QueryResult<(Changed, i64)> {
     transaction!(conn, async |conn: &mut Conn| {
         let (held, plan) = locked(conn, id).await?;
         if held.status == SubscriptionStatus::Cancelled {
@@ -232,8 +237,8 @@ pub(crate) async fn cancel(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(C
 /// Moves a subscription to another plan, or says what that would do.
 pub(crate) async fn change_plan(
     conn: &mut Conn,
-    id: Id,
-    to: Id,
+    id: SubscriptionId,
+    to: PlanId,
     dry_run: bool,
     calendar: &Calendar,
     now: Time,
@@ -278,16 +283,16 @@ pub(crate) async fn quota(
 }
 
 /// A subscription and its plan, under a lock on its user.
-async fn locked(conn: &mut Conn, id: Id) -> QueryResult<(Subscription, Plan)> {
-    let user: Id = subscriptions::table.find(id).select(subscriptions::user_id).first(conn).await?;
+async fn locked(conn: &mut Conn, id: SubscriptionId) -> QueryResult<(Subscription, Plan)> {
+    let user: UserId = subscriptions::table.find(id).select(subscriptions::user_id).first(conn).await?;
     lock_user(conn, user).await?;
     subscription(conn, id).await
 }
 
 /// A subscription as it is now; gateways hear of its user.
-async fn announced(conn: &mut Conn, id: Id, now: Time) -> QueryResult<Changed> {
+async fn announced(conn: &mut Conn, id: SubscriptionId, now: Time) -> QueryResult<Changed> {
     let (subscription, plan) = subscription(conn, id).await?;
-    let seq = events::emit(conn, Emit::changed(EventKind::UserChanged, subscription.user_id), now).await?;
+    let seq = events::emit(conn, NewEvent::UserChanged(subscription.user_id), now).await?;
     Ok(Changed { subscription, plan, seq: Some(seq) })
 }
 
@@ -332,18 +337,18 @@ async fn reach(conn: &mut Conn, held: &Subscription, now: Time) -> QueryResult<A
         .count()
         .get_result(conn)
         .await?;
-    let through: Vec<Option<Id>> = sessions::table
+    let through: Vec<Option<NodeId>> = sessions::table
         .filter(sessions::subscription_id.eq(held.id))
         .filter(live().and(sessions::expires_at.gt(now)))
         .select(sessions::outline_node_id)
         .load(conn)
         .await?;
-    let ids: Vec<Id> = through.iter().flatten().copied().collect();
-    let nodes: HashMap<Id, String> = outline_nodes::table
+    let ids: Vec<NodeId> = through.iter().flatten().copied().collect();
+    let nodes: HashMap<NodeId, String> = outline_nodes::table
         .inner_join(regions::table.on(regions::id.eq(outline_nodes::region_id)))
         .filter(outline_nodes::id.eq_any(ids))
         .select((outline_nodes::id, regions::code))
-        .load::<(Id, String)>(conn)
+        .load::<(NodeId, String)>(conn)
         .await?
         .into_iter()
         .collect();

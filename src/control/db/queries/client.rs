@@ -3,17 +3,22 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, admission, enrollment, lock_user};
 use crate::control::domain::catalog::Offer;
+use crate::control::model::id::{DeviceId, GatewayId, RegionId, UserId};
 use crate::control::model::schema::{
     devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, outline_nodes, plan_regions, regions, users,
 };
 use crate::control::model::state::{DeviceStatus, GatewayStatus, NodeHealth, NodeState, UserStatus};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{Device, Endpoint, Region};
 
 const DEVICES_SHOWN: i64 = 100;
 
 /// Status of a device and of its user, if the device is his.
-pub(crate) async fn statuses(conn: &mut Conn, device: Id, user: Id) -> QueryResult<Option<(DeviceStatus, UserStatus)>> {
+pub(crate) async fn statuses(
+    conn: &mut Conn,
+    device: DeviceId,
+    user: UserId,
+) -> QueryResult<Option<(DeviceStatus, UserStatus)>> {
     devices::table
         .inner_join(users::table.on(users::id.eq(devices::user_id)))
         .filter(devices::id.eq(device).and(devices::user_id.eq(user)))
@@ -24,23 +29,23 @@ pub(crate) async fn statuses(conn: &mut Conn, device: Id, user: Id) -> QueryResu
 }
 
 /// The gateways that take sessions, and the regions of the user's plan.
-pub(crate) async fn offer(conn: &mut Conn, user: Id, now: Time) -> QueryResult<Offer> {
+pub(crate) async fn offer(conn: &mut Conn, user: UserId, now: Time) -> QueryResult<Offer> {
     let found = admission::subscription(conn, user, now).await?;
     let plan = found.filter(|(subscription, plan)| subscription.serves(plan, now)).map(|(_, plan)| plan.id);
-    let allowed: Vec<Id> = match plan {
+    let allowed: Vec<RegionId> = match plan {
         Some(plan) => {
             let of_plan = plan_regions::table.filter(plan_regions::plan_id.eq(plan));
             of_plan.select(plan_regions::region_id).load(conn).await?
         }
         None => Vec::new(),
     };
-    let gateways: Vec<(Id, Id)> = gateway_nodes::table
+    let gateways: Vec<(GatewayId, RegionId)> = gateway_nodes::table
         .filter(gateway_nodes::revoked.eq(false).and(gateway_nodes::draining.eq(false)))
         .filter(gateway_nodes::status.ne(GatewayStatus::Offline))
         .select((gateway_nodes::id, gateway_nodes::region_id))
         .load(conn)
         .await?;
-    let exits: Vec<(Id, Id)> = gateway_exit_regions::table
+    let exits: Vec<(GatewayId, RegionId)> = gateway_exit_regions::table
         .select((gateway_exit_regions::gateway_node_id, gateway_exit_regions::region_id))
         .load(conn)
         .await?;
@@ -52,8 +57,8 @@ pub(crate) async fn offer(conn: &mut Conn, user: Id, now: Time) -> QueryResult<O
 }
 
 /// Regions that have nodes which may take sessions, all of which keep half closes.
-async fn half_closing(conn: &mut Conn) -> QueryResult<Vec<Id>> {
-    let found: Vec<(Id, Option<bool>)> = outline_nodes::table
+async fn half_closing(conn: &mut Conn) -> QueryResult<Vec<RegionId>> {
+    let found: Vec<(RegionId, Option<bool>)> = outline_nodes::table
         .filter(
             outline_nodes::state.eq(NodeState::Active).and(outline_nodes::health_status.eq_any(NodeHealth::ASSIGNABLE)),
         )
@@ -61,14 +66,14 @@ async fn half_closing(conn: &mut Conn) -> QueryResult<Vec<Id>> {
         .distinct()
         .load(conn)
         .await?;
-    let keeps = |region: Id| found.iter().all(|(other, kept)| *other != region || *kept == Some(true));
-    let mut regions: Vec<Id> = found.iter().map(|(region, _)| *region).filter(|region| keeps(*region)).collect();
+    let keeps = |region: RegionId| found.iter().all(|(other, kept)| *other != region || *kept == Some(true));
+    let mut regions: Vec<RegionId> = found.iter().map(|(region, _)| *region).filter(|region| keeps(*region)).collect();
     regions.dedup();
     Ok(regions)
 }
 
 /// A user's devices, active ones first.
-pub(crate) async fn devices_of(conn: &mut Conn, user: Id) -> QueryResult<Vec<Device>> {
+pub(crate) async fn devices_of(conn: &mut Conn, user: UserId) -> QueryResult<Vec<Device>> {
     devices::table
         .filter(devices::user_id.eq(user))
         .select(Device::as_select())
@@ -79,7 +84,7 @@ pub(crate) async fn devices_of(conn: &mut Conn, user: Id) -> QueryResult<Vec<Dev
 }
 
 /// Revokes a device of a user for good: its refresh tokens go, its sessions end.
-pub(crate) async fn revoke_device(conn: &mut Conn, user: Id, device: Id, now: Time) -> QueryResult<()> {
+pub(crate) async fn revoke_device(conn: &mut Conn, user: UserId, device: DeviceId, now: Time) -> QueryResult<()> {
     transaction!(conn, async |conn: &mut Conn| {
         lock_user(conn, user).await?;
         let status: DeviceStatus = devices::table
@@ -96,7 +101,7 @@ pub(crate) async fn revoke_device(conn: &mut Conn, user: Id, device: Id, now: Ti
 }
 
 /// Gives a device of a user another name.
-pub(crate) async fn rename_device(conn: &mut Conn, user: Id, device: Id, name: &str) -> QueryResult<Device> {
+pub(crate) async fn rename_device(conn: &mut Conn, user: UserId, device: DeviceId, name: &str) -> QueryResult<Device> {
     let own = devices::table.filter(devices::id.eq(device).and(devices::user_id.eq(user)));
     diesel::update(own).set(devices::name.eq(name)).execute(conn).await?;
     let own = devices::table.filter(devices::id.eq(device).and(devices::user_id.eq(user)));

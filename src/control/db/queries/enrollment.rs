@@ -3,14 +3,15 @@ use diesel::sql_types::BigInt;
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, admission, events, lock_user};
-use crate::api::{DeviceView, EventKind};
+use crate::api::DeviceView;
 use crate::control::domain::enrollment::{
     CodeUse, Enrolling, Granted, Held, RefreshTokenDeriver, Refreshing, Refused, TokenUse, family_of,
 };
-use crate::control::model::Emit;
+use crate::control::model::NewEvent;
+use crate::control::model::id::{DeviceId, FamilyId, UserId};
 use crate::control::model::schema::{activation_codes, devices, refresh_families, users};
 use crate::control::model::state::DeviceStatus;
-use crate::control::model::types::{Id, SqlTime, Time};
+use crate::control::model::types::{SqlTime, Time};
 use crate::control::model::{ActivationCode, Device, RefreshFamily, User};
 use crate::digest::sha256_hex;
 use crate::frame::SessionCode;
@@ -52,7 +53,7 @@ async fn repeat(
     conn: &mut Conn,
     wish: &Enrolling,
     deriver: &RefreshTokenDeriver,
-    device: Id,
+    device: DeviceId,
 ) -> QueryResult<Result<Granted, Refused>> {
     let (family, token) = deriver.first(&wish.code, device);
     let held = held(conn, family).await?;
@@ -87,7 +88,7 @@ async fn spend(
         let Some(status) = status else { return Ok(Err(Refused::Replace)) };
         revoked = (status == DeviceStatus::Active).then_some(device);
     }
-    let uncounted: Vec<Id> = own.into_iter().chain(leaving).collect();
+    let uncounted: Vec<DeviceId> = own.into_iter().chain(leaving).collect();
     if let Some(others) = crowd(conn, wish, code.user_id, uncounted).await? {
         return Ok(Err(Refused::DeviceLimit(others)));
     }
@@ -117,8 +118,8 @@ async fn spend(
 async fn crowd(
     conn: &mut Conn,
     wish: &Enrolling,
-    user: Id,
-    uncounted: Vec<Id>,
+    user: UserId,
+    uncounted: Vec<DeviceId>,
 ) -> QueryResult<Option<Vec<DeviceView>>> {
     let paid = admission::subscription(conn, user, wish.now).await?;
     let serving = paid.filter(|(subscription, plan)| subscription.serves(plan, wish.now));
@@ -145,7 +146,7 @@ async fn crowd(
 
 fn view(device: Device) -> DeviceView {
     DeviceView {
-        id: device.id.0,
+        id: device.id.uuid(),
         platform: device.platform,
         name: device.name,
         created_at: device.created_at.0,
@@ -167,9 +168,9 @@ async fn take_over(conn: &mut Conn, wish: &Enrolling, device: Device) -> QueryRe
     Ok(device)
 }
 
-async fn create_device(conn: &mut Conn, wish: &Enrolling, user: Id) -> QueryResult<Device> {
+async fn create_device(conn: &mut Conn, wish: &Enrolling, user: UserId) -> QueryResult<Device> {
     let row = Device {
-        id: Id::fresh(),
+        id: DeviceId::fresh(),
         user_id: user,
         device_uuid: wish.device_uuid.clone(),
         platform: wish.platform.clone(),
@@ -184,10 +185,10 @@ async fn create_device(conn: &mut Conn, wish: &Enrolling, user: Id) -> QueryResu
 }
 
 /// Revokes a device under the lock on its user's row: its tokens are void, its sessions end.
-pub(super) async fn revoke(conn: &mut Conn, device: Id, now: Time) -> QueryResult<i64> {
+pub(super) async fn revoke(conn: &mut Conn, device: DeviceId, now: Time) -> QueryResult<i64> {
     diesel::update(devices::table.find(device)).set(devices::status.eq(DeviceStatus::Revoked)).execute(conn).await?;
     diesel::delete(refresh_families::table.filter(refresh_families::device_id.eq(device))).execute(conn).await?;
-    let stopped = Emit::stopped(EventKind::DeviceStopped, device, SessionCode::DeviceBanned);
+    let stopped = NewEvent::DeviceStopped(device, SessionCode::DeviceBanned);
     events::emit(conn, stopped, now).await
 }
 
@@ -217,7 +218,7 @@ pub(crate) async fn refresh(
     .await
 }
 
-async fn held(conn: &mut Conn, family: Id) -> QueryResult<Option<Held>> {
+async fn held(conn: &mut Conn, family: FamilyId) -> QueryResult<Option<Held>> {
     let found: Option<(RefreshFamily, Device, User)> = refresh_families::table
         .inner_join(devices::table.on(devices::id.eq(refresh_families::device_id)))
         .inner_join(users::table.on(users::id.eq(devices::user_id)))

@@ -2,15 +2,15 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, identity, instances, notify};
-use crate::control::model::Emit;
-use crate::control::model::EventRow;
+use crate::control::model::id::{EpochId, GatewayId, InstanceId, SessionId};
 use crate::control::model::schema::{devices, events, gateway_nodes, installation, sessions, users};
 use crate::control::model::state::{DeviceStatus, SessionState, UserStatus};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
+use crate::control::model::{EventRow, NewEvent};
 
 /// Writes an event, last in its transaction: its number is drawn under a lock that is held to the end, so that no number
 /// becomes visible after a higher one.
-pub(crate) async fn emit(conn: &mut Conn, emit: Emit, now: Time) -> QueryResult<i64> {
+pub(crate) async fn emit(conn: &mut Conn, event: NewEvent, now: Time) -> QueryResult<i64> {
     let seq = diesel::update(installation::table.find(1))
         .set(installation::last_seq.eq(installation::last_seq + 1))
         .returning(installation::last_seq)
@@ -18,9 +18,9 @@ pub(crate) async fn emit(conn: &mut Conn, emit: Emit, now: Time) -> QueryResult<
         .await?;
     let row = EventRow {
         seq,
-        kind: emit.kind.as_str().into(),
-        subject: emit.subject,
-        code: emit.code.map(|code| code.as_str().into()),
+        kind: event.kind().as_str().into(),
+        subject: event.subject(),
+        code: event.code().map(|code| code.as_str().into()),
         created_at: now,
     };
     diesel::insert_into(events::table).values(row).execute(conn).await?;
@@ -30,7 +30,7 @@ pub(crate) async fn emit(conn: &mut Conn, emit: Emit, now: Time) -> QueryResult<
 
 /// The epoch and the newest number.
 pub(crate) async fn head(conn: &mut Conn) -> QueryResult<(String, i64)> {
-    let (epoch, seq): (Id, i64) =
+    let (epoch, seq): (EpochId, i64) =
         installation::table.find(1).select((installation::epoch, installation::last_seq)).first(conn).await?;
     Ok((format!("{epoch}{}", identity(conn).await?), seq))
 }
@@ -47,7 +47,7 @@ pub(crate) async fn after(conn: &mut Conn, seq: i64, limit: i64) -> QueryResult<
 }
 
 /// The newest number, then the sessions of a gateway that may go on.
-pub(crate) async fn snapshot(conn: &mut Conn, gateway: Id) -> QueryResult<(i64, Vec<Id>)> {
+pub(crate) async fn snapshot(conn: &mut Conn, gateway: GatewayId) -> QueryResult<(i64, Vec<SessionId>)> {
     let seq = installation::table.find(1).select(installation::last_seq).first(conn).await?;
     let listed = sessions::table
         .inner_join(users::table.on(users::id.eq(sessions::user_id)))
@@ -62,7 +62,13 @@ pub(crate) async fn snapshot(conn: &mut Conn, gateway: Id) -> QueryResult<(i64, 
 }
 
 /// A gateway, or one of its processes, has acted on everything up to a number.
-pub(crate) async fn ack(conn: &mut Conn, gateway: Id, instance: Option<Id>, seq: i64, now: Time) -> QueryResult<()> {
+pub(crate) async fn ack(
+    conn: &mut Conn,
+    gateway: GatewayId,
+    instance: Option<InstanceId>,
+    seq: i64,
+    now: Time,
+) -> QueryResult<()> {
     if let Some(instance) = instance {
         return instances::ack(conn, gateway, instance, seq, now).await;
     }

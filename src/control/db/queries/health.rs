@@ -3,9 +3,10 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, admission, instances};
 use crate::config::Pool;
+use crate::control::model::id::{GatewayId, NodeId, RegionId};
 use crate::control::model::schema::{gateway_exit_regions, gateway_nodes, node_health, outline_nodes, regions};
 use crate::control::model::state::{GatewayStatus, NodeHealth, NodeState};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{Gateway, InstanceBeat, NodeReport, NodeVerdict, NodeView, OutlineNode};
 
 /// Notes that a gateway is alive, and which of its processes; gives the nodes it may use with their regions' codes.
@@ -32,7 +33,7 @@ pub(crate) async fn gateway_alive(
         if let Some(beat) = beat {
             instances::beat(conn, beat).await?;
         }
-        let exits: Vec<Id> =
+        let exits: Vec<RegionId> =
             admission::exit_regions(conn, gateway).await?.into_iter().map(|region| region.id).collect();
         outline_nodes::table
             .inner_join(regions::table.on(regions::id.eq(outline_nodes::region_id)))
@@ -47,7 +48,7 @@ pub(crate) async fn gateway_alive(
 }
 
 /// Notes the version of a gateway that is not served.
-pub(crate) async fn gateway_outdated(conn: &mut Conn, gateway: Id, version: &str) -> QueryResult<()> {
+pub(crate) async fn gateway_outdated(conn: &mut Conn, gateway: GatewayId, version: &str) -> QueryResult<()> {
     diesel::update(gateway_nodes::table.find(gateway))
         .set(gateway_nodes::version.eq(version))
         .execute(conn)
@@ -65,7 +66,8 @@ pub(crate) async fn node_seen(
     since: Time,
 ) -> QueryResult<Option<NodeVerdict>> {
     let NodeReport { view, half_close } = report;
-    let exits: Vec<Id> = admission::exit_regions(conn, gateway).await?.into_iter().map(|region| region.id).collect();
+    let exits: Vec<RegionId> =
+        admission::exit_regions(conn, gateway).await?.into_iter().map(|region| region.id).collect();
     transaction!(conn, async |conn: &mut Conn| {
         let touched = outline_nodes::table
             .filter(outline_nodes::id.eq(view.outline_node_id))
@@ -79,7 +81,7 @@ pub(crate) async fn node_seen(
             return Ok(None);
         }
         let settled = settle(conn, &view, pool, since).await?;
-        let (region, health): (Id, NodeHealth) = outline_nodes::table
+        let (region, health): (RegionId, NodeHealth) = outline_nodes::table
             .find(view.outline_node_id)
             .select((outline_nodes::region_id, outline_nodes::health_status))
             .first(conn)
@@ -127,7 +129,7 @@ async fn settle(conn: &mut Conn, view: &NodeView, pool: &Pool, since: Time) -> Q
 }
 
 /// What the gateways that saw a node lately hold of it; `None` if that decides nothing.
-async fn opinion(conn: &mut Conn, node: Id, region: Id, since: Time) -> QueryResult<Option<NodeHealth>> {
+async fn opinion(conn: &mut Conn, node: NodeId, region: RegionId, since: Time) -> QueryResult<Option<NodeHealth>> {
     let views: Vec<(bool, GatewayStatus)> = node_health::table
         .inner_join(gateway_nodes::table.on(gateway_nodes::id.eq(node_health::gateway_node_id)))
         .filter(node_health::outline_node_id.eq(node))
@@ -144,7 +146,7 @@ async fn opinion(conn: &mut Conn, node: Id, region: Id, since: Time) -> QueryRes
 }
 
 /// The states of the gateways that may use a region.
-pub(crate) async fn statuses(conn: &mut Conn, region: Id) -> QueryResult<Vec<GatewayStatus>> {
+pub(crate) async fn statuses(conn: &mut Conn, region: RegionId) -> QueryResult<Vec<GatewayStatus>> {
     let listed = gateway_exit_regions::table.select(gateway_exit_regions::gateway_node_id);
     let by_list = listed.filter(gateway_exit_regions::region_id.eq(region));
     let at_home = gateway_nodes::region_id.eq(region).and(gateway_nodes::id.ne_all(listed));
@@ -157,7 +159,7 @@ pub(crate) async fn statuses(conn: &mut Conn, region: Id) -> QueryResult<Vec<Gat
 }
 
 /// What each gateway holds of a node, with the gateways' names.
-pub(crate) async fn views(conn: &mut Conn, node: Id) -> QueryResult<Vec<(NodeView, String)>> {
+pub(crate) async fn views(conn: &mut Conn, node: NodeId) -> QueryResult<Vec<(NodeView, String)>> {
     node_health::table
         .inner_join(gateway_nodes::table.on(gateway_nodes::id.eq(node_health::gateway_node_id)))
         .filter(node_health::outline_node_id.eq(node))

@@ -4,9 +4,10 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::Conn;
+use crate::control::model::id::{GatewayId, InstanceId};
 use crate::control::model::schema::{gateway_instances, gateway_nodes};
 use crate::control::model::state::GatewayStatus;
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{GatewayInstance, InstanceBeat};
 
 /// Most processes that are remembered of a gateway.
@@ -44,7 +45,7 @@ pub(super) async fn beat(conn: &mut Conn, beat: &InstanceBeat) -> QueryResult<()
         ))
         .execute(conn)
         .await?;
-    let newest: Vec<Id> = gateway_instances::table
+    let newest: Vec<InstanceId> = gateway_instances::table
         .filter(of_gateway)
         .order(gateway_instances::last_heartbeat_at.desc())
         .select(gateway_instances::id)
@@ -59,7 +60,13 @@ pub(super) async fn beat(conn: &mut Conn, beat: &InstanceBeat) -> QueryResult<()
 }
 
 /// A process has acted on everything up to a number.
-pub(super) async fn ack(conn: &mut Conn, gateway: Id, instance: Id, seq: i64, now: Time) -> QueryResult<()> {
+pub(super) async fn ack(
+    conn: &mut Conn,
+    gateway: GatewayId,
+    instance: InstanceId,
+    seq: i64,
+    now: Time,
+) -> QueryResult<()> {
     let row = GatewayInstance {
         gateway_node_id: gateway,
         id: instance,
@@ -82,13 +89,13 @@ pub(super) async fn ack(conn: &mut Conn, gateway: Id, instance: Id, seq: i64, no
 
 /// What the online gateways have acted on: of several processes what all of them have.
 pub(super) async fn acked(conn: &mut Conn) -> QueryResult<Vec<i64>> {
-    let rows: Vec<(Id, i64, Option<i64>)> = gateway_nodes::table
+    let rows: Vec<(GatewayId, i64, Option<i64>)> = gateway_nodes::table
         .left_join(gateway_instances::table.on(gateway_instances::gateway_node_id.eq(gateway_nodes::id)))
         .filter(gateway_nodes::status.eq(GatewayStatus::Online).and(gateway_nodes::revoked.eq(false)))
         .select((gateway_nodes::id, gateway_nodes::acked_seq, gateway_instances::acked_seq.nullable()))
         .load(conn)
         .await?;
-    let mut acked: BTreeMap<Id, i64> = BTreeMap::new();
+    let mut acked: BTreeMap<GatewayId, i64> = BTreeMap::new();
     for (gateway, own, of_instance) in rows {
         let seq = of_instance.unwrap_or(own);
         acked.entry(gateway).and_modify(|least| *least = (*least).min(seq)).or_insert(seq);
@@ -97,7 +104,7 @@ pub(super) async fn acked(conn: &mut Conn) -> QueryResult<Vec<i64>> {
 }
 
 /// The processes of some gateways, the oldest first.
-pub(crate) async fn of(conn: &mut Conn, gateways: &[Id]) -> QueryResult<Vec<GatewayInstance>> {
+pub(crate) async fn of(conn: &mut Conn, gateways: &[GatewayId]) -> QueryResult<Vec<GatewayInstance>> {
     gateway_instances::table
         .filter(gateway_instances::gateway_node_id.eq_any(gateways))
         .order(gateway_instances::started_at)

@@ -3,32 +3,28 @@ use diesel::sql_types::Text;
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, admin, events, lock_nodes};
-use crate::api::EventKind;
-use crate::control::model::Emit;
+use crate::control::model::NewEvent;
+use crate::control::model::id::{GatewayId, NodeId, RegionId};
 use crate::control::model::schema::{gateway_nodes, outline_nodes};
 use crate::control::model::state::GatewayStatus;
-use crate::control::model::types::{Id, SqlUuid, Time};
+use crate::control::model::types::{SqlUuid, Time};
 use crate::control::model::{Gateway, GatewayChange, NodeChange, OutlineNode};
-
-async fn nodes_changed(conn: &mut Conn, node: Option<Id>, now: Time) -> QueryResult<i64> {
-    events::emit(conn, Emit { kind: EventKind::NodesChanged, subject: node, code: None }, now).await
-}
-
-async fn gateway_changed(conn: &mut Conn, gateway: Id, now: Time) -> QueryResult<i64> {
-    events::emit(conn, Emit::changed(EventKind::GatewayChanged, gateway), now).await
-}
 
 /// Makes a node; gives the event.
 pub(crate) async fn create(conn: &mut Conn, row: &OutlineNode, now: Time) -> QueryResult<i64> {
     transaction!(conn, async |conn: &mut Conn| {
         diesel::insert_into(outline_nodes::table).values(row).execute(conn).await?;
-        nodes_changed(conn, Some(row.id), now).await
+        events::emit(conn, NewEvent::NodeChanged(row.id), now).await
     })
     .await
 }
 
 /// Makes nodes, except those whose address is taken; gives the ids of what was made, and the event.
-pub(crate) async fn import(conn: &mut Conn, rows: &[OutlineNode], now: Time) -> QueryResult<(Vec<Id>, Option<i64>)> {
+pub(crate) async fn import(
+    conn: &mut Conn,
+    rows: &[OutlineNode],
+    now: Time,
+) -> QueryResult<(Vec<NodeId>, Option<i64>)> {
     transaction!(conn, async |conn: &mut Conn| {
         let mut made = Vec::new();
         for row in rows {
@@ -38,7 +34,8 @@ pub(crate) async fn import(conn: &mut Conn, rows: &[OutlineNode], now: Time) -> 
                 made.push(row.id);
             }
         }
-        let event_seq = if made.is_empty() { None } else { Some(nodes_changed(conn, None, now).await?) };
+        let event_seq =
+            if made.is_empty() { None } else { Some(events::emit(conn, NewEvent::NodesImported, now).await?) };
         Ok((made, event_seq))
     })
     .await
@@ -48,7 +45,7 @@ pub(crate) async fn import(conn: &mut Conn, rows: &[OutlineNode], now: Time) -> 
 /// forgotten. Gives the event, if gateways have to hear of it.
 pub(crate) async fn change(
     conn: &mut Conn,
-    id: Id,
+    id: NodeId,
     change: &NodeChange,
     forget: bool,
     now: Time,
@@ -58,7 +55,7 @@ pub(crate) async fn change(
         let before = admin::node::get(conn, id).await?;
         let row = admin::node::update(conn, id, &rotated(change, &before, forget)).await?;
         let heard = forget || concerns_gateways(change);
-        let event_seq = if heard { Some(nodes_changed(conn, Some(id), now).await?) } else { None };
+        let event_seq = if heard { Some(events::emit(conn, NewEvent::NodeChanged(id), now).await?) } else { None };
         Ok((row, event_seq))
     })
     .await
@@ -94,9 +91,9 @@ fn concerns_gateways(change: &NodeChange) -> bool {
 /// Changes a gateway and its exit regions; gives the event, if the gateway has to hear of it.
 pub(crate) async fn change_gateway(
     conn: &mut Conn,
-    id: Id,
+    id: GatewayId,
     change: &GatewayChange,
-    exits: Option<&[Id]>,
+    exits: Option<&[RegionId]>,
     now: Time,
 ) -> QueryResult<(Gateway, Option<i64>)> {
     transaction!(conn, async |conn: &mut Conn| {
@@ -105,7 +102,7 @@ pub(crate) async fn change_gateway(
             admin::set_exits(conn, id, exits).await?;
         }
         let heard = exits.is_some() || change.draining.is_some() || change.region_id.is_some();
-        let event_seq = if heard { Some(gateway_changed(conn, id, now).await?) } else { None };
+        let event_seq = if heard { Some(events::emit(conn, NewEvent::GatewayChanged(id), now).await?) } else { None };
         Ok((row, event_seq))
     })
     .await
@@ -113,7 +110,7 @@ pub(crate) async fn change_gateway(
 
 /// Gives a gateway another token, of which the hash is kept; the one that it uses stays good until the new one is used,
 /// unless it is to end now. `None` if the gateway is revoked.
-pub(crate) async fn renew_token(conn: &mut Conn, id: Id, hash: &str, end: bool) -> QueryResult<Option<Gateway>> {
+pub(crate) async fn renew_token(conn: &mut Conn, id: GatewayId, hash: &str, end: bool) -> QueryResult<Option<Gateway>> {
     let kept = if end { "NULL" } else { "COALESCE(old_token_hash, token_hash)" };
     let sql =
         format!("UPDATE gateway_nodes SET old_token_hash = {kept}, token_hash = $1 WHERE id = $2 AND NOT revoked");
@@ -123,7 +120,7 @@ pub(crate) async fn renew_token(conn: &mut Conn, id: Id, hash: &str, end: bool) 
 }
 
 /// Ends a gateway's tokens and invitations for good; gives the event.
-pub(crate) async fn revoke(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(Gateway, i64)> {
+pub(crate) async fn revoke(conn: &mut Conn, id: GatewayId, now: Time) -> QueryResult<(Gateway, i64)> {
     transaction!(conn, async |conn: &mut Conn| {
         diesel::update(gateway_nodes::table.find(id))
             .set((
@@ -136,15 +133,15 @@ pub(crate) async fn revoke(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(G
             .execute(conn)
             .await?;
         let row = admin::gateway::get(conn, id).await?;
-        Ok((row, gateway_changed(conn, id, now).await?))
+        Ok((row, events::emit(conn, NewEvent::GatewayChanged(id), now).await?))
     })
     .await
 }
 
 /// Trades an invitation, given by its hash, for a token, of which the hash is kept. `None` if there is no such
 /// invitation, or its time is over.
-pub(crate) async fn enroll(conn: &mut Conn, invitation: &str, hash: &str, now: Time) -> QueryResult<Option<Id>> {
-    let invited: Option<Id> = gateway_nodes::table
+pub(crate) async fn enroll(conn: &mut Conn, invitation: &str, hash: &str, now: Time) -> QueryResult<Option<GatewayId>> {
+    let invited: Option<GatewayId> = gateway_nodes::table
         .filter(gateway_nodes::enrol_hash.eq(invitation).and(gateway_nodes::enrol_until.gt(now)))
         .select(gateway_nodes::id)
         .first(conn)

@@ -3,8 +3,9 @@ use diesel_async::RunQueryDsl;
 
 use super::Conn;
 use crate::control::db::prepared::Prepared;
+use crate::control::model::id::SubscriptionId;
 use crate::control::model::schema::{sessions, usage_periods};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{Counters, OpenLease, holding};
 
 /// What sessions hold of a period.
@@ -49,7 +50,7 @@ pub(super) fn added(column: &str) -> String {
 }
 
 /// The counters of a period, nothing if it has no row.
-pub(crate) async fn counters(conn: &mut Conn, subscription: Id, start: Time) -> QueryResult<Counters> {
+pub(crate) async fn counters(conn: &mut Conn, subscription: SubscriptionId, start: Time) -> QueryResult<Counters> {
     let found = usage_periods::table.find((subscription, start)).select(Counters::as_select()).first(conn).await;
     Ok(found.optional()?.unwrap_or_default())
 }
@@ -57,7 +58,7 @@ pub(crate) async fn counters(conn: &mut Conn, subscription: Id, start: Time) -> 
 /// The counters of a period, and bytes lent of it and not yet reported.
 pub(super) async fn lent(
     conn: &mut Conn,
-    (subscription, start): (Id, Time),
+    (subscription, start): (SubscriptionId, Time),
     now: Time,
 ) -> QueryResult<(Counters, u64)> {
     let counters = counters(conn, subscription, start).await?;
@@ -68,7 +69,7 @@ pub(super) async fn lent(
 /// As [`lent`], under the lock of the period's row, which is made if it is missing.
 pub(super) async fn locked(
     conn: &mut Conn,
-    (subscription, start): (Id, Time),
+    (subscription, start): (SubscriptionId, Time),
     now: Time,
 ) -> QueryResult<(Counters, u64)> {
     let (found, open_leases): (Vec<Counters>, Vec<OpenLease>) = pipelined!(conn =>

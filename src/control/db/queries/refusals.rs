@@ -7,9 +7,10 @@ use crate::api::RefusalNote;
 use crate::control::db::prepared::places;
 use crate::control::domain::diagnosis::{DeviceSnapshot, Exit};
 use crate::control::model::calendar::Calendar;
+use crate::control::model::id::{DeviceId, GatewayId, NodeId, RefusalId};
 use crate::control::model::schema::{devices, gateway_nodes, outline_nodes, refusals, regions, sessions, users};
 use crate::control::model::state::{DeviceStatus, NodeHealth, NodeState};
-use crate::control::model::types::{Id, SqlTime, SqlUuid, Time};
+use crate::control::model::types::{SqlTime, SqlUuid, Time};
 use crate::control::model::{Device, Gateway, OutlineNode, RefusalRow, Session, User};
 use crate::frame::SessionCode;
 
@@ -23,7 +24,7 @@ const VERSION_MAX: usize = 64;
 const SUPPORT_ID_MAX: usize = 32;
 
 /// Takes refusals that a gateway decided; those of unknown devices and those already known are left out.
-pub(crate) async fn note(conn: &mut Conn, gateway: Id, mut notes: Vec<RefusalNote>) -> QueryResult<()> {
+pub(crate) async fn note(conn: &mut Conn, gateway: GatewayId, mut notes: Vec<RefusalNote>) -> QueryResult<()> {
     notes.truncate(AT_ONCE);
     if notes.is_empty() {
         return Ok(());
@@ -39,8 +40,8 @@ pub(crate) async fn note(conn: &mut Conn, gateway: Id, mut notes: Vec<RefusalNot
         let mut query = diesel::sql_query(sql.as_str()).into_boxed();
         for note in &notes {
             query = query
-                .bind::<SqlUuid, _>(Id::fresh())
-                .bind::<SqlUuid, _>(Id(note.device_id))
+                .bind::<SqlUuid, _>(RefusalId::fresh())
+                .bind::<SqlUuid, _>(DeviceId::from(note.device_id))
                 .bind::<SqlUuid, _>(gateway)
                 .bind::<Text, _>(note.code.as_str())
                 .bind::<Nullable<Text>, _>(note.client_version.as_deref().map(|text| clean(text, VERSION_MAX)))
@@ -48,7 +49,7 @@ pub(crate) async fn note(conn: &mut Conn, gateway: Id, mut notes: Vec<RefusalNot
                 .bind::<SqlTime, _>(Time(note.at));
         }
         query.execute(conn).await?;
-        let mut devices: Vec<Id> = notes.iter().map(|note| Id(note.device_id)).collect();
+        let mut devices: Vec<DeviceId> = notes.iter().map(|note| DeviceId::from(note.device_id)).collect();
         devices.sort_unstable();
         devices.dedup();
         forget(conn, &devices).await
@@ -59,14 +60,15 @@ pub(crate) async fn note(conn: &mut Conn, gateway: Id, mut notes: Vec<RefusalNot
 /// Takes a refusal that the control plane decided.
 pub(crate) async fn refused(
     conn: &mut Conn,
-    device: Id,
-    gateway: Id,
+    device: DeviceId,
+    gateway: GatewayId,
     code: SessionCode,
     client_version: Option<String>,
     support_id: &str,
     now: Time,
 ) -> QueryResult<()> {
-    let note = RefusalNote { device_id: device.0, code, client_version, support_id: support_id.to_owned(), at: now.0 };
+    let note =
+        RefusalNote { device_id: device.uuid(), code, client_version, support_id: support_id.to_owned(), at: now.0 };
     self::note(conn, gateway, vec![note]).await
 }
 
@@ -74,7 +76,7 @@ fn clean(text: &str, most: usize) -> String {
     text.chars().filter(char::is_ascii_graphic).take(most).collect()
 }
 
-async fn forget(conn: &mut Conn, devices: &[Id]) -> QueryResult<()> {
+async fn forget(conn: &mut Conn, devices: &[DeviceId]) -> QueryResult<()> {
     let sql = format!(
         "DELETE FROM refusals WHERE id IN (SELECT ranked.id FROM (SELECT id, ROW_NUMBER() OVER \
          (PARTITION BY device_id ORDER BY created_at DESC, id DESC) AS nth FROM refusals \
@@ -90,7 +92,7 @@ async fn forget(conn: &mut Conn, devices: &[Id]) -> QueryResult<()> {
 }
 
 /// The newest refusals of a device, the newest first.
-pub(crate) async fn last(conn: &mut Conn, device: Id, limit: i64) -> QueryResult<Vec<RefusalRow>> {
+pub(crate) async fn last(conn: &mut Conn, device: DeviceId, limit: i64) -> QueryResult<Vec<RefusalRow>> {
     refusals::table
         .filter(refusals::device_id.eq(device))
         .order((refusals::created_at.desc(), refusals::id.desc()))
@@ -114,7 +116,7 @@ pub(crate) async fn by_support_id(conn: &mut Conn, support_id: &str, limit: i64)
 /// Everything that bears on a device's traffic.
 pub(crate) async fn device_snapshot(
     conn: &mut Conn,
-    device: Id,
+    device: DeviceId,
     calendar: &Calendar,
     now: Time,
 ) -> QueryResult<DeviceSnapshot> {
@@ -139,11 +141,11 @@ pub(crate) async fn device_snapshot(
         .select(Session::as_select())
         .load(conn)
         .await?;
-    let mut ids: Vec<Id> = sessions.iter().map(|session| session.gateway_node_id).collect();
+    let mut ids: Vec<GatewayId> = sessions.iter().map(|session| session.gateway_node_id).collect();
     ids.extend(refusals.iter().filter_map(|refusal| refusal.gateway_node_id));
     let gateways: Vec<Gateway> =
         gateway_nodes::table.filter(gateway_nodes::id.eq_any(ids)).select(Gateway::as_select()).load(conn).await?;
-    let ids: Vec<Id> = sessions.iter().filter_map(|session| session.outline_node_id).collect();
+    let ids: Vec<NodeId> = sessions.iter().filter_map(|session| session.outline_node_id).collect();
     let nodes: Vec<OutlineNode> =
         outline_nodes::table.filter(outline_nodes::id.eq_any(ids)).select(OutlineNode::as_select()).load(conn).await?;
     let pool = pool(conn).await?;

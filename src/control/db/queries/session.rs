@@ -2,25 +2,24 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, events, lock_nodes};
-use crate::api::EventKind;
-use crate::control::model::Emit;
-use crate::control::model::Session;
+use crate::control::model::id::SessionId;
 use crate::control::model::schema::{outline_nodes, session_tombstones, sessions};
 use crate::control::model::state::SessionState;
-use crate::control::model::types::{Id, SqlTime, Time};
+use crate::control::model::types::{SqlTime, Time};
+use crate::control::model::{NewEvent, Session};
 use crate::frame::SessionCode;
 
 /// One session.
-pub(crate) async fn get(conn: &mut Conn, id: Id) -> QueryResult<Session> {
+pub(crate) async fn get(conn: &mut Conn, id: SessionId) -> QueryResult<Session> {
     sessions::table.find(id).select(Session::as_select()).first(conn).await
 }
 
 /// Ends a session for good and frees its place; gives the event.
-pub(crate) async fn kill(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(Session, Option<i64>)> {
+pub(crate) async fn kill(conn: &mut Conn, id: SessionId, now: Time) -> QueryResult<(Session, Option<i64>)> {
     transaction!(conn, async |conn: &mut Conn| {
         super::lock_sessions(conn, &[id]).await?;
         let event_seq = if end(conn, id, now).await? {
-            let stop = Emit::stopped(EventKind::SessionStopped, id, SessionCode::SessionKilled);
+            let stop = NewEvent::SessionStopped(id, SessionCode::SessionKilled);
             Some(events::emit(conn, stop, now).await?)
         } else {
             None
@@ -31,7 +30,7 @@ pub(crate) async fn kill(conn: &mut Conn, id: Id, now: Time) -> QueryResult<(Ses
 }
 
 /// Marks a locked session as killed and frees its place, unless it is over.
-pub(crate) async fn end(conn: &mut Conn, id: Id, now: Time) -> QueryResult<bool> {
+pub(crate) async fn end(conn: &mut Conn, id: SessionId, now: Time) -> QueryResult<bool> {
     let session = get(conn, id).await?;
     if session.state.is_over() {
         return Ok(false);
@@ -64,7 +63,7 @@ pub(crate) async fn recount(conn: &mut Conn) -> QueryResult<usize> {
 }
 
 /// Deletes sessions and leaves tombstones, so that a late report charges nothing.
-pub(crate) async fn delete(conn: &mut Conn, ids: &[Id], now: Time) -> QueryResult<usize> {
+pub(crate) async fn delete(conn: &mut Conn, ids: &[SessionId], now: Time) -> QueryResult<usize> {
     let columns = (
         session_tombstones::id,
         session_tombstones::bytes_up,

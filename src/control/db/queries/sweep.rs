@@ -2,9 +2,10 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, enrollment, events, instances, lock_sessions, session};
+use crate::control::model::id::SessionId;
 use crate::control::model::schema::{gateway_nodes, outline_nodes, refusals, session_tombstones, sessions};
 use crate::control::model::state::{GatewayStatus, NodeHealth, SessionState};
-use crate::control::model::types::{Id, Time};
+use crate::control::model::types::Time;
 use crate::control::model::{Cutoffs, Swept, empty, live};
 
 /// Most batches of old sessions that a sweep deletes.
@@ -52,7 +53,7 @@ pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swep
 
 /// Ends reservations that were not used and sessions whose gateways are silent.
 async fn end(conn: &mut Conn, now: Time) -> QueryResult<(usize, usize)> {
-    let stale: Vec<Id> = sessions::table
+    let stale: Vec<SessionId> = sessions::table
         .filter(live().and(sessions::expires_at.lt(now)))
         .order(sessions::id)
         .select(sessions::id)
@@ -69,7 +70,7 @@ async fn end(conn: &mut Conn, now: Time) -> QueryResult<(usize, usize)> {
 
 async fn end_those(
     conn: &mut Conn,
-    stale: &[Id],
+    stale: &[SessionId],
     from: SessionState,
     to: SessionState,
     now: Time,
@@ -84,7 +85,7 @@ async fn end_those(
 /// Deletes sessions that never moved a byte. They leave no tombstones: nothing was charged that could be charged twice.
 async fn drop_empty(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<usize> {
     transaction!(conn, async |conn: &mut Conn| {
-        let old: Vec<Id> = sessions::table
+        let old: Vec<SessionId> = sessions::table
             .filter(empty().and(sessions::ended_at.lt(cutoffs.empty)))
             .select(sessions::id)
             .limit(cutoffs.batch)
@@ -98,7 +99,7 @@ async fn drop_empty(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<usize> {
 
 async fn bury(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<usize> {
     transaction!(conn, async |conn: &mut Conn| {
-        let old: Vec<Id> = sessions::table
+        let old: Vec<SessionId> = sessions::table
             .filter(sessions::ended_at.lt(cutoffs.sessions).and(sessions::state.ne_all(SessionState::LIVE)))
             .order(sessions::id)
             .select(sessions::id)

@@ -8,11 +8,12 @@ use super::period::added;
 use super::{Conn, admission, lock_nodes, lock_sessions};
 use crate::control::db::prepared::places;
 use crate::control::domain::accounting::{Batch, Ledger, Outcome, Owner, RegionIndex, SessionUpdate, Spent};
+use crate::control::model::id::{DeviceId, NodeId, PlanId, RegionId, SessionId, SubscriptionId, UserId};
 use crate::control::model::schema::{
     devices, outline_nodes, plan_regions, plans, session_tombstones, sessions, subscriptions, usage_periods, users,
 };
 use crate::control::model::state::{DeviceStatus, SessionState, SubscriptionStatus, UserStatus};
-use crate::control::model::types::{Id, SqlTime, SqlUuid, Time};
+use crate::control::model::types::{SqlTime, SqlUuid, Time};
 use crate::control::model::{NewSession, Plan, Session, Subscription, holding};
 
 /// Takes a batch of cumulative counters and charges the differences, all or nothing.
@@ -25,7 +26,7 @@ pub(crate) async fn report(conn: &mut Conn, batch: &Batch) -> QueryResult<Vec<Ou
         if !unknown_sessions.is_empty() {
             known.extend(insert_unknown(conn, batch, &unknown_sessions).await?);
         }
-        let missing: Vec<Id> = ids.iter().copied().filter(|id| !known.contains_key(id)).collect();
+        let missing: Vec<SessionId> = ids.iter().copied().filter(|id| !known.contains_key(id)).collect();
         let tombstoned = tombstoned(conn, &missing).await?;
         let owners = owners(conn, &known).await?;
         let mut plans = paid_by(conn, &known).await?;
@@ -47,7 +48,7 @@ pub(crate) async fn report(conn: &mut Conn, batch: &Batch) -> QueryResult<Vec<Ou
     .await
 }
 
-async fn load(conn: &mut Conn, ids: &[Id]) -> QueryResult<HashMap<Id, Session>> {
+async fn load(conn: &mut Conn, ids: &[SessionId]) -> QueryResult<HashMap<SessionId, Session>> {
     let rows: Vec<Session> =
         sessions::table.filter(sessions::id.eq_any(ids)).select(Session::as_select()).load(conn).await?;
     Ok(rows.into_iter().map(|session| (session.id, session)).collect())
@@ -57,21 +58,21 @@ async fn load(conn: &mut Conn, ids: &[Id]) -> QueryResult<HashMap<Id, Session>> 
 async fn insert_unknown(
     conn: &mut Conn,
     batch: &Batch,
-    unknown_sessions: &[(Id, Id, Time)],
-) -> QueryResult<HashMap<Id, Session>> {
+    unknown_sessions: &[(SessionId, DeviceId, Time)],
+) -> QueryResult<HashMap<SessionId, Session>> {
     let tombstoned =
         tombstoned(conn, &unknown_sessions.iter().map(|(session, ..)| *session).collect::<Vec<_>>()).await?;
-    let ids: Vec<Id> = unknown_sessions.iter().map(|(_, device, _)| *device).collect();
-    let users: HashMap<Id, Id> = devices::table
+    let ids: Vec<DeviceId> = unknown_sessions.iter().map(|(_, device, _)| *device).collect();
+    let users: HashMap<DeviceId, UserId> = devices::table
         .filter(devices::id.eq_any(ids))
         .select((devices::id, devices::user_id))
-        .load::<(Id, Id)>(conn)
+        .load::<(DeviceId, UserId)>(conn)
         .await?
         .into_iter()
         .collect();
     let mut adopted = Vec::new();
-    let owned: Vec<Id> = users.values().copied().collect();
-    let paid: Vec<(Id, Id, Time)> = subscriptions::table
+    let owned: Vec<UserId> = users.values().copied().collect();
+    let paid: Vec<(UserId, SubscriptionId, Time)> = subscriptions::table
         .filter(subscriptions::user_id.eq_any(owned).and(subscriptions::status.eq(SubscriptionStatus::Active)))
         .select((subscriptions::user_id, subscriptions::id, subscriptions::starts_at))
         .order(subscriptions::valid_until.desc())
@@ -97,14 +98,14 @@ async fn insert_unknown(
             silent: false,
         });
     }
-    let ids: Vec<Id> = adopted.iter().map(|row| row.id).collect();
+    let ids: Vec<SessionId> = adopted.iter().map(|row| row.id).collect();
     for row in adopted {
         diesel::insert_into(sessions::table).values(row).on_conflict_do_nothing().execute(conn).await?;
     }
     load(conn, &ids).await
 }
 
-async fn tombstoned(conn: &mut Conn, ids: &[Id]) -> QueryResult<Vec<Id>> {
+async fn tombstoned(conn: &mut Conn, ids: &[SessionId]) -> QueryResult<Vec<SessionId>> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -112,9 +113,9 @@ async fn tombstoned(conn: &mut Conn, ids: &[Id]) -> QueryResult<Vec<Id>> {
     found.select(session_tombstones::id).load(conn).await
 }
 
-async fn owners(conn: &mut Conn, known: &HashMap<Id, Session>) -> QueryResult<HashMap<Id, Owner>> {
-    let ids: Vec<Id> = known.values().map(|session| session.device_id).collect();
-    let rows: Vec<(Id, DeviceStatus, UserStatus)> = devices::table
+async fn owners(conn: &mut Conn, known: &HashMap<SessionId, Session>) -> QueryResult<HashMap<DeviceId, Owner>> {
+    let ids: Vec<DeviceId> = known.values().map(|session| session.device_id).collect();
+    let rows: Vec<(DeviceId, DeviceStatus, UserStatus)> = devices::table
         .inner_join(users::table.on(users::id.eq(devices::user_id)))
         .filter(devices::id.eq_any(ids))
         .select((devices::id, devices::status, users::status))
@@ -123,8 +124,11 @@ async fn owners(conn: &mut Conn, known: &HashMap<Id, Session>) -> QueryResult<Ha
     Ok(rows.into_iter().map(|(id, device, user)| (id, Owner { device, user })).collect())
 }
 
-async fn paid_by(conn: &mut Conn, known: &HashMap<Id, Session>) -> QueryResult<HashMap<Id, (Subscription, Plan)>> {
-    let ids: Vec<Id> = known.values().filter_map(|session| session.subscription_id).collect();
+async fn paid_by(
+    conn: &mut Conn,
+    known: &HashMap<SessionId, Session>,
+) -> QueryResult<HashMap<SubscriptionId, (Subscription, Plan)>> {
+    let ids: Vec<SubscriptionId> = known.values().filter_map(|session| session.subscription_id).collect();
     let rows: Vec<(Subscription, Plan)> = subscriptions::table
         .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
         .filter(subscriptions::id.eq_any(ids))
@@ -137,12 +141,12 @@ async fn paid_by(conn: &mut Conn, known: &HashMap<Id, Session>) -> QueryResult<H
 /// Where plans let sessions go through, and where their nodes are; the nodes only if a plan is limited.
 async fn region_index(
     conn: &mut Conn,
-    known: &HashMap<Id, Session>,
-    paid: &HashMap<Id, (Subscription, Plan)>,
+    known: &HashMap<SessionId, Session>,
+    paid: &HashMap<SubscriptionId, (Subscription, Plan)>,
 ) -> QueryResult<RegionIndex> {
-    let ids: BTreeSet<Id> = paid.values().map(|(_, plan)| plan.id).collect();
-    let mut plans: HashMap<Id, Vec<Id>> = HashMap::new();
-    let limits: Vec<(Id, Id)> = plan_regions::table
+    let ids: BTreeSet<PlanId> = paid.values().map(|(_, plan)| plan.id).collect();
+    let mut plans: HashMap<PlanId, Vec<RegionId>> = HashMap::new();
+    let limits: Vec<(PlanId, RegionId)> = plan_regions::table
         .filter(plan_regions::plan_id.eq_any(ids))
         .select((plan_regions::plan_id, plan_regions::region_id))
         .load(conn)
@@ -153,8 +157,8 @@ async fn region_index(
     if plans.is_empty() {
         return Ok(RegionIndex::default());
     }
-    let ids: BTreeSet<Id> = known.values().filter_map(|session| session.outline_node_id).collect();
-    let nodes: Vec<(Id, Id)> = outline_nodes::table
+    let ids: BTreeSet<NodeId> = known.values().filter_map(|session| session.outline_node_id).collect();
+    let nodes: Vec<(NodeId, RegionId)> = outline_nodes::table
         .filter(outline_nodes::id.eq_any(ids))
         .select((outline_nodes::id, outline_nodes::region_id))
         .load(conn)
@@ -166,11 +170,11 @@ async fn region_index(
 async fn renew(
     conn: &mut Conn,
     batch: &Batch,
-    known: &mut HashMap<Id, Session>,
-    plans: &mut HashMap<Id, (Subscription, Plan)>,
+    known: &mut HashMap<SessionId, Session>,
+    plans: &mut HashMap<SubscriptionId, (Subscription, Plan)>,
 ) -> QueryResult<()> {
     let now = batch.now;
-    let mut lapsed: BTreeMap<Id, Vec<Id>> = BTreeMap::new();
+    let mut lapsed: BTreeMap<UserId, Vec<SessionId>> = BTreeMap::new();
     for session in known.values().filter(|session| batch.goes_on(session)) {
         let paid = session.subscription_id.and_then(|id| plans.get(&id));
         if !paid.is_some_and(|(subscription, plan)| subscription.serves(plan, now)) {
@@ -227,7 +231,7 @@ async fn write_sessions(conn: &mut Conn, batch: &Batch, charged: &[SessionUpdate
     Ok(())
 }
 
-async fn write_periods(conn: &mut Conn, periods: &BTreeMap<(Id, Time), (i64, i64)>) -> QueryResult<()> {
+async fn write_periods(conn: &mut Conn, periods: &BTreeMap<(SubscriptionId, Time), (i64, i64)>) -> QueryResult<()> {
     if periods.is_empty() {
         return Ok(());
     }
@@ -251,7 +255,7 @@ async fn write_periods(conn: &mut Conn, periods: &BTreeMap<(Id, Time), (i64, i64
     Ok(())
 }
 
-async fn write_nodes(conn: &mut Conn, nodes: &BTreeMap<Id, i32>) -> QueryResult<()> {
+async fn write_nodes(conn: &mut Conn, nodes: &BTreeMap<NodeId, i32>) -> QueryResult<()> {
     if nodes.is_empty() {
         return Ok(());
     }
@@ -272,21 +276,21 @@ async fn write_nodes(conn: &mut Conn, nodes: &BTreeMap<Id, i32>) -> QueryResult<
 }
 
 /// A session, what pays for it in which period, its lease, bytes up and down.
-type OpenLease = (Id, Option<Id>, Option<Time>, i64, i64, i64);
+type OpenLease = (SessionId, Option<SubscriptionId>, Option<Time>, i64, i64, i64);
 
 /// What each account has used and lent to sessions beyond the batch. Its rows were written before, so they are locked.
 async fn spent(
     conn: &mut Conn,
-    accounts: &[(Id, Time)],
-    batch: &[Id],
+    accounts: &[(SubscriptionId, Time)],
+    batch: &[SessionId],
     now: Time,
-) -> QueryResult<HashMap<(Id, Time), Spent>> {
+) -> QueryResult<HashMap<(SubscriptionId, Time), Spent>> {
     if accounts.is_empty() {
         return Ok(HashMap::new());
     }
-    let ids: Vec<Id> = accounts.iter().map(|(subscription, _)| *subscription).collect();
+    let ids: Vec<SubscriptionId> = accounts.iter().map(|(subscription, _)| *subscription).collect();
     let starts: Vec<Time> = accounts.iter().map(|(_, start)| *start).collect::<BTreeSet<_>>().into_iter().collect();
-    let rows: Vec<(Id, Time, i64, i64, i64)> = usage_periods::table
+    let rows: Vec<(SubscriptionId, Time, i64, i64, i64)> = usage_periods::table
         .filter(usage_periods::subscription_id.eq_any(&ids).and(usage_periods::period_start.eq_any(starts)))
         .select((
             usage_periods::subscription_id,
@@ -298,7 +302,7 @@ async fn spent(
         .load(conn)
         .await?;
     let total = |up: i64, down: i64| up.unsigned_abs().saturating_add(down.unsigned_abs());
-    let mut spent: HashMap<(Id, Time), Spent> = rows
+    let mut spent: HashMap<(SubscriptionId, Time), Spent> = rows
         .into_iter()
         .map(|(id, start, up, down, bonus)| {
             ((id, start), Spent { used: total(up, down), bonus: bonus.unsigned_abs(), lent: 0 })

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::control::model::calendar::Calendar;
+use crate::control::model::id::UserId;
 use crate::control::model::state::{DeviceStatus, PeriodKind, SessionState, SubscriptionStatus, UserStatus};
 
 const MIN: u64 = 1000;
@@ -9,11 +10,11 @@ const LINE: u64 = 1_000_000_000;
 
 struct World {
     now: Time,
-    gateway: Id,
-    node: Id,
-    region: Id,
+    gateway: GatewayId,
+    node: NodeId,
+    region: RegionId,
     /// The one region that the plan allows, if it is limited.
-    allowed: Option<Id>,
+    allowed: Option<RegionId>,
     subscription: Subscription,
     plan: Plan,
 }
@@ -22,7 +23,7 @@ impl World {
     fn new(limit: u64) -> Self {
         let now = Time::now();
         let plan = Plan {
-            id: Id::fresh(),
+            id: PlanId::fresh(),
             name: String::new(),
             max_devices: None,
             max_sessions: None,
@@ -38,8 +39,8 @@ impl World {
         };
         let day = Duration::from_hours(24);
         let subscription = Subscription {
-            id: Id::fresh(),
-            user_id: Id::fresh(),
+            id: SubscriptionId::fresh(),
+            user_id: UserId::fresh(),
             plan_id: plan.id,
             status: SubscriptionStatus::Active,
             starts_at: now.before(day),
@@ -47,16 +48,16 @@ impl World {
             cancelled_at: None,
             created_at: now,
         };
-        let [gateway, node, region] = [(); 3].map(|()| Id::fresh());
+        let (gateway, node, region) = (GatewayId::fresh(), NodeId::fresh(), RegionId::fresh());
         Self { now, gateway, node, region, allowed: None, subscription, plan }
     }
 
     /// A session that has moved so much and holds a lease of so much in all.
     fn session(&self, moved: i64, lease: i64) -> Session {
         Session {
-            id: Id::fresh(),
+            id: SessionId::fresh(),
             user_id: self.subscription.user_id,
-            device_id: Id::fresh(),
+            device_id: DeviceId::fresh(),
             subscription_id: Some(self.subscription.id),
             gateway_node_id: self.gateway,
             outline_node_id: Some(self.node),
@@ -112,7 +113,8 @@ impl World {
         let (up, down) = ledger.periods.get(&account).copied().unwrap_or_default();
         let used = used + (up + down).unsigned_abs();
         let outcomes = ledger.settle(&HashMap::from([(account, Spent { used, bonus: 0, lent })]));
-        let lease = |of: Id| ledger.charged.iter().find(|row| row.session == of).map_or(0, |row| row.lease_bytes);
+        let lease =
+            |of: SessionId| ledger.charged.iter().find(|row| row.session == of).map_or(0, |row| row.lease_bytes);
         let with_lease = |outcome: Outcome| {
             let lease = lease(outcome.session);
             (outcome, lease)
@@ -215,7 +217,7 @@ fn a_plan_that_leaves_out_a_region_stops_who_goes_through_it() {
     assert_eq!(verdict(&world, &session), Verdict::Continue);
     world.allowed = Some(world.region);
     assert_eq!(verdict(&world, &session), Verdict::Continue);
-    world.allowed = Some(Id::fresh());
+    world.allowed = Some(RegionId::fresh());
     assert_eq!(verdict(&world, &session), Verdict::Stop(SessionCode::UnknownRegion));
     assert_eq!(verdict(&world, &Session { outline_node_id: None, ..session }), Verdict::Continue);
 }
@@ -282,7 +284,7 @@ fn a_batch_splits_down_to_one_session() {
         }
     }
     alone.sort_unstable();
-    let mut all: Vec<Id> = sessions.iter().map(|session| session.id).collect();
+    let mut all: Vec<SessionId> = sessions.iter().map(|session| session.id).collect();
     all.sort_unstable();
     assert_eq!(alone, all);
 }

@@ -2,25 +2,26 @@ use std::time::Duration;
 
 use super::*;
 use crate::control::model::calendar::Calendar;
+use crate::control::model::id::{GatewayId, PlanId};
 use crate::control::model::state::{
     DeviceStatus, GatewayStatus, IdentifierKind, NodeHealth, PeriodKind, SubscriptionStatus, UserStatus,
 };
 
 fn node(active: i32, max: i32, weight: i32) -> Candidate {
     let health_status = NodeHealth::Healthy;
-    Candidate { id: Id::fresh(), max_sessions: max, active_sessions: active, weight, health_status }
+    Candidate { id: NodeId::fresh(), max_sessions: max, active_sessions: active, weight, health_status }
 }
 
 fn used(bytes: i64) -> Counters {
     Counters { bytes_down: bytes, ..Counters::default() }
 }
 
-fn wish(user: Id) -> AdmissionRequest {
+fn wish(user: UserId) -> AdmissionRequest {
     let now = Time::now();
     AdmissionRequest {
         gateway: Gateway {
-            id: Id::fresh(),
-            region_id: Id::fresh(),
+            id: GatewayId::fresh(),
+            region_id: RegionId::fresh(),
             name: String::new(),
             public_ip: String::new(),
             internal_ip: String::new(),
@@ -42,7 +43,7 @@ fn wish(user: Id) -> AdmissionRequest {
             certificate_ends: None,
         },
         exits: Arc::new([Region {
-            id: Id::fresh(),
+            id: RegionId::fresh(),
             code: "eu-1".into(),
             name: String::new(),
             names: String::new(),
@@ -52,7 +53,7 @@ fn wish(user: Id) -> AdmissionRequest {
             resolvers: String::new(),
         }]),
         user,
-        device: Id::fresh(),
+        device: DeviceId::fresh(),
         region: "eu-1".into(),
         session: None,
         fresh: false,
@@ -76,14 +77,14 @@ fn wish(user: Id) -> AdmissionRequest {
 }
 
 fn live(fading: bool) -> Live {
-    Live { session: Id::fresh(), fading }
+    Live { session: SessionId::fresh(), fading }
 }
 
-fn good(user: Id) -> AdmissionContext {
+fn good(user: UserId) -> AdmissionContext {
     let now = Time::now();
     let day = Duration::from_hours(24);
     let plan = Plan {
-        id: Id::fresh(),
+        id: PlanId::fresh(),
         name: "p".into(),
         max_devices: Some(2),
         max_sessions: Some(3),
@@ -98,7 +99,7 @@ fn good(user: Id) -> AdmissionContext {
         created_at: now,
     };
     let subscription = Subscription {
-        id: Id::fresh(),
+        id: SubscriptionId::fresh(),
         user_id: user,
         plan_id: plan.id,
         status: SubscriptionStatus::Active,
@@ -108,7 +109,7 @@ fn good(user: Id) -> AdmissionContext {
         created_at: now,
     };
     let device = Device {
-        id: Id::fresh(),
+        id: DeviceId::fresh(),
         user_id: user,
         device_uuid: String::new(),
         platform: String::new(),
@@ -140,7 +141,7 @@ fn good(user: Id) -> AdmissionContext {
 
 #[test]
 fn a_good_device_is_granted_what_is_left() {
-    let user = Id::fresh();
+    let user = UserId::fresh();
     assert_eq!(good(user).judge(&wish(user)).unwrap().remaining, Some(999_999_999));
 }
 
@@ -167,7 +168,7 @@ fn every_refusal_has_its_code() {
         (SessionCode::TooManySessions, |facts| facts.live_sessions.push(live(false))),
     ];
     for (code, spoil) in cases {
-        let user = Id::fresh();
+        let user = UserId::fresh();
         let mut facts = good(user);
         spoil(&mut facts);
         assert_eq!(facts.judge(&wish(user)).unwrap_err(), code);
@@ -176,7 +177,7 @@ fn every_refusal_has_its_code() {
 
 #[test]
 fn fading_sessions_make_room_and_live_ones_do_not() {
-    let user = Id::fresh();
+    let user = UserId::fresh();
     let mut facts = good(user);
     assert!(good(user).judge(&wish(user)).unwrap().replaces.is_empty());
     let (old, new) = (live(true), live(true));
@@ -189,8 +190,8 @@ fn fading_sessions_make_room_and_live_ones_do_not() {
 
 #[test]
 fn a_session_that_was_given_up_ends_whether_or_not_there_is_room() {
-    let user = Id::fresh();
-    let given_up = Some(Id::fresh());
+    let user = UserId::fresh();
+    let given_up = Some(SessionId::fresh());
     let facts = AdmissionContext { given_up, ..good(user) };
     assert_eq!(facts.replaced(), given_up.as_slice());
     assert_eq!(facts.judge(&wish(user)).unwrap().replaces, given_up.as_slice());
@@ -201,7 +202,7 @@ fn a_session_that_was_given_up_ends_whether_or_not_there_is_room() {
 
 #[test]
 fn what_was_bought_adds_to_the_limit() {
-    let user = Id::fresh();
+    let user = UserId::fresh();
     let mut facts = good(user);
     facts.counters = Counters { bonus_bytes: 5, ..used(1_000_000_000) };
     assert_eq!(facts.judge(&wish(user)).unwrap().remaining, Some(5));

@@ -10,8 +10,8 @@ use super::*;
 const GATEWAYS: u128 = 10;
 const USERS: u128 = 2000;
 
-fn id(number: u128) -> Id {
-    Id(Uuid::from_u128(number))
+fn id<T: From<Uuid>>(number: u128) -> T {
+    Uuid::from_u128(number).into()
 }
 
 fn region(number: u128, code: &str) -> Region {
@@ -53,15 +53,15 @@ fn offer(gateways: impl Iterator<Item = u128> + Clone) -> Offer {
     }
 }
 
-fn shown(offer: &Offer, user: u128) -> HashSet<Id> {
+fn shown(offer: &Offer, user: u128) -> HashSet<GatewayId> {
     offer.shown_to(id(user), 3).gateways.into_iter().map(|gateway| gateway.id).collect()
 }
 
 #[test]
 fn a_gateway_that_goes_moves_only_its_own_users() {
     let all = offer(100..100 + GATEWAYS);
-    let gone = id(104);
-    let without = offer((100..100 + GATEWAYS).filter(|gateway| id(*gateway) != gone));
+    let gone: GatewayId = id(104);
+    let without = offer((100..100 + GATEWAYS).filter(|gateway| id::<GatewayId>(*gateway) != gone));
     let mut moved = 0;
     for user in 0..USERS {
         let (before, after) = (shown(&all, user), shown(&without, user));
@@ -95,7 +95,7 @@ fn every_region_has_its_share_and_only_what_the_plan_allows_is_shown() {
     both.allowed = vec![id(2)];
     let catalog = both.shown_to(id(7), 9);
     assert_eq!(catalog.regions.len(), 1);
-    let ids: HashSet<Id> = catalog.gateways.iter().map(|gateway| gateway.id).collect();
+    let ids: HashSet<GatewayId> = catalog.gateways.iter().map(|gateway| gateway.id).collect();
     assert_eq!(ids, HashSet::from([id(103), id(200)]));
     assert!(catalog.gateways.iter().all(|gateway| gateway.exit_regions == ["us-1"]));
 }

@@ -19,7 +19,7 @@ fn codes_are_read_as_people_type_them() {
 #[test]
 fn tokens_are_derived_from_key_code_and_device() {
     let deriver = RefreshTokenDeriver::new(&[1; 32]);
-    let (device, other) = (Id::fresh(), Id::fresh());
+    let (device, other) = (DeviceId::fresh(), DeviceId::fresh());
     let first = deriver.first("CODE", device);
     assert_eq!((first.1.len(), &first), (64, &deriver.first("CODE", device)));
     assert_ne!(first, deriver.first("CODE", other));
@@ -39,8 +39,8 @@ fn tokens_are_derived_from_key_code_and_device() {
 
 fn held(now: Time) -> Held {
     let device = Device {
-        id: Id::fresh(),
-        user_id: Id::fresh(),
+        id: DeviceId::fresh(),
+        user_id: UserId::fresh(),
         device_uuid: "phone".into(),
         platform: "test".into(),
         name: String::new(),
@@ -58,7 +58,7 @@ fn held(now: Time) -> Held {
         updated_at: now,
     };
     let family = RefreshFamily {
-        id: Id::fresh(),
+        id: FamilyId::fresh(),
         device_id: device.id,
         token_hash: sha256_hex(b"new"),
         previous_hash: Some(sha256_hex(b"old")),

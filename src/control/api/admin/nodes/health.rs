@@ -4,14 +4,13 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Serialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::FromAdmin;
 use crate::control::db::dispatch;
 use crate::control::model::NodeView;
+use crate::control::model::id::NodeId;
 use crate::control::model::state::GatewayStatus;
-use crate::control::model::types::Id;
 use crate::control::runtime::ControlState;
 
 /// A gateway's view with its name.
@@ -26,10 +25,10 @@ struct LastSeen {
 pub(in crate::control::api::admin) async fn health(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<NodeId>,
 ) -> Result<Json<Value>, ApiError> {
     let mut conn = state.db.read().await?;
-    let node = dispatch!(&mut conn, admin::node::get(Id(id)))?;
+    let node = dispatch!(&mut conn, admin::node::get(id))?;
     let region = dispatch!(&mut conn, admin::region::get(node.region_id))?;
     let gateways = dispatch!(&mut conn, health::statuses(node.region_id))?;
     let views = dispatch!(&mut conn, health::views(node.id))?;

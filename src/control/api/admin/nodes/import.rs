@@ -12,7 +12,8 @@ use crate::control::api::extract::{Body, FromAdmin};
 use crate::control::api::lenient;
 use crate::control::db::dispatch;
 use crate::control::model::OutlineNode;
-use crate::control::model::types::{Id, Time};
+use crate::control::model::id::NodeId;
+use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 
 const AT_ONCE: usize = 1000;
@@ -32,7 +33,7 @@ pub(in crate::control::api::admin) struct Import {
 #[derive(Serialize)]
 struct Made {
     line: usize,
-    id: Id,
+    id: NodeId,
     name: String,
 }
 
@@ -90,7 +91,7 @@ pub(in crate::control::api::admin) async fn import(
         }
     }
     let (made, event_seq) = dispatch!(&mut state.db.get().await?, nodes::import(&rows, Time::now()))?;
-    let made: HashSet<Id> = made.into_iter().collect();
+    let made: HashSet<NodeId> = made.into_iter().collect();
     for (line, row) in lines.into_iter().zip(rows) {
         if made.contains(&row.id) {
             imported.created.push(Made { line, id: row.id, name: row.name });

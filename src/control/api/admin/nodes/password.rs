@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::Value;
-use uuid::Uuid;
 
 use super::{Shown, delivered, refused};
 use crate::control::api::error::ApiError;
@@ -12,7 +11,8 @@ use crate::control::api::extract::{Body, FromAdmin};
 use crate::control::api::lenient;
 use crate::control::db::dispatch;
 use crate::control::model::NodeChange;
-use crate::control::model::types::{Id, Time};
+use crate::control::model::id::NodeId;
+use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 use crate::shadowsocks::NodeKey;
 
@@ -29,14 +29,14 @@ pub(in crate::control::api::admin) struct NewPassword {
 pub(in crate::control::api::admin) async fn password(
     _: FromAdmin,
     State(state): State<Arc<ControlState>>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<NodeId>,
     Body(new): Body<NewPassword>,
 ) -> Result<Json<Value>, ApiError> {
     let forget = new.now.unwrap_or(false);
     if new.password.is_none() && !forget {
         return Err(ApiError::invalid("password", "MISSING", "give a password, or now=true to forget the old one"));
     }
-    let node = dispatch!(&mut state.db.read().await?, admin::node::get(Id(id)))?;
+    let node = dispatch!(&mut state.db.read().await?, admin::node::get(id))?;
     let mut change = NodeChange::default();
     if let Some(password) = new.password {
         let port = u16::try_from(node.ss_port).map_err(ApiError::internal)?;
