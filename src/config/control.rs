@@ -118,8 +118,8 @@ pub struct Control {
     pub idle_timeout: Duration,
     /// Most sessions in one usage report.
     pub report_batch_max: usize,
-    /// Largest page of an admin list.
-    pub page_max: u32,
+    /// Whether `/api/docs` shows the contract to a browser.
+    pub api_docs: bool,
 }
 
 impl Section for Control {
@@ -135,9 +135,6 @@ impl Section for Control {
         }
         if !(1..=1000).contains(&self.report_batch_max) {
             return Err(Invalid::new("report_batch_max", "must be 1 to 1000"));
-        }
-        if !(1..=10_000).contains(&self.page_max) {
-            return Err(Invalid::new("page_max", "must be 1 to 10000"));
         }
         if self.max_connections < 16 {
             return Err(Invalid::new("max_connections", "must be at least 16"));

@@ -6,4 +6,5 @@ pub(crate) mod billing;
 pub(crate) mod catalog;
 pub(crate) mod diagnosis;
 pub(crate) mod enrollment;
+pub(crate) mod identifier;
 pub(crate) mod lease;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use crate::api::{Event, EventKind};
 use crate::config;
@@ -23,7 +24,7 @@ const ACK_POLL: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How far an event has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Delivery {
     /// Online gateways that have acted on it.
     pub(crate) acked: i64,
