@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::frame::SessionCode;
 
-/// What happened, on the event stream (docs/02, "Events").
+/// What happened, on the event stream (docs/09, "Events").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {

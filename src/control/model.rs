@@ -1,4 +1,4 @@
-//! Rows of the data model (docs/02), one file an entity.
+//! Rows of the data model (docs/10), one file an entity.
 
 pub mod calendar;
 pub(crate) mod called;

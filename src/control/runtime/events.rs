@@ -1,4 +1,4 @@
-//! Events for gateways: written in the changing transaction, followed by every replica (docs/02, "Events").
+//! Events for gateways: written in the changing transaction, followed by every replica (docs/09, "Events").
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -127,7 +127,7 @@ pub(super) struct EndpointPatch {
 #[into_params(parameter_in = Query)]
 pub(super) struct EndpointQuery {
     /// By its id or its name.
-    gateway: Option<GatewayRef>,
+    gateway_id: Option<GatewayRef>,
     state: Option<EndpointState>,
     /// A field, or `-` and a field for the other direction.
     #[param(inline)]
@@ -222,7 +222,7 @@ pub(super) async fn list(
 ) -> Result<Json<Page<EndpointView>>, ApiError> {
     let paging = admin.paging(&query)?;
     let mut conn = admin.read().await?;
-    let gateway = GatewayRef::maybe(query.gateway.as_ref(), &mut conn, "gateway").await?;
+    let gateway = GatewayRef::maybe(query.gateway_id.as_ref(), &mut conn, "gateway_id").await?;
     let filter = EndpointFilter { gateway, state: query.state };
     let found = dispatch!(&mut conn, lists::endpoints(&filter, &paging))?;
     Page::of(found, &paging, EndpointView::from)

@@ -73,7 +73,7 @@ pub(super) struct SessionQuery {
     user_id: Option<UserId>,
     device_id: Option<DeviceId>,
     /// By its id or its name.
-    gateway: Option<GatewayRef>,
+    gateway_id: Option<GatewayRef>,
     node_id: Option<NodeId>,
     state: Option<SessionState>,
     /// Begun then or later.
@@ -103,7 +103,7 @@ pub(super) async fn list(admin: Admin, Query(query): Query<SessionQuery>) -> Res
     let filter = SessionFilter {
         user: query.user_id,
         device: query.device_id,
-        gateway: GatewayRef::maybe(query.gateway.as_ref(), &mut conn, "gateway").await?,
+        gateway: GatewayRef::maybe(query.gateway_id.as_ref(), &mut conn, "gateway_id").await?,
         node: query.node_id,
         state: query.state,
         started_after: query.started_after,

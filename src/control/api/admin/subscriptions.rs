@@ -192,7 +192,7 @@ pub(super) struct PlanSwitch {
 pub(super) struct SubscriptionQuery {
     user_id: Option<UserId>,
     /// By its id or its name.
-    plan: Option<PlanRef>,
+    plan_id: Option<PlanRef>,
     state: Option<SubscriptionState>,
     /// Ending then or later.
     ends_after: Option<Time>,
@@ -242,7 +242,7 @@ pub(super) async fn list(
     let mut conn = admin.read().await?;
     let filter = SubscriptionFilter {
         user: query.user_id,
-        plan: PlanRef::maybe(query.plan.as_ref(), &mut conn, "plan").await?,
+        plan: PlanRef::maybe(query.plan_id.as_ref(), &mut conn, "plan_id").await?,
         state: query.state,
         ends_after: query.ends_after,
         ends_before: query.ends_before,
