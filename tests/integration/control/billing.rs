@@ -20,7 +20,7 @@ async fn a_payment_renews_once() {
         let billing = BillingApi::start(kind).await;
         let subscriber = Subscriber::create(&billing.api.control, json!({})).await;
         let before = billing.subscription(&subscriber).await;
-        let payment = json!({ "days": "30", "payment_id": "invoice 7" });
+        let payment = json!({ "days": 30, "payment_id": "invoice 7" });
         let wishes = (0..10).map(|_| billing.verb(&subscriber, "renew", payment.clone()));
         let answers = futures_util::future::join_all(wishes).await;
         assert!(answers.iter().all(|(status, _)| *status == 200), "{kind:?} {answers:?}");
@@ -120,7 +120,7 @@ async fn a_top_up_readmits_a_user_and_applies_once() {
         let session = billing.api.begin(&subscriber).await;
         assert_eq!(billing.report(&subscriber, &session, 10_000).await["code"], "LIMIT_REACHED");
         assert_eq!(billing.api.validate(&subscriber, json!({})).await["code"], "LIMIT_REACHED");
-        let payment = json!({ "gb": "0.000005", "payment_id": "extra" });
+        let payment = json!({ "gb": 0.000005, "payment_id": "extra" });
         for repeated in [false, true, true] {
             let (status, answer) = billing.verb(&subscriber, "top-up", payment.clone()).await;
             assert_eq!((status, &answer["repeated"]), (200, &json!(repeated)), "{answer}");
@@ -187,7 +187,7 @@ async fn a_change_of_plan_states_its_effect_first() {
         billing.report(&subscriber, &session, 1000).await;
         let small = json!({ "name": "small", "traffic_limit_gb": 0.5, "max_devices": 1, "max_sessions": 2 });
         let small = id(&billing.api.control.create("plans", small).await);
-        let dry = json!({ "plan_id": small, "dry_run": "true" });
+        let dry = json!({ "plan_id": small, "dry_run": true });
         let (status, answer) = billing.verb(&subscriber, "change-plan", dry).await;
         assert_eq!((status, &answer["plan_id"]), (200, &json!(subscriber.plan)), "{answer}");
         assert_eq!(answer["delivery"], Value::Null, "nothing happened");
@@ -228,7 +228,7 @@ async fn a_change_of_plan_states_its_effect_first() {
 async fn rolling_days_start_with_the_subscription() {
     for kind in BOTH {
         let billing = BillingApi::start(kind).await;
-        let plan = json!({ "traffic_limit_gb": 1, "period": "days", "period_days": "7" });
+        let plan = json!({ "traffic_limit_gb": 1, "period": "days", "period_days": 7 });
         let begun = now() - days(8);
         let subscriber = billing.customer(plan, begun, now() + days(20)).await;
         let session = billing.api.begin(&subscriber).await;
@@ -263,7 +263,7 @@ async fn a_plan_allows_its_regions_only() {
     for kind in BOTH {
         let billing = BillingApi::start(kind).await;
         billing.api.control.create("regions", json!({ "code": "us-1" })).await;
-        let subscriber = Subscriber::create(&billing.api.control, json!({ "regions": "us-1" })).await;
+        let subscriber = Subscriber::create(&billing.api.control, json!({ "regions": ["us-1"] })).await;
         let row = billing.api.control.get("plans", &subscriber.plan).await;
         assert_eq!(
             (&row["regions"], &row["fail_open_mb"], &row["grace_hours"]),
@@ -281,7 +281,7 @@ async fn a_plan_allows_its_regions_only() {
         assert_eq!(regions, [&json!([REGION, "us-1"]), &json!([])]);
         billing.api.control.update("plans", &subscriber.plan, json!({ "price": 5 })).await;
         assert_eq!(billing.api.control.get("plans", &subscriber.plan).await["regions"], json!([REGION, "us-1"]));
-        let cleared = billing.api.control.update("plans", &subscriber.plan, json!({ "regions": "" })).await;
+        let cleared = billing.api.control.update("plans", &subscriber.plan, json!({ "regions": [] })).await;
         assert_eq!(cleared["regions"], json!([]));
         let (status, problem) = billing.ask(Method::POST, "plans", json!({ "name": "x", "regions": ["mars"] })).await;
         assert_eq!((status, &problem["errors"][0]), (422, &json!({ "field": "regions", "code": "UNKNOWN" })));

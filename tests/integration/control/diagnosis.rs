@@ -58,7 +58,7 @@ async fn each_obstacle_is_found_with_advice() {
         assert!(text.starts_with("0.5 of 0.5 GB used until 2"), "{text}");
         let quota = &answer["quota"];
         assert_eq!((&quota["used_bytes"], &quota["remaining_bytes"]), (&json!(500_000_000), &json!(0)));
-        control.update("plans", &subscriber.plan, json!({ "traffic_limit_gb": "" })).await;
+        control.update("plans", &subscriber.plan, json!({ "traffic_limit_gb": null })).await;
         assert_eq!(found(control, device).await, ["OK"]);
         control.update("nodes", &billing.api.nodes[0], json!({ "state": "maintenance" })).await;
         let answer = why(control, device).await;

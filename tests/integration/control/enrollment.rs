@@ -34,7 +34,7 @@ async fn customer(control: &Control, plan: Value) -> String {
 }
 
 async fn code(control: &Control, user: &str) -> String {
-    let code = control.create("codes", json!({ "user_id": user, "hours": "1" })).await;
+    let code = control.create("codes", json!({ "user_id": user, "hours": 1 })).await;
     code["code"].as_str().unwrap().to_owned()
 }
 

@@ -105,7 +105,7 @@ async fn the_traffic_limit() {
         assert!(delivered <= total);
         let refused = Process::try_start(&["connect"], &deployment.client_env(encoding)).await.err().unwrap();
         assert!(refused.stderr.contains("error: LIMIT_REACHED"), "{}", refused.stderr);
-        deployment.control.update("plans", &deployment.subscriber.plan, json!({ "traffic_limit_gb": "" })).await;
+        deployment.control.update("plans", &deployment.subscriber.plan, json!({ "traffic_limit_gb": null })).await;
         let back = deployment.connect(encoding).await;
         assert_eq!(back.stop().await.code, Some(0));
     }

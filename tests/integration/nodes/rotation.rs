@@ -50,7 +50,7 @@ async fn a_password_is_rotated_without_losing_a_stream() {
     deployment.nodes[0].resume_with(NEW).await;
     probe_says(&deployment, &node, true, &Value::Null).await;
     let mut stream = open_echo(&client, &echo).await.unwrap();
-    let done = deployment.control.create(&format!("nodes/{node}/password"), json!({ "now": "true" })).await;
+    let done = deployment.control.create(&format!("nodes/{node}/password"), json!({ "now": true })).await;
     assert_eq!((&done["oldest_generation"], &done["keeps_old_password"]), (&json!(2), &json!(false)));
     ping(&mut stream).await.unwrap();
     assert_eq!(client.stop().await.code, Some(0));

@@ -42,7 +42,7 @@ async fn administration() {
         assert_eq!((status, &problem["code"]), (409, &json!("IN_USE")));
         assert_eq!(ask(Method::GET, &format!("users/{}", Uuid::now_v7()), ADMIN_KEY, json!({})).await.0, 404);
         let plan = control.create("plans", json!({ "name": "p", "max_devices": 1, "traffic_limit_gb": 5 })).await;
-        let changed = control.update("plans", &id(&plan), json!({ "traffic_limit_gb": null, "price": "499" })).await;
+        let changed = control.update("plans", &id(&plan), json!({ "traffic_limit_gb": null, "price": 499 })).await;
         assert_eq!(
             (&changed["traffic_limit_gb"], &changed["price"], &changed["max_devices"]),
             (&Value::Null, &json!(499), &json!(1))
@@ -58,10 +58,6 @@ async fn administration() {
         let (_, keys) = control.ask(Method::GET, "/.well-known/jwks.json", "", None).await;
         let set = serde_json::from_value(keys).unwrap();
         assert!(httvps::token::Verifier::new(&set).verify(device["access_token"].as_str().unwrap()).is_ok());
-        let page = control.admin(Method::GET, "plans?limit=1", Value::Null).await;
-        assert_eq!((page["items"].as_array().unwrap().len(), &page["next"]), (1, &page["items"][0]["id"]));
-        let after = format!("plans?cursor={}", page["next"].as_str().unwrap());
-        assert_eq!(control.admin(Method::GET, &after, Value::Null).await["items"], json!([]));
         let gateway = id(&control.list("gateways").await[0]);
         let rotated = control.create(&format!("gateways/{gateway}/token"), json!({ "now": true })).await;
         assert_ne!(rotated["token"], json!(api.token));

@@ -52,7 +52,7 @@ async fn heartbeats_and_the_health_of_nodes() {
         .await;
         let wish = json!({ "assign": true, "session_id": Uuid::now_v7() });
         assert_eq!(api.validate(&subscriber, wish).await["code"], "NO_NODE_AVAILABLE");
-        api.control.update("gateways", &gateway, json!({ "draining": "true" })).await;
+        api.control.update("gateways", &gateway, json!({ "draining": true })).await;
         let (_, orders) = api.post("gateway/heartbeat", json!({})).await;
         assert_eq!(orders["drain"], true);
         let elsewhere = json!({ "node_id": Uuid::now_v7(), "healthy": true });
@@ -71,7 +71,7 @@ async fn exit_regions_decide_what_a_gateway_may_use() {
         let there = json!({ "region": "us-1", "assign": true, "session_id": Uuid::now_v7() });
         assert_eq!(api.validate(&subscriber, there.clone()).await["code"], "UNKNOWN_REGION");
         let gateway = id(&api.control.list("gateways").await[0]);
-        let updated = api.control.update("gateways", &gateway, json!({ "exit_regions": "eu-1, us-1" })).await;
+        let updated = api.control.update("gateways", &gateway, json!({ "exit_regions": ["eu-1", "us-1"] })).await;
         assert_eq!(updated["exit_regions"], json!(["eu-1", "us-1"]));
         assert_eq!(api.validate(&subscriber, there).await["node"]["password"], "west");
         let (_, orders) = api.post("gateway/heartbeat", json!({})).await;

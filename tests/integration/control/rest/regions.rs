@@ -24,8 +24,8 @@ async fn regions_and_endpoints_are_administered() {
         });
         assert_eq!(region, plain);
         let change = json!({
-            "name": "Frankfurt", "names": { "fr": "Francfort" }, "exit_country": "DE", "udp": "false", "ipv6": true,
-            "resolvers": "9.9.9.9, 2620:fe::fe",
+            "name": "Frankfurt", "names": { "fr": "Francfort" }, "exit_country": "DE", "udp": false, "ipv6": true,
+            "resolvers": ["9.9.9.9", "2620:fe::fe"],
         });
         let changed = control.update("regions", &id(&region), change).await;
         let expected = json!({
@@ -33,7 +33,7 @@ async fn regions_and_endpoints_are_administered() {
             "exit_country": "DE", "udp": false, "ipv6": true, "resolvers": ["9.9.9.9", "2620:fe::fe"],
         });
         assert_eq!((&changed, &control.list("regions").await[0]), (&expected, &expected));
-        let typed = json!({ "names": "{\"de\":\"Mitte\"}", "resolvers": "" });
+        let typed = json!({ "names": { "de": "Mitte" }, "resolvers": [] });
         let changed = control.update("regions", &id(&region), typed).await;
         assert_eq!((&changed["names"], &changed["resolvers"]), (&json!({ "de": "Mitte" }), &json!([])));
         for (field, value) in [
@@ -52,7 +52,7 @@ async fn regions_and_endpoints_are_administered() {
             (&endpoint["gateway_id"], &endpoint["port"], &endpoint["sni"], &endpoint["transports"]),
             (&json!(gateway), &json!(443), &json!("gw.example.com"), &json!(["h2", "h2ws", "ws"]))
         );
-        let change = json!({ "transports": "h2,ws", "state": "reserve", "weight": "3", "port": "8443" });
+        let change = json!({ "transports": ["h2", "ws"], "state": "reserve", "weight": 3, "port": 8443 });
         let changed = control.update("endpoints", &id(&endpoint), change).await;
         assert_eq!(
             (&changed["transports"], &changed["state"], &changed["weight"], &changed["port"]),

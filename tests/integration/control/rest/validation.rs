@@ -13,7 +13,7 @@ use crate::support::wait::eventually;
 async fn validate_answers_limits_and_the_node_in_one_call() {
     for kind in BOTH {
         let api = GatewayApi::start(kind, &[10], &[]).await;
-        let plan = json!({ "traffic_limit_gb": "1.5", "max_sessions": "5", "rate_limit_mbps": 50 });
+        let plan = json!({ "traffic_limit_gb": 1.5, "max_sessions": 5, "rate_limit_mbps": 50 });
         let subscriber = Subscriber::create(&api.control, plan).await;
         let answer = api.validate(&subscriber, json!({})).await;
         assert_eq!(answer["ok"], true);
