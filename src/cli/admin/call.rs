@@ -17,6 +17,7 @@ pub(super) struct Api {
 impl Api {
     pub(super) fn open(source: &Source) -> Result<Self, Failure> {
         let config: config::Admin = source.section()?;
+        config.keeps_its_key().map_err(|reason| source.unusable::<config::Admin>("url", reason))?;
         if config.key.is_empty() {
             return Err(source.unusable::<config::Admin>("key", "must be set").into());
         }

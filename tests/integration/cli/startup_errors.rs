@@ -140,6 +140,11 @@ async fn the_command_line() {
     let (code, stdout, _) = run(&["serve-control", "--check"], &control("sqlite://hush.db")).await;
     assert_eq!(code, Some(0));
     assert!(stdout.contains("[control]") && stdout.contains("url = \"<redacted>\"") && !stdout.contains("hush"));
+    let shared = with(&control("sqlite://x.db"), "ADMIN__URL", "http://control.example");
+    for role in ["serve-control", "serve-gateway", "connect"] {
+        let (code, _, stderr) = run(&[role, "--check"], &shared).await;
+        assert_eq!(code, Some(0), "{role} sends no administrator's key: {stderr}");
+    }
     let (code, stdout, _) = run(&["admin", "keygen"], &Env::new()).await;
     assert_eq!(code, Some(0));
     let keys: Env =
