@@ -61,7 +61,7 @@ const VERB: Verb = Verb {
 
 const LIST: Verb = Verb {
     name: "list",
-    about: "List {items}, a line each",
+    about: "List {items}",
     method: Method::Get,
     in_path: false,
     id: Id::None,
