@@ -1,6 +1,8 @@
 mod call;
 mod columns;
+mod contract;
 mod deletion;
+mod help;
 mod ids;
 mod names;
 mod nodes;

@@ -10,7 +10,7 @@ use serde_json::Map;
 use super::ids::Reference;
 use super::output::Format;
 use super::resources::{Choice, Id, RESOURCES, Resource, Verb};
-use super::{Args, Call};
+use super::{Args, Call, help};
 
 const KEYGEN: &str = "keygen";
 const EXAMPLES: &str = "Examples:\n  httvps admin users create identifier=ann@example.com\n  \
@@ -80,6 +80,7 @@ fn below(command: Command) -> Command {
         .subcommand_help_heading("Verbs")
         .disable_help_subcommand(true)
         .subcommands(resource.verbs.iter().map(|verb| of_verb(resource, verb)))
+        .after_help(help::of_resource(resource))
 }
 
 fn of_verb(resource: &'static Resource, verb: &'static Verb) -> Command {
@@ -100,7 +101,7 @@ fn of_verb(resource: &'static Resource, verb: &'static Verb) -> Command {
     let options = verb.options.iter().flat_map(|option| of_option(*option));
     let article = if resource.item.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
     let about = verb.about.replace("{items}", resource.name).replace("{item}", &format!("{article} {}", resource.item));
-    Command::new(verb.name).about(about).args(words).args(options)
+    Command::new(verb.name).about(about).args(words).args(options).after_help(help::of_verb(resource, verb))
 }
 
 fn of_option(option: Choice) -> Vec<Arg> {

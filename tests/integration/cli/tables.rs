@@ -178,3 +178,19 @@ async fn long_work_shows_how_far_it_is() {
     assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains(&format!("{CLEAR}0 of 1 keys…{CLEAR}line 1: created ")), "{shown:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn help_lists_fields_and_examples() {
+    for (line, texts) in [
+        ("users", ["identifier        text, required", "httvps admin users update ID status=banned"]),
+        ("users create", ["identifier        text, required", "users create identifier=ann@example.com"]),
+        ("subscriptions renew", ["payment_id        text, required", "renew ID days=30 payment_id=INVOICE-1"]),
+        ("sessions list", ["device_id         ID: ", "sessions list user_id=ID"]),
+        ("devices why", ["Explain why it has no traffic", "devices why ID"]),
+    ] {
+        let args: Vec<&str> = ["admin"].into_iter().chain(line.split(' ')).chain(["--help"]).collect();
+        let (code, stdout, stderr) = run(&args, &Env::new()).await;
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(texts.iter().all(|text| stdout.contains(text)), "{line}: {stdout}");
+    }
+}
