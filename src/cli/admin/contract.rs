@@ -57,7 +57,7 @@ impl<'a> Contract<'a> {
         };
         fields.sort_by_key(|field| !field.is_required);
         let place = |name: &str| fields.iter().position(|field| field.name == name);
-        example.sort_by_key(|(name, _)| place(name));
+        example.sort_by_key(|(name, _)| place(name).unwrap_or(usize::MAX));
         Request { fields, example }
     }
 
