@@ -25,6 +25,7 @@ use super::{Failure, USAGE, keygen};
 use crate::config::Source;
 
 use call::Api;
+use contract::Contract;
 use ids::Reference;
 use output::{Format, Output};
 use pages::{Page, Pages};
@@ -79,6 +80,10 @@ pub(super) async fn run(args: Args, source: &Source) -> Result<(), Failure> {
         None => None,
     };
     ids::in_fields(&api, &mut call).await?;
+    if matches!(call.verb.method, resources::Method::Post | resources::Method::Patch) {
+        let request = Contract::embedded().request(call.verb.method, &call.verb.template(call.resource));
+        call.fields = request.typed(call.fields);
+    }
     let path = call.path(id.as_deref());
     let kind = (call.resource.name, call.verb.name);
     let output = Output { api: &api, kind, format };
@@ -93,7 +98,7 @@ pub(super) async fn run(args: Args, source: &Source) -> Result<(), Failure> {
         deletion::confirm(&api, call.resource, &path).await?;
     }
     if call.now {
-        call.fields.insert("now".into(), Value::from("true"));
+        call.fields.insert("now".into(), Value::Bool(true));
     }
     let text = api.ask(call.method(), &path, &call.fields, json).await?;
     output.answer(&text).await?;

@@ -35,7 +35,10 @@ impl Api {
         fields: &Map<String, Value>,
         json: bool,
     ) -> Result<String, Failure> {
-        let mut url = self.base.join(path).map_err(Failure::runtime)?;
+        let mut url = self.base.clone();
+        let Ok(mut parts) = url.path_segments_mut() else { return Err(Failure::runtime("admin.url takes no path")) };
+        parts.pop_if_empty().extend(path.split('/'));
+        drop(parts);
         let has_body = method == Method::POST || method == Method::PATCH;
         if !has_body {
             for (name, value) in fields {

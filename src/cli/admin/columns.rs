@@ -228,6 +228,21 @@ pub(super) fn referred(member: &str) -> Option<&'static str> {
     })
 }
 
+/// The resource that a field of a request means a row of, by its ID or its name.
+pub(super) fn meant(field: &str) -> Option<&'static str> {
+    Some(match field {
+        "plan" => "plans",
+        "region" => "regions",
+        "gateway" => "gateways",
+        _ => return referred(field),
+    })
+}
+
+/// Whether the API takes names of its rows for IDs.
+pub(super) fn is_named(resource: &str) -> bool {
+    matches!(resource, "plans" | "regions" | "gateways")
+}
+
 /// The member that a row of a resource is called by.
 pub(super) fn label(resource: &str) -> Option<&'static str> {
     Some(match resource {

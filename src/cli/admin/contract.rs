@@ -2,19 +2,25 @@
 
 use std::sync::LazyLock;
 
-use serde_json::Value;
+use serde_json::{Map, Number, Value};
 
 use super::resources::Method;
 use super::values::member;
 
+const TEXT: &str = "text";
+const LIST: &str = "list";
+const JSON: &str = "JSON";
+const NUMBER: &str = "number";
+const INTEGER: &str = "integer";
+const FLAG: &str = "true|false";
 /// References are followed to this depth, so that a circle ends.
 const DEPTH: usize = 8;
 
 /// What is asked of lists, but does not say which rows.
-const PAGING: [&str; 4] = ["limit", "after", "cursor", "sort"];
+const PAGING: [&str; 4] = ["limit", "cursor", "sort", "count"];
 
 static DOCUMENT: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("contract.json")).unwrap_or_default());
+    LazyLock::new(|| serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap_or_default());
 
 /// A member of a request's body or query.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,6 +29,8 @@ pub(super) struct Field {
     pub(super) kind: String,
     pub(super) is_required: bool,
     pub(super) about: String,
+    /// Between what it has to be.
+    pub(super) range: Option<String>,
     pub(super) default: Option<String>,
     pub(super) example: Option<String>,
 }
@@ -32,6 +40,36 @@ pub(super) struct Field {
 pub(super) struct Request {
     pub(super) fields: Vec<Field>,
     pub(super) example: Vec<(String, String)>,
+}
+
+impl Request {
+    /// The fields of a body with the types that they have there. What does not fit its type stays text, for the API to refuse.
+    pub(super) fn typed(&self, fields: Map<String, Value>) -> Map<String, Value> {
+        let typed = |(name, value): (String, Value)| {
+            let kind = self.fields.iter().find(|field| field.name == name).map(|field| field.kind.as_str());
+            let value = match (value.as_str(), kind) {
+                (Some(text), Some(kind)) => of_kind(text, kind).unwrap_or(value),
+                _ => value,
+            };
+            (name, value)
+        };
+        fields.into_iter().map(typed).collect()
+    }
+}
+
+/// A text as a value; an empty one clears what is no text.
+fn of_kind(text: &str, kind: &str) -> Option<Value> {
+    match kind {
+        TEXT => None,
+        LIST => Some(text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect()),
+        JSON if text.is_empty() => Some(Map::new().into()),
+        JSON => serde_json::from_str(text).ok(),
+        _ if text.is_empty() => Some(Value::Null),
+        NUMBER => text.parse::<f64>().ok().and_then(Number::from_f64).map(Value::Number),
+        INTEGER => text.parse::<i64>().ok().map(Value::from),
+        FLAG => text.parse::<bool>().ok().map(Value::Bool),
+        _ => None,
+    }
 }
 
 /// An `OpenAPI` document.
@@ -52,7 +90,12 @@ impl<'a> Contract<'a> {
         let Some(operation) = item.and_then(|(_, item)| item.get(verb(method))) else { return Request::default() };
         let content = self.resolved(member(operation, "requestBody")).pointer("/content/application~1json");
         let (mut fields, mut example) = match content {
-            Some(content) => (self.members(member(content, "schema"), DEPTH), example(content)),
+            Some(content) => {
+                let schema = self.inhabited(member(content, "schema"));
+                let of_content = example(content);
+                let of_schema = || sample(schema).map(members).unwrap_or_default();
+                (self.members(schema, DEPTH), if of_content.is_empty() { of_schema() } else { of_content })
+            }
             None => self.query(operation),
         };
         fields.sort_by_key(|field| !field.is_required);
@@ -93,15 +136,20 @@ impl<'a> Contract<'a> {
     }
 
     fn field(&self, name: &str, schema: &'a Value) -> Field {
-        let target = self.resolved(schema);
-        let either = |name: &str| schema.get(name).or_else(|| target.get(name));
+        let outer = Self::part(schema);
+        let target = self.resolved(outer);
+        let either = |name: &str| [schema, outer, target].into_iter().find_map(|schema| schema.get(name));
         Field {
             name: name.to_owned(),
             kind: self.kind(schema, DEPTH),
             is_required: false,
-            about: text(schema, "description").or_else(|| text(target, "description")).unwrap_or_default(),
+            about: [schema, outer, target]
+                .into_iter()
+                .find_map(|schema| text(schema, "description"))
+                .unwrap_or_default(),
+            range: range(either("minimum"), either("maximum")),
             default: either("default").filter(|value| !value.is_null()).map(argument),
-            example: sample(schema).or_else(|| sample(target)).map(argument),
+            example: [schema, outer, target].into_iter().find_map(sample).map(argument),
         }
     }
 
@@ -124,6 +172,16 @@ impl<'a> Contract<'a> {
         kinds.retain(|kind| !kind.is_empty());
         kinds.dedup();
         kinds.join("|")
+    }
+
+    /// What a schema is if it is not null.
+    fn part(schema: &'a Value) -> &'a Value {
+        let mut parts = ["oneOf", "anyOf"].into_iter().flat_map(|name| list(schema, name));
+        parts.find(|part| member(part, "type") != "null").unwrap_or(schema)
+    }
+
+    fn inhabited(&self, schema: &'a Value) -> &'a Value {
+        self.resolved(Self::part(self.resolved(schema)))
     }
 
     fn resolved(&self, mut schema: &'a Value) -> &'a Value {
@@ -157,10 +215,10 @@ fn word<'a>(kind: &'a str, format: &str) -> &'a str {
     match (kind, format) {
         ("string", "uuid") => "ID",
         ("string", "date-time") => "time",
-        ("string", _) => "text",
-        ("boolean", _) => "true|false",
-        ("array", _) => "list",
-        ("object", _) => "JSON",
+        ("string", _) => TEXT,
+        ("boolean", _) => FLAG,
+        ("array", _) => LIST,
+        ("object", _) => JSON,
         ("null", _) => "",
         _ => kind,
     }
@@ -172,7 +230,17 @@ fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> + u
 
 fn text(value: &Value, name: &str) -> Option<String> {
     let text = value.get(name)?.as_str()?;
-    Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    let plain = text.replace('`', "");
+    Some(plain.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned())
+}
+
+fn range(least: Option<&Value>, most: Option<&Value>) -> Option<String> {
+    match (least, most) {
+        (Some(least), Some(most)) => Some(format!("{least} to {most}")),
+        (Some(least), None) => Some(format!("at least {least}")),
+        (None, Some(most)) => Some(format!("at most {most}")),
+        (None, None) => None,
+    }
 }
 
 /// The example of a schema or a parameter.
@@ -184,7 +252,11 @@ fn sample(value: &Value) -> Option<&Value> {
 fn example(content: &Value) -> Vec<(String, String)> {
     let first = content.get("examples").and_then(Value::as_object).and_then(|all| all.values().next());
     let example = content.get("example").or_else(|| first.and_then(|first| first.get("value")));
-    let fields = example.and_then(Value::as_object).into_iter().flatten();
+    example.map(members).unwrap_or_default()
+}
+
+fn members(example: &Value) -> Vec<(String, String)> {
+    let fields = example.as_object().into_iter().flatten();
     fields.map(|(name, value)| (name.clone(), argument(value))).collect()
 }
 
@@ -232,7 +304,8 @@ mod tests {
                         "name": { "type": "string", "description": "Unique", "examples": ["Standard"] },
                     } },
                     "NewPlan": { "allOf": [{ "$ref": "#/components/schemas/Named" }, { "properties": {
-                        "period": { "oneOf": [{ "type": "null" }, { "$ref": "#/components/schemas/Period" }] },
+                        "period": { "oneOf": [{ "type": "null" },
+                            { "$ref": "#/components/schemas/Period", "description": "By default `month`." }] },
                         "counts": { "$ref": "#/components/schemas/Period", "description": "Other", "default": "month" },
                         "since": { "type": ["string", "null"], "format": "date-time" },
                         "loop": { "$ref": "#/components/schemas/Loop" },
@@ -258,7 +331,7 @@ mod tests {
                 ("name", "text", true, "Unique"),
                 ("counts", "month|days", false, "Other"),
                 ("loop", "", false, ""),
-                ("period", "month|days", false, ""),
+                ("period", "month|days", false, "By default month"),
                 ("since", "time", false, ""),
             ]
         );
@@ -285,6 +358,26 @@ mod tests {
     }
 
     #[test]
+    fn fields_have_the_types_of_the_contract() {
+        let typed = |name: &str, text: &str| {
+            let request = Contract::embedded().request(Method::Patch, "plans/{}");
+            request.typed([(name.to_owned(), text.into())].into_iter().collect())[name].clone()
+        };
+        assert_eq!(typed("max_devices", "5"), 5);
+        assert_eq!(typed("max_devices", ""), Value::Null);
+        assert_eq!(typed("max_devices", "many"), "many");
+        assert_eq!(typed("traffic_limit_gb", "0.5"), 0.5);
+        assert_eq!(typed("regions", "eu-1, ru-1"), json!(["eu-1", "ru-1"]));
+        assert_eq!(typed("regions", ""), json!([]));
+        assert_eq!([typed("name", "5"), typed("name", ""), typed("nam", "true")], ["5", "", "true"]);
+        let request = Contract::embedded().request(Method::Patch, "regions/{}");
+        let fields = [("udp", "false"), ("names", "{\"ru\":\"x\"}"), ("exit_country", "")];
+        let fields = fields.map(|(name, text)| (name.to_owned(), text.into()));
+        let typed = Value::Object(request.typed(fields.into_iter().collect()));
+        assert_eq!(typed, json!({ "udp": false, "names": { "ru": "x" }, "exit_country": "" }));
+    }
+
+    #[test]
     fn the_embedded_contract_has_every_request_with_fields() {
         for resource in &RESOURCES {
             for verb in resource.verbs.iter().filter(|verb| verb.takes_fields) {
@@ -292,7 +385,7 @@ mod tests {
                 assert!(!request.fields.is_empty(), "{} {}", resource.name, verb.name);
                 assert!(verb.name == "list" || !request.example.is_empty(), "{} {}", resource.name, verb.name);
                 for field in &request.fields {
-                    assert!(!field.kind.is_empty() && !field.about.is_empty(), "{} {field:?}", resource.name);
+                    assert!(!field.kind.is_empty(), "{} {field:?}", resource.name);
                 }
             }
         }

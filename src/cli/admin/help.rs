@@ -75,6 +75,10 @@ fn described(field: &Field, limit: &str) -> Vec<String> {
         text.push_str(": ");
         text.push_str(&field.about);
     }
+    if let Some(range) = &field.range {
+        text.push_str("; ");
+        text.push_str(range);
+    }
     if let Some(default) = field.default.as_ref().filter(|default| !default.is_empty()) {
         text.push_str("; by default ");
         text.push_str(default);
@@ -99,13 +103,19 @@ fn described(field: &Field, limit: &str) -> Vec<String> {
 /// A text in lines no wider than this, words that are wider apart.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.width() + 1 + word.width() <= width => {
-                line.push(' ');
-                line.push_str(word);
+    let words = text
+        .split(' ')
+        .map(|word| if word.width() > width { word.split_inclusive('|') } else { word.split_inclusive(' ') });
+    for (word, parts) in words.enumerate() {
+        for (part, text) in parts.enumerate() {
+            let blank = usize::from(word > 0 && part == 0);
+            match lines.last_mut() {
+                Some(line) if line.width() + blank + text.width() <= width => {
+                    line.extend(std::iter::repeat_n(' ', blank));
+                    line.push_str(text);
+                }
+                _ => lines.push(text.to_owned()),
             }
-            _ => lines.push(word.to_owned()),
         }
     }
     lines
@@ -143,9 +153,9 @@ mod tests {
     #[test]
     fn a_verb_shows_its_fields_and_an_example() {
         let text = verb("users", "create");
-        assert!(text.starts_with("Fields:\n  identifier        text, required: E-mail address"), "{text}");
+        assert!(text.starts_with("Fields:\n  identifier        text, required: An e-mail address"), "{text}");
         assert!(text.ends_with("Example:\n  httvps admin users create identifier=ann@example.com"), "{text}");
-        assert!(verb("codes", "create").ends_with("codes create user_id=ID hours=24"));
+        assert!(verb("codes", "create").ends_with("codes create user_id=ID hours=48"));
         assert!(verb("sessions", "list").starts_with("Filters:\n"));
         assert_eq!(verb("devices", "token"), "Example:\n  httvps admin devices token ID");
         assert!(verb("nodes", "import").ends_with("nodes import file=keys.txt region=eu-1"));
@@ -156,7 +166,7 @@ mod tests {
     fn a_resource_says_which_fields_cannot_be_changed() {
         let text = of_resource(resource("devices"));
         assert!(text.contains("  user_id           ID, required, not in update: "), "{text}");
-        assert!(text.contains("  status            active|revoked, only in update: "), "{text}");
+        assert!(text.contains("  status            active|revoked, only in update"), "{text}");
         assert!(text.contains("\n  httvps admin devices why ID"), "{text}");
         assert!(of_resource(resource("sessions")).starts_with("Examples:\n"));
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::call::Api;
-use super::columns::{label, referred};
+use super::columns::{is_named, label, meant};
 use super::pages::Pages;
 use super::values::{member, plain};
 use super::{Call, usage};
@@ -25,8 +25,10 @@ const NAMED: usize = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reference {
     Whole(Uuid),
-    /// The last digits of one.
+    /// The last digits of one, as they were typed.
     End(String),
+    /// The name of a row.
+    Name(String),
 }
 
 impl Reference {
@@ -34,10 +36,20 @@ impl Reference {
         if let Ok(id) = text.parse::<Uuid>() {
             return Ok(Self::Whole(id));
         }
-        let digits = text.replace('-', "").to_lowercase();
+        let digits = digits_of(text);
         let is_end = (LEAST..DIGITS).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        if is_end { Ok(Self::End(digits)) } else { Err("not an ID as printed by list and create".into()) }
+        if is_end { Ok(Self::End(text.to_owned())) } else { Err("not an ID as printed by list and create".into()) }
     }
+
+    /// An ID, or the name of what the API knows by names, too.
+    pub(super) fn parse_or_name(text: &str) -> Result<Self, String> {
+        let is_name = !text.is_empty() && !text.contains('/') && !matches!(text, "." | "..");
+        Self::parse(text).or_else(|error| if is_name { Ok(Self::Name(text.to_owned())) } else { Err(error) })
+    }
+}
+
+fn digits_of(text: &str) -> String {
+    text.replace('-', "").to_lowercase()
 }
 
 /// How many of the last digits tell these apart.
@@ -73,7 +85,9 @@ fn end(digits: &str, count: usize) -> &str {
 pub(super) async fn whole(api: &Api, resource: &str, reference: &Reference) -> Result<String, Failure> {
     match reference {
         Reference::Whole(id) => Ok(id.to_string()),
+        Reference::Name(name) => Ok(name.clone()),
         Reference::End(digits) => match found(api, resource, digits).await?.as_slice() {
+            [] if is_named(resource) => Ok(digits.clone()),
             [] => Err(Failure::runtime(format!("none of the {resource} has an ID that ends in {digits}"))),
             [row] => Ok(id(row).to_owned()),
             rows => Err(ambiguous(resource, digits, rows)),
@@ -84,7 +98,7 @@ pub(super) async fn whole(api: &Api, resource: &str, reference: &Reference) -> R
 /// Puts whole IDs in place of short ones in fields that mean other rows.
 pub(super) async fn in_fields(api: &Api, call: &mut Call) -> Result<(), Failure> {
     for (name, value) in &mut call.fields {
-        let Some(resource) = referred(name) else { continue };
+        let Some(resource) = meant(name) else { continue };
         let Some(Ok(Reference::End(digits))) = value.as_str().map(Reference::parse) else { continue };
         match found(api, resource, &digits).await?.as_slice() {
             [] => {}
@@ -97,10 +111,11 @@ pub(super) async fn in_fields(api: &Api, call: &mut Call) -> Result<(), Failure>
 
 /// The rows whose IDs end so, or some of them.
 async fn found(api: &Api, resource: &str, digits: &str) -> Result<Vec<Value>, Failure> {
+    let digits = digits_of(digits);
     let mut rows = Vec::new();
     let mut pages = Pages::whole(api, resource);
     while let Some(page) = pages.next().await? {
-        rows.extend(page.into_iter().filter(|row| id(row).replace('-', "").ends_with(digits)));
+        rows.extend(page.into_iter().filter(|row| digits_of(id(row)).ends_with(&digits)));
         if rows.len() > NAMED {
             break;
         }
@@ -147,9 +162,16 @@ mod tests {
         let end = |digits: &str| Ok(Reference::End(digits.into()));
         assert_eq!(Reference::parse(ANN), Ok(Reference::Whole(ANN.parse().unwrap())));
         assert_eq!(Reference::parse("5ff4dd31"), end("5ff4dd31"));
-        assert_eq!(Reference::parse("AA53-3FFC5FF4DD31"), end("aa533ffc5ff4dd31"));
+        assert_eq!(Reference::parse("AA53-3FFC5FF4DD31"), end("AA53-3FFC5FF4DD31"));
         for wrong in ["ff4dd31", "eu-1", "../plans", "", "ähnlich1", "12345678901234567890123456789012x"] {
             assert!(Reference::parse(wrong).is_err(), "{wrong}");
+        }
+        let name = |text: &str| Ok(Reference::Name(text.into()));
+        assert_eq!(Reference::parse_or_name("eu-1"), name("eu-1"));
+        assert_eq!(Reference::parse_or_name("Europe 1?"), name("Europe 1?"));
+        assert_eq!(Reference::parse_or_name("5ff4dd31"), end("5ff4dd31"));
+        for wrong in ["", "..", "../plans", "a/b"] {
+            assert!(Reference::parse_or_name(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::call::Api;
 use super::columns::{self, Column, Form, referred};
 use super::names::Names;
-use super::pages::Page;
+use super::pages::{CURSOR, Page};
 use super::values::{self, member, plain};
 use super::{ids, sheet, table, why};
 use crate::cli::{Failure, complain, qr, say, terminal};
@@ -71,7 +71,7 @@ impl Output<'_> {
 
     /// Prints the items of a list, as JSON in one document.
     pub(super) async fn page(&self, page: &Page) -> Result<(), Failure> {
-        let more = page.next.as_ref().map(|next| format!("more: after={next}"));
+        let more = page.next.as_ref().map(|next| format!("more: {CURSOR}={next}"));
         match self.format {
             Format::Json => {
                 say(terminal::escaped_json(&json!({ "items": page.items, "next": page.next }).to_string()));

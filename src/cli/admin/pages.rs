@@ -7,8 +7,10 @@ use super::call::Api;
 use super::progress::Progress;
 use crate::cli::Failure;
 
-/// As many rows as a page may have, or fewer if the control plane says so.
-const LONGEST: &str = "1000";
+/// The filter that says where a page begins.
+pub(super) const CURSOR: &str = "cursor";
+/// As many rows as a page may have.
+const LONGEST: &str = "200";
 
 /// A page of a list.
 pub(super) struct Page {
@@ -58,12 +60,12 @@ impl<'a> Pages<'a> {
         let Some(page) = Page::of(&mut answer) else { return Err(Failure::runtime("the answer is not a list")) };
         self.rows += page.items.len();
         match page.next {
-            Some(next) if self.fields.get("after").and_then(Value::as_str) == Some(&next) => {
+            Some(next) if self.fields.get(CURSOR).and_then(Value::as_str) == Some(&next) => {
                 return Err(Failure::runtime(format!("the control plane gave the page after {next} twice")));
             }
             Some(next) => {
                 self.progress.show(format_args!("{} {}…", self.rows, self.path));
-                self.fields.insert("after".into(), next.into());
+                self.fields.insert(CURSOR.into(), next.into());
             }
             None => self.is_over = true,
         }

@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, Error, FromArgMatches};
 use humantime_serde::re::humantime::parse_duration;
 use serde_json::Map;
 
+use super::columns::is_named;
 use super::ids::Reference;
 use super::output::Format;
 use super::resources::{Choice, Id, RESOURCES, Resource, Verb};
@@ -84,7 +85,12 @@ fn below(command: Command) -> Command {
 }
 
 fn of_verb(resource: &'static Resource, verb: &'static Verb) -> Command {
-    let id = Arg::new("id").value_name("ID").help("Its ID, or the last digits of it that a list shows");
+    let (reference, help): (fn(&str) -> Result<Reference, String>, _) = if is_named(resource.name) {
+        (Reference::parse_or_name, "Its ID, the last digits of it that a list shows, or its name or code")
+    } else {
+        (Reference::parse, "Its ID, or the last digits of it that a list shows")
+    };
+    let id = Arg::new("id").value_name("ID").value_parser(reference).help(help);
     let fields = Arg::new("fields")
         .value_name("FIELD=VALUE")
         .action(ArgAction::Append)
@@ -95,8 +101,8 @@ fn of_verb(resource: &'static Resource, verb: &'static Verb) -> Command {
         (Id::Optional, _) => vec![fields.value_name("ID|FIELD=VALUE").value_parser(id_or_pair)],
         (Id::None, true) => vec![fields],
         (Id::None, false) => Vec::new(),
-        (Id::Required, true) => vec![id.required(true).value_parser(Reference::parse), fields],
-        (Id::Required, false) => vec![id.required(true).value_parser(Reference::parse)],
+        (Id::Required, true) => vec![id.required(true), fields],
+        (Id::Required, false) => vec![id.required(true)],
     };
     let options = verb.options.iter().flat_map(|option| of_option(*option));
     let article = if resource.item.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
@@ -185,5 +191,5 @@ fn pair(text: &str) -> Result<Word, String> {
 }
 
 fn id_or_pair(text: &str) -> Result<Word, String> {
-    if text.contains('=') { pair(text) } else { Reference::parse(text).map(|id| Word::Id(text.to_owned(), id)) }
+    if text.contains('=') { pair(text) } else { Reference::parse_or_name(text).map(|id| Word::Id(text.to_owned(), id)) }
 }

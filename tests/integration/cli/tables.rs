@@ -124,7 +124,7 @@ async fn scripts_get_whole_values() {
     shop.control.create("plans", json!({ "name": "Other" })).await;
     let args = ["admin", "plans", "list", "limit=1", "--csv"];
     let (_, stdout, stderr) = run(&args, &shop.env).await;
-    assert_eq!((stdout.lines().count(), stderr), (2, format!("more: after={}\n", shop.plan)));
+    assert_eq!((stdout.lines().count(), stderr), (2, format!("more: cursor={}\n", shop.plan)));
     assert_eq!(shop.piped("plans list limit=1 --csv --all").await.lines().count(), 3);
 }
 
@@ -184,8 +184,8 @@ async fn help_lists_fields_and_examples() {
     for (line, texts) in [
         ("users", ["identifier        text, required", "httvps admin users update ID status=banned"]),
         ("users create", ["identifier        text, required", "users create identifier=ann@example.com"]),
-        ("subscriptions renew", ["payment_id        text, required", "renew ID days=30 payment_id=INVOICE-1"]),
-        ("sessions list", ["device_id         ID: ", "sessions list user_id=ID"]),
+        ("subscriptions renew", ["payment_id        text, required", "renew ID days=30 payment_id=2026-11-0001"]),
+        ("sessions list", ["device_id         ID", "httvps admin sessions list"]),
         ("devices why", ["Explain why it has no traffic", "devices why ID"]),
     ] {
         let args: Vec<&str> = ["admin"].into_iter().chain(line.split(' ')).chain(["--help"]).collect();

@@ -64,7 +64,7 @@ async fn a_list_has_all_pages_if_it_is_asked_for_them() {
     }
     let env = admin_env(&control);
     let (_, first, _) = run(&["admin", "plans", "list", "limit=2"], &env).await;
-    assert_eq!((first.lines().count(), first.contains("\nmore: after=")), (4, true), "{first}");
+    assert_eq!((first.lines().count(), first.contains("\nmore: cursor=")), (4, true), "{first}");
     for limit in ["limit=1", "limit=2", "limit=5", "limit=100"] {
         let (code, all, stderr) = run(&["admin", "plans", "list", limit, "--all"], &env).await;
         assert_eq!(code, Some(0), "{stderr}");
