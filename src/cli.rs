@@ -12,7 +12,6 @@ mod qr;
 mod serve;
 mod terminal;
 mod usage;
-mod why;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -71,6 +70,7 @@ enum Command {
 }
 
 /// What ends a command early.
+#[derive(Debug)]
 struct Failure {
     code: u8,
     message: String,

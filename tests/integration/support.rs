@@ -33,6 +33,7 @@ pub(crate) mod settling;
 pub(crate) mod small_disk;
 pub(crate) mod socks;
 pub(crate) mod subscriber;
+pub(crate) mod terminal;
 pub(crate) mod test_vectors;
 pub(crate) mod times;
 pub(crate) mod transfer;

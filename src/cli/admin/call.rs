@@ -17,6 +17,7 @@ pub(super) struct Api {
 impl Api {
     pub(super) fn open(source: &Source) -> Result<Self, Failure> {
         let config: config::Admin = source.section()?;
+        config.keeps_its_key().map_err(|reason| source.unusable::<config::Admin>("url", reason))?;
         if config.key.is_empty() {
             return Err(source.unusable::<config::Admin>("key", "must be set").into());
         }
@@ -34,7 +35,10 @@ impl Api {
         fields: &Map<String, Value>,
         json: bool,
     ) -> Result<String, Failure> {
-        let mut url = self.base.join(path).map_err(Failure::runtime)?;
+        let mut url = self.base.clone();
+        let Ok(mut parts) = url.path_segments_mut() else { return Err(Failure::runtime("admin.url takes no path")) };
+        parts.pop_if_empty().extend(path.split('/'));
+        drop(parts);
         let has_body = method == Method::POST || method == Method::PATCH;
         if !has_body {
             for (name, value) in fields {

@@ -4,7 +4,9 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::call::Api;
-use super::usage;
+use super::output::Format;
+use super::progress::Progress;
+use super::{sheet, usage};
 use crate::cli::{Failure, say, terminal};
 
 const POLL: Duration = Duration::from_millis(200);
@@ -12,11 +14,13 @@ const POLL: Duration = Duration::from_millis(200);
 const AT_ONCE: usize = 1000;
 
 /// Waits until the node that was created is healthy, or says why it is not.
-pub(super) async fn wait(api: &Api, created: &str, limit: Duration, json: bool) -> Result<(), Failure> {
+pub(super) async fn wait(api: &Api, created: &str, limit: Duration, format: Format) -> Result<(), Failure> {
     let begun = Instant::now();
     let created: Value = serde_json::from_str(created).map_err(Failure::runtime)?;
     let path = format!("nodes/{}", text(&created, "id"));
+    let mut progress = Progress::new();
     while text(&api.get(&path).await?, "health_status") != "healthy" {
+        progress.show(format_args!("not healthy yet, {} s…", begun.elapsed().as_secs()));
         if begun.elapsed() >= limit {
             let reason = reason(&api.get(&format!("{path}/health")).await?);
             let seconds = limit.as_secs_f64();
@@ -24,7 +28,8 @@ pub(super) async fn wait(api: &Api, created: &str, limit: Duration, json: bool) 
         }
         tokio::time::sleep(POLL.min(limit)).await;
     }
-    if !json {
+    drop(progress);
+    if format.is_text() {
         say(format_args!("healthy after {:.1} s", begun.elapsed().as_secs_f64()));
     }
     Ok(())
@@ -58,7 +63,7 @@ fn reason(health: &Value) -> String {
 }
 
 /// Makes nodes of the access keys in a file, one a line.
-pub(super) async fn import(api: &Api, mut fields: Map<String, Value>, json: bool) -> Result<(), Failure> {
+pub(super) async fn import(api: &Api, mut fields: Map<String, Value>, format: Format) -> Result<(), Failure> {
     let file =
         fields.remove("file").ok_or_else(|| usage("import needs file=PATH, or file=- for the standard input"))?;
     let lines = read(file.as_str().unwrap_or_default())?;
@@ -70,20 +75,23 @@ pub(super) async fn import(api: &Api, mut fields: Map<String, Value>, json: bool
         return Err(Failure::runtime("there is no access key in the file"));
     }
     let (mut created, mut failed) = (Vec::new(), Vec::new());
+    let mut progress = Progress::new();
     for chunk in keys.chunks(AT_ONCE) {
+        progress.show(format_args!("{} of {} keys…", created.len() + failed.len(), keys.len()));
         let urls: Vec<&str> = chunk.iter().map(|(_, key)| *key).collect();
         fields.insert("access_keys".into(), json!(urls));
-        let answer = api.ask(Method::POST, "nodes/import", &fields, json).await?;
+        let answer = api.ask(Method::POST, "nodes/import", &fields, format == Format::Json).await?;
         let answer: Value = serde_json::from_str(&answer).map_err(Failure::runtime)?;
         created.extend(items(&answer, "created").iter().map(|item| numbered(item, chunk)));
         failed.extend(items(&answer, "failed").iter().map(|item| numbered(item, chunk)));
     }
     let summary = format!("{} of {} keys failed", failed.len(), keys.len());
     let is_good = failed.is_empty();
-    if json {
-        say(terminal::escaped_json(&json!({ "created": created, "failed": failed }).to_string()));
-    } else {
-        tell(created, failed);
+    drop(progress);
+    match format {
+        Format::Json => say(terminal::escaped_json(&json!({ "created": created, "failed": failed }).to_string())),
+        Format::Csv => sheet::print(&by_line(created, failed))?,
+        Format::Text | Format::Wide => tell(&by_line(created, failed)),
     }
     if is_good { Ok(()) } else { Err(Failure::runtime(summary)) }
 }
@@ -104,11 +112,15 @@ fn numbered(item: &Value, chunk: &[(usize, &str)]) -> Value {
     item
 }
 
-fn tell(created: Vec<Value>, failed: Vec<Value>) {
+fn by_line(created: Vec<Value>, failed: Vec<Value>) -> Vec<Value> {
     let mut all = created;
     all.extend(failed);
     all.sort_by_key(|item| item.get("line").and_then(Value::as_u64));
-    for item in &all {
+    all
+}
+
+fn tell(all: &[Value]) {
+    for item in all {
         let line = item.get("line").and_then(Value::as_u64).unwrap_or_default();
         match item.get("code").and_then(Value::as_str) {
             Some(code) => say(terminal::escaped(&format!("line {line}: {code}: {}", text(item, "detail")))),

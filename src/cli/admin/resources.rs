@@ -22,6 +22,15 @@ pub(super) struct Verb {
     pub(super) options: &'static [Choice],
 }
 
+impl Verb {
+    /// Its path with `{}` for an ID, of a new one where that is optional.
+    pub(super) fn template(&self, resource: &Resource) -> String {
+        let id = (self.id == Id::Required).then_some("{}");
+        let verb = self.in_path.then_some(self.name);
+        [Some(resource.name), id, verb].into_iter().flatten().collect::<Vec<_>>().join("/")
+    }
+}
+
 /// How the API is asked.
 #[derive(Clone, Copy)]
 pub(super) enum Method {
@@ -61,7 +70,7 @@ const VERB: Verb = Verb {
 
 const LIST: Verb = Verb {
     name: "list",
-    about: "List {items}, a line each",
+    about: "List {items}",
     method: Method::Get,
     in_path: false,
     id: Id::None,

@@ -74,10 +74,10 @@ async fn files_and_ports() {
     fails(&serve, &env, 2, &format!("({path}:2)")).await;
     std::fs::write(&file, "[control]\n\nlisen = \"x\"\n").unwrap();
     fails(&serve, &env, 2, &format!("control.lisen: unknown key ({path}:3)")).await;
-    std::fs::write(&file, "[control]\npage_max = \"many\"\n").unwrap();
-    fails(&serve, &env, 2, "control.page_max: ").await;
-    std::fs::write(&file, "[control]\npage_max = 0\n").unwrap();
-    fails(&serve, &env, 2, &format!("control.page_max: must be 1 to 10000 ({path}:2)")).await;
+    std::fs::write(&file, "[control]\nreport_batch_max = \"many\"\n").unwrap();
+    fails(&serve, &env, 2, "control.report_batch_max: ").await;
+    std::fs::write(&file, "[control]\nreport_batch_max = 0\n").unwrap();
+    fails(&serve, &env, 2, &format!("control.report_batch_max: must be 1 to 1000 ({path}:2)")).await;
     fails(&["serve-control", "--config", "/nonexistent.toml"], &env, 2, "(/nonexistent.toml)").await;
     let secret = with(&env, "CONTROL__SIGNING_KEY", "file:/nonexistent");
     fails(&["serve-control"], &secret, 2, "control.signing_key: /nonexistent: No such file").await;
@@ -140,6 +140,11 @@ async fn the_command_line() {
     let (code, stdout, _) = run(&["serve-control", "--check"], &control("sqlite://hush.db")).await;
     assert_eq!(code, Some(0));
     assert!(stdout.contains("[control]") && stdout.contains("url = \"<redacted>\"") && !stdout.contains("hush"));
+    let shared = with(&control("sqlite://x.db"), "ADMIN__URL", "http://control.example");
+    for role in ["serve-control", "serve-gateway", "connect"] {
+        let (code, _, stderr) = run(&[role, "--check"], &shared).await;
+        assert_eq!(code, Some(0), "{role} sends no administrator's key: {stderr}");
+    }
     let (code, stdout, _) = run(&["admin", "keygen"], &Env::new()).await;
     assert_eq!(code, Some(0));
     let keys: Env =

@@ -1,12 +1,9 @@
 //! What a person at a terminal meets: completions, man pages, whole lists, questions, and why `connect` was refused.
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
 
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
-use tokio::time::timeout;
 
 use crate::support::control::{ADMIN_KEY, Control, admin_env, id};
 use crate::support::database::Kind;
@@ -14,7 +11,7 @@ use crate::support::deployment::Deployment;
 use crate::support::environment::{Env, env};
 use crate::support::node::CHACHA;
 use crate::support::process::run;
-use crate::support::wait::TIMEOUT;
+use crate::support::terminal::on_a_terminal;
 
 const PLANS: usize = 5;
 
@@ -67,11 +64,11 @@ async fn a_list_has_all_pages_if_it_is_asked_for_them() {
     }
     let env = admin_env(&control);
     let (_, first, _) = run(&["admin", "plans", "list", "limit=2"], &env).await;
-    assert_eq!((first.lines().count(), first.contains("\nmore: after=")), (3, true), "{first}");
+    assert_eq!((first.lines().count(), first.contains("\nmore: cursor=")), (4, true), "{first}");
     for limit in ["limit=1", "limit=2", "limit=5", "limit=100"] {
         let (code, all, stderr) = run(&["admin", "plans", "list", limit, "--all"], &env).await;
         assert_eq!(code, Some(0), "{stderr}");
-        assert_eq!((all.lines().count(), all.contains("more:")), (PLANS, false), "{all}");
+        assert_eq!((all.lines().count(), all.contains("more:")), (PLANS + 1, false), "{all}");
         let (_, json, _) = run(&["admin", "plans", "list", "--json", limit, "--all"], &env).await;
         let json: Value = serde_json::from_str(&json).unwrap();
         let names: Vec<&str> =
@@ -81,17 +78,6 @@ async fn a_list_has_all_pages_if_it_is_asked_for_them() {
     }
     let (code, _, stderr) = run(&["admin", "plans", "list", "user=x", "--all"], &env).await;
     assert_eq!(code, Some(1), "{stderr}");
-}
-
-/// Runs a command on a terminal of its own, on which an answer is typed.
-async fn on_a_terminal(command: &str, answer: &str, env: &Env) -> (Option<i32>, String) {
-    let line = format!("{} {command}", env!("CARGO_BIN_EXE_httvps"));
-    let mut script = Command::new("script");
-    script.args(["-qec", &line, "/dev/null"]).envs(env.iter().cloned()).kill_on_drop(true);
-    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.as_mut().unwrap().write_all(answer.as_bytes()).await.unwrap();
-    let output = timeout(TIMEOUT, child.wait_with_output()).await.expect("the command ends").unwrap();
-    (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]

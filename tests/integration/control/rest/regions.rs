@@ -20,7 +20,7 @@ async fn regions_and_endpoints_are_administered() {
         let region = control.create("regions", json!({ "code": REGION })).await;
         let plain = json!({
             "id": region["id"], "code": REGION, "name": REGION, "names": {}, "exit_country": "", "udp": true,
-            "ipv6": false, "resolvers": [],
+            "ipv6": false, "resolvers": [], "revision": 0,
         });
         assert_eq!(region, plain);
         let change = json!({
