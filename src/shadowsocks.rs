@@ -9,5 +9,5 @@ mod stream;
 pub use access_key::{AccessKey, AccessKeyError};
 pub use datagrams::{NodeSocket, associate};
 pub use key::{KeyError, MethodError, NodeKey, PasswordError};
-pub use server::Server;
+pub use server::{Server, ServerError};
 pub use stream::{NodeStream, connect, reach};

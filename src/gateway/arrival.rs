@@ -9,7 +9,7 @@ use hyper::header::HeaderName;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::connection_limiter::{ConnectionLimiter, Permits};
-use crate::config::{self, Behind, ConfigError, Net, Section, Source, Tunnel};
+use crate::config::{self, Behind, ConfigError, Net, Source, Tunnel, key};
 use crate::net::forwarded;
 use crate::net::listener::{self, Inherited, Purpose};
 use crate::net::proxy_protocol::{self, HeaderError, Named};
@@ -40,24 +40,20 @@ impl Listener {
         let gateway: config::Gateway = source.section()?;
         let behind: Behind = source.section()?;
         let all = [
-            (config::Gateway::NAME, "listen", &gateway.listen, false, false),
-            (Behind::NAME, "proxy_listen", &behind.proxy_listen, true, false),
-            (Behind::NAME, "clear_listen", &behind.clear_listen, false, true),
-            (Behind::NAME, "proxy_clear_listen", &behind.proxy_clear_listen, true, true),
+            (key!(config::Gateway, listen), &gateway.listen, false, false),
+            (key!(Behind, proxy_listen), &behind.proxy_listen, true, false),
+            (key!(Behind, clear_listen), &behind.clear_listen, false, true),
+            (key!(Behind, proxy_clear_listen), &behind.proxy_clear_listen, true, true),
         ];
         let mut listeners = Vec::new();
-        for (section, key, addresses, has_header, is_clear) in all {
-            let name = format!("{section}.{key}");
-            let opened = listener::open_all(&name, addresses, net, inherited).await;
-            let opened = opened.map_err(|reason| match section {
-                Behind::NAME => source.unusable::<Behind>(key, reason),
-                _ => source.unusable::<config::Gateway>(key, reason),
-            })?;
+        for (key, addresses, has_header, is_clear) in all {
+            let opened = listener::open_all(key, addresses, net, inherited).await;
+            let opened = opened.map_err(|error| source.unusable(key, error))?;
             let beginning = Beginning { has_header, is_clear };
             listeners.extend(opened.into_iter().map(|(purpose, socket)| Self { purpose, socket, beginning }));
         }
         if listeners.is_empty() {
-            return Err(source.unusable::<config::Gateway>("listen", "must be set, or a listener of [behind]"));
+            return Err(source.unusable(key!(config::Gateway, listen), "must be set, or a listener of [behind]"));
         }
         Ok(listeners)
     }
