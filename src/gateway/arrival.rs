@@ -9,6 +9,7 @@ use hyper::header::HeaderName;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::connection_limiter::{ConnectionLimiter, Permits};
+use super::rejection::Rejection;
 use crate::config::{self, Behind, ConfigError, Net, Source, Tunnel, key};
 use crate::net::forwarded;
 use crate::net::listener::{self, Inherited, Purpose};
@@ -110,10 +111,10 @@ impl Arrivals {
     }
 
     /// Lets a connection in, or says why not.
-    pub(super) fn admit(&self, beginning: Beginning, from: SocketAddr) -> Result<Arrival, &'static str> {
+    pub(super) fn admit(&self, beginning: Beginning, from: SocketAddr) -> Result<Arrival, Rejection> {
         let is_trusted = self.behind.trusted.contains(from.ip());
         if beginning.is_clear && !is_trusted {
-            return Err("untrusted");
+            return Err(Rejection::Untrusted);
         }
         let admitted = if is_trusted { self.limiter.enter_unnamed(from.ip()) } else { self.limiter.enter(from.ip()) };
         Ok(Arrival { at: Instant::now(), beginning, from, is_trusted, permits: admitted? })
@@ -126,7 +127,7 @@ impl Arrivals {
 
     /// Reads the PROXY header if one is due, and counts the permit for the client that it names. Fails with why the
     /// connection is refused.
-    pub(super) async fn identify(&self, socket: &TcpStream, arrival: &Arrival) -> Result<Peer, &'static str> {
+    pub(super) async fn identify(&self, socket: &TcpStream, arrival: &Arrival) -> Result<Peer, Rejection> {
         let itself = Peer { address: arrival.from, local: None, forwards: arrival.is_trusted };
         if !arrival.is_trusted || !arrival.beginning.has_header {
             return Ok(itself);
@@ -135,19 +136,19 @@ impl Arrivals {
         let Named { client, local } = match read {
             Ok(Ok(Some(named))) => named,
             Ok(Ok(None)) => return Ok(Peer { forwards: false, ..itself }),
-            Ok(Err(HeaderError::Nothing)) => return Err("handshake"),
+            Ok(Err(HeaderError::Nothing)) => return Err(Rejection::Handshake),
             Ok(Err(error)) => {
                 self.complain(
                     0,
                     || tracing::warn!(proxy = %arrival.from.ip(), %error, "a trusted proxy sent no PROXY header"),
                 );
-                return Err("proxy_header");
+                return Err(Rejection::ProxyHeader);
             }
-            Err(_) => return Err("proxy_timeout"),
+            Err(_) => return Err(Rejection::ProxyTimeout),
         };
         let forwards = self.behind.trusted.contains(client.ip());
         if !forwards && !arrival.permits.handshake.assign_to(client.ip()) {
-            return Err("pre_hello");
+            return Err(Rejection::PreHello);
         }
         Ok(Peer { address: client, local: Some(local), forwards })
     }
