@@ -31,6 +31,7 @@ mod persist;
 mod portal;
 mod rate_limiter;
 mod refusals;
+mod rejection;
 mod report_queue;
 mod request_limiter;
 mod resume;
