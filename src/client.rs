@@ -3,6 +3,7 @@
 mod connection;
 mod datagrams;
 mod dialer;
+mod fault;
 mod http;
 mod local;
 mod network;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use crate::config::{self, ConfigError, Source};
+use crate::config::{self, ConfigError, Source, key};
 use crate::lifecycle::Shutdown;
 use crate::net::listener;
 
@@ -35,20 +36,23 @@ impl Client {
     /// Checks the configuration and binds the local listeners.
     pub async fn bind(source: &Source) -> Result<Self, ConfigError> {
         let config: config::Client = source.section()?;
-        let bad = |key, reason: String| source.unusable::<config::Client>(key, reason);
         for (key, missing) in [
-            ("gateway", config.gateway.is_empty()),
-            ("device_id", config.device_id.is_empty()),
-            ("token", config.token.is_empty()),
-            ("region", config.region.is_empty()),
+            (key!(config::Client, gateway), config.gateway.is_empty()),
+            (key!(config::Client, device_id), config.device_id.is_empty()),
+            (key!(config::Client, token), config.token.is_empty()),
+            (key!(config::Client, region), config.region.is_empty()),
         ] {
             if missing {
-                return Err(bad(key, "must be set".into()));
+                return Err(source.unusable(key, "must be set"));
             }
         }
         let net: config::Net = source.section()?;
-        let socks = bind(&config.socks, &net).await.map_err(|reason| bad("socks", reason))?;
-        let http = bind(&config.http, &net).await.map_err(|reason| bad("http", reason))?;
+        let bind = async |key, address: &str| match address {
+            "" => Ok(None),
+            address => listener::bind(address, &net).await.map(Some).map_err(|error| source.unusable(key, error)),
+        };
+        let socks = bind(key!(config::Client, socks), &config.socks).await?;
+        let http = bind(key!(config::Client, http), &config.http).await?;
         let connection = Connection::new(source, config)?;
         Ok(Self { connection: Arc::new(connection), socks, http })
     }
@@ -93,8 +97,4 @@ impl Client {
             () = shutdown.draining() => Ok(()),
         }
     }
-}
-
-async fn bind(address: &str, net: &config::Net) -> Result<Option<TcpListener>, String> {
-    if address.is_empty() { Ok(None) } else { listener::bind(address, net).await.map(Some) }
 }

@@ -8,6 +8,7 @@ mod data_path;
 mod decoy;
 mod env;
 mod error;
+mod fault;
 mod gateway;
 mod http2;
 mod net;
@@ -16,6 +17,7 @@ mod secret;
 mod subscriber;
 mod tls;
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,11 +33,13 @@ pub use control::{Admin, Control, Database, Sessions};
 pub use data_path::{Egress, Mux, Notices, Padding, Probe, Relay, Resolve, V1};
 pub use decoy::{Decoy, ProxyProtocol, host_and_port};
 pub use error::ConfigError;
-pub use gateway::{Client, Clock, Gateway, TUNNEL_PATH, Transport, Tunnel, is_tunnel_path};
+pub(crate) use fault::key;
+pub use fault::{FileError, Invalid, Key, read_file};
+pub use gateway::{Client, Clock, Gateway, TUNNEL_PATH, Transport, Tunnel, UrlError, is_tunnel_path};
 pub use http2::Http2;
 pub use net::Net;
 pub use resume::Resume;
-pub use secret::{Secret, read_file};
+pub use secret::Secret;
 pub use subscriber::{Billing, ClientConfig, Enrollment, Events, Leases, Offline, Pool, Portal};
 pub use tls::{Pair, Tls};
 
@@ -49,20 +53,6 @@ pub trait Section: DeserializeOwned + Serialize {
     /// Checks what types cannot: the key and why its value will not do.
     fn validate(&self) -> Result<(), Invalid> {
         Ok(())
-    }
-}
-
-/// A value that will not do.
-#[derive(Debug)]
-pub struct Invalid {
-    key: &'static str,
-    reason: String,
-}
-
-impl Invalid {
-    /// Names a key of the section and what is wrong with it.
-    pub fn new(key: &'static str, reason: impl Into<String>) -> Self {
-        Self { key, reason: reason.into() }
     }
 }
 
@@ -91,13 +81,13 @@ impl Section for Log {
 
     fn validate(&self) -> Result<(), Invalid> {
         if self.buffer_lines == 0 {
-            return Err(Invalid::new("buffer_lines", "must be at least 1"));
+            return Err(Invalid::new(key!(Self, buffer_lines), "must be at least 1"));
         }
         let known = ["error", "warn", "info", "debug", "trace", "off"];
         let bare =
             self.level.split(',').map(str::trim).find(|part| !part.contains(['=', ':', '[']) && !known.contains(part));
         match bare {
-            Some(part) => Err(Invalid::new("level", format!("{part:?} is no level: {}", known.join(", ")))),
+            Some(part) => Err(Invalid::new(key!(Self, level), format!("{part:?} is no level: {}", known.join(", ")))),
             None => Ok(()),
         }
     }
@@ -119,7 +109,7 @@ impl Section for Runtime {
 
     fn validate(&self) -> Result<(), Invalid> {
         if self.buffers_idle.is_zero() {
-            return Err(Invalid::new("buffers_idle", "must be longer than zero"));
+            return Err(Invalid::new(key!(Self, buffers_idle), "must be longer than zero"));
         }
         Ok(())
     }
@@ -186,13 +176,18 @@ impl Source {
     pub fn section<S: Section>(&self) -> Result<S, ConfigError> {
         let section: S =
             self.figment.extract_inner(S::NAME).map_err(|error| ConfigError::value(S::NAME, &error, self.file()))?;
-        section.validate().map_err(|invalid| ConfigError::new(S::NAME, invalid.key, &invalid.reason, self.file()))?;
+        section.validate().map_err(|invalid| self.locate(&invalid))?;
         Ok(section)
     }
 
     /// The error for a key that validated but cannot be used, with where it was set.
-    pub fn unusable<S: Section>(&self, key: &str, reason: impl std::fmt::Display) -> ConfigError {
-        ConfigError::new(S::NAME, key, &reason.to_string(), self.file())
+    pub fn unusable(&self, key: Key, reason: impl Display) -> ConfigError {
+        self.locate(&Invalid::new(key, reason))
+    }
+
+    /// The same for a key and a reason that go together.
+    pub fn locate(&self, invalid: &Invalid) -> ConfigError {
+        ConfigError::invalid(invalid, self.file())
     }
 
     fn file(&self) -> Option<&Path> {
@@ -272,7 +267,7 @@ impl Source {
             client: self.section()?,
             admin: self.section()?,
         };
-        toml::to_string(&all).map_err(|error| ConfigError::new("config", "", &error.to_string(), None))
+        toml::to_string(&all).map_err(|error| ConfigError::printing(&error))
     }
 }
 

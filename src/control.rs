@@ -14,7 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
-use crate::config::{self, ConfigError, Database, Ops, Secret, Sessions, Source};
+use crate::config::{self, ConfigError, Database, Ops, Secret, Sessions, Source, key};
 use crate::digest::sha256_hex;
 use crate::lifecycle::Shutdown;
 use crate::net::tls::{Certificate, Certificates, Tickets};
@@ -67,29 +67,29 @@ impl Control {
         let config: config::Control = source.section()?;
         let sessions: Sessions = source.section()?;
         let net: config::Net = source.section()?;
-        db::check(&database).map_err(|bad| source.unusable::<Database>(bad.0, bad.1))?;
-        let key = |name, secret: &Secret| {
-            key_bytes(secret).map_err(|reason| source.unusable::<config::Control>(name, reason))
-        };
-        let issuer = Issuer::new(&key("signing_key", &config.signing_key)?)
-            .map_err(|reason| source.unusable::<config::Control>("signing_key", reason))?;
+        db::check(&database).map_err(|invalid| source.locate(&invalid))?;
+        let bytes = |key, secret: &Secret| key_bytes(secret).map_err(|error| source.unusable(key, error));
+        let signing_key = key!(config::Control, signing_key);
+        let issuer = Issuer::new(&bytes(signing_key, &config.signing_key)?)
+            .map_err(|error| source.unusable(signing_key, error))?;
         let issuer = if config.second_signing_key.is_empty() {
             issuer
         } else {
+            let second_signing_key = key!(config::Control, second_signing_key);
             issuer
-                .with_second(&key("second_signing_key", &config.second_signing_key)?)
-                .map_err(|reason| source.unusable::<config::Control>("second_signing_key", reason))?
+                .with_second(&bytes(second_signing_key, &config.second_signing_key)?)
+                .map_err(|error| source.unusable(second_signing_key, error))?
         };
-        let encryption_key = key("encryption_key", &config.encryption_key)?;
+        let encryption_key = bytes(key!(config::Control, encryption_key), &config.encryption_key)?;
         let deriver = RefreshTokenDeriver::new(&encryption_key);
         let sealer = Sealer::new(&encryption_key)
-            .map_err(|reason| source.unusable::<config::Control>("encryption_key", reason))?;
+            .map_err(|error| source.unusable(key!(config::Control, encryption_key), error))?;
         let metrics = ControlMetrics::new();
         let certificates = if config.cert.is_empty() {
             None
         } else {
             let read = Certificate::read(&config.cert, &config.key, &net);
-            let read = read.map_err(|reason| source.unusable::<config::Control>("cert", reason))?;
+            let read = read.map_err(|error| source.unusable(key!(config::Control, cert), error))?;
             Some(Certificates::new(read, Vec::new(), &net, &metrics.all))
         };
         let server =
@@ -98,23 +98,23 @@ impl Control {
             .as_ref()
             .map(server)
             .transpose()
-            .map_err(|reason| source.unusable::<config::Control>("cert", reason))?;
-        db::check_pooler(&database).await.map_err(|bad| source.unusable::<Database>(bad.0, bad.1))?;
+            .map_err(|error| source.unusable(key!(config::Control, cert), error))?;
+        db::check_pooler(&database).await.map_err(|invalid| source.locate(&invalid))?;
         let status = db::status(&database).await.map_err(|error| StartError::Database(error.to_string()))?;
         if !status.pending.is_empty() {
             return Err(StartError::Schema(status.pending.join(", ")));
         }
         let rules = rules(source, &sessions)?;
-        let db_listener = Db::listener(&database).map_err(|bad| source.unusable::<Database>(bad.0, bad.1))?;
+        let db_listener = Db::listener(&database).map_err(|invalid| source.locate(&invalid))?;
         let event_retention: config::Events = source.section()?;
-        let db = Db::open(&database).map_err(|reason| source.unusable::<Database>("url", reason))?;
+        let db = Db::open(&database).map_err(|invalid| source.locate(&invalid))?;
         let listener = listener::bind(&config.listen, &net)
             .await
-            .map_err(|reason| source.unusable::<config::Control>("listen", reason))?;
+            .map_err(|error| source.unusable(key!(config::Control, listen), error))?;
         let ops: Ops = source.section()?;
         let ops = ops::bind(&ops.control_listen, &net)
             .await
-            .map_err(|reason| source.unusable::<Ops>("control_listen", reason))?;
+            .map_err(|error| source.unusable(key!(Ops, control_listen), error))?;
         let bootstrap_hash =
             (!config.bootstrap_key.is_empty()).then(|| sha256_hex(config.bootstrap_key.expose().as_bytes()));
         let limits = http::Limits {
@@ -203,7 +203,7 @@ fn rules(source: &Source, sessions: &Sessions) -> Result<Rules, ConfigError> {
     let billing: config::Billing = source.section()?;
     Ok(Rules {
         calendar: Calendar::new(&billing.timezone)
-            .map_err(|reason| source.unusable::<config::Billing>("timezone", reason))?,
+            .map_err(|error| source.unusable(key!(config::Billing, timezone), error))?,
         min: leases.min.as_u64(),
         max: leases.max.as_u64(),
         reservation_ttl: sessions.reservation_ttl,
@@ -213,12 +213,21 @@ fn rules(source: &Source, sessions: &Sessions) -> Result<Rules, ConfigError> {
     })
 }
 
-fn key_bytes(secret: &Secret) -> Result<Vec<u8>, &'static str> {
+/// Why a secret is no key.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum KeyError {
+    #[error("must be set; `httvps admin keygen` prints fresh keys")]
+    Unset,
+    #[error("must be 32 bytes in base64; `httvps admin keygen` prints fresh keys")]
+    Bytes,
+}
+
+fn key_bytes(secret: &Secret) -> Result<Vec<u8>, KeyError> {
     if secret.is_empty() {
-        return Err("must be set; `httvps admin keygen` prints fresh keys");
+        return Err(KeyError::Unset);
     }
     match BASE64_STANDARD.decode(secret.expose().trim()) {
         Ok(bytes) if bytes.len() == 32 => Ok(bytes),
-        _ => Err("must be 32 bytes in base64; `httvps admin keygen` prints fresh keys"),
+        _ => Err(KeyError::Bytes),
     }
 }

@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use crate::client::{Client, Refused};
 use crate::config::{ConfigError, Source};
 use crate::control::{Control, StartError, db};
-use crate::digest::{fresh_key, fresh_path, fresh_token};
-use crate::gateway::{Gateway, egress};
+use crate::digest::{NoRandomness, fresh_key, fresh_path, fresh_token};
+use crate::gateway::{Gateway, TakeoverError, egress};
 use crate::lifecycle::Shutdown;
 use crate::net::listener::Inherited;
-use crate::shadowsocks::{NodeKey, Server};
+use crate::shadowsocks::{NodeKey, Server, ServerError};
 use crate::telemetry;
+
+pub use setup::SetupError;
 
 const METHOD: &str = "chacha20-ietf-poly1305";
 const LOOPBACK: &str = "127.0.0.1:0";
@@ -41,16 +43,18 @@ pub enum DemoError {
     Start(#[from] StartError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
     #[error("{0}")]
-    Setup(String),
+    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Node(#[from] ServerError),
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     #[error("the gateway refused the demo's device: {0}")]
     Refused(#[from] Refused),
-}
-
-impl From<String> for DemoError {
-    fn from(reason: String) -> Self {
-        Self::Setup(reason)
-    }
 }
 
 /// A folder that is removed with what is in it, unless it was the user's wish.
@@ -87,7 +91,7 @@ pub async fn run(options: Options, shutdown: &Shutdown, say: impl Fn(String)) ->
     let folder = Folder::new(options.data_dir.clone())?;
     let base = base(&folder, &options)?;
     let _flush = telemetry::init(&base)?;
-    db::migrate(&base.section()?).await.map_err(|error| error.to_string())?;
+    db::migrate(&base.section()?).await.map_err(DemoError::Database)?;
     let node_key = node_key()?;
     let allow = if options.allow_private { |_| true } else { |address: SocketAddr| egress::is_public(address.ip()) };
     let node = Server::bind(&node_key, allow).await?;
@@ -167,7 +171,7 @@ async fn serve(
     Ok(served?)
 }
 
-fn node_key() -> Result<NodeKey, String> {
+fn node_key() -> Result<NodeKey, NoRandomness> {
     Ok(NodeKey { host: "127.0.0.1".into(), port: 0, method: METHOD.into(), password: fresh_token()? })
 }
 

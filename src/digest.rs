@@ -20,25 +20,30 @@ pub fn equal(a: &str, b: &str) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(a.as_bytes(), b.as_bytes()).is_ok()
 }
 
+/// The system gives no random bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the system gives no random bytes")]
+pub struct NoRandomness;
+
 /// Random bytes, such as a key's.
-pub fn fresh_bytes<const N: usize>() -> Result<[u8; N], String> {
+pub fn fresh_bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "the system gives no random bytes".to_owned())?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
     Ok(bytes)
 }
 
 /// 256 random bits for a URL or a header.
-pub fn fresh_token() -> Result<String, String> {
+pub fn fresh_token() -> Result<String, NoRandomness> {
     Ok(BASE64_URL_SAFE_NO_PAD.encode(fresh_bytes::<32>()?))
 }
 
 /// A 256-bit key in base64.
-pub fn fresh_key() -> Result<String, String> {
+pub fn fresh_key() -> Result<String, NoRandomness> {
     Ok(BASE64_STANDARD.encode(fresh_bytes::<32>()?))
 }
 
 /// A path for tunnels that nobody guesses.
-pub fn fresh_path() -> Result<String, String> {
+pub fn fresh_path() -> Result<String, NoRandomness> {
     Ok(format!("/{}", BASE64_URL_SAFE_NO_PAD.encode(fresh_bytes::<12>()?)))
 }
 

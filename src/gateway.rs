@@ -31,11 +31,13 @@ mod persist;
 mod portal;
 mod rate_limiter;
 mod refusals;
+mod rejection;
 mod report_queue;
 mod request_limiter;
 mod resume;
 mod serving;
 mod session;
+mod sqlite;
 mod state;
 mod store;
 mod streams;
@@ -54,7 +56,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use crate::config::{self, ConfigError, Egress, Mux, Ops, Probe, Source, Tls, V1, read_file};
+use crate::config::{self, ConfigError, Egress, Mux, Ops, Probe, Source, Tls, V1, key, read_file};
 use crate::mux::Limits;
 use crate::net::dial::Dialer;
 use crate::net::listener::{self, Inherited, Purpose};
@@ -79,6 +81,8 @@ use refusals::Refusals;
 use request_limiter::RequestLimiter;
 use resume::Resumptions;
 use state::GatewayState;
+use store::StoreError;
+pub use takeover::TakeoverError;
 use takeover::{Claim, Predecessor};
 use usage::Usage;
 
@@ -102,53 +106,52 @@ impl Gateway {
         let mut gateway: config::Gateway = source.section()?;
         let tunnel: config::Tunnel = source.section()?;
         let http2: config::Http2 = source.section()?;
-        let bad = |key, reason: String| source.unusable::<config::Gateway>(key, reason);
+        let state_dir = key!(config::Gateway, state_dir);
         let ca = given(source, &gateway, &tunnel)?;
         let net: config::Net = source.section()?;
         let resolver =
-            Resolver::new(&net, &[]).map_err(|reason| source.unusable::<config::Net>("dns_timeout", reason))?;
+            Resolver::new(&net, &[]).map_err(|error| source.unusable(key!(config::Net, dns_timeout), error))?;
         let dialer = Dialer::new(net.clone(), resolver.clone());
         let metrics = GatewayMetrics::new();
         let certificates = certificates::load(source, &metrics.all)?;
         let protocols: &[&str] = if http2.enabled { &[tls::H2, tls::HTTP_1_1] } else { &[tls::HTTP_1_1] };
         let tls = tls::server(Arc::clone(&certificates.all), certificates.tickets, protocols);
-        let tls = tls.map_err(|reason| source.unusable::<Tls>("cert", reason))?;
+        let tls = tls.map_err(|error| source.unusable(key!(Tls, cert), error))?;
         let acme = certificates::obtaining(source, certificates.obtained, &tls, &metrics.all).await?;
         let clock = Arc::new(Clock::new(source.section::<config::Clock>()?.warn_after, &metrics));
-        let state_dir = Path::new(&gateway.state_dir);
-        let claimed = Claim::make(state_dir, gateway.takeover_timeout, &mut inherited).await;
-        let (claim, mut predecessor) = claimed.map_err(|reason| bad("state_dir", reason))?;
-        let journal = Journal::open(state_dir).map_err(|reason| bad("state_dir", reason))?;
-        gateway.token =
-            enroll::token(&gateway, ca.as_deref(), &dialer).await.map_err(|(key, reason)| bad(key, reason))?;
+        let folder = Path::new(&gateway.state_dir);
+        let claimed = Claim::make(folder, gateway.takeover_timeout, &mut inherited).await;
+        let (claim, mut predecessor) = claimed.map_err(|error| source.unusable(state_dir, error))?;
+        let journal = Journal::open(folder).map_err(|error| source.unusable(state_dir, error))?;
+        let token = enroll::token(&gateway, ca.as_deref(), &dialer).await;
+        gateway.token = token.map_err(|invalid| source.locate(&invalid))?;
         let offline: config::Offline = source.section()?;
         let shown = Some(metrics.control_reachable.clone());
-        let control =
-            ControlClient::new(&gateway, ca.as_deref(), &dialer, shown).map_err(|reason| bad("control_ca", reason))?;
+        let control = ControlClient::new(&gateway, ca.as_deref(), &dialer, shown)
+            .map_err(|error| source.unusable(key!(config::Gateway, control_ca), error))?;
         let usage = Usage::open(journal, gateway.clone(), metrics.clone(), Arc::clone(&clock))
             .await
-            .map_err(|reason| bad("state_dir", reason))?;
+            .map_err(|error| source.unusable(state_dir, error))?;
         let listeners = Listener::open_all(source, &net, &mut inherited).await?;
         let ops = operations_listener(source, &net, &mut inherited).await?;
         inherited.close();
         if let Some(predecessor) = &predecessor {
             let listening: Vec<&Purpose> = listeners.iter().map(|listener| &listener.purpose).collect();
-            let is_same = predecessor.is_same(gateway.token.expose(), &listening);
-            is_same.map_err(|reason| bad("state_dir", format!("{} {reason}", gateway.state_dir)))?;
+            let is_same = predecessor.is_same(&gateway, &listening);
+            is_same.map_err(|error| source.unusable(state_dir, error))?;
         }
         let (v1, mux, egress): (V1, Mux, Egress) = (source.section()?, source.section()?, source.section()?);
         let padding = source.section::<config::Padding>()?.scheme;
         let limits = Arc::new(Limits::new(&mux, &v1, padding).resumable(&source.section()?));
         let resolver = match egress.name_servers().as_slice() {
             [] => resolver,
-            servers => Resolver::new(&net, servers).map_err(|reason| source.unusable::<Egress>("resolvers", reason))?,
+            servers => Resolver::new(&net, servers).map_err(|error| source.unusable(key!(Egress, resolvers), error))?,
         };
-        let site = Site::new(&source.section()?, &dialer)
-            .map_err(|(key, reason)| source.unusable::<config::Decoy>(key, reason))?;
+        let site = Site::new(&source.section()?, &dialer).map_err(|invalid| source.locate(&invalid))?;
         let max_age = offline.max_age;
         let relay: config::Relay = source.section()?;
         let kept = kept_state(&gateway, offline.flush_interval, predecessor.as_mut()).await;
-        let (persist, kept) = kept.map_err(|reason| bad("state_dir", reason))?;
+        let (persist, kept) = kept.map_err(|error| source.unusable(state_dir, error))?;
         let state = GatewayState {
             instance: Uuid::new_v4(),
             alone: AtomicBool::new(predecessor.is_none()),
@@ -220,7 +223,7 @@ impl Gateway {
 
     /// Has the process that served until now drain, if there is one; from now on another can follow this one. Fails if that
     /// one serves on.
-    pub async fn succeed(&mut self) -> Result<(), String> {
+    pub async fn succeed(&mut self) -> Result<(), TakeoverError> {
         if let Some(predecessor) = self.predecessor.take() {
             predecessor.retire().await?;
         }
@@ -232,17 +235,17 @@ impl Gateway {
 /// Fails without what has no default; gives the authority of the control plane's certificate, if there is one.
 fn given(source: &Source, gateway: &config::Gateway, tunnel: &config::Tunnel) -> Result<Option<Vec<u8>>, ConfigError> {
     if gateway.control_url.is_empty() {
-        return Err(source.unusable::<config::Gateway>("control_url", "must be set"));
+        return Err(source.unusable(key!(config::Gateway, control_url), "must be set"));
     }
     if tunnel.path.is_empty() {
         let reason = "must be set; `httvps admin keygen` proposes one";
-        return Err(source.unusable::<config::Tunnel>("path", reason));
+        return Err(source.unusable(key!(config::Tunnel, path), reason));
     }
     if gateway.control_ca.is_empty() {
         return Ok(None);
     }
     let ca = read_file(&gateway.control_ca);
-    ca.map(Some).map_err(|reason| source.unusable::<config::Gateway>("control_ca", reason))
+    ca.map(Some).map_err(|error| source.unusable(key!(config::Gateway, control_ca), error))
 }
 
 async fn operations_listener(
@@ -254,8 +257,18 @@ async fn operations_listener(
     if address.is_empty() {
         return Ok(None);
     }
-    let opened = listener::open("ops.gateway_listen", &address, net, inherited).await;
-    opened.map(Some).map_err(|reason| source.unusable::<Ops>("gateway_listen", reason))
+    let key = key!(Ops, gateway_listen);
+    let opened = listener::open(key, &address, net, inherited).await;
+    opened.map(Some).map_err(|error| source.unusable(key, error))
+}
+
+/// Why there is nothing of what an earlier process had kept.
+#[derive(Debug, thiserror::Error)]
+enum KeptError {
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// What an earlier process had kept; one that serves writes it now.
@@ -263,9 +276,9 @@ async fn kept_state(
     gateway: &config::Gateway,
     flush_interval: Duration,
     predecessor: Option<&mut Predecessor>,
-) -> Result<(Persist, SavedState), String> {
+) -> Result<(Persist, SavedState), KeptError> {
     if let Some(predecessor) = predecessor {
         predecessor.release_state().await?;
     }
-    Persist::open(Path::new(&gateway.state_dir), &gateway.control_url, flush_interval)
+    Ok(Persist::open(Path::new(&gateway.state_dir), &gateway.control_url, flush_interval)?)
 }

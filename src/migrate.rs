@@ -14,7 +14,7 @@ pub enum MigrateError {
 
 fn database(source: &Source) -> Result<Database, MigrateError> {
     let config: Database = source.section()?;
-    db::check(&config).map_err(|bad| source.unusable::<Database>(bad.0, bad.1))?;
+    db::check(&config).map_err(|invalid| source.locate(&invalid))?;
     Ok(config)
 }
 

@@ -6,8 +6,8 @@ mod key;
 mod server;
 mod stream;
 
-pub use access_key::AccessKey;
+pub use access_key::{AccessKey, AccessKeyError};
 pub use datagrams::{NodeSocket, associate};
-pub use key::{KeyError, NodeKey};
-pub use server::Server;
+pub use key::{KeyError, MethodError, NodeKey, PasswordError};
+pub use server::{Server, ServerError};
 pub use stream::{NodeStream, connect, reach};

@@ -10,7 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
-use crate::config::{ConfigError, Log, LogFormat, Source};
+use crate::config::{ConfigError, Log, LogFormat, Source, key};
 
 pub use sink::Flush;
 use sink::Sink;
@@ -23,7 +23,7 @@ const OWN: &str = env!("CARGO_CRATE_NAME");
 pub fn init(source: &Source) -> Result<Option<Flush>, ConfigError> {
     let log: Log = source.section()?;
     let filter = EnvFilter::try_new(&log.level)
-        .map_err(|error| source.unusable::<Log>("level", format!("not a filter: {error}")))?;
+        .map_err(|error| source.unusable(key!(Log, level), format!("not a filter: {error}")))?;
     let (sink, flush) = Sink::stderr(log.buffer_lines);
     let lines = fmt::layer().with_writer(sink).log_internal_errors(false);
     let lines = match log.format {

@@ -42,6 +42,20 @@ pub enum TokenError {
     UnknownKey,
 }
 
+/// Why a seed makes no issuer.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SeedError {
+    #[error("not an Ed25519 seed of 32 bytes")]
+    Seed,
+    #[error("the key of an Ed25519 seed cannot be encoded")]
+    Encoding,
+}
+
+/// What could not be signed.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct SignError(#[from] jsonwebtoken::errors::Error);
+
 /// Public keys by their id.
 #[derive(Clone, Default)]
 pub struct Verifier(HashMap<String, DecodingKey>);
@@ -104,13 +118,13 @@ pub struct Issuer {
 
 impl Issuer {
     /// An issuer from an Ed25519 seed of 32 bytes.
-    pub fn new(seed: &[u8]) -> Result<Self, String> {
+    pub fn new(seed: &[u8]) -> Result<Self, SeedError> {
         let (key, id, jwk) = key(seed)?;
         Ok(Self { key, id, set: JwkSet { keys: vec![jwk] } })
     }
 
     /// Also publishes the key of a second seed, which signs nothing: the next one or the last one.
-    pub fn with_second(mut self, seed: &[u8]) -> Result<Self, String> {
+    pub fn with_second(mut self, seed: &[u8]) -> Result<Self, SeedError> {
         let (_, id, jwk) = key(seed)?;
         if id != self.id {
             self.set.keys.push(jwk);
@@ -124,7 +138,7 @@ impl Issuer {
     }
 
     /// Signs a device's token for a life in seconds.
-    pub fn issue(&self, device: Uuid, user: Uuid, now: i64, life: i64) -> Result<String, String> {
+    pub fn issue(&self, device: Uuid, user: Uuid, now: i64, life: i64) -> Result<String, SignError> {
         let claims = Claims {
             iss: ISSUER.into(),
             aud: AUDIENCE.into(),
@@ -137,19 +151,19 @@ impl Issuer {
     }
 
     /// Signs any claims as a compact JWS (RFC 7515) of a type.
-    pub fn sign_compact(&self, claims: &impl Serialize, typ: &str) -> Result<String, String> {
+    pub fn sign_compact(&self, claims: &impl Serialize, typ: &str) -> Result<String, SignError> {
         let (typ, kid) = (Some(typ.to_owned()), Some(self.id.clone()));
         let header = Header { typ, kid, ..Header::new(Algorithm::EdDSA) };
-        jsonwebtoken::encode(&header, claims, &self.key).map_err(|error| error.to_string())
+        Ok(jsonwebtoken::encode(&header, claims, &self.key)?)
     }
 }
 
 /// The private key of a seed, its id, and the public key.
-fn key(seed: &[u8]) -> Result<(EncodingKey, String, Jwk), String> {
+fn key(seed: &[u8]) -> Result<(EncodingKey, String, Jwk), SeedError> {
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
     use base64::Engine;
-    let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| "not an Ed25519 seed of 32 bytes")?;
-    let document = pair.to_pkcs8v1().map_err(|error| error.to_string())?;
+    let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| SeedError::Seed)?;
+    let document = pair.to_pkcs8v1().map_err(|_| SeedError::Encoding)?;
     let public = pair.public_key().as_ref();
     let id = crate::digest::sha256_hex(public).chars().take(16).collect::<String>();
     let jwk = Jwk {
@@ -228,7 +242,7 @@ mod tests {
         let alone = Issuer::new(&[8; 32]).unwrap().with_second(&[8; 32]).unwrap();
         assert_eq!(alone.key_set().keys.len(), 1);
         assert_eq!(Verifier::new(alone.key_set()).verify(&old).unwrap_err(), TokenError::UnknownKey);
-        assert!(Issuer::new(&[8; 32]).unwrap().with_second(&[8; 31]).is_err());
+        assert_eq!(Issuer::new(&[8; 32]).unwrap().with_second(&[8; 31]).err(), Some(SeedError::Seed));
     }
 
     #[test]

@@ -28,8 +28,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     demo::run(options, &shutdown, say).await.map_err(|error| match error {
         demo::DemoError::Config(error) => error.into(),
         demo::DemoError::Start(error) => error.into(),
-        other @ (demo::DemoError::Io(_) | demo::DemoError::Setup(_) | demo::DemoError::Refused(_)) => {
-            Failure::runtime(other)
-        }
+        other @ (demo::DemoError::Io(_)
+        | demo::DemoError::Randomness(_)
+        | demo::DemoError::Database(_)
+        | demo::DemoError::Node(_)
+        | demo::DemoError::Setup(_)
+        | demo::DemoError::Takeover(_)
+        | demo::DemoError::Refused(_)) => Failure::runtime(other),
     })
 }

@@ -12,13 +12,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::dialer::{DialError, GatewayDialer, Opened};
+use super::dialer::{GatewayDialer, Opened};
+use super::fault::{ConnectionError, DialError, OpeningError};
 use super::network::{Network, Route};
 use super::opening::Openings;
 use super::refused::Refused;
-use super::session::{ActiveTunnel, HeldSession, ReconnectState};
+use super::session::{ActiveTunnel, HeldSession, Outcome, ReconnectState};
 use super::transports::Transports;
-use crate::config::{self, ConfigError, Mux, Source, V1, read_file};
+use crate::config::{self, ConfigError, Mux, Source, V1, key, read_file};
 use crate::digest::fresh_fraction;
 use crate::frame::{Encoding, Hello, Notice, Padding, Resumable, Target, Token, binary};
 use crate::mux::{Event, Limits, Role};
@@ -49,31 +50,17 @@ pub(super) struct Connection {
     openings: Openings,
 }
 
-enum Outcome {
-    /// The gateway said why, and maybe when to come back.
-    Told(Refused, Option<Duration>),
-    /// The connection failed or was lost.
-    Lost(String),
-    /// The transport did not get through.
-    Refused(String),
-    /// The connection was being made over a network that is not the host's any more.
-    Elsewhere,
-    /// The connection was lost, and the session may be held.
-    Held(HeldSession),
-    /// The gateway wants the next tunnel elsewhere or later; this one goes on until then.
-    Moved(ActiveTunnel, Duration),
-}
-
 impl Connection {
     pub(super) fn new(source: &Source, config: config::Client) -> Result<Self, ConfigError> {
-        let bad = |key, reason: String| source.unusable::<config::Client>(key, reason);
-        let uri: Uri = config.gateway.parse().map_err(|error| bad("gateway", format!("not a URL: {error}")))?;
+        let gateway = key!(config::Client, gateway);
+        let uri: Uri =
+            config.gateway.parse().map_err(|error| source.unusable(gateway, format_args!("not a URL: {error}")))?;
         let (Some("wss"), Some(host)) = (uri.scheme_str(), uri.host()) else {
-            return Err(bad("gateway", "must be wss://host:port/path".into()));
+            return Err(source.unusable(gateway, "must be wss://host:port/path"));
         };
         let ca = match config.ca.as_str() {
             "" => None,
-            path => Some(read_file(path).map_err(|reason| bad("ca", reason))?),
+            path => Some(read_file(path).map_err(|error| source.unusable(key!(config::Client, ca), error))?),
         };
         let v1: V1 = source.section()?;
         let mux: Mux = source.section()?;
@@ -81,13 +68,13 @@ impl Connection {
         let tunnel: config::Tunnel = source.section()?;
         let net: config::Net = source.section()?;
         let resolver =
-            Resolver::new(&net, &[]).map_err(|reason| source.unusable::<config::Net>("dns_timeout", reason))?;
+            Resolver::new(&net, &[]).map_err(|error| source.unusable(key!(config::Net, dns_timeout), error))?;
         let encoding = if config.encoding == "v1" { Encoding::V1 } else { Encoding::V2 };
         let is_free = config.transport == config::Transport::Auto;
         let mut transports = if is_free { config.transports.clone() } else { vec![config.transport] };
         transports.retain(|transport| encoding == Encoding::V2 || *transport != config::Transport::H2);
         if transports.is_empty() {
-            return Err(bad("transports", "h2 carries v2 only; v1 needs h2ws or ws".into()));
+            return Err(source.unusable(key!(config::Client, transports), "h2 carries v2 only; v1 needs h2ws or ws"));
         }
         Ok(Self {
             dialer: GatewayDialer {
@@ -99,7 +86,7 @@ impl Connection {
                 bearer: config.bearer,
                 dialer: Dialer::new(net, resolver),
                 notsent_lowat: u32::try_from(tunnel.notsent_lowat.as_u64()).unwrap_or(u32::MAX),
-                tls: tls::client(ca.as_deref()).map_err(|reason| bad("ca", reason))?,
+                tls: tls::client(ca.as_deref()).map_err(|error| source.unusable(key!(config::Client, ca), error))?,
                 http2: source.section()?,
                 close_timeout: tunnel.close_timeout,
             },
@@ -143,11 +130,11 @@ impl Connection {
                     retry_after.unwrap_or(pause).min(self.config.backoff_max)
                 }
                 Outcome::Lost(reason) => {
-                    tracing::warn!(reason, "gateway unreachable or connection lost; retrying");
+                    tracing::warn!(%reason, "gateway unreachable or connection lost; retrying");
                     if was_up { Duration::ZERO } else { self.config.backoff_min.mul_f64(jitter) }
                 }
                 Outcome::Refused(reason) => {
-                    tracing::warn!(reason, transport = ?reconnect.transports.current(), "failed to connect; retrying");
+                    tracing::warn!(%reason, transport = ?reconnect.transports.current(), "failed to connect; retrying");
                     reconnect.transports.fall_back();
                     std::mem::replace(&mut wait, next).mul_f64(jitter)
                 }
@@ -195,9 +182,9 @@ impl Connection {
         let opened = tokio::select! {
             opened = timeout(limit, self.connect(transport, &mut reconnect.route)) => match opened {
                 Ok(Ok(opened)) => opened,
-                Ok(Err(DialError::Unreachable(reason))) => return (Outcome::Lost(reason), false),
-                Ok(Err(DialError::Refused(reason))) => return (Outcome::Refused(reason), false),
-                Err(_) => return (Outcome::Refused("timed out".into()), false),
+                Ok(Err(error @ DialError::Unreachable(_))) => return (Outcome::Lost(error.into()), false),
+                Ok(Err(error @ DialError::Refused(_))) => return (Outcome::Refused(error.into()), false),
+                Err(_) => return (Outcome::Refused(ConnectionError::TimedOut), false),
             },
             () = self.moved(known) => {
                 reconnect.transports.begin_anew();
@@ -223,7 +210,7 @@ impl Connection {
         let answer = tokio::select! {
             biased;
             event = active.tunnel.next_event() => Ok(event),
-            () = tokio::time::sleep(limit) => Err(Outcome::Refused("no answer to hello".into())),
+            () = tokio::time::sleep(limit) => Err(Outcome::Refused(ConnectionError::NoAnswer)),
             () = self.moved(reconnect.route) => {
                 reconnect.transports.begin_anew();
                 Err(Outcome::Elsewhere)
@@ -243,9 +230,9 @@ impl Connection {
             }
             Ok(Some(_)) => {
                 active.tunnel.leave();
-                return (Outcome::Lost("no answer to hello".into()), false);
+                return (Outcome::Lost(ConnectionError::NoAnswer), false);
             }
-            Ok(None) => return (Outcome::Refused(format!("before hello_ok: {}", active.end().await)), false),
+            Ok(None) => return (Outcome::Refused(ConnectionError::BeforeHelloOk(active.end().await)), false),
             Err(outcome) => {
                 active.leave();
                 return (outcome, false);
@@ -276,7 +263,7 @@ impl Connection {
     async fn connect(&self, transport: config::Transport, route: &mut Option<Route>) -> Result<Opened, DialError> {
         let socket = self.dialer.dial().await?;
         *route = Route::of(&socket);
-        self.dialer.open(socket, transport, self.transports.contain(config::Transport::Ws)).await
+        Ok(self.dialer.open(socket, transport, self.transports.contain(config::Transport::Ws)).await?)
     }
 
     /// Hears what the gateway has to say until the connection ends, or the host is in another network. A session that cannot be
@@ -300,7 +287,7 @@ impl Connection {
                     let tunnel = active.tunnel.clone();
                     return match resumable {
                         Some(resumable) if active.leave() => Outcome::Held(HeldSession::new(&tunnel, resumable)),
-                        Some(_) | None => Outcome::Lost("the host is in another network".into()),
+                        Some(_) | None => Outcome::Lost(ConnectionError::Elsewhere),
                     };
                 }
             };
@@ -316,11 +303,11 @@ impl Connection {
                 Some(Event::Held) => {
                     return match resumable {
                         Some(resumable) => Outcome::Held(HeldSession::new(&active.tunnel, resumable)),
-                        None => Outcome::Lost("the session cannot be resumed".into()),
+                        None => Outcome::Lost(ConnectionError::NotResumable),
                     };
                 }
                 Some(_) => {}
-                None => return Outcome::Lost(active.end().await),
+                None => return Outcome::Lost(active.end().await.into()),
             }
         }
     }
@@ -364,23 +351,23 @@ impl Connection {
     }
 
     /// The current tunnel once streams may be opened on it; waits for one up to the connect timeout.
-    pub(super) async fn tunnel(&self) -> Result<Tunnel, String> {
+    pub(super) async fn tunnel(&self) -> Result<Tunnel, OpeningError> {
         let mut current = self.current.subscribe();
         let wait = current.wait_for(|tunnel| tunnel.as_ref().is_some_and(Tunnel::is_open));
         let tunnel = match timeout(self.config.connect_timeout, wait).await {
             Ok(Ok(tunnel)) => tunnel.clone(),
             Ok(Err(_)) | Err(_) => None,
         };
-        tunnel.ok_or_else(|| "no tunnel".to_owned())
+        tunnel.ok_or(OpeningError::NoTunnel)
     }
 
     /// Opens a stream once there is room and it may.
-    pub(super) async fn open(&self, target: &Target, first: &Bytes) -> Result<TunnelStream, String> {
+    pub(super) async fn open(&self, target: &Target, first: &Bytes) -> Result<TunnelStream, OpeningError> {
         self.openings.open(self, target, first).await
     }
 
     /// The same for datagrams.
-    pub(super) async fn open_udp(&self) -> Result<TunnelStream, String> {
+    pub(super) async fn open_udp(&self) -> Result<TunnelStream, OpeningError> {
         self.openings.open_udp(self).await
     }
 

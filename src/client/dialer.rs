@@ -23,6 +23,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::fault::{DialError, TransportError};
 use crate::config::{Http2, Secret, Transport};
 use crate::frame::Encoding;
 use crate::net::buffered::Buffered;
@@ -58,19 +59,10 @@ pub(super) enum Opened {
     Http2(Channel, Framing),
 }
 
-/// Why there is no tunnel.
-pub(super) enum DialError {
-    /// No connection, whatever would travel over it.
-    Unreachable(String),
-    /// This transport does not get through.
-    Refused(String),
-}
-
 impl GatewayDialer {
     /// Connects.
     pub(super) async fn dial(&self) -> Result<TcpStream, DialError> {
-        let socket = self.dialer.connect(&self.host, self.port).await;
-        let socket = socket.map_err(|error| DialError::Unreachable(error.to_string()))?;
+        let socket = self.dialer.connect(&self.host, self.port).await?;
         if let Err(error) = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(self.notsent_lowat) {
             tracing::debug!(%error, "failed to set TCP_NOTSENT_LOWAT");
         }
@@ -84,22 +76,26 @@ impl GatewayDialer {
         socket: TcpStream,
         transport: Transport,
         may_upgrade: bool,
-    ) -> Result<Opened, DialError> {
-        let socket = self.encrypt(socket, transport, may_upgrade).await.map_err(DialError::Refused)?;
+    ) -> Result<Opened, TransportError> {
+        let socket = self.encrypt(socket, transport, may_upgrade).await?;
         let speaks_http2 = socket.get_ref().1.alpn_protocol() == Some(tls::H2.as_bytes());
-        let opened = match transport {
+        match transport {
             Transport::H2 if speaks_http2 => Box::pin(self.post(socket)).await,
             Transport::H2ws if speaks_http2 => Box::pin(self.connect(socket)).await,
-            Transport::H2 | Transport::H2ws if !may_upgrade => Err("the server does not speak HTTP/2".into()),
+            Transport::H2 | Transport::H2ws if !may_upgrade => Err(TransportError::NoHttp2),
             Transport::Auto | Transport::Ws | Transport::H2 | Transport::H2ws => {
                 Box::pin(self.upgrade(socket)).await.map(Opened::WebSocket)
             }
-        };
-        opened.map_err(DialError::Refused)
+        }
     }
 
-    async fn encrypt(&self, socket: TcpStream, transport: Transport, may_upgrade: bool) -> Result<Socket, String> {
-        let name = ServerName::try_from(self.host.clone()).map_err(|error| error.to_string())?;
+    async fn encrypt(
+        &self,
+        socket: TcpStream,
+        transport: Transport,
+        may_upgrade: bool,
+    ) -> Result<Socket, TransportError> {
+        let name = ServerName::try_from(self.host.clone())?;
         let mut config = ClientConfig::clone(&self.tls);
         let offered: &[&str] = match transport {
             Transport::Ws | Transport::Auto => &[tls::HTTP_1_1],
@@ -108,7 +104,7 @@ impl GatewayDialer {
         };
         config.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
         let connector = TlsConnector::from(Arc::new(config));
-        connector.connect(name, Buffered::reading(socket)).await.map_err(|error| format!("TLS: {error}"))
+        connector.connect(name, Buffered::reading(socket)).await.map_err(TransportError::Tls)
     }
 
     fn authority(&self) -> String {
@@ -128,40 +124,38 @@ impl GatewayDialer {
     }
 
     /// WebSocket over HTTP/1.1.
-    async fn upgrade(&self, socket: Socket) -> Result<Upgraded, String> {
+    async fn upgrade(&self, socket: Socket) -> Result<Upgraded, TransportError> {
         let request = Request::get(self.path.as_str())
             .header(HOST, self.authority())
             .header(UPGRADE, "websocket")
             .header(CONNECTION, "Upgrade")
             .header(SEC_WEBSOCKET_KEY, handshake::generate_key());
-        let request = self.offer(request).body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-        let (websocket, response) = handshake::client(&TokioExecutor::new(), request, socket)
-            .await
-            .map_err(|error| format!("upgrade: {error}"))?;
+        let request = self.offer(request).body(Empty::<Bytes>::new())?;
+        let (websocket, response) = handshake::client(&TokioExecutor::new(), request, socket).await?;
         let protocol = self.encoding.subprotocol();
         if response.headers().get(SEC_WEBSOCKET_PROTOCOL).is_none_or(|chosen| chosen != protocol) {
-            return Err(format!("the server did not choose {protocol}"));
+            return Err(TransportError::Subprotocol(protocol));
         }
         Ok(websocket.into_inner().into_inner())
     }
 
     /// Plain HTTP/2: what the tunnel says first travels right behind the request.
-    async fn post(&self, socket: Socket) -> Result<Opened, String> {
+    async fn post(&self, socket: Socket) -> Result<Opened, TransportError> {
         let (mut http2, connection) = self.begin(socket).await?;
         let request = self.request(Method::POST).header(CONTENT_TYPE, MEDIA_TYPE);
-        let request = self.with_token(request).body(()).map_err(|error| error.to_string())?;
-        let (response, send) = http2.send_request(request, false).map_err(|error| error.to_string())?;
+        let request = self.with_token(request).body(())?;
+        let (response, send) = http2.send_request(request, false)?;
         let channel = Channel::requested(send, response, None, &self.http2, connection);
         Ok(Opened::Http2(channel, Framing::Frames))
     }
 
     /// WebSocket over HTTP/2. That the endpoint takes it is known, so that nothing is waited for: a connection that says nothing
     /// of ours is the site's (docs/03, "Transports").
-    async fn connect(&self, socket: Socket) -> Result<Opened, String> {
+    async fn connect(&self, socket: Socket) -> Result<Opened, TransportError> {
         let (mut http2, connection) = self.begin(socket).await?;
         let request = self.offer(self.request(Method::CONNECT)).extension(Protocol::from_static("websocket"));
-        let request = request.body(()).map_err(|error| error.to_string())?;
-        let (response, send) = http2.send_request(request, false).map_err(|error| error.to_string())?;
+        let request = request.body(())?;
+        let (response, send) = http2.send_request(request, false)?;
         let protocol = Some(self.encoding.subprotocol());
         let channel = Channel::requested(send, response, protocol, &self.http2, connection);
         Ok(Opened::Http2(channel, Framing::WebSocket(Side::Client)))
@@ -172,7 +166,7 @@ impl GatewayDialer {
     }
 
     /// A connection that lives as long as what its guard is kept with.
-    async fn begin(&self, socket: Socket) -> Result<(SendRequest<Piece>, DropGuard), String> {
+    async fn begin(&self, socket: Socket) -> Result<(SendRequest<Piece>, DropGuard), TransportError> {
         let size = Http2::size;
         let window = size(self.http2.stream_window);
         let (http2, connection) = h2::client::Builder::new()
@@ -183,8 +177,7 @@ impl GatewayDialer {
             .max_send_buffer_size(usize::try_from(self.http2.send_buffer.as_u64()).unwrap_or(usize::MAX))
             .enable_push(false)
             .handshake(socket)
-            .await
-            .map_err(|error| format!("HTTP/2: {error}"))?;
+            .await?;
         let (over, limit) = (CancellationToken::new(), self.close_timeout);
         let given_up = over.clone();
         tokio::spawn(async move {
@@ -199,7 +192,7 @@ impl GatewayDialer {
                 () = late => {}
             }
         });
-        let http2 = http2.ready().await.map_err(|error| format!("HTTP/2: {error}"))?;
+        let http2 = http2.ready().await?;
         Ok((http2, over.drop_guard()))
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, Semaphore};
 
 use super::connection::Connection;
+use super::fault::OpeningError;
 use crate::config;
 use crate::frame::Target;
 use crate::mux::OpenError;
@@ -33,12 +34,12 @@ impl Openings {
         connection: &Connection,
         target: &Target,
         first: &Bytes,
-    ) -> Result<TunnelStream, String> {
+    ) -> Result<TunnelStream, OpeningError> {
         self.in_turn(connection, |tunnel| tunnel.open(target, first.clone())).await
     }
 
     /// The same for datagrams.
-    pub(super) async fn open_udp(&self, connection: &Connection) -> Result<TunnelStream, String> {
+    pub(super) async fn open_udp(&self, connection: &Connection) -> Result<TunnelStream, OpeningError> {
         self.in_turn(connection, Tunnel::open_udp).await
     }
 
@@ -46,8 +47,8 @@ impl Openings {
         &self,
         connection: &Connection,
         open: impl Fn(&Tunnel) -> Result<TunnelStream, OpenError>,
-    ) -> Result<TunnelStream, String> {
-        let _place = self.waiting.try_acquire().map_err(|_| "too many streams wait".to_owned())?;
+    ) -> Result<TunnelStream, OpeningError> {
+        let _place = self.waiting.try_acquire().map_err(|_| OpeningError::QueueFull)?;
         let opening = async {
             let _turn = self.turn.lock().await;
             loop {
@@ -55,13 +56,13 @@ impl Openings {
                     Ok(stream) => return Ok(stream),
                     Err(OpenError::Later(until)) => tokio::time::sleep_until(until.into()).await,
                     Err(OpenError::Limit | OpenError::NotOpen) => tokio::time::sleep(LOOK_AGAIN).await,
-                    Err(error @ OpenError::Unsupported) => return Err(error.to_string()),
+                    Err(error @ OpenError::Unsupported) => return Err(error.into()),
                 }
             }
         };
         match tokio::time::timeout(self.timeout, opening).await {
             Ok(opened) => opened,
-            Err(_) => Err("no room for another stream in time".into()),
+            Err(_) => Err(OpeningError::TimedOut),
         }
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::fault::{ConnectionError, TunnelEnd};
 use super::network::Route;
+use super::refused::Refused;
 use super::transports::Transports;
 use crate::frame::{Resumable, Token};
 use crate::mux::Event;
@@ -37,6 +39,22 @@ impl ReconnectState {
     pub(super) fn is_over(&self) -> bool {
         self.leaving.is_none() && self.held.is_none()
     }
+}
+
+/// What became of a connection.
+pub(super) enum Outcome {
+    /// The gateway said why, and maybe when to come back.
+    Told(Refused, Option<Duration>),
+    /// The connection failed or was lost.
+    Lost(ConnectionError),
+    /// The transport did not get through.
+    Refused(ConnectionError),
+    /// The connection was being made over a network that is not the host's any more.
+    Elsewhere,
+    /// The connection was lost, and the session may be held.
+    Held(HeldSession),
+    /// The gateway wants the next tunnel elsewhere or later; this one goes on until then.
+    Moved(ActiveTunnel, Duration),
 }
 
 /// A session without a connection, and how to go on with it; dropped before it has another one, it is over.
@@ -80,10 +98,10 @@ pub(super) struct ActiveTunnel {
 
 impl ActiveTunnel {
     /// Why the connection ended.
-    pub(super) async fn end(&mut self) -> String {
+    pub(super) async fn end(&mut self) -> TunnelEnd {
         match (&mut self.driving).await {
-            Ok(ended) => ended.to_string(),
-            Err(error) => error.to_string(),
+            Ok(ended) => ended.into(),
+            Err(error) => error.into(),
         }
     }
 

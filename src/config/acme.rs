@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Secret, Section};
+use super::{Invalid, Secret, Section, key};
 
 const NAMES_MAX: usize = 100;
 
@@ -73,30 +73,33 @@ impl Section for Acme {
             } else {
                 format!("{name:?} is no host name in lower case, such as vpn.example.com")
             };
-            return Err(Invalid::new("names", reason));
+            return Err(Invalid::new(key!(Self, names), reason));
         }
         if self.names.len() > NAMES_MAX {
-            return Err(Invalid::new("names", format!("must be at most {NAMES_MAX}")));
+            return Err(Invalid::new(key!(Self, names), format!("must be at most {NAMES_MAX}")));
         }
         if !self.directory.starts_with("https://") {
-            return Err(Invalid::new("directory", "must begin with https://"));
+            return Err(Invalid::new(key!(Self, directory), "must begin with https://"));
         }
         if let Some(contact) = self.contact.iter().find(|contact| !contact.contains(':')) {
-            return Err(Invalid::new("contact", format!("{contact:?} is no URL, such as mailto:ops@example.com")));
+            return Err(Invalid::new(
+                key!(Self, contact),
+                format!("{contact:?} is no URL, such as mailto:ops@example.com"),
+            ));
         }
         if self.eab_key_id.is_empty() != self.eab_key.is_empty() {
-            return Err(Invalid::new("eab_key_id", "eab_key_id and eab_key must be set together"));
+            return Err(Invalid::new(key!(Self, eab_key_id), "eab_key_id and eab_key must be set together"));
         }
         let periods = [
-            ("retry_min", self.retry_min),
-            ("request_timeout", self.request_timeout),
-            ("order_timeout", self.order_timeout),
+            (key!(Self, retry_min), self.retry_min),
+            (key!(Self, request_timeout), self.request_timeout),
+            (key!(Self, order_timeout), self.order_timeout),
         ];
         if let Some((key, _)) = periods.into_iter().find(|(_, period)| period.is_zero()) {
             return Err(Invalid::new(key, "must be longer than zero"));
         }
         if self.retry_max < self.retry_min {
-            return Err(Invalid::new("retry_max", "must be at least retry_min"));
+            return Err(Invalid::new(key!(Self, retry_max), "must be at least retry_min"));
         }
         Ok(())
     }

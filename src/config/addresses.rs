@@ -56,9 +56,9 @@ impl Networks {
 }
 
 impl TryFrom<Texts> for Networks {
-    type Error = String;
+    type Error = NetworkError;
 
-    fn try_from(texts: Texts) -> Result<Self, String> {
+    fn try_from(texts: Texts) -> Result<Self, NetworkError> {
         texts.0.iter().map(|text| network(text)).collect::<Result<_, _>>().map(Self)
     }
 }
@@ -69,14 +69,22 @@ impl Serialize for Networks {
     }
 }
 
-fn network(text: &str) -> Result<IpNet, String> {
-    let wrong = || format!("{text:?} is no network, such as 10.0.0.0/8 or fd00::/8, and no address");
+/// Why a text is no network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum NetworkError {
+    #[error("{0:?} is no network, such as 10.0.0.0/8 or fd00::/8, and no address")]
+    Text(String),
+    #[error("{0:?} maps IPv4 addresses: write the IPv4 network")]
+    Mapped(String),
+}
+
+fn network(text: &str) -> Result<IpNet, NetworkError> {
     let network = match text.parse::<IpAddr>() {
         Ok(ip) => IpNet::from(ip.to_canonical()),
-        Err(_) => text.parse().map_err(|_| wrong())?,
+        Err(_) => text.parse().map_err(|_| NetworkError::Text(text.to_owned()))?,
     };
     let is_mapped = matches!(network.addr(), IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
-    if is_mapped { Err(format!("{text:?} maps IPv4 addresses: write the IPv4 network")) } else { Ok(network.trunc()) }
+    if is_mapped { Err(NetworkError::Mapped(text.to_owned())) } else { Ok(network.trunc()) }
 }
 
 /// A list of texts, or one text with commas.

@@ -3,7 +3,7 @@ use std::time::Duration;
 use hyper::header::HeaderName;
 use serde::{Deserialize, Serialize};
 
-use super::{Addresses, Invalid, Networks, Section};
+use super::{Addresses, Invalid, Networks, Section, key};
 
 /// `[behind]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -31,22 +31,25 @@ impl Section for Behind {
 
     fn validate(&self) -> Result<(), Invalid> {
         let listeners = [
-            ("proxy_listen", &self.proxy_listen),
-            ("clear_listen", &self.clear_listen),
-            ("proxy_clear_listen", &self.proxy_clear_listen),
+            (key!(Self, proxy_listen), &self.proxy_listen),
+            (key!(Self, clear_listen), &self.clear_listen),
+            (key!(Self, proxy_clear_listen), &self.proxy_clear_listen),
         ];
         let used = listeners.iter().find(|(_, addresses)| !addresses.is_empty());
         if let (true, Some((key, _))) = (self.trusted.is_empty(), used) {
-            return Err(Invalid::new("trusted", format!("must name the proxies that {key} is for")));
+            return Err(Invalid::new(key!(Self, trusted), format!("must name the proxies that {} is for", key.name())));
         }
         if HeaderName::from_bytes(self.header.as_bytes()).is_err() {
-            return Err(Invalid::new("header", "must be a header's name, such as x-forwarded-for or forwarded"));
+            return Err(Invalid::new(
+                key!(Self, header),
+                "must be a header's name, such as x-forwarded-for or forwarded",
+            ));
         }
         if self.proxy_timeout.is_zero() {
-            return Err(Invalid::new("proxy_timeout", "must be longer than zero"));
+            return Err(Invalid::new(key!(Self, proxy_timeout), "must be longer than zero"));
         }
         if self.max_unnamed == 0 {
-            return Err(Invalid::new("max_unnamed", "must be at least 1"));
+            return Err(Invalid::new(key!(Self, max_unnamed), "must be at least 1"));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::gateway::keeps_secrets;
-use super::{Invalid, Secret, Section};
+use super::{Invalid, Secret, Section, key};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -56,27 +56,27 @@ impl Section for Database {
         let url = self.url.expose();
         let is_postgres = |url: &str| ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
         if !url.is_empty() && !is_postgres(url) && !url.starts_with("sqlite://") {
-            return Err(Invalid::new("url", "must begin with postgres:// or sqlite://"));
+            return Err(Invalid::new(key!(Self, url), "must begin with postgres:// or sqlite://"));
         }
         let direct = self.listen_url.expose();
         if !(direct.is_empty() || is_postgres(direct) && is_postgres(url)) {
-            return Err(Invalid::new("listen_url", "must begin with postgres://, and so must url"));
+            return Err(Invalid::new(key!(Self, listen_url), "must begin with postgres://, and so must url"));
         }
         if self.pool_size == 0 {
-            return Err(Invalid::new("pool_size", "must be at least 1"));
+            return Err(Invalid::new(key!(Self, pool_size), "must be at least 1"));
         }
         if self.acquire_timeout.is_zero() || self.connect_timeout.is_zero() {
             return Err(Invalid::new(
-                "connect_timeout",
+                key!(Self, connect_timeout),
                 "connect_timeout and acquire_timeout must be longer than zero",
             ));
         }
         if self.answer_timeout <= self.statement_timeout {
-            return Err(Invalid::new("answer_timeout", "must be longer than statement_timeout"));
+            return Err(Invalid::new(key!(Self, answer_timeout), "must be longer than statement_timeout"));
         }
         if self.keepalive_idle < SECOND || self.keepalive_interval < SECOND || self.tcp_user_timeout < SECOND {
             let reason = "keepalive_idle, keepalive_interval and tcp_user_timeout must be at least 1s";
-            return Err(Invalid::new("keepalive_idle", reason));
+            return Err(Invalid::new(key!(Self, keepalive_idle), reason));
         }
         Ok(())
     }
@@ -128,19 +128,19 @@ impl Section for Control {
     fn validate(&self) -> Result<(), Invalid> {
         let bootstrap = self.bootstrap_key.expose();
         if !bootstrap.is_empty() && bootstrap.len() < 32 {
-            return Err(Invalid::new("bootstrap_key", "must have at least 32 characters"));
+            return Err(Invalid::new(key!(Self, bootstrap_key), "must have at least 32 characters"));
         }
         if self.cert.is_empty() != self.key.is_empty() {
-            return Err(Invalid::new("cert", "cert and key must be set together"));
+            return Err(Invalid::new(key!(Self, cert), "cert and key must be set together"));
         }
         if !(1..=1000).contains(&self.report_batch_max) {
-            return Err(Invalid::new("report_batch_max", "must be 1 to 1000"));
+            return Err(Invalid::new(key!(Self, report_batch_max), "must be 1 to 1000"));
         }
         if self.max_connections < 16 {
-            return Err(Invalid::new("max_connections", "must be at least 16"));
+            return Err(Invalid::new(key!(Self, max_connections), "must be at least 16"));
         }
         if self.header_timeout < SECOND || self.idle_timeout < self.header_timeout {
-            return Err(Invalid::new("idle_timeout", "must be header_timeout or more, and that at least 1s"));
+            return Err(Invalid::new(key!(Self, idle_timeout), "must be header_timeout or more, and that at least 1s"));
         }
         Ok(())
     }
@@ -195,13 +195,13 @@ impl Section for Sessions {
 
     fn validate(&self) -> Result<(), Invalid> {
         if self.sweep_interval.is_zero() {
-            return Err(Invalid::new("sweep_interval", "must be longer than zero"));
+            return Err(Invalid::new(key!(Self, sweep_interval), "must be longer than zero"));
         }
         if self.vouch_max_age > self.tombstone_retention {
-            return Err(Invalid::new("vouch_max_age", "must be at most tombstone_retention"));
+            return Err(Invalid::new(key!(Self, vouch_max_age), "must be at most tombstone_retention"));
         }
         if self.max_gbps == 0 {
-            return Err(Invalid::new("max_gbps", "must be at least 1"));
+            return Err(Invalid::new(key!(Self, max_gbps), "must be at least 1"));
         }
         Ok(())
     }
@@ -228,9 +228,9 @@ impl Section for Admin {
 impl Admin {
     /// Refuses a URL that would carry the key in clear text off this machine. Only who sends the key asks: other roles may
     /// share a configuration with it.
-    pub fn keeps_its_key(&self) -> Result<(), String> {
+    pub fn keeps_its_key(&self) -> Result<(), Invalid> {
         let clear =
             "http:// would send the administrator's key in clear text; use https:// or set admin.allow_insecure";
-        keeps_secrets(&self.url, self.allow_insecure, clear)
+        keeps_secrets(&self.url, self.allow_insecure, clear).map_err(|reason| Invalid::new(key!(Self, url), reason))
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Section};
+use super::{Invalid, Section, key};
 use crate::frame;
 
 /// `[mux]`
@@ -67,37 +67,37 @@ impl Section for Mux {
 
     fn validate(&self) -> Result<(), Invalid> {
         if !(1..=65_536).contains(&self.streams) {
-            return Err(Invalid::new("streams", "must be 1 to 65536"));
+            return Err(Invalid::new(key!(Self, streams), "must be 1 to 65536"));
         }
         if self.window.as_u64() < 64 * 1024 {
-            return Err(Invalid::new("window", "must be at least 64 KiB"));
+            return Err(Invalid::new(key!(Self, window), "must be at least 64 KiB"));
         }
         if self.send_queue.as_u64() == 0 || self.quantum.as_u64() == 0 {
-            return Err(Invalid::new("send_queue", "send_queue and quantum must be larger than zero"));
+            return Err(Invalid::new(key!(Self, send_queue), "send_queue and quantum must be larger than zero"));
         }
         let frames = [self.tiny_frames_per_second, self.idle_frames_per_second];
         let rates = [self.opens_per_second, self.resets_per_second, self.pings_per_second];
         if rates.contains(&0) || frames.contains(&0) {
-            return Err(Invalid::new("opens_per_second", "rates must be at least 1"));
+            return Err(Invalid::new(key!(Self, opens_per_second), "rates must be at least 1"));
         }
         if self.dead_after <= self.ping_after.mul_f64(1.2) {
-            return Err(Invalid::new("dead_after", "must be longer than ping_after by a fifth"));
+            return Err(Invalid::new(key!(Self, dead_after), "must be longer than ping_after by a fifth"));
         }
         if self.ping_after_busy < Duration::from_millis(100) || self.dead_after_busy < self.ping_after_busy * 2 {
             let reason = "must be at least twice ping_after_busy, and that 100ms";
-            return Err(Invalid::new("dead_after_busy", reason));
+            return Err(Invalid::new(key!(Self, dead_after_busy), reason));
         }
         if self.window_pool.as_u64() < 64 * 1024 {
-            return Err(Invalid::new("window_pool", "must be at least 64 KiB"));
+            return Err(Invalid::new(key!(Self, window_pool), "must be at least 64 KiB"));
         }
         if self.account_pool.as_u64() < 64 * 1024 {
-            return Err(Invalid::new("account_pool", "must be at least 64 KiB"));
+            return Err(Invalid::new(key!(Self, account_pool), "must be at least 64 KiB"));
         }
         if self.stall_after < Duration::from_millis(100) {
-            return Err(Invalid::new("stall_after", "must be at least 100ms"));
+            return Err(Invalid::new(key!(Self, stall_after), "must be at least 100ms"));
         }
         if self.early_streams == 0 || self.early_bytes.as_u64() == 0 {
-            return Err(Invalid::new("early_streams", "early_streams and early_bytes must be at least 1"));
+            return Err(Invalid::new(key!(Self, early_streams), "early_streams and early_bytes must be at least 1"));
         }
         Ok(())
     }
@@ -119,7 +119,10 @@ impl Section for Padding {
             return Ok(());
         }
         let (messages, bytes) = (frame::Padding::MAX_MESSAGES, frame::Padding::MAX_BYTES);
-        Err(Invalid::new("scheme", format!("must be at most {messages} pairs [least, most] of at most {bytes} bytes")))
+        Err(Invalid::new(
+            key!(Self, scheme),
+            format!("must be at most {messages} pairs [least, most] of at most {bytes} bytes"),
+        ))
     }
 }
 
@@ -142,7 +145,7 @@ impl Section for Notices {
         if rising && self.quota_percent.iter().all(|percent| (1..=99).contains(percent)) {
             return Ok(());
         }
-        Err(Invalid::new("quota_percent", "must be rising numbers from 1 to 99"))
+        Err(Invalid::new(key!(Self, quota_percent), "must be rising numbers from 1 to 99"))
     }
 }
 
@@ -164,7 +167,7 @@ impl Section for V1 {
 
     fn validate(&self) -> Result<(), Invalid> {
         if self.buffer.as_u64() == 0 || self.message_max.as_u64() < 1024 {
-            return Err(Invalid::new("message_max", "must be at least 1 KiB, and buffer larger than zero"));
+            return Err(Invalid::new(key!(Self, message_max), "must be at least 1 KiB, and buffer larger than zero"));
         }
         Ok(())
     }
@@ -204,10 +207,10 @@ impl Section for Relay {
 
     fn validate(&self) -> Result<(), Invalid> {
         if self.first_byte_timeout.is_zero() {
-            return Err(Invalid::new("first_byte_timeout", "must be longer than zero"));
+            return Err(Invalid::new(key!(Self, first_byte_timeout), "must be longer than zero"));
         }
         if self.udp_names == 0 {
-            return Err(Invalid::new("udp_names", "must be at least 1"));
+            return Err(Invalid::new(key!(Self, udp_names), "must be at least 1"));
         }
         Ok(())
     }
@@ -266,10 +269,10 @@ impl Section for Egress {
     fn validate(&self) -> Result<(), Invalid> {
         if let Some(bad) = self.resolvers.iter().find(|text| super::net::name_server(text).is_none()) {
             let reason = format!("{bad:?} is no address of a name server, such as 10.0.0.53 or [fd00::53]:5353");
-            return Err(Invalid::new("resolvers", reason));
+            return Err(Invalid::new(key!(Self, resolvers), reason));
         }
         if self.lookups == 0 || self.lookups_per_session == 0 {
-            return Err(Invalid::new("lookups", "lookups and lookups_per_session must be at least 1"));
+            return Err(Invalid::new(key!(Self, lookups), "lookups and lookups_per_session must be at least 1"));
         }
         Ok(())
     }
@@ -303,14 +306,18 @@ impl Section for Probe {
 
     fn validate(&self) -> Result<(), Invalid> {
         if !self.target.is_empty() && frame::Target::parse(&self.target).is_err() {
-            return Err(Invalid::new("target", "must be host:port"));
+            return Err(Invalid::new(key!(Self, target), "must be host:port"));
         }
-        let spans = [("interval", self.interval), ("timeout", self.timeout), ("retry_min", self.retry_min)];
+        let spans = [
+            (key!(Self, interval), self.interval),
+            (key!(Self, timeout), self.timeout),
+            (key!(Self, retry_min), self.retry_min),
+        ];
         if let Some((key, _)) = spans.into_iter().find(|(_, span)| span.is_zero()) {
             return Err(Invalid::new(key, "must be longer than zero"));
         }
         if self.retry_after < self.retry_min {
-            return Err(Invalid::new("retry_after", "must be at least probe.retry_min"));
+            return Err(Invalid::new(key!(Self, retry_after), "must be at least probe.retry_min"));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Section};
+use super::{Invalid, Section, key};
 
 /// `[decoy]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -46,20 +46,23 @@ impl Section for Decoy {
     const NAME: &'static str = "decoy";
 
     fn validate(&self) -> Result<(), Invalid> {
-        for (key, address) in [("upstream", &self.upstream), ("upstream_h2", &self.upstream_h2), ("plain", &self.plain)]
-        {
+        for (key, address) in [
+            (key!(Self, upstream), &self.upstream),
+            (key!(Self, upstream_h2), &self.upstream_h2),
+            (key!(Self, plain), &self.plain),
+        ] {
             if !address.is_empty() && host_and_port(address).is_none() {
                 return Err(Invalid::new(key, "must be host:port, such as 127.0.0.1:8080 or [::1]:8080"));
             }
         }
         if self.max_requests == 0 {
-            return Err(Invalid::new("max_requests", "must be at least 1"));
+            return Err(Invalid::new(key!(Self, max_requests), "must be at least 1"));
         }
         if !self.files.is_empty() && !self.upstream.is_empty() {
-            return Err(Invalid::new("files", "excludes upstream"));
+            return Err(Invalid::new(key!(Self, files), "excludes upstream"));
         }
         if !self.server.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
-            return Err(Invalid::new("server", "must be printable ASCII, such as nginx"));
+            return Err(Invalid::new(key!(Self, server), "must be printable ASCII, such as nginx"));
         }
         Ok(())
     }

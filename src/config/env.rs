@@ -4,7 +4,7 @@ use std::path::Path;
 use figment::Figment;
 use figment::value::Value;
 
-use super::error::{ConfigError, PREFIX, line_of};
+use super::error::{ConfigError, PREFIX, Place, Subject, line_of};
 
 /// The process's variables that may be ours; others may hold whatever they want.
 pub(super) fn vars() -> Result<Vec<(String, String)>, ConfigError> {
@@ -18,7 +18,7 @@ pub(super) fn vars() -> Result<Vec<(String, String)>, ConfigError> {
 }
 
 fn not_text(name: &str) -> ConfigError {
-    ConfigError::at(String::new(), "the variable is not UTF-8", name.to_owned())
+    ConfigError::at(Subject::Variable, "the variable is not UTF-8", Place::Variable(name.to_owned()))
 }
 
 /// The keys that exist, with their defaults.
@@ -31,27 +31,27 @@ impl Known {
 
     /// Refuses a file that is not TOML or sets a key that does not exist.
     pub(super) fn check_file(&self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let at = |line: Option<usize>| Place::Line(path.to_owned(), line.unwrap_or(1));
         let table: toml::Table = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            ConfigError::at("--config".into(), error.message(), format!("{}:{line}", path.display()))
+            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+            ConfigError::at(Subject::File, error.message(), at(line))
         })?;
         for (section, value) in &table {
             let unknown = match (self.0.get(section), value) {
-                (None, _) => Some((section.clone(), String::new())),
+                (None, _) => Some(Subject::Section(section.clone())),
                 (Some(keys), toml::Value::Table(table)) => table
                     .keys()
                     .find(|key| !keys.contains_key(*key))
-                    .map(|key| (format!("{section}.{key}"), key.clone())),
+                    .map(|key| Subject::Key(section.clone(), key.clone())),
                 (Some(_), _) => {
-                    let line = line_of(text, section, "").unwrap_or(1);
-                    let place = format!("{}:{line}", path.display());
-                    return Err(ConfigError::at(section.clone(), "must be a section", place));
+                    let place = at(line_of(text, section, ""));
+                    return Err(ConfigError::at(Subject::Section(section.clone()), "must be a section", place));
                 }
             };
-            if let Some((name, key)) = unknown {
-                let line = line_of(text, section, &key).unwrap_or(1);
-                let place = format!("{}:{line}", path.display());
-                return Err(ConfigError::at(name.clone(), &unknown_key(&name), place));
+            if let Some(subject) = unknown {
+                let name = if let Subject::Key(_, name) = &subject { name.as_str() } else { "" };
+                let place = at(line_of(text, section, name));
+                return Err(unknown_key(subject, place));
             }
         }
         Ok(())
@@ -70,8 +70,7 @@ impl Known {
             };
             let (section, key) = (section.to_lowercase(), key.to_lowercase());
             let Some(default) = self.0.get(&section).and_then(|keys| keys.get(&key)) else {
-                let unknown = format!("{section}.{key}");
-                return Err(ConfigError::at(unknown.clone(), &unknown_key(&unknown), name));
+                return Err(unknown_key(Subject::Key(section, key), Place::Variable(name)));
             };
             let text = text.trim();
             let value =
@@ -82,9 +81,13 @@ impl Known {
     }
 }
 
-/// Why a key is refused; one that was renamed says how it is called now.
-fn unknown_key(name: &str) -> String {
+/// Refuses a key; one that was renamed is told what it is called now.
+fn unknown_key(subject: Subject, place: Place) -> ConfigError {
+    let name = subject.to_string();
     let renamed =
         name.replacen("enrolment", "enrollment", 1).replacen("gateway.enrol_token", "gateway.enroll_token", 1);
-    if renamed == name { "unknown key".into() } else { format!("unknown key; it is called {renamed}") }
+    if renamed == name {
+        return ConfigError::at(subject, "unknown key", place);
+    }
+    ConfigError::at(subject, &format!("unknown key; it is called {renamed}"), place)
 }

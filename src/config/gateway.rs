@@ -1,10 +1,11 @@
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Addresses, Invalid, Secret, Section};
+use super::{Addresses, Invalid, Secret, Section, key};
 use crate::frame::{Features, Version};
 
 /// `[gateway]`
@@ -76,42 +77,57 @@ impl Section for Gateway {
 
     fn validate(&self) -> Result<(), Invalid> {
         let periods = [
-            ("heartbeat_interval", self.heartbeat_interval),
-            ("report_interval", self.report_interval),
-            ("flush_interval", self.flush_interval),
-            ("jwks_refresh", self.jwks_refresh),
-            ("control_timeout", self.control_timeout),
-            ("control_patience", self.control_patience),
-            ("control_retry_min", self.control_retry_min),
-            ("takeover_timeout", self.takeover_timeout),
+            (key!(Self, heartbeat_interval), self.heartbeat_interval),
+            (key!(Self, report_interval), self.report_interval),
+            (key!(Self, flush_interval), self.flush_interval),
+            (key!(Self, jwks_refresh), self.jwks_refresh),
+            (key!(Self, control_timeout), self.control_timeout),
+            (key!(Self, control_patience), self.control_patience),
+            (key!(Self, control_retry_min), self.control_retry_min),
+            (key!(Self, takeover_timeout), self.takeover_timeout),
         ];
         if let Some((key, _)) = periods.into_iter().find(|(_, period)| period.is_zero()) {
             return Err(Invalid::new(key, "must be longer than zero"));
         }
         if self.control_retry_max < self.control_retry_min {
-            return Err(Invalid::new("control_retry_max", "must be at least control_retry_min"));
+            return Err(Invalid::new(key!(Self, control_retry_max), "must be at least control_retry_min"));
         }
         if !(1..=1000).contains(&self.report_batch) {
-            return Err(Invalid::new("report_batch", "must be 1 to 1000"));
+            return Err(Invalid::new(key!(Self, report_batch), "must be 1 to 1000"));
         }
         if self.control_url.is_empty() {
             return Ok(());
         }
         let clear = "http:// would send tokens in clear text; use https:// or set gateway.allow_insecure_control";
         keeps_secrets(&self.control_url, self.allow_insecure_control, clear)
-            .map_err(|reason| Invalid::new("control_url", reason))
+            .map_err(|reason| Invalid::new(key!(Self, control_url), reason))
     }
+}
+
+/// Why a text is no URL.
+pub type UrlError = <reqwest::Url as FromStr>::Err;
+
+/// Why a URL of the control plane keeps no secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ControlUrlError {
+    #[error("not a URL: {0}")]
+    Url(#[source] UrlError),
+    /// With what would be right.
+    #[error("{0}")]
+    Clear(&'static str),
+    #[error("must begin with https:// or http://")]
+    Scheme,
 }
 
 /// Whether a URL of the control plane is https, or http that stays on this machine or is allowed to leave it; else the reason,
 /// `clear` where secrets would be readable.
-pub(super) fn keeps_secrets(url: &str, may_be_clear: bool, clear: &str) -> Result<(), String> {
-    let url = reqwest::Url::parse(url).map_err(|error| format!("not a URL: {error}"))?;
+pub(super) fn keeps_secrets(url: &str, may_be_clear: bool, clear: &'static str) -> Result<(), ControlUrlError> {
+    let url = reqwest::Url::parse(url).map_err(ControlUrlError::Url)?;
     match url.scheme() {
         "https" => Ok(()),
         "http" if may_be_clear || is_loopback(&url) => Ok(()),
-        "http" => Err(clear.to_owned()),
-        _ => Err("must begin with https:// or http://".to_owned()),
+        "http" => Err(ControlUrlError::Clear(clear)),
+        _ => Err(ControlUrlError::Scheme),
     }
 }
 
@@ -129,7 +145,7 @@ impl Section for Clock {
 
     fn validate(&self) -> Result<(), Invalid> {
         if self.warn_after < Duration::from_secs(1) {
-            return Err(Invalid::new("warn_after", "must be at least 1s: answers take time"));
+            return Err(Invalid::new(key!(Self, warn_after), "must be at least 1s: answers take time"));
         }
         Ok(())
     }
@@ -208,23 +224,26 @@ impl Section for Tunnel {
 
     fn validate(&self) -> Result<(), Invalid> {
         if !self.path.is_empty() && !is_tunnel_path(&self.path) {
-            return Err(Invalid::new("path", TUNNEL_PATH));
+            return Err(Invalid::new(key!(Self, path), TUNNEL_PATH));
         }
         if self.max_connections == 0 || self.max_pre_hello == 0 {
-            return Err(Invalid::new("max_connections", "limits must be at least 1"));
+            return Err(Invalid::new(key!(Self, max_connections), "limits must be at least 1"));
         }
         if self.max_pre_hello_per_address == 0 || self.max_pre_hello_per_network < self.max_pre_hello_per_address {
             let reason = "must be at least 1, and max_pre_hello_per_network no less";
-            return Err(Invalid::new("max_pre_hello_per_address", reason));
+            return Err(Invalid::new(key!(Self, max_pre_hello_per_address), reason));
         }
         if self.request_max.as_u64() < 8192 || self.hello_max.as_u64() < 1024 {
-            return Err(Invalid::new("request_max", "must be at least 8 KiB, and hello_max 1 KiB"));
+            return Err(Invalid::new(key!(Self, request_max), "must be at least 8 KiB, and hello_max 1 KiB"));
         }
         if self.fragments_max == 0 || self.hellos_per_minute == 0 {
-            return Err(Invalid::new("fragments_max", "fragments_max and hellos_per_minute must be at least 1"));
+            return Err(Invalid::new(
+                key!(Self, fragments_max),
+                "fragments_max and hellos_per_minute must be at least 1",
+            ));
         }
         if !self.min_client_version.is_empty() && Version::parse(&self.min_client_version).is_none() {
-            return Err(Invalid::new("min_client_version", "must be numbers with dots, such as 1.2.0"));
+            return Err(Invalid::new(key!(Self, min_client_version), "must be numbers with dots, such as 1.2.0"));
         }
         Ok(())
     }
@@ -310,25 +329,28 @@ impl Section for Client {
 
     fn validate(&self) -> Result<(), Invalid> {
         if !matches!(self.encoding.as_str(), "v1" | "v2") {
-            return Err(Invalid::new("encoding", "must be v1 or v2"));
+            return Err(Invalid::new(key!(Self, encoding), "must be v1 or v2"));
         }
         if self.transport == Transport::H2 && self.encoding == "v1" {
-            return Err(Invalid::new("transport", "h2 carries v2 only; h2ws and ws carry v1, too"));
+            return Err(Invalid::new(key!(Self, transport), "h2 carries v2 only; h2ws and ws carry v1, too"));
         }
         if self.transports.is_empty() || self.transports.contains(&Transport::Auto) {
-            return Err(Invalid::new("transports", "must be some of h2, h2ws and ws"));
+            return Err(Invalid::new(key!(Self, transports), "must be some of h2, h2ws and ws"));
         }
         if self.open_queue == 0 {
-            return Err(Invalid::new("open_queue", "must be at least 1"));
+            return Err(Invalid::new(key!(Self, open_queue), "must be at least 1"));
         }
         if self.backoff_min.is_zero() || self.backoff_max < self.backoff_min {
-            return Err(Invalid::new("backoff_max", "must be at least backoff_min, and that longer than zero"));
+            return Err(Invalid::new(
+                key!(Self, backoff_max),
+                "must be at least backoff_min, and that longer than zero",
+            ));
         }
         if self.retry_best_after <= self.backoff_max * 2 {
-            return Err(Invalid::new("retry_best_after", "must be more than twice backoff_max"));
+            return Err(Invalid::new(key!(Self, retry_best_after), "must be more than twice backoff_max"));
         }
         if self.network_settle.is_zero() || self.network_settle > Duration::from_secs(10) {
-            return Err(Invalid::new("network_settle", "must be more than zero and at most 10s"));
+            return Err(Invalid::new(key!(Self, network_settle), "must be more than zero and at most 10s"));
         }
         Ok(())
     }

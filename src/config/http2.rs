@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Section};
+use super::{Invalid, Section, key};
 
 /// What a SETTINGS frame may say of frames (RFC 9113, section 6.5.2), and what is sensible.
 const FRAME: std::ops::RangeInclusive<u64> = 16_384..=1024 * 1024;
@@ -49,25 +49,27 @@ impl Section for Http2 {
     const NAME: &'static str = "http2";
 
     fn validate(&self) -> Result<(), Invalid> {
-        for (key, size) in [("stream_window", self.stream_window), ("connection_window", self.connection_window)] {
+        for (key, size) in
+            [(key!(Self, stream_window), self.stream_window), (key!(Self, connection_window), self.connection_window)]
+        {
             if !WINDOW.contains(&size.as_u64()) {
                 return Err(Invalid::new(key, "must be 65535 bytes to 256 MiB"));
             }
         }
         if !FRAME.contains(&self.frame_max.as_u64()) {
-            return Err(Invalid::new("frame_max", "must be 16 KiB to 1 MiB"));
+            return Err(Invalid::new(key!(Self, frame_max), "must be 16 KiB to 1 MiB"));
         }
         if !(1..=1000).contains(&self.max_streams) {
-            return Err(Invalid::new("max_streams", "must be 1 to 1000"));
+            return Err(Invalid::new(key!(Self, max_streams), "must be 1 to 1000"));
         }
         if !(8192..=1024 * 1024).contains(&self.header_list_max.as_u64()) {
-            return Err(Invalid::new("header_list_max", "must be 8 KiB to 1 MiB"));
+            return Err(Invalid::new(key!(Self, header_list_max), "must be 8 KiB to 1 MiB"));
         }
         if !(16_384..=16 * 1024 * 1024).contains(&self.send_buffer.as_u64()) {
-            return Err(Invalid::new("send_buffer", "must be 16 KiB to 16 MiB"));
+            return Err(Invalid::new(key!(Self, send_buffer), "must be 16 KiB to 16 MiB"));
         }
         if self.idle_timeout.is_zero() {
-            return Err(Invalid::new("idle_timeout", "must be longer than zero"));
+            return Err(Invalid::new(key!(Self, idle_timeout), "must be longer than zero"));
         }
         Ok(())
     }

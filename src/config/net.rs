@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Section};
+use super::{Invalid, Section, key};
 
 const DNS_PORT: u16 = 53;
 /// RFC 8446, 4.6.1.
@@ -56,23 +56,23 @@ impl Section for Net {
 
     fn validate(&self) -> Result<(), Invalid> {
         if !(Duration::from_millis(10)..=Duration::from_secs(10)).contains(&self.connect_stagger) {
-            return Err(Invalid::new("connect_stagger", "must be 10ms to 10s"));
+            return Err(Invalid::new(key!(Self, connect_stagger), "must be 10ms to 10s"));
         }
         let seconds = Duration::from_secs(1)..=Duration::from_secs(32_767);
         if !self.keepalive_idle.is_zero() && !seconds.contains(&self.keepalive_idle) {
-            return Err(Invalid::new("keepalive_idle", "must be 0s, or 1s to 32767s"));
+            return Err(Invalid::new(key!(Self, keepalive_idle), "must be 0s, or 1s to 32767s"));
         }
         if !seconds.contains(&self.keepalive_interval) {
-            return Err(Invalid::new("keepalive_interval", "must be 1s to 32767s"));
+            return Err(Invalid::new(key!(Self, keepalive_interval), "must be 1s to 32767s"));
         }
         if !(1..=127).contains(&self.keepalive_count) {
-            return Err(Invalid::new("keepalive_count", "must be 1 to 127"));
+            return Err(Invalid::new(key!(Self, keepalive_count), "must be 1 to 127"));
         }
         if self.dns_timeout.is_zero() {
-            return Err(Invalid::new("dns_timeout", "must be longer than zero"));
+            return Err(Invalid::new(key!(Self, dns_timeout), "must be longer than zero"));
         }
         if !(Duration::from_secs(10)..=TICKET_LIFETIME_MAX).contains(&self.ticket_lifetime) {
-            return Err(Invalid::new("ticket_lifetime", "must be 10s to 7d"));
+            return Err(Invalid::new(key!(Self, ticket_lifetime), "must be 10s to 7d"));
         }
         Ok(())
     }

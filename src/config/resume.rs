@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Section};
+use super::{Invalid, Section, key};
 
 /// `[resume]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -25,13 +25,13 @@ impl Section for Resume {
 
     fn validate(&self) -> Result<(), Invalid> {
         if self.hold > Duration::from_mins(10) {
-            return Err(Invalid::new("hold", "must be at most 10m"));
+            return Err(Invalid::new(key!(Self, hold), "must be at most 10m"));
         }
         if self.max_held == 0 {
-            return Err(Invalid::new("max_held", "must be at least 1; hold = \"0s\" resumes no session"));
+            return Err(Invalid::new(key!(Self, max_held), "must be at least 1; hold = \"0s\" resumes no session"));
         }
         if self.session_memory > self.memory {
-            return Err(Invalid::new("session_memory", "must not be more than memory"));
+            return Err(Invalid::new(key!(Self, session_memory), "must not be more than memory"));
         }
         Ok(())
     }

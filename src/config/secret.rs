@@ -59,8 +59,3 @@ impl<'de> Deserialize<'de> for Secret {
         Ok(Self::from(secret.to_owned()))
     }
 }
-
-/// Reads a file that a key names; the error says which file and why.
-pub fn read_file(path: &str) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("{path}: {error}"))
-}

@@ -3,10 +3,10 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Section};
+use super::{Invalid, Key, Section, key};
 use crate::frame::Version;
 
-fn version(key: &'static str, text: &str) -> Result<(), Invalid> {
+fn version(key: Key, text: &str) -> Result<(), Invalid> {
     if text.is_empty() || Version::parse(text).is_some() {
         return Ok(());
     }
@@ -27,7 +27,7 @@ impl Section for Billing {
     fn validate(&self) -> Result<(), Invalid> {
         match jiff::tz::TimeZone::get(&self.timezone) {
             Ok(_) => Ok(()),
-            Err(error) => Err(Invalid::new("timezone", format!("no time zone: {error}"))),
+            Err(error) => Err(Invalid::new(key!(Self, timezone), format!("no time zone: {error}"))),
         }
     }
 }
@@ -47,7 +47,7 @@ impl Section for Leases {
 
     fn validate(&self) -> Result<(), Invalid> {
         if self.min.as_u64() == 0 || self.max < self.min || self.max.as_u64() > ByteSize::tib(1).as_u64() {
-            return Err(Invalid::new("max", "must be min to 1 TiB, and min more than zero"));
+            return Err(Invalid::new(key!(Self, max), "must be min to 1 TiB, and min more than zero"));
         }
         Ok(())
     }
@@ -80,7 +80,7 @@ impl Section for Enrollment {
         if self.link.is_empty() || self.link.starts_with("https://") {
             return Ok(());
         }
-        Err(Invalid::new("link", "must begin with https://"))
+        Err(Invalid::new(key!(Self, link), "must begin with https://"))
     }
 }
 
@@ -109,10 +109,10 @@ impl Section for Events {
 
     fn validate(&self) -> Result<(), Invalid> {
         if self.backlog == 0 {
-            return Err(Invalid::new("backlog", "must be at least 1"));
+            return Err(Invalid::new(key!(Self, backlog), "must be at least 1"));
         }
         if self.keepalive.is_zero() || self.poll_interval.is_zero() {
-            return Err(Invalid::new("keepalive", "keepalive and poll_interval must be longer than zero"));
+            return Err(Invalid::new(key!(Self, keepalive), "keepalive and poll_interval must be longer than zero"));
         }
         Ok(())
     }
@@ -136,12 +136,12 @@ impl Section for ClientConfig {
 
     fn validate(&self) -> Result<(), Invalid> {
         if self.ttl < Duration::from_mins(1) {
-            return Err(Invalid::new("ttl", "must be at least 1m"));
+            return Err(Invalid::new(key!(Self, ttl), "must be at least 1m"));
         }
         if self.gateways_per_region == 0 {
-            return Err(Invalid::new("gateways_per_region", "must be at least 1"));
+            return Err(Invalid::new(key!(Self, gateways_per_region), "must be at least 1"));
         }
-        version("min_client_version", &self.min_client_version)
+        version(key!(Self, min_client_version), &self.min_client_version)
     }
 }
 
@@ -165,9 +165,9 @@ impl Section for Pool {
 
     fn validate(&self) -> Result<(), Invalid> {
         if self.fail_after < 1 || self.recover_after < 1 {
-            return Err(Invalid::new("fail_after", "fail_after and recover_after must be at least 1"));
+            return Err(Invalid::new(key!(Self, fail_after), "fail_after and recover_after must be at least 1"));
         }
-        version("min_gateway_version", &self.min_gateway_version)
+        version(key!(Self, min_gateway_version), &self.min_gateway_version)
     }
 }
 
@@ -208,10 +208,10 @@ impl Section for Portal {
 
     fn validate(&self) -> Result<(), Invalid> {
         if self.requests_per_minute == 0 {
-            return Err(Invalid::new("requests_per_minute", "must be at least 1"));
+            return Err(Invalid::new(key!(Self, requests_per_minute), "must be at least 1"));
         }
         if self.device_requests_per_minute == 0 {
-            return Err(Invalid::new("device_requests_per_minute", "must be at least 1"));
+            return Err(Invalid::new(key!(Self, device_requests_per_minute), "must be at least 1"));
         }
         Ok(())
     }

@@ -163,3 +163,10 @@ fn mistakes_about_proxies_are_named() {
     assert!(error_of::<Behind>("[behind]\nheader = \"x forwarded\"\n").starts_with("behind.header: must be a header"));
     assert!(error_of::<Gateway>("[gateway]\nlisten = 443\n").starts_with("gateway.listen: "));
 }
+
+#[test]
+fn a_key_is_named_by_its_section_and_its_field() {
+    let key = key!(ClientConfig, min_client_version);
+    assert_eq!((key.section(), key.name()), ("client_config", "min_client_version"));
+    assert_eq!(Invalid::new(key, "must be set").to_string(), "client_config.min_client_version: must be set");
+}

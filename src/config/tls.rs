@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Secret, Section};
+use super::{Invalid, Secret, Section, key};
 
 /// Characters that a secret of 128 bits has at least, however it is written.
 const SECRET_MIN: usize = 32;
@@ -36,18 +36,18 @@ impl Section for Tls {
 
     fn validate(&self) -> Result<(), Invalid> {
         if self.cert.is_empty() != self.key.is_empty() {
-            return Err(Invalid::new("cert", "cert and key must be set together"));
+            return Err(Invalid::new(key!(Self, cert), "cert and key must be set together"));
         }
         if self.self_signed && !self.cert.is_empty() {
-            return Err(Invalid::new("self_signed", "excludes cert and key"));
+            return Err(Invalid::new(key!(Self, self_signed), "excludes cert and key"));
         }
         if !self.ticket_secret.is_empty() && self.ticket_secret.expose().len() < SECRET_MIN {
             let reason =
                 format!("must have at least {SECRET_MIN} characters, such as `openssl rand -base64 32` prints");
-            return Err(Invalid::new("ticket_secret", reason));
+            return Err(Invalid::new(key!(Self, ticket_secret), reason));
         }
         if self.certificates.iter().any(|pair| pair.cert.is_empty() || pair.key.is_empty()) {
-            return Err(Invalid::new("certificates", "each must have cert and key"));
+            return Err(Invalid::new(key!(Self, certificates), "each must have cert and key"));
         }
         Ok(())
     }

@@ -13,12 +13,12 @@ pub(crate) mod sqlite;
 use std::time::Duration;
 
 pub(crate) use fault::Rejected;
-pub use listener::Listener;
+pub use listener::{ListenError, Listener};
 pub use migrations::{Status, migrate, status};
 pub(crate) use pool::{DbConn, Held};
 pub use pooler::check_pooler;
 
-use crate::config::Database;
+use crate::config::{Database, Invalid, key};
 use crate::control::model::id::{
     CodeId, DeviceId, EndpointId, GatewayId, NodeId, PlanId, RegionId, SubscriptionId, UserId,
 };
@@ -52,15 +52,21 @@ pub enum DbError {
     Query(#[from] diesel::result::Error),
 }
 
-/// A key of `[database]` that cannot be used, and why.
+/// Why the database cannot be used now.
 #[derive(Debug, thiserror::Error)]
-#[error("database.{0}: {1}")]
-pub struct Unusable(pub &'static str, pub String);
+pub enum NotReady {
+    #[error("the database is read-only")]
+    ReadOnly,
+    #[error("the database does not answer")]
+    Silent,
+    #[error(transparent)]
+    Failed(#[from] DbError),
+}
 
 /// Checks what the configuration says of the database, without connecting.
-pub fn check(config: &Database) -> Result<(), Unusable> {
+pub fn check(config: &Database) -> Result<(), Invalid> {
     if config.url.is_empty() {
-        return Err(Unusable("url", "must be set".into()));
+        return Err(Invalid::new(key!(Database, url), "must be set"));
     }
     if sqlite_path(config.url.expose()).is_none() {
         Connector::new(config)?;
@@ -119,13 +125,14 @@ where
 
 impl Db {
     /// Opens the pools; connections are made when they are needed.
-    pub fn open(config: &Database) -> Result<Self, String> {
+    pub fn open(config: &Database) -> Result<Self, Invalid> {
+        let unusable = |error| Invalid::new(key!(Database, url), error);
         if let Some(path) = sqlite_path(config.url.expose()) {
-            return SqlitePools::new(config, path).map(Pools::Sqlite).map(Self);
+            return SqlitePools::new(config, path).map(Pools::Sqlite).map(Self).map_err(unusable);
         }
-        let connector = Connector::new(config).map_err(|unusable| unusable.1)?;
-        let own = PgPool::new(config, connector.clone(), 1)?;
-        Ok(Self(Pools::Pg(PgPool::new(config, connector, config.pool_size)?, own)))
+        let connector = Connector::new(config)?;
+        let own = PgPool::new(config, connector.clone(), 1).map_err(unusable)?;
+        Ok(Self(Pools::Pg(PgPool::new(config, connector, config.pool_size).map_err(unusable)?, own)))
     }
 
     /// A connection.
@@ -145,7 +152,7 @@ impl Db {
     }
 
     /// A listener of PostgreSQL's notifications; SQLite has none and one process.
-    pub fn listener(config: &Database) -> Result<Option<Listener>, Unusable> {
+    pub fn listener(config: &Database) -> Result<Option<Listener>, Invalid> {
         if sqlite_path(config.url.expose()).is_some() {
             return Ok(None);
         }
@@ -160,14 +167,14 @@ impl Db {
     }
 
     /// Whether the database takes writes, within two seconds.
-    pub async fn ready(&self) -> Result<(), String> {
-        let mut reason = String::new();
+    pub async fn ready(&self) -> Result<(), NotReady> {
+        let mut reason = NotReady::Silent;
         for _ in 0..READY_ATTEMPTS {
             match tokio::time::timeout(READY_WITHIN / READY_ATTEMPTS, self.writable()).await {
                 Ok(Ok(true)) => return Ok(()),
-                Ok(Ok(false)) => "the database is read-only".clone_into(&mut reason),
-                Ok(Err(error)) => reason = error.to_string(),
-                Err(_) => "the database does not answer".clone_into(&mut reason),
+                Ok(Ok(false)) => reason = NotReady::ReadOnly,
+                Ok(Err(error)) => reason = error.into(),
+                Err(_) => reason = NotReady::Silent,
             }
         }
         Err(reason)

@@ -1,11 +1,24 @@
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::net::tls;
+use crate::net::tls::{self, TlsError};
 use crate::shadowsocks::NodeKey;
 
 const NAME: &str = "demo";
 const DAYS: u32 = 3650;
+
+/// Why the demo's tunnel lacks something.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
+    #[error("{path}: {status} {answer}")]
+    Refused { path: String, status: StatusCode, answer: Value },
+    #[error("an answer lacks {0}")]
+    Lacking(String),
+}
 
 /// Makes through the admin API what a tunnel needs, or finds what an earlier demo made.
 pub(super) struct Setup {
@@ -22,16 +35,15 @@ pub(super) struct Made {
 }
 
 impl Setup {
-    pub(super) fn new(control_url: &str, key: &str) -> Result<Self, String> {
+    pub(super) fn new(control_url: &str, key: &str) -> Result<Self, SetupError> {
         let http = Client::builder()
             .no_proxy()
             .tls_backend_preconfigured(tls::client_for(control_url, None)?.as_ref().clone())
-            .build()
-            .map_err(|error| error.to_string())?;
+            .build()?;
         Ok(Self { http, base: format!("{control_url}/api/v1/admin"), key: key.to_owned() })
     }
 
-    pub(super) async fn run(&self, region: &str, node: &NodeKey) -> Result<Made, String> {
+    pub(super) async fn run(&self, region: &str, node: &NodeKey) -> Result<Made, SetupError> {
         self.ensure("regions", "code", json!({ "code": region, "name": "Demo" })).await?;
         let address = json!({
             "name": NAME,
@@ -61,7 +73,7 @@ impl Setup {
         })
     }
 
-    async fn ensure(&self, resource: &str, field: &str, body: Value) -> Result<String, String> {
+    async fn ensure(&self, resource: &str, field: &str, body: Value) -> Result<String, SetupError> {
         let wanted = text(&body, field)?;
         match self.find(resource, field, &wanted).await? {
             Some(id) => Ok(id),
@@ -69,25 +81,29 @@ impl Setup {
         }
     }
 
-    async fn find(&self, resource: &str, field: &str, value: &str) -> Result<Option<String>, String> {
+    async fn find(&self, resource: &str, field: &str, value: &str) -> Result<Option<String>, SetupError> {
         let list = self.ask(Method::GET, resource, None).await?;
         let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
         let found = items.iter().find(|item| item[field].as_str() == Some(value));
         found.map(|item| text(item, "id")).transpose()
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, String> {
+    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, SetupError> {
         let mut request = self.http.request(method, format!("{}/{path}", self.base)).bearer_auth(&self.key);
         if let Some(body) = &body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(|error| error.to_string())?;
+        let response = request.send().await?;
         let status = response.status();
-        let answer: Value = response.json().await.map_err(|error| error.to_string())?;
-        if status.is_success() { Ok(answer) } else { Err(format!("{path}: {status} {answer}")) }
+        let answer: Value = response.json().await?;
+        if status.is_success() {
+            Ok(answer)
+        } else {
+            Err(SetupError::Refused { path: path.to_owned(), status, answer })
+        }
     }
 }
 
-fn text(value: &Value, field: &str) -> Result<String, String> {
-    value[field].as_str().map(str::to_owned).ok_or_else(|| format!("an answer lacks {field}"))
+fn text(value: &Value, field: &str) -> Result<String, SetupError> {
+    value[field].as_str().map(str::to_owned).ok_or_else(|| SetupError::Lacking(field.to_owned()))
 }

@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::arrival::{Arrival, Listener, Peer};
 use super::connection_limiter::Permits;
 use super::edge::{self, FirstRequest, Protocol};
+use super::rejection::Rejection;
 use super::tunnel::{self, PreHello};
 use super::upgrade::{Agreement, Grant, Outcome, Switched, respond};
 use super::{GatewayState, http2};
@@ -46,7 +47,7 @@ pub(super) async fn run(listener: Listener, state: Arc<GatewayState>, sessions: 
         };
         match state.arrivals.admit(listener.beginning, from) {
             Ok(arrival) => sessions.spawn(handshake(Arc::clone(&state), socket, arrival, sessions.clone())),
-            Err(reason) => state.metrics.refuse(reason),
+            Err(rejection) => state.metrics.refuse(rejection),
         }
     }
 }
@@ -66,7 +67,7 @@ async fn handshake(state: Arc<GatewayState>, socket: TcpStream, arrival: Arrival
     let receiving = Box::pin(receive(&state, socket, &arrival));
     let received = tokio::select! {
         received = receiving => received,
-        () = arrival.permits.handshake.evicted() => Err("crowded_out"),
+        () = arrival.permits.handshake.evicted() => Err(Rejection::CrowdedOut),
         () = sessions.draining() => return,
     };
     match received {
@@ -79,22 +80,18 @@ async fn handshake(state: Arc<GatewayState>, socket: TcpStream, arrival: Arrival
             sessions.spawn(http2::serve(state, socket, arrival, (peer, ends), first, lifetime));
         }
         Ok(None) => {}
-        Err(reason) => state.metrics.refuse(reason),
+        Err(rejection) => state.metrics.refuse(rejection),
     }
 }
 
 /// Who it is, TLS, and the first request, within one deadline; then the connection is a client's or the site's. Gives the
 /// tunnel that it becomes, or why it was refused.
-async fn receive(
-    state: &Arc<GatewayState>,
-    socket: TcpStream,
-    arrival: &Arrival,
-) -> Result<Option<Agreed>, &'static str> {
+async fn receive(state: &Arc<GatewayState>, socket: TcpStream, arrival: &Arrival) -> Result<Option<Agreed>, Rejection> {
     let peer = state.arrivals.identify(&socket, arrival).await?;
     let received = welcome(state, socket, arrival, &peer).await;
     received.map_err(|error| {
         tracing::debug!(%error, "handshake failed");
-        if error.kind() == io::ErrorKind::TimedOut { "handshake_timeout" } else { "handshake" }
+        if error.kind() == io::ErrorKind::TimedOut { Rejection::HandshakeTimeout } else { Rejection::Handshake }
     })
 }
 
@@ -130,7 +127,7 @@ async fn welcome(
             }
         }
         FirstRequest::Site(handover) => {
-            state.metrics.refuse("not_a_tunnel");
+            state.metrics.refuse(Rejection::NotATunnel);
             let left = state.site.serve(socket, handover, ends, || arrival.permits.handshake.touch()).await;
             Ok(left.map(|socket| Agreed::Http2(socket, *peer, ends, None)))
         }
@@ -151,7 +148,7 @@ async fn encrypted(
     let mut first = [0];
     timeout_at(due.into(), socket.peek(&mut first)).await??;
     if first[0] != TLS_HANDSHAKE {
-        state.metrics.refuse("not_a_tunnel");
+        state.metrics.refuse(Rejection::NotATunnel);
         state.site.serve_plain(socket, ends).await;
         return Ok(None);
     }
@@ -177,7 +174,7 @@ async fn agree(
         let has_permit = !peer.forwards || arrival.permits.handshake.assign_to(client);
         async move {
             if !has_permit {
-                state.metrics.refuse("pre_hello");
+                state.metrics.refuse(Rejection::PreHello);
                 request.extensions_mut().remove::<OnUpgrade>();
                 return Ok(state.site.answer(request, ends).await);
             }

@@ -11,18 +11,18 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use instant_acme::ExternalAccountKey;
+use instant_acme::{ExternalAccountKey, OrderStatus, Problem};
 use prometheus::IntCounterVec;
 use rustls::ServerConfig;
 use time::OffsetDateTime;
 
 use super::clock::Clock;
-use crate::config::{self, Challenge};
+use crate::config::{self, Challenge, Invalid, key, read_file};
 use crate::digest::fresh_fraction;
 use crate::lifecycle::{Hangup, Shutdown};
 use crate::metrics::Metrics;
-use crate::net::listener;
-use crate::net::tls::{Certificate, Challenges, Look};
+use crate::net::listener::{self, BindError};
+use crate::net::tls::{Certificate, ChallengeError, Challenges, Look};
 use crate::telemetry::causes;
 
 use directory::Http;
@@ -35,17 +35,23 @@ const ACCOUNT_GONE: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
 /// Why there is no certificate of an order.
 #[derive(Debug, thiserror::Error)]
-enum AcmeError {
-    #[error("{0}")]
-    Directory(String),
+pub(super) enum AcmeError {
+    #[error("{}", causes(.0))]
+    Directory(instant_acme::Error),
     #[error("the directory does not know the account")]
     AccountGone,
-    #[error("not proven: {0}")]
-    Unproven(String),
+    #[error("not proven: {name}: the directory does not offer {challenge}")]
+    NotOffered { name: String, challenge: &'static str },
+    #[error("not proven: {name}: {problem}")]
+    Unproven { name: String, problem: Problem },
+    #[error("not proven: the order is {0:?}")]
+    Order(OrderStatus),
     #[error("a challenge cannot be answered: {0}")]
-    Unanswered(String),
+    Listener(#[from] BindError),
+    #[error("a challenge cannot be answered: {0}")]
+    Challenge(#[from] ChallengeError),
     #[error("it cannot be kept on disk: {0}")]
-    Unkept(std::io::Error),
+    Unkept(#[source] std::io::Error),
     #[error("what the directory gave cannot be used, is not for all of the names, or is due already")]
     Unusable,
 }
@@ -57,7 +63,7 @@ impl From<instant_acme::Error> for AcmeError {
         {
             return Self::AccountGone;
         }
-        Self::Directory(causes(&error))
+        Self::Directory(error)
     }
 }
 
@@ -72,11 +78,17 @@ pub(super) struct Acme {
     challenges: Challenges,
     orders: IntCounterVec,
     /// Why the last order came to nothing.
-    trouble: Mutex<Option<String>>,
+    trouble: Mutex<Option<Arc<AcmeError>>>,
 }
 
-/// A key of the section that will not do, and why.
-type Unusable = (&'static str, String);
+/// Why there is no certificate yet.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoCertificate {
+    #[error("there is no certificate yet: {0}")]
+    Failed(#[source] Arc<AcmeError>),
+    #[error("there is no certificate yet: {0} is asked for one")]
+    Asked(String),
+}
 
 /// Where the certificate is kept, chain and key in one file.
 pub(super) fn path(config: &config::Acme, state_dir: &str) -> PathBuf {
@@ -92,14 +104,15 @@ impl Acme {
         certificate: Arc<Certificate>,
         tls: &ServerConfig,
         metrics: &Metrics,
-    ) -> Result<Self, Unusable> {
+    ) -> Result<Self, Invalid> {
         let ca = match config.ca.as_str() {
             "" => None,
-            path => Some(config::read_file(path).map_err(|reason| ("ca", reason))?),
+            path => Some(read_file(path).map_err(|error| Invalid::new(key!(config::Acme, ca), error))?),
         };
-        let http = Http::new(&config, ca.as_deref()).map_err(|reason| ("ca", reason))?;
+        let http = Http::new(&config, ca.as_deref()).map_err(|error| Invalid::new(key!(config::Acme, ca), error))?;
         if config.challenge == Challenge::Http01 {
-            listener::bind(&config.http_listen, &net).await.map_err(|reason| ("http_listen", reason))?;
+            let bound = listener::bind(&config.http_listen, &net).await;
+            bound.map_err(|error| Invalid::new(key!(config::Acme, http_listen), error))?;
         }
         Ok(Self {
             files: Files::new(Path::new(state_dir), &config.directory),
@@ -119,13 +132,13 @@ impl Acme {
         self.challenges.config()
     }
 
-    /// Why there is nothing to serve, if there is not.
-    pub(super) fn missing(&self) -> Option<String> {
+    /// Whether there is a certificate to serve.
+    pub(super) fn is_there(&self) -> Result<(), NoCertificate> {
         if self.certificate.validity().is_some() {
-            return None;
+            return Ok(());
         }
-        let why = self.trouble().clone().unwrap_or_else(|| format!("{} is asked for one", self.config.directory));
-        Some(format!("there is no certificate yet: {why}"))
+        let asked = || NoCertificate::Asked(self.config.directory.clone());
+        Err(self.trouble().clone().map_or_else(asked, NoCertificate::Failed))
     }
 
     /// What somebody should look after.
@@ -133,7 +146,7 @@ impl Acme {
         self.trouble().as_ref().map(|reason| format!("the certificate cannot be renewed: {reason}"))
     }
 
-    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+    fn trouble(&self) -> MutexGuard<'_, Option<Arc<AcmeError>>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -150,8 +163,9 @@ impl Acme {
                 };
                 let is_due = || self.due_in(clock.now()).is_zero();
                 let outcome = outcome.and_then(|()| if is_due() { Err(AcmeError::Unusable) } else { Ok(()) });
-                self.tell(&outcome);
-                if outcome.is_ok() {
+                let is_good = outcome.is_ok();
+                self.tell(outcome);
+                if is_good {
                     pause = self.config.retry_min;
                     pause
                 } else {
@@ -170,7 +184,7 @@ impl Acme {
         }
     }
 
-    fn tell(&self, outcome: &Result<(), AcmeError>) {
+    fn tell(&self, outcome: Result<(), AcmeError>) {
         match outcome {
             Ok(()) => {
                 self.orders.with_label_values(&["issued"]).inc();
@@ -180,7 +194,7 @@ impl Acme {
                 self.orders.with_label_values(&["failed"]).inc();
                 let directory = &self.config.directory;
                 tracing::warn!(directory, %error, "failed to obtain a certificate by ACME; retrying later");
-                *self.trouble() = Some(error.to_string());
+                *self.trouble() = Some(Arc::new(error));
             }
         }
     }
@@ -213,12 +227,13 @@ impl Acme {
     }
 }
 
-fn binding(config: &config::Acme) -> Result<Option<ExternalAccountKey>, Unusable> {
+fn binding(config: &config::Acme) -> Result<Option<ExternalAccountKey>, Invalid> {
     if config.eab_key.is_empty() {
         return Ok(None);
     }
     let key = BASE64_URL_SAFE_NO_PAD.decode(config.eab_key.expose().trim_end_matches('='));
-    let key = key.map_err(|error| ("eab_key", format!("must be base64url: {error}")))?;
+    let key =
+        key.map_err(|error| Invalid::new(key!(config::Acme, eab_key), format_args!("must be base64url: {error}")))?;
     Ok(Some(ExternalAccountKey::new(config.eab_key_id.clone(), &key)))
 }
 

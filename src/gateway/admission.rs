@@ -295,7 +295,7 @@ impl Granted {
     fn from_control(state: &GatewayState, device: Uuid, region: &str, answer: Validated) -> Result<Self, SessionCode> {
         let node = answer.node.as_ref().ok_or(SessionCode::NoNodeAvailable)?;
         let exit = state.nodes.exit(node).map_err(|reason| {
-            tracing::error!(reason, "cannot use the assigned node");
+            tracing::error!(%reason, "cannot use the assigned node");
             SessionCode::NoNodeAvailable
         })?;
         let limits = answer.limits.as_ref();

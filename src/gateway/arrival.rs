@@ -9,7 +9,8 @@ use hyper::header::HeaderName;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::connection_limiter::{ConnectionLimiter, Permits};
-use crate::config::{self, Behind, ConfigError, Net, Section, Source, Tunnel};
+use super::rejection::Rejection;
+use crate::config::{self, Behind, ConfigError, Net, Source, Tunnel, key};
 use crate::net::forwarded;
 use crate::net::listener::{self, Inherited, Purpose};
 use crate::net::proxy_protocol::{self, HeaderError, Named};
@@ -40,24 +41,20 @@ impl Listener {
         let gateway: config::Gateway = source.section()?;
         let behind: Behind = source.section()?;
         let all = [
-            (config::Gateway::NAME, "listen", &gateway.listen, false, false),
-            (Behind::NAME, "proxy_listen", &behind.proxy_listen, true, false),
-            (Behind::NAME, "clear_listen", &behind.clear_listen, false, true),
-            (Behind::NAME, "proxy_clear_listen", &behind.proxy_clear_listen, true, true),
+            (key!(config::Gateway, listen), &gateway.listen, false, false),
+            (key!(Behind, proxy_listen), &behind.proxy_listen, true, false),
+            (key!(Behind, clear_listen), &behind.clear_listen, false, true),
+            (key!(Behind, proxy_clear_listen), &behind.proxy_clear_listen, true, true),
         ];
         let mut listeners = Vec::new();
-        for (section, key, addresses, has_header, is_clear) in all {
-            let name = format!("{section}.{key}");
-            let opened = listener::open_all(&name, addresses, net, inherited).await;
-            let opened = opened.map_err(|reason| match section {
-                Behind::NAME => source.unusable::<Behind>(key, reason),
-                _ => source.unusable::<config::Gateway>(key, reason),
-            })?;
+        for (key, addresses, has_header, is_clear) in all {
+            let opened = listener::open_all(key, addresses, net, inherited).await;
+            let opened = opened.map_err(|error| source.unusable(key, error))?;
             let beginning = Beginning { has_header, is_clear };
             listeners.extend(opened.into_iter().map(|(purpose, socket)| Self { purpose, socket, beginning }));
         }
         if listeners.is_empty() {
-            return Err(source.unusable::<config::Gateway>("listen", "must be set, or a listener of [behind]"));
+            return Err(source.unusable(key!(config::Gateway, listen), "must be set, or a listener of [behind]"));
         }
         Ok(listeners)
     }
@@ -114,10 +111,10 @@ impl Arrivals {
     }
 
     /// Lets a connection in, or says why not.
-    pub(super) fn admit(&self, beginning: Beginning, from: SocketAddr) -> Result<Arrival, &'static str> {
+    pub(super) fn admit(&self, beginning: Beginning, from: SocketAddr) -> Result<Arrival, Rejection> {
         let is_trusted = self.behind.trusted.contains(from.ip());
         if beginning.is_clear && !is_trusted {
-            return Err("untrusted");
+            return Err(Rejection::Untrusted);
         }
         let admitted = if is_trusted { self.limiter.enter_unnamed(from.ip()) } else { self.limiter.enter(from.ip()) };
         Ok(Arrival { at: Instant::now(), beginning, from, is_trusted, permits: admitted? })
@@ -130,7 +127,7 @@ impl Arrivals {
 
     /// Reads the PROXY header if one is due, and counts the permit for the client that it names. Fails with why the
     /// connection is refused.
-    pub(super) async fn identify(&self, socket: &TcpStream, arrival: &Arrival) -> Result<Peer, &'static str> {
+    pub(super) async fn identify(&self, socket: &TcpStream, arrival: &Arrival) -> Result<Peer, Rejection> {
         let itself = Peer { address: arrival.from, local: None, forwards: arrival.is_trusted };
         if !arrival.is_trusted || !arrival.beginning.has_header {
             return Ok(itself);
@@ -139,19 +136,19 @@ impl Arrivals {
         let Named { client, local } = match read {
             Ok(Ok(Some(named))) => named,
             Ok(Ok(None)) => return Ok(Peer { forwards: false, ..itself }),
-            Ok(Err(HeaderError::Nothing)) => return Err("handshake"),
+            Ok(Err(HeaderError::Nothing)) => return Err(Rejection::Handshake),
             Ok(Err(error)) => {
                 self.complain(
                     0,
                     || tracing::warn!(proxy = %arrival.from.ip(), %error, "a trusted proxy sent no PROXY header"),
                 );
-                return Err("proxy_header");
+                return Err(Rejection::ProxyHeader);
             }
-            Err(_) => return Err("proxy_timeout"),
+            Err(_) => return Err(Rejection::ProxyTimeout),
         };
         let forwards = self.behind.trusted.contains(client.ip());
         if !forwards && !arrival.permits.handshake.assign_to(client.ip()) {
-            return Err("pre_hello");
+            return Err(Rejection::PreHello);
         }
         Ok(Peer { address: client, local: Some(local), forwards })
     }

@@ -7,7 +7,7 @@ use rustls::ServerConfig;
 
 use super::GatewayState;
 use super::acme::{self, Acme};
-use crate::config::{self, ConfigError, Source, Tls};
+use crate::config::{self, ConfigError, Source, Tls, key};
 use crate::metrics::Metrics;
 use crate::net::tls::{Certificate, Certificates, Identity, Tickets};
 
@@ -31,28 +31,30 @@ pub(super) fn load(source: &Source, metrics: &Metrics) -> Result<Loaded, ConfigE
     let net: config::Net = source.section()?;
     let by_acme: config::Acme = source.section()?;
     let state_dir = source.section::<config::Gateway>()?.state_dir;
-    let bad = |key: &'static str| move |reason: String| source.unusable::<Tls>(key, reason);
     if by_acme.is_on() && (config.self_signed || !config.cert.is_empty()) {
-        return Err(source.unusable::<config::Acme>("names", "excludes tls.cert and tls.self_signed"));
+        return Err(source.unusable(key!(config::Acme, names), "excludes tls.cert and tls.self_signed"));
     }
     let mut made = None;
     let default = if by_acme.is_on() {
         Certificate::awaited(&acme::path(&by_acme, &state_dir), by_acme.names.first().cloned(), &net)
     } else if config.self_signed {
-        let identity = Identity::self_signed().map_err(bad("self_signed"))?;
-        let certificate = Certificate::of(&identity, &net).map_err(bad("self_signed"))?;
+        let bad = |error| source.unusable(key!(Tls, self_signed), error);
+        let identity = Identity::self_signed().map_err(bad)?;
+        let certificate = Certificate::of(&identity, &net).map_err(bad)?;
         made = Some(identity.cert);
         certificate
     } else if !config.cert.is_empty() {
-        Certificate::read(&config.cert, &config.key, &net).map_err(bad("cert"))?
+        let read = Certificate::read(&config.cert, &config.key, &net);
+        read.map_err(|error| source.unusable(key!(Tls, cert), error))?
     } else if speaks_tls(source)? {
-        return Err(bad("cert")(NONE.into()));
+        return Err(source.unusable(key!(Tls, cert), NONE));
     } else {
         Certificate::none(&net)
     };
     let obtained = by_acme.is_on().then(|| Arc::clone(&default));
     let others = config.certificates.iter().map(|pair| Certificate::read(&pair.cert, &pair.key, &net));
-    let others = others.collect::<Result<_, _>>().map_err(bad("certificates"))?;
+    let others = others.collect::<Result<_, _>>();
+    let others = others.map_err(|error| source.unusable(key!(Tls, certificates), error))?;
     let tickets = match config.ticket_secret.expose() {
         "" => Tickets::own(net.ticket_lifetime),
         secret => Tickets::shared(secret.as_bytes(), net.ticket_lifetime),
@@ -91,7 +93,7 @@ pub(super) async fn obtaining(
     let Some(certificate) = obtained else { return Ok(None) };
     let state_dir = source.section::<config::Gateway>()?.state_dir;
     let acme = Acme::new(source.section()?, source.section()?, &state_dir, certificate, tls, metrics).await;
-    acme.map(Some).map_err(|(key, reason)| source.unusable::<config::Acme>(key, reason))
+    acme.map(Some).map_err(|invalid| source.locate(&invalid))
 }
 
 /// Whether a certificate that was made here is shown to other machines, which is said loudly.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::rejection::Rejection;
 use crate::config::{Behind, Tunnel};
 use crate::net::slots::{BusyGuard, Slot, Slots};
 
@@ -59,21 +60,21 @@ impl ConnectionLimiter {
     }
 
     /// The permits of a client's connection, or which limit is reached.
-    pub(super) fn enter(&self, ip: IpAddr) -> Result<Permits, &'static str> {
+    pub(super) fn enter(&self, ip: IpAddr) -> Result<Permits, Rejection> {
         self.admit(|handshakes| handshakes.enter(ip))
     }
 
     /// The permits of a trusted proxy's connection that has not named its client, or which limit is reached.
-    pub(super) fn enter_unnamed(&self, proxy: IpAddr) -> Result<Permits, &'static str> {
+    pub(super) fn enter_unnamed(&self, proxy: IpAddr) -> Result<Permits, Rejection> {
         self.admit(|handshakes| handshakes.enter_unnamed(proxy))
     }
 
     fn admit(
         &self,
         enter: impl FnOnce(&Arc<HandshakeLimiter>) -> Option<HandshakePermit>,
-    ) -> Result<Permits, &'static str> {
-        let connection = Arc::clone(&self.connections).try_acquire_owned().map_err(|_| "connections")?;
-        Ok(Permits { handshake: enter(&self.handshakes).ok_or("pre_hello")?, connection })
+    ) -> Result<Permits, Rejection> {
+        let connection = Arc::clone(&self.connections).try_acquire_owned().map_err(|_| Rejection::Connections)?;
+        Ok(Permits { handshake: enter(&self.handshakes).ok_or(Rejection::PreHello)?, connection })
     }
 }
 

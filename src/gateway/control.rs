@@ -19,9 +19,10 @@ use crate::api::{
     AssignOutline, Assigned, EventAck, GatewayEnroll, GatewayEnrolled, GatewayHeartbeat, GatewayOrders, NodeHeartbeat,
     NodeOpinion, Problem, UsageReport, UsageReports, UsageVerdicts, ValidateDevice, Validated,
 };
-use crate::config::{self, Secret};
+use crate::config::{self, Secret, UrlError};
 use crate::digest::fresh_fraction;
 use crate::net::dial::Dialer;
+use crate::net::tls::{self, TlsError};
 use crate::telemetry::causes;
 
 /// Why the control plane gave no answer to work with.
@@ -32,12 +33,45 @@ pub(crate) enum ControlError {
     Away,
     /// The request was not delivered.
     #[error("control plane cannot be reached: {0}")]
-    Unreachable(String),
+    Unreachable(#[source] Undelivered),
     /// Nobody knows whether it acted on the request.
     #[error("control plane did not answer: {0}")]
-    Lost(String),
+    Lost(#[source] Unanswered),
     #[error("control plane answered {status} {code}")]
     Refused { status: StatusCode, code: String },
+}
+
+/// Why a request was not delivered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Undelivered {
+    #[error("{0}")]
+    Url(#[source] UrlError),
+    #[error("{}", causes(.0))]
+    Connection(reqwest::Error),
+}
+
+/// Why there is no answer to read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    #[error("no answer yet")]
+    NotYet,
+    #[error("others got no answer either")]
+    NobodyElse,
+    #[error("{}", causes(.0))]
+    Connection(reqwest::Error),
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
+
+/// Why there is no client of the control plane.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ControlClientError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("{0}")]
+    Url(#[source] UrlError),
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
 }
 
 impl ControlError {
@@ -108,10 +142,10 @@ impl ControlClient {
         ca: Option<&[u8]>,
         dialer: &Dialer,
         shown: Option<IntGauge>,
-    ) -> Result<Self, String> {
-        let tls = crate::net::tls::client_for(&config.control_url, ca)?;
-        let base =
-            Url::parse(&format!("{}/", config.control_url.trim_end_matches('/'))).map_err(|error| error.to_string())?;
+    ) -> Result<Self, ControlClientError> {
+        let tls = tls::client_for(&config.control_url, ca)?;
+        let base = Url::parse(&format!("{}/", config.control_url.trim_end_matches('/')));
+        let base = base.map_err(ControlClientError::Url)?;
         let names = Arc::new(Names { dialer: dialer.clone(), port: base.port_or_known_default().unwrap_or_default() });
         let net = dialer.options();
         let client = |kept: usize| {
@@ -127,7 +161,6 @@ impl ControlClient {
                 .redirect(reqwest::redirect::Policy::none())
                 .no_proxy()
                 .build()
-                .map_err(|error| error.to_string())
         };
         let spread = 0.75 + fresh_fraction() / 2.0;
         let times = CircuitTimes {
@@ -158,7 +191,7 @@ impl ControlClient {
         let asked_at = Instant::now();
         tokio::select! {
             answer = self.post("api/v1/nodes/assign-outline", request, RetryPolicy::Repeatable) => answer,
-            () = self.breaker.doubtful(asked_at) => Err(ControlError::Lost("no answer yet".into())),
+            () = self.breaker.doubtful(asked_at) => Err(ControlError::Lost(Unanswered::NotYet)),
         }
     }
 
@@ -216,7 +249,7 @@ impl ControlClient {
     }
 
     fn url(&self, path: &str) -> Result<Url, ControlError> {
-        self.base.join(path).map_err(|error| ControlError::Unreachable(error.to_string()))
+        self.base.join(path).map_err(|error| ControlError::Unreachable(Undelivered::Url(error)))
     }
 
     async fn post<T: DeserializeOwned>(
@@ -254,7 +287,7 @@ impl ControlClient {
         let entered = entered.ok_or(ControlError::Away)?;
         let outcome = tokio::select! {
             outcome = call => outcome,
-            () = entered.given_up() => return Err(ControlError::Lost("others got no answer either".into())),
+            () = entered.given_up() => return Err(ControlError::Lost(Unanswered::NobodyElse)),
         };
         match &outcome {
             Ok((status, _)) if !status.is_server_error() => entered.answered(),
@@ -277,9 +310,12 @@ fn was_closed(error: &reqwest::Error) -> bool {
 }
 
 fn unreachable(error: reqwest::Error) -> ControlError {
-    let delivered = !error.is_connect();
-    let reason = causes(&error.without_url());
-    if delivered { ControlError::Lost(reason) } else { ControlError::Unreachable(reason) }
+    let error = error.without_url();
+    if error.is_connect() {
+        ControlError::Unreachable(Undelivered::Connection(error))
+    } else {
+        ControlError::Lost(Unanswered::Connection(error))
+    }
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> ControlError {
@@ -292,5 +328,5 @@ fn succeeded(answer: Relayed) -> Result<Bytes, ControlError> {
 }
 
 fn decoded<T: DeserializeOwned>(answer: Relayed) -> Result<T, ControlError> {
-    serde_json::from_slice(&succeeded(answer)?).map_err(|error| ControlError::Lost(error.to_string()))
+    serde_json::from_slice(&succeeded(answer)?).map_err(|error| ControlError::Lost(error.into()))
 }

@@ -6,32 +6,32 @@ use std::path::Path;
 use super::atomic_file::AtomicFile;
 use super::control::ControlClient;
 use crate::api::GatewayEnroll;
-use crate::config::{self, Secret};
+use crate::config::{self, Invalid, Secret, key};
 use crate::net::dial::Dialer;
 
 const FILE: &str = "token";
 const MISSING: &str = "must be set, or gateway.enroll_token; `httvps admin gateways create` or `invite` shows it once";
 
-/// A key that will not do, and why.
-pub(super) type Unusable = (&'static str, String);
-
 /// The token to use. The enrollment token is spent only once the file for its successor is open.
-pub(super) async fn token(config: &config::Gateway, ca: Option<&[u8]>, dialer: &Dialer) -> Result<Secret, Unusable> {
+pub(super) async fn token(config: &config::Gateway, ca: Option<&[u8]>, dialer: &Dialer) -> Result<Secret, Invalid> {
     if !config.token.is_empty() {
         return Ok(config.token.clone());
     }
     let path = Path::new(&config.state_dir).join(FILE);
-    let bad = |error: io::Error| ("state_dir", format!("{}: {error}", path.display()));
+    let bad =
+        |error: io::Error| Invalid::new(key!(config::Gateway, state_dir), format_args!("{}: {error}", path.display()));
     if let Some(token) = kept(&path).map_err(bad)? {
         return Ok(token);
     }
     if config.enroll_token.is_empty() {
-        return Err(("token", MISSING.into()));
+        return Err(Invalid::new(key!(config::Gateway, token), MISSING));
     }
     let fresh = AtomicFile::open(&path).map_err(bad)?;
-    let control = ControlClient::new(config, ca, dialer, None).map_err(|reason| ("control_ca", reason))?;
+    let control = ControlClient::new(config, ca, dialer, None)
+        .map_err(|error| Invalid::new(key!(config::Gateway, control_ca), error))?;
     let request = GatewayEnroll { token: config.enroll_token.expose().to_owned() };
-    let enrolled = control.enroll(&request).await.map_err(|error| ("enroll_token", error.to_string()))?;
+    let enrolled = control.enroll(&request).await;
+    let enrolled = enrolled.map_err(|error| Invalid::new(key!(config::Gateway, enroll_token), error))?;
     fresh.keep(enrolled.token.as_bytes()).map_err(bad)?;
     tracing::info!(gateway = %enrolled.gateway_id, "enrolled");
     Ok(enrolled.token.into())

@@ -28,6 +28,21 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// What the control plane sends when it has sent nothing for a third of `gateway.events_timeout`.
 const KEEPALIVE: &[u8] = b":\n\n";
 
+/// Why a stream of events was not followed to its end.
+#[derive(Debug, thiserror::Error)]
+enum FollowError {
+    #[error("it did not begin")]
+    NotBegun,
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Stream(#[from] sse_stream::Error),
+    #[error(transparent)]
+    Event(#[from] serde_json::Error),
+    #[error("the control plane did not answer what events ask for")]
+    Unanswered,
+}
+
 /// The last event that was acted on.
 pub(super) type EventCursor = Option<(String, i64)>;
 
@@ -67,7 +82,7 @@ pub(super) async fn run(state: &Arc<GatewayState>, mut cursor: EventCursor, shut
         let pause = match ended {
             Ok(()) => AGAIN,
             Err(reason) => {
-                tracing::debug!(reason, "event stream ended");
+                tracing::debug!(%reason, "event stream ended");
                 RETRY
             }
         };
@@ -79,13 +94,13 @@ pub(super) async fn run(state: &Arc<GatewayState>, mut cursor: EventCursor, shut
 }
 
 /// Reads and works side by side, so that nobody who is stopped waits for a report.
-async fn follow(state: &Arc<GatewayState>, cursor: &mut EventCursor) -> Result<(), String> {
+async fn follow(state: &Arc<GatewayState>, cursor: &mut EventCursor) -> Result<(), FollowError> {
     let before = state.usage.known();
-    let Some(response) = state.control.events(cursor.as_ref()).await.map_err(|error| error.to_string())? else {
+    let Some(response) = state.control.events(cursor.as_ref()).await? else {
         if state.heartbeat().await {
             state.events_are_late();
         }
-        return Err("it did not begin".into());
+        return Err(FollowError::NotBegun);
     };
     let bytes = with_timeout(Arc::clone(state), response.bytes_stream());
     let pending = PendingWork::default();
@@ -135,12 +150,12 @@ async fn read(
     messages: impl Stream<Item = Result<sse_stream::Sse, sse_stream::Error>>,
     pending: &PendingWork,
     before: Vec<Uuid>,
-) -> Result<(), String> {
+) -> Result<(), FollowError> {
     let mut messages = std::pin::pin!(messages);
     let mut before = Some(before);
     while let Some(message) = messages.next().await {
-        let Some(data) = message.map_err(|error| error.to_string())?.data else { continue };
-        let event: Event = serde_json::from_str(&data).map_err(|error| error.to_string())?;
+        let Some(data) = message?.data else { continue };
+        let event: Event = serde_json::from_str(&data)?;
         tracing::debug!(seq = event.seq, kind = event.kind.as_str(), "event");
         stop(state, &event);
         {
@@ -217,7 +232,7 @@ fn stop(state: &GatewayState, event: &Event) {
 }
 
 /// Does the pending work, then acknowledges, until the stream has ended; what fails is asked for again by a new one.
-async fn work(state: &Arc<GatewayState>, pending: &PendingWork, cursor: &mut EventCursor) -> Result<(), String> {
+async fn work(state: &Arc<GatewayState>, pending: &PendingWork, cursor: &mut EventCursor) -> Result<(), FollowError> {
     loop {
         pending.changed.notified().await;
         let closed = pending.closed.load(Ordering::Acquire);
@@ -239,7 +254,7 @@ async fn work(state: &Arc<GatewayState>, pending: &PendingWork, cursor: &mut Eve
         };
         let (nodes, reports) = tokio::join!(nodes, reports);
         if !nodes || !reports {
-            return Err("the control plane did not answer what events ask for".into());
+            return Err(FollowError::Unanswered);
         }
         if let Some((listed, before)) = &work.listed {
             let unlisted = |session: Uuid| before.binary_search(&session).is_ok() && !listed.contains(&session);
@@ -249,7 +264,7 @@ async fn work(state: &Arc<GatewayState>, pending: &PendingWork, cursor: &mut Eve
         state.persist.set(Name::Cursor, cursor);
         state.persist.flush(&state.offline).await;
         let ack = EventAck { epoch, seq, instance: Some(state.instance) };
-        state.control.ack(&ack).await.map_err(|error: ControlError| error.to_string())?;
+        state.control.ack(&ack).await?;
         if closed {
             return Ok(());
         }

@@ -22,6 +22,7 @@ use tokio::time::sleep_until;
 use super::GatewayState;
 use super::arrival::{Arrival, Peer};
 use super::connection_limiter::Permits;
+use super::rejection::Rejection;
 use super::tunnel::{self, PreHello};
 use super::upgrade::Grant;
 use super::window_share::WindowShare;
@@ -53,16 +54,16 @@ pub(super) async fn serve<S>(
     let opening = tokio::time::timeout_at(deadline.into(), builder(&state.http2).handshake(socket));
     let opened = tokio::select! {
         opened = opening => opened,
-        () = permits.handshake.evicted() => return state.metrics.refuse("crowded_out"),
+        () = permits.handshake.evicted() => return state.metrics.refuse(Rejection::CrowdedOut),
         () = shutdown.draining() => return,
     };
     let connection = match opened {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             tracing::debug!(%error, "HTTP/2 handshake failed");
-            return state.metrics.refuse("handshake");
+            return state.metrics.refuse(Rejection::Handshake);
         }
-        Err(_) => return state.metrics.refuse("handshake_timeout"),
+        Err(_) => return state.metrics.refuse(Rejection::HandshakeTimeout),
     };
     let (shares, admitted) = watch::channel(0);
     let line = Line {
@@ -135,7 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 accepted = poll_fn(|cx| {
                     let accepted = self.connection.poll_accept(cx);
                     let ended = self.unread.bound(unread_limit(&self.state.http2));
-                    (0..ended).for_each(|_| self.state.metrics.refuse("unread"));
+                    (0..ended).for_each(|_| self.state.metrics.refuse(Rejection::Unread));
                     accepted
                 }) => match accepted {
                     Some(Ok((request, respond))) => self.take(request, respond),
@@ -157,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                     self.close();
                 }
                 () = evicted(self.own.as_ref()) => {
-                    self.state.metrics.refuse("crowded_out");
+                    self.state.metrics.refuse(Rejection::CrowdedOut);
                     break;
                 }
                 leave = &mut leaving, if !is_leaving => {
@@ -214,7 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     /// Permits for another stream of the connection, for a client or for a proxy that names none.
-    fn enter(&self, ip: IpAddr) -> Result<Permits, &'static str> {
+    fn enter(&self, ip: IpAddr) -> Result<Permits, Rejection> {
         let limiter = self.state.arrivals.limiter();
         let is_unnamed = self.peer.forwards && ip == self.peer.address.ip();
         if is_unnamed { limiter.enter_unnamed(ip) } else { limiter.enter(ip) }
@@ -253,14 +254,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             Some(own) if own.handshake.assign_to(client) => Ok(own),
             Some(own) => {
                 self.own = Some(own);
-                Err("pre_hello")
+                Err(Rejection::PreHello)
             }
             None => self.enter(client),
         };
         let permits = match permits {
             Ok(permits) => permits,
-            Err(limit) => {
-                state.metrics.refuse(limit);
+            Err(rejection) => {
+                state.metrics.refuse(rejection);
                 respond.send_reset(Reason::REFUSED_STREAM);
                 return self.rest();
             }

@@ -7,8 +7,10 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use time::OffsetDateTime;
+use tokio::task::JoinError;
 use uuid::Uuid;
 
+use super::sqlite::{SqliteError, SqliteFault};
 use super::store::atomically;
 use crate::frame::Token;
 
@@ -28,6 +30,19 @@ const UPSERT: &str = "INSERT INTO sessions (id, device, up, down, started, seen,
 /// Written with nothing else, too, which shows whether it can be.
 const WRITTEN: &str = "INSERT INTO written (id, at) VALUES (0, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at";
 
+/// Why the journal cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JournalError {
+    #[error("{}: {source}", path.display())]
+    Open { path: PathBuf, source: SqliteError },
+    #[error("{}: all of {FILES_MAX} journals are in use", .0.display())]
+    InUse(PathBuf),
+    #[error(transparent)]
+    Statement(#[from] SqliteError),
+    #[error(transparent)]
+    Task(#[from] JoinError),
+}
+
 /// A session's counters as they are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct JournalEntry {
@@ -38,6 +53,9 @@ pub(crate) struct JournalEntry {
     pub(crate) started_at: OffsetDateTime,
     pub(crate) ended_at: Option<OffsetDateTime>,
 }
+
+/// Sessions, and tokens of those that the control plane does not know.
+type Leftovers = (Vec<JournalEntry>, Vec<(Uuid, Token)>);
 
 /// A process's journal: a file of its own among those of the folder.
 #[derive(Clone)]
@@ -75,18 +93,18 @@ struct TokenRow {
 
 impl Journal {
     /// Opens the first of `usage.db`, `usage-1.db`, … in a folder that no process has.
-    pub(crate) fn open(folder: &Path) -> Result<Self, String> {
+    pub(crate) fn open(folder: &Path) -> Result<Self, JournalError> {
         for number in 0..FILES_MAX {
             if let Some(conn) = take(folder, number)? {
                 return Ok(Self { conn: Arc::new(Mutex::new(conn)), folder: folder.into(), number });
             }
         }
-        Err(format!("{}: all of {FILES_MAX} journals are in use", folder.display()))
+        Err(JournalError::InUse(folder.to_owned()))
     }
 
     /// Takes over what processes that are gone have left in their files, which are empty then: sessions as those of
     /// [`Self::leftovers`].
-    pub(crate) async fn adopt(&self, now: OffsetDateTime) -> Result<(Vec<JournalEntry>, Vec<(Uuid, Token)>), String> {
+    pub(crate) async fn adopt(&self, now: OffsetDateTime) -> Result<Leftovers, JournalError> {
         let (mut entries, mut tokens) = (Vec::new(), Vec::new());
         for number in 0..FILES_MAX {
             let there = file(&self.folder, number).exists();
@@ -95,7 +113,7 @@ impl Journal {
             }
             let folder = Arc::clone(&self.folder);
             let taken = tokio::task::spawn_blocking(move || take(&folder, number)).await;
-            let Some(conn) = taken.map_err(|error| error.to_string())?? else { continue };
+            let Some(conn) = taken?? else { continue };
             let left = Self { conn: Arc::new(Mutex::new(conn)), folder: Arc::clone(&self.folder), number };
             let (sessions, of_sessions) = left.leftovers().await?;
             if sessions.is_empty() {
@@ -111,7 +129,7 @@ impl Journal {
 
     /// What an earlier process left: sessions that are over, at the latest when they were last seen, and tokens of those
     /// that the control plane does not know.
-    pub(crate) async fn leftovers(&self) -> Result<(Vec<JournalEntry>, Vec<(Uuid, Token)>), String> {
+    pub(crate) async fn leftovers(&self) -> Result<Leftovers, JournalError> {
         self.with(|conn| {
             let rows: Vec<Row> = diesel::sql_query("SELECT * FROM sessions").load(conn)?;
             let tokens: Vec<TokenRow> = diesel::sql_query("SELECT * FROM tokens").load(conn)?;
@@ -127,7 +145,7 @@ impl Journal {
         entries: Vec<JournalEntry>,
         tokens: Vec<(Uuid, Token)>,
         now: OffsetDateTime,
-    ) -> Result<(), String> {
+    ) -> Result<(), JournalError> {
         let seen = millis(now);
         self.with(move |conn| {
             atomically(conn, |conn| {
@@ -156,7 +174,7 @@ impl Journal {
     }
 
     /// Drops sessions that the control plane has taken for good.
-    pub(crate) async fn forget(&self, sessions: Vec<Uuid>) -> Result<(), String> {
+    pub(crate) async fn forget(&self, sessions: Vec<Uuid>) -> Result<(), JournalError> {
         self.with(move |conn| {
             atomically(conn, |conn| {
                 for session in &sessions {
@@ -175,10 +193,10 @@ impl Journal {
     async fn with<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut SqliteConnection) -> QueryResult<T> + Send + 'static,
-    ) -> Result<T, String> {
+    ) -> Result<T, JournalError> {
         let conn = Arc::clone(&self.conn);
         let done = tokio::task::spawn_blocking(move || work(&mut conn.lock().unwrap_or_else(PoisonError::into_inner)));
-        done.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        Ok(done.await?.map_err(SqliteError::from)?)
     }
 }
 
@@ -187,15 +205,19 @@ fn file(folder: &Path, number: usize) -> PathBuf {
 }
 
 /// Opens a file, unless another process has it.
-fn take(folder: &Path, number: usize) -> Result<Option<SqliteConnection>, String> {
+fn take(folder: &Path, number: usize) -> Result<Option<SqliteConnection>, JournalError> {
     let path = file(folder, number);
-    let named = |reason: String| format!("{}: {reason}", path.display());
-    let mut conn = SqliteConnection::establish(&path.to_string_lossy()).map_err(|error| named(error.to_string()))?;
-    match conn.batch_execute(SETUP) {
-        Ok(()) => Ok(Some(conn)),
-        Err(error) if error.to_string().contains("locked") => Ok(None),
-        Err(error) => Err(named(error.to_string())),
+    match set_up(&path) {
+        Ok(conn) => Ok(Some(conn)),
+        Err(error) if error.fault() == SqliteFault::Locked => Ok(None),
+        Err(source) => Err(JournalError::Open { path, source }),
     }
+}
+
+fn set_up(path: &Path) -> Result<SqliteConnection, SqliteError> {
+    let mut conn = SqliteConnection::establish(&path.to_string_lossy())?;
+    conn.batch_execute(SETUP)?;
+    Ok(conn)
 }
 
 fn millis(at: OffsetDateTime) -> i64 {
@@ -294,8 +316,8 @@ mod tests {
         };
         limit(10);
         let entries: Vec<JournalEntry> = (0..2000).map(|_| entry()).collect();
-        let reason = journal.keep(entries.clone(), Vec::new(), moment(2_000)).await.unwrap_err();
-        assert!(reason.contains("full"), "{reason}");
+        let failed = journal.keep(entries.clone(), Vec::new(), moment(2_000)).await.unwrap_err();
+        assert!(matches!(&failed, JournalError::Statement(error) if error.fault() == SqliteFault::Full), "{failed}");
         limit(1000);
         journal.keep(entries, Vec::new(), moment(3_000)).await.unwrap();
         assert_eq!(journal.leftovers().await.unwrap().0.len(), 2000);

@@ -1,6 +1,8 @@
 use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 use uuid::Uuid;
 
+use super::rejection::Rejection;
+use crate::frame::SessionCode;
 use crate::metrics::Metrics;
 
 /// What a gateway measures.
@@ -57,8 +59,12 @@ impl GatewayMetrics {
         }
     }
 
-    pub(crate) fn refuse(&self, reason: &str) {
-        self.refused.with_label_values(&[reason]).inc();
+    pub(super) fn refuse(&self, rejection: Rejection) {
+        self.refused.with_label_values(&[rejection.as_str()]).inc();
+    }
+
+    pub(crate) fn refuse_session(&self, code: SessionCode) {
+        self.refused.with_label_values(&[code.as_str()]).inc();
     }
 
     pub(crate) fn refuse_stream(&self, reason: &str) {

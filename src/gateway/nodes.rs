@@ -16,6 +16,7 @@ use super::metrics::GatewayMetrics;
 use crate::api::Node;
 use crate::config::{Probe, Relay};
 use crate::net::dial::Dialer;
+use crate::shadowsocks::KeyError;
 
 pub(crate) use exit::Exit;
 use exit::NodeEntry;
@@ -57,7 +58,7 @@ impl Nodes {
                 Ok(entry) => {
                     kept.insert(node.id, entry);
                 }
-                Err(reason) => tracing::error!(node = %node.id, reason, "cannot use a node"),
+                Err(reason) => tracing::error!(node = %node.id, %reason, "cannot use a node"),
             }
         }
         for id in entries.keys() {
@@ -67,7 +68,7 @@ impl Nodes {
     }
 
     /// The exit of a node the control plane assigned.
-    pub(crate) fn exit(&self, node: &Node) -> Result<Arc<Exit>, String> {
+    pub(crate) fn exit(&self, node: &Node) -> Result<Arc<Exit>, KeyError> {
         let mut entries = self.entries();
         let entry = self.updated(entries.remove(&node.id), node)?;
         let exit = Arc::clone(entry.exit());
@@ -75,7 +76,7 @@ impl Nodes {
         Ok(exit)
     }
 
-    fn updated(&self, entry: Option<NodeEntry>, node: &Node) -> Result<NodeEntry, String> {
+    fn updated(&self, entry: Option<NodeEntry>, node: &Node) -> Result<NodeEntry, KeyError> {
         if let Some(mut entry) = entry {
             return entry.update(node).map(|()| entry);
         }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::clock::Clock;
 use super::offline::{OfflineCache, StoredDevice};
-use super::store::{Changes, Entries, Store};
+use super::store::{Changes, Entries, Store, StoreError};
 use crate::digest::sha256_hex;
 use crate::lifecycle::Shutdown;
 
@@ -113,7 +113,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Persist {
     /// Opens the store in a folder; what was kept of another control plane is not used.
-    pub(super) fn open(folder: &Path, control_url: &str, every: Duration) -> Result<(Self, SavedState), String> {
+    pub(super) fn open(folder: &Path, control_url: &str, every: Duration) -> Result<(Self, SavedState), StoreError> {
         let (store, entries) = Store::open(folder)?;
         let persist = Self {
             store,
@@ -136,7 +136,7 @@ impl Persist {
     /// Nothing of what was kept is good any more.
     pub(super) fn clear(&self) {
         if let Err(reason) = self.store.clear() {
-            tracing::error!(reason, "failed to clear the offline state");
+            tracing::error!(%reason, "failed to clear the offline state");
         }
     }
 
@@ -220,7 +220,7 @@ impl Persist {
             }
             Err((changes, reason)) => {
                 if !self.failing.swap(true, Ordering::Relaxed) {
-                    tracing::error!(reason, "failed to write offline state");
+                    tracing::error!(%reason, "failed to write offline state");
                 }
                 self.take_back(changes);
                 devices.changed().add(ids);
@@ -230,8 +230,8 @@ impl Persist {
 
     /// What somebody should know: that outages are not prepared for.
     pub(super) fn complaint(&self) -> Option<String> {
-        let failing = self.failing.load(Ordering::Relaxed).then_some("it cannot be written");
-        let reason = self.store.unkept.as_deref().or(failing)?;
+        let failing = self.failing.load(Ordering::Relaxed).then(|| "it cannot be written".to_owned());
+        let reason = self.store.unkept.as_ref().map(ToString::to_string).or(failing)?;
         Some(format!("state.db is of no use, so revocations are forgotten by a restart in an outage: {reason}"))
     }
 

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::GatewayState;
 use super::connection_limiter::client_key;
 use super::control::Relayed;
+use super::rejection::Rejection;
 use super::request_limiter::RequestLimiter;
 use crate::api::{Enroll, Refresh};
 use crate::config;
@@ -110,13 +111,13 @@ pub(super) async fn answer(
         None => portal.addresses.allow(client_key(from), now),
     };
     if !may {
-        state.metrics.refuse("portal_rate");
+        state.metrics.refuse(Rejection::PortalRate);
         return None;
     }
     match state.control.relay(head.method.clone(), &portal_request.path, headers, body).await {
         Ok(relayed) => passed_on(relayed),
         Err(error) => {
-            state.metrics.refuse("portal_unavailable");
+            state.metrics.refuse(Rejection::PortalUnavailable);
             tracing::debug!(%error, "failed to relay a portal request");
             None
         }

@@ -57,7 +57,7 @@ impl Resumptions {
             return None;
         }
         let ticket =
-            fresh_token().inspect_err(|reason| tracing::error!(reason, "failed to issue a resumption ticket")).ok()?;
+            fresh_token().inspect_err(|reason| tracing::error!(%reason, "failed to issue a resumption ticket")).ok()?;
         let mut tickets = lock(&session.tickets);
         let mut sessions = lock(&self.sessions);
         let known = [tickets.last.take(), tickets.before.take()].into_iter().flatten();

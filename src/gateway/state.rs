@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use uuid::Uuid;
 
-use super::acme::Acme;
+use super::acme::{Acme, NoCertificate};
 use super::arrival::Arrivals;
 use super::clock::Clock;
 use super::control::ControlClient;
@@ -15,6 +15,7 @@ use super::drain::Drain;
 use super::edge::Site;
 use super::egress;
 use super::events::EventCursor;
+use super::journal::JournalError;
 use super::keys::Keys;
 use super::memory::Shares;
 use super::metrics::GatewayMetrics;
@@ -159,18 +160,33 @@ impl GatewayState {
     }
 }
 
+/// Why a gateway cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unready {
+    #[error("the control plane does not want this gateway: {0}")]
+    Unwelcome(String),
+    #[error("the control plane was not reached yet")]
+    Unregistered,
+    #[error("usage cannot be kept on disk: {0}")]
+    Journal(#[source] Arc<JournalError>),
+    #[error(transparent)]
+    Certificate(#[from] NoCertificate),
+}
+
 impl Readiness for GatewayState {
-    async fn ready(&self) -> Result<(), String> {
+    type Unready = Unready;
+
+    async fn ready(&self) -> Result<(), Unready> {
         if let Some(code) = &*self.unwelcome() {
-            return Err(format!("the control plane does not want this gateway: {code}"));
+            return Err(Unready::Unwelcome(code.clone()));
         }
         if !self.has_nodes.load(Ordering::Relaxed) || !self.keys.is_ready() {
-            return Err("the control plane was not reached yet".into());
+            return Err(Unready::Unregistered);
         }
         if let Some(reason) = self.usage.unwritable() {
-            return Err(format!("usage cannot be kept on disk: {reason}"));
+            return Err(Unready::Journal(reason));
         }
-        self.acme.as_ref().and_then(Acme::missing).map_or(Ok(()), Err)
+        Ok(self.acme.as_ref().map_or(Ok(()), Acme::is_there)?)
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sql_types::{Binary, Text};
+use tokio::task::JoinError;
 
-use crate::digest::fresh_bytes;
-use crate::seal::Sealer;
+use super::sqlite::{SqliteError, SqliteFault};
+use crate::digest::{NoRandomness, fresh_bytes};
+use crate::seal::{SealError, Sealer};
 
 const DATABASE: &str = "state.db";
 const KEY: &str = "state.key";
@@ -36,7 +38,7 @@ pub(super) struct Store {
     /// None if it is in memory.
     path: Option<PathBuf>,
     /// Why nothing of it reaches the disk.
-    pub(super) unkept: Option<String>,
+    pub(super) unkept: Option<StoreError>,
 }
 
 #[derive(QueryableByName)]
@@ -47,84 +49,90 @@ struct Row {
     value: Vec<u8>,
 }
 
-/// Why a store cannot be opened.
+/// Why a store cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
-enum Unusable {
-    /// What is there will never be of use.
-    #[error("{0}")]
-    Damaged(String),
-    /// It may be sound, but this process cannot have it now.
-    #[error("{0}")]
-    Denied(String),
+pub(super) enum StoreError {
+    /// A file of it cannot be had.
+    #[error("{file}: {source}")]
+    File { file: &'static str, source: io::Error },
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
+    #[error("{KEY}: {0}")]
+    Key(#[source] SealError),
+    /// What is in it was not sealed with its key.
+    #[error("{DATABASE}: {0}")]
+    Sealed(#[source] SealError),
+    #[error("{DATABASE}: {0}")]
+    Database(#[from] SqliteError),
+    #[error("it is closed")]
+    Closed,
+    #[error(transparent)]
+    Task(#[from] JoinError),
 }
 
-impl Unusable {
-    /// By what SQLite says (`SQLITE_NOTADB`, `SQLITE_CORRUPT`), which diesel gives as text.
-    fn of(error: &impl ToString) -> Self {
-        let text = format!("{DATABASE}: {}", error.to_string());
-        let damaged = ["not a database", "malformed"].iter().any(|sign| text.contains(sign));
-        if damaged { Self::Damaged(text) } else { Self::Denied(text) }
+impl StoreError {
+    /// Whether what is there will never be of use; else it may be sound, but this process cannot have it now.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Key(_) | Self::Sealed(_) => true,
+            Self::Database(error) => error.fault() == SqliteFault::Damaged,
+            Self::File { .. } | Self::Randomness(_) | Self::Closed | Self::Task(_) => false,
+        }
     }
 }
 
 impl Store {
     /// Opens `state.db` and its key in a folder, with what is in it. What is damaged is replaced by an empty store; where the
     /// folder cannot be used, nothing is kept.
-    pub(super) fn open(folder: &Path) -> Result<(Self, Entries), String> {
-        let unusable = match Self::read(folder) {
-            Ok(opened) => return Ok(opened),
-            Err(unusable) => unusable,
-        };
-        let again = match &unusable {
-            Unusable::Damaged(reason) => {
-                tracing::warn!(reason, "offline state is damaged; starting with an empty one");
-                for name in [DATABASE, KEY].into_iter().chain(COMPANIONS) {
-                    remove(&folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
-                }
-                Self::read(folder)
+    pub(super) fn open(folder: &Path) -> Result<(Self, Entries), StoreError> {
+        let opened = Self::read(folder).or_else(|error| {
+            if !error.is_damage() {
+                return Err(error);
             }
-            Unusable::Denied(_) => Err(unusable),
-        };
-        again.or_else(|unusable| {
-            let reason = unusable.to_string();
-            tracing::error!(reason, "failed to open the offline state; keeping none until the next start");
-            let (store, entries) = Self::in_memory().map_err(|unusable| unusable.to_string())?;
-            Ok((Self { unkept: Some(reason), ..store }, entries))
+            tracing::warn!(reason = %error, "offline state is damaged; starting with an empty one");
+            for file in [DATABASE, KEY].into_iter().chain(COMPANIONS) {
+                remove(&folder.join(file)).map_err(|source| StoreError::File { file, source })?;
+            }
+            Self::read(folder)
+        });
+        opened.or_else(|error| {
+            tracing::error!(reason = %error, "failed to open the offline state; keeping none until the next start");
+            let (store, entries) = Self::in_memory()?;
+            Ok((Self { unkept: Some(error), ..store }, entries))
         })
     }
 
-    fn read(folder: &Path) -> Result<(Self, Entries), Unusable> {
-        let key = key(&folder.join(KEY)).map_err(|error| Unusable::Denied(format!("{KEY}: {error}")))?;
+    fn read(folder: &Path) -> Result<(Self, Entries), StoreError> {
+        let key = key(&folder.join(KEY)).map_err(|source| StoreError::File { file: KEY, source })?;
         let path = folder.join(DATABASE);
-        own(&path).map_err(|error| Unusable::Denied(format!("{DATABASE}: {error}")))?;
+        own(&path).map_err(|source| StoreError::File { file: DATABASE, source })?;
         let (store, entries) = Self::with(connect(&path)?, &key)?;
         Ok((Self { path: Some(path), ..store }, entries))
     }
 
-    fn in_memory() -> Result<(Self, Entries), Unusable> {
-        let key: [u8; 32] = fresh_bytes().map_err(Unusable::Denied)?;
+    fn in_memory() -> Result<(Self, Entries), StoreError> {
+        let key: [u8; 32] = fresh_bytes()?;
         Self::with(connect(Path::new(":memory:"))?, &key)
     }
 
-    fn with(mut conn: SqliteConnection, key: &[u8]) -> Result<(Self, Entries), Unusable> {
-        let sealer = Sealer::new(key).map_err(|error| Unusable::Damaged(format!("{KEY}: {error}")))?;
-        let rows: Vec<Row> = diesel::sql_query("SELECT name, value FROM entries")
-            .load(&mut conn)
-            .map_err(|error| Unusable::of(&error))?;
+    fn with(mut conn: SqliteConnection, key: &[u8]) -> Result<(Self, Entries), StoreError> {
+        let sealer = Sealer::new(key).map_err(StoreError::Key)?;
+        let rows = diesel::sql_query("SELECT name, value FROM entries").load(&mut conn);
+        let rows: Vec<Row> = rows.map_err(SqliteError::from)?;
         let opened = rows.into_iter().map(|row| {
-            let value = sealer.open(row.name.as_bytes(), &row.value);
-            Ok((row.name, value.map_err(|error| Unusable::Damaged(format!("{DATABASE}: {error}")))?))
+            let value = sealer.open(row.name.as_bytes(), &row.value).map_err(StoreError::Sealed)?;
+            Ok((row.name, value))
         });
-        let entries = opened.collect::<Result<_, Unusable>>()?;
+        let entries = opened.collect::<Result<_, StoreError>>()?;
         let conn = Arc::new(Mutex::new(Some(conn)));
         Ok((Self { conn, sealer: Arc::new(sealer), path: None, unkept: None }, entries))
     }
 
     /// Removes everything.
-    pub(super) fn clear(&self) -> Result<(), String> {
+    pub(super) fn clear(&self) -> Result<(), StoreError> {
         let mut conn = self.conn.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(conn) = conn.as_mut() else { return Ok(()) };
-        conn.batch_execute("DELETE FROM entries").map_err(|error| error.to_string())
+        Ok(conn.batch_execute("DELETE FROM entries").map_err(SqliteError::from)?)
     }
 
     /// Closes the file, so that another process can have it; the next write opens it again.
@@ -135,27 +143,27 @@ impl Store {
     }
 
     /// Writes all of it, or nothing; gives it back if it could not be written.
-    pub(super) async fn write(&self, changes: Changes) -> Result<(), (Changes, String)> {
+    pub(super) async fn write(&self, changes: Changes) -> Result<(), (Changes, StoreError)> {
         let (conn, sealer, path) = (Arc::clone(&self.conn), Arc::clone(&self.sealer), self.path.clone());
         let written = tokio::task::spawn_blocking(move || {
             let mut conn = conn.lock().unwrap_or_else(PoisonError::into_inner);
             if let (None, Some(path)) = (&*conn, path) {
                 match connect(&path) {
                     Ok(opened) => *conn = Some(opened),
-                    Err(unusable) => return Err((changes, unusable.to_string())),
+                    Err(error) => return Err((changes, error.into())),
                 }
             }
-            let Some(conn) = conn.as_mut() else { return Err((changes, "it is closed".to_owned())) };
+            let Some(conn) = conn.as_mut() else { return Err((changes, StoreError::Closed)) };
             let result = atomically(conn, |conn| put(conn, &sealer, &changes));
-            result.map_err(|error| (changes, error.to_string()))
+            result.map_err(|error| (changes, SqliteError::from(error).into()))
         });
-        written.await.unwrap_or_else(|error| Err((Vec::new(), error.to_string())))
+        written.await.unwrap_or_else(|error| Err((Vec::new(), error.into())))
     }
 }
 
-fn connect(path: &Path) -> Result<SqliteConnection, Unusable> {
-    let mut conn = SqliteConnection::establish(&path.to_string_lossy()).map_err(|error| Unusable::of(&error))?;
-    conn.batch_execute(SETUP).map_err(|error| Unusable::of(&error))?;
+fn connect(path: &Path) -> Result<SqliteConnection, SqliteError> {
+    let mut conn = SqliteConnection::establish(&path.to_string_lossy())?;
+    conn.batch_execute(SETUP)?;
     Ok(conn)
 }
 
@@ -219,6 +227,10 @@ fn remove(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn fault(error: &StoreError) -> Option<SqliteFault> {
+        if let StoreError::Database(error) = error { Some(error.fault()) } else { None }
+    }
+
     #[tokio::test]
     async fn entries_are_kept_until_they_are_removed_and_never_in_clear() {
         let folder = tempfile::tempdir().unwrap();
@@ -263,7 +275,8 @@ mod tests {
         let (store, _) = Store::open(folder.path()).unwrap();
         store.write(vec![("device".into(), Some(vec![1]))]).await.unwrap();
         let (other, entries) = Store::open(folder.path()).unwrap();
-        assert!(entries.is_empty() && other.unkept.as_ref().unwrap().contains("locked"), "{:?}", other.unkept);
+        assert!(entries.is_empty());
+        assert_eq!(fault(other.unkept.as_ref().unwrap()), Some(SqliteFault::Locked));
         other.write(vec![("device".into(), Some(vec![2]))]).await.unwrap();
         drop((store, other));
         assert_eq!(Store::open(folder.path()).unwrap().1, [("device".to_owned(), vec![1])]);
@@ -294,8 +307,8 @@ mod tests {
         };
         limit(2);
         let changes = vec![("device".to_owned(), Some(vec![1; 100_000]))];
-        let (back, reason) = store.write(changes.clone()).await.unwrap_err();
-        assert!(back == changes && reason.contains("full"), "{reason}");
+        let (back, failed) = store.write(changes.clone()).await.unwrap_err();
+        assert_eq!((&back, fault(&failed)), (&changes, Some(SqliteFault::Full)));
         limit(1000);
         store.write(back).await.unwrap();
     }

@@ -7,4 +7,5 @@ mod successor;
 
 pub(super) use claim::Claim;
 pub(super) use predecessor::Predecessor;
+pub use predecessor::TakeoverError;
 pub(super) use successor::{Offered, await_successor};

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::admission::{Refused, Stops};
 use super::connection_limiter::HandshakePermit;
 use super::drain::Leave;
+use super::rejection::Rejection;
 use super::resume::{Held, Served};
 use super::session::Session;
 use super::upgrade::Agreement;
@@ -91,7 +92,7 @@ async fn serve(
     let hello = tokio::select! {
         hello = tokio::time::timeout(state.tunnel.hello_timeout, tunnel.next_event()) => hello,
         () = pre_hello.handshake.evicted() => {
-            state.metrics.refuse("crowded_out");
+            state.metrics.refuse(Rejection::CrowdedOut);
             tunnel.close(None, "");
             return Some(pre_hello.handshake);
         }
@@ -104,7 +105,7 @@ async fn serve(
         Ok(Some(Event::Hello(hello))) => hello,
         Ok(_) => return Some(pre_hello.handshake),
         Err(_) => {
-            state.metrics.refuse("hello_timeout");
+            state.metrics.refuse(Rejection::HelloTimeout);
             tunnel.close(None, "");
             return Some(pre_hello.handshake);
         }
@@ -120,7 +121,7 @@ async fn serve(
     let admitted = match admission::admit(&state, &tunnel, &hello, agreement).await {
         Ok(admitted) => admitted,
         Err(Refused { code, support_id }) => {
-            state.metrics.refuse(code.as_str());
+            state.metrics.refuse_session(code);
             tracing::info!(code = code.as_str(), support_id, "session refused");
             let message = format!("{} (support id {support_id})", code.as_str());
             if code.is_final() {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::account::Account;
 use super::clock::Clock;
 use super::control::ControlClient;
-use super::journal::{Journal, JournalEntry};
+use super::journal::{Journal, JournalEntry, JournalError};
 use super::metrics::GatewayMetrics;
 use super::report_queue::ReportQueue;
 use crate::config;
@@ -34,7 +34,7 @@ pub(crate) struct Usage {
     vouched: Mutex<HashSet<Uuid>>,
     flushing: tokio::sync::Mutex<()>,
     /// Why the journal cannot be written, if it cannot.
-    unwritable: Mutex<Option<String>>,
+    unwritable: Mutex<Option<Arc<JournalError>>>,
     /// An answer must not be followed by an older one's.
     reporting: tokio::sync::Mutex<()>,
     ended: Notify,
@@ -70,7 +70,7 @@ impl Usage {
         config: config::Gateway,
         metrics: GatewayMetrics,
         clock: Arc<Clock>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, JournalError> {
         let (entries, tokens) = journal.leftovers().await?;
         if !entries.is_empty() {
             tracing::info!(sessions = entries.len(), "adopted unreported usage");

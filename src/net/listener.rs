@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::dial::keep_alive;
-use crate::config::{Addresses, Net};
+use crate::config::{Addresses, Key, Net};
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const BACKLOG: i32 = 1024;
@@ -21,6 +21,23 @@ pub struct Purpose {
     pub address: String,
 }
 
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct BindError {
+    address: String,
+    source: std::io::Error,
+}
+
+/// Why sockets of a service manager cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InheritError {
+    #[error("a socket of the service manager cannot be used: {0}")]
+    Socket(#[from] std::io::Error),
+    #[error("a socket of the service manager does not listen: it must be given with Accept=no")]
+    NotListening,
+}
+
 /// Listening sockets that were open before this process began: a service manager's, or those of a process that it follows.
 #[derive(Debug, Default)]
 pub struct Inherited(Vec<(Option<Purpose>, std::net::TcpListener)>);
@@ -28,18 +45,16 @@ pub struct Inherited(Vec<(Option<Purpose>, std::net::TcpListener)>);
 impl Inherited {
     /// Those that a service manager gave (`LISTEN_FDS`, systemd.socket(5)). It changes the environment, so there must be no
     /// other threads yet.
-    pub fn from_service_manager() -> Result<Self, String> {
+    pub fn from_service_manager() -> Result<Self, InheritError> {
         let mut given = ListenFd::from_env();
         let mut sockets = Vec::new();
         for at in 0..given.len() {
-            let taken = given.take_tcp_listener(at);
-            let socket = taken.map_err(|error| format!("a socket of the service manager cannot be used: {error}"))?;
-            sockets.extend(socket.map(|socket| (None, socket)));
+            sockets.extend(given.take_tcp_listener(at)?.map(|socket| (None, socket)));
         }
         if sockets.iter().all(|(_, socket)| SockRef::from(socket).is_listener().unwrap_or_default()) {
             return Ok(Self(sockets));
         }
-        Err("a socket of the service manager does not listen: it must be given with Accept=no".into())
+        Err(InheritError::NotListening)
     }
 
     /// Adds one whose purpose is known.
@@ -74,30 +89,31 @@ impl Inherited {
     }
 }
 
-/// Binds `host:port`; what it accepts has keepalive. The error says which address and why.
-pub async fn bind(address: &str, net: &Net) -> Result<TcpListener, String> {
-    let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+/// Binds `host:port`; what it accepts has keepalive.
+pub async fn bind(address: &str, net: &Net) -> Result<TcpListener, BindError> {
+    let cannot = |source| BindError { address: address.to_owned(), source };
+    let listener = TcpListener::bind(address).await.map_err(cannot)?;
     keep_alive(&SockRef::from(&listener), net);
     Ok(listener)
 }
 
 /// As [`bind`], unless the socket is inherited; gives its purpose along.
 pub async fn open(
-    key: &str,
+    key: Key,
     address: &str,
     net: &Net,
     inherited: &mut Inherited,
-) -> Result<(Purpose, TcpListener), String> {
+) -> Result<(Purpose, TcpListener), BindError> {
     open_one(key, address, false, net, inherited).await
 }
 
 /// As [`open`], for several; `[::]` takes IPv4 along unless `0.0.0.0` has the same port.
 pub async fn open_all(
-    key: &str,
+    key: Key,
     addresses: &Addresses,
     net: &Net,
     inherited: &mut Inherited,
-) -> Result<Vec<(Purpose, TcpListener)>, String> {
+) -> Result<Vec<(Purpose, TcpListener)>, BindError> {
     let known: Vec<SocketAddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
     let has_v4 = |port: u16| known.iter().any(|other| other.is_ipv4() && other.port() == port);
     let is_alone = |address: &str| {
@@ -113,14 +129,14 @@ pub async fn open_all(
 }
 
 async fn open_one(
-    key: &str,
+    key: Key,
     address: &str,
     v6_only: bool,
     net: &Net,
     inherited: &mut Inherited,
-) -> Result<(Purpose, TcpListener), String> {
-    let purpose = Purpose { key: key.to_owned(), address: address.to_owned() };
-    let cannot = |error: std::io::Error| format!("cannot listen on {address}: {error}");
+) -> Result<(Purpose, TcpListener), BindError> {
+    let purpose = Purpose { key: key.to_string(), address: address.to_owned() };
+    let cannot = |source| BindError { address: address.to_owned(), source };
     let listener = match (inherited.take(&purpose, v6_only).await, address.parse()) {
         (Some(socket), _) => {
             keep_alive(&SockRef::from(&socket), net);

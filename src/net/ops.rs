@@ -1,5 +1,6 @@
 //! The operations listener of a role: `/metrics`, `/healthz`, `/readyz`.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use axum::http::{StatusCode, header};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use super::{http, listener};
+use super::http;
+use super::listener::{self, BindError};
 use crate::config::Net;
 use crate::lifecycle::Shutdown;
 use crate::metrics::Metrics;
@@ -19,8 +21,11 @@ const LIMITS: http::Limits =
 
 /// Says whether a role can do its work now, or why not.
 pub trait Readiness: Send + Sync + 'static {
-    /// `Err` with one line of reason.
-    fn ready(&self) -> impl Future<Output = Result<(), String>> + Send;
+    /// Why it cannot, in one line.
+    type Unready: Display + Send;
+
+    /// Whether it can.
+    fn ready(&self) -> impl Future<Output = Result<(), Self::Unready>> + Send;
 
     /// What somebody should look after although the role can do its work; a line each, shown with `ready`.
     fn warnings(&self) -> Vec<String> {
@@ -32,7 +37,7 @@ pub trait Readiness: Send + Sync + 'static {
 }
 
 /// Binds the address of an operations listener, if there is one.
-pub async fn bind(address: &str, net: &Net) -> Result<Option<TcpListener>, String> {
+pub async fn bind(address: &str, net: &Net) -> Result<Option<TcpListener>, BindError> {
     if address.is_empty() { Ok(None) } else { listener::bind(address, net).await.map(Some) }
 }
 
@@ -58,7 +63,7 @@ pub async fn serve<R: Readiness>(
                 let warnings = readiness.warnings().into_iter().map(|line| format!("warning: {line}\n"));
                 (StatusCode::OK, std::iter::once("ready\n".to_owned()).chain(warnings).collect())
             }
-            Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+            Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }
     };
     let router = Router::new()

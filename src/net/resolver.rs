@@ -39,6 +39,11 @@ pub enum LookupError {
     Failed(String),
 }
 
+/// Why there is no resolver.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct ResolverError(#[from] NetError);
+
 impl From<LookupError> for io::Error {
     fn from(error: LookupError) -> Self {
         let kind = match error {
@@ -70,7 +75,7 @@ struct Current {
 
 impl Resolver {
     /// A resolver that asks these servers, or those of the system without any. `/etc/hosts` is honoured.
-    pub fn new(net: &Net, servers: &[SocketAddr]) -> Result<Self, String> {
+    pub fn new(net: &Net, servers: &[SocketAddr]) -> Result<Self, ResolverError> {
         let changed = changed();
         let dns = build(net, servers)?;
         let current = Mutex::new(Current { dns, changed, looked: Instant::now() });
@@ -113,7 +118,7 @@ impl Resolver {
                 match build(&self.0.net, &self.0.servers) {
                     Ok(dns) => (current.dns, current.changed) = (dns, changed),
                     Err(error) => {
-                        tracing::warn!(error, "failed to read the system's name servers; using the previous ones");
+                        tracing::warn!(%error, "failed to read the system's name servers; using the previous ones");
                     }
                 }
             }
@@ -126,7 +131,7 @@ fn changed() -> [Option<SystemTime>; FILES.len()] {
     FILES.map(|file| std::fs::metadata(file).and_then(|file| file.modified()).ok())
 }
 
-fn build(net: &Net, servers: &[SocketAddr]) -> Result<TokioResolver, String> {
+fn build(net: &Net, servers: &[SocketAddr]) -> Result<TokioResolver, ResolverError> {
     let provider = TokioRuntimeProvider::default();
     let mut builder: ResolverBuilder<_> = match read_system_conf() {
         Ok((config, options)) if servers.is_empty() => {
@@ -148,7 +153,7 @@ fn build(net: &Net, servers: &[SocketAddr]) -> Result<TokioResolver, String> {
     options.positive_max_ttl = Some(net.dns_ttl_max);
     options.negative_max_ttl = Some(net.dns_negative_ttl_max);
     options.max_active_requests = QUESTIONS_MAX;
-    builder.build().map_err(|error| error.to_string())
+    Ok(builder.build()?)
 }
 
 fn name_server(address: SocketAddr) -> NameServerConfig {

@@ -3,6 +3,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::{KeyError, NodeKey};
+use crate::net::host;
 
 const SCHEME: &str = "ss://";
 /// Parameters that ask for more than Shadowsocks over TCP and UDP, with the values that ask for nothing.
@@ -36,8 +37,32 @@ pub struct AccessKey {
     pub name: Option<String>,
 }
 
-fn bad(reason: impl Into<String>) -> KeyError {
-    KeyError::Url(reason.into())
+/// Why an access key cannot be read; never quotes it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AccessKeyError {
+    #[error("an ssconf:// link leads to a key; give the ss:// key itself")]
+    Link,
+    #[error("an access key begins with ss://")]
+    Scheme,
+    #[error("there is no @ between password and address; is the key cut short?")]
+    Cut,
+    #[error("the part before @ must be method:password, in base64 or plain")]
+    Credentials,
+    #[error("its host {}", host::EXPECTED)]
+    Host,
+    #[error("the address has no closing ]")]
+    Bracket,
+    #[error("an IPv6 address must stand in [ ]")]
+    Ipv6,
+    #[error("the key has no port; the address must be host:port, or [address]:port for IPv6")]
+    NoPort,
+    #[error("the address must be host:port and nothing else")]
+    Address,
+    #[error("the port must be 1 to 65535")]
+    Port,
+    /// A parameter, and the part of its value that is no secret.
+    #[error("{name}={value} is not supported; a node must be plain Shadowsocks")]
+    Transport { name: &'static str, value: String },
 }
 
 impl AccessKey {
@@ -47,9 +72,9 @@ impl AccessKey {
         let body = match url.split_at_checked(SCHEME.len()) {
             Some((scheme, body)) if scheme.eq_ignore_ascii_case(SCHEME) => body,
             _ if url.to_ascii_lowercase().starts_with("ssconf:") => {
-                return Err(bad("an ssconf:// link leads to a key; give the ss:// key itself"));
+                return Err(AccessKeyError::Link.into());
             }
-            _ => return Err(bad("an access key begins with ss://")),
+            _ => return Err(AccessKeyError::Scheme.into()),
         };
         let (body, fragment) = body.split_once('#').unwrap_or((body, ""));
         let (body, query) = body.split_once('?').unwrap_or((body, ""));
@@ -59,61 +84,56 @@ impl AccessKey {
             (user, address.strip_suffix('/').unwrap_or(address))
         } else {
             whole = from_base64(body).or_else(|| from_base64(body.strip_suffix('/')?));
-            whole
-                .as_deref()
-                .and_then(|text| text.rsplit_once('@'))
-                .ok_or_else(|| bad("there is no @ between password and address; is the key cut short?"))?
+            whole.as_deref().and_then(|text| text.rsplit_once('@')).ok_or(AccessKeyError::Cut)?
         };
         let (method, password) = credentials(user)?;
         let (host, port) = endpoint(address)?;
         let key = NodeKey { host, port, method, password }.canonical();
-        let key =
-            key.map_err(|error| if error == KeyError::Host { bad(format!("its host {error}")) } else { error })?;
+        let key = key.map_err(|error| if error == KeyError::Host { AccessKeyError::Host.into() } else { error })?;
         Ok(Self { key, name: name(fragment) })
     }
 }
 
 /// The cipher and the password of a user part, which is base64 or plain, with or without percent-encoding.
-fn credentials(user: &str) -> Result<(String, String), KeyError> {
-    let neither = || bad("the part before @ must be method:password, in base64 or plain");
+fn credentials(user: &str) -> Result<(String, String), AccessKeyError> {
+    let neither = || AccessKeyError::Credentials;
     let plain = from_percent(user).ok_or_else(neither)?;
     let text = if plain.contains(':') { plain } else { from_base64(&plain).ok_or_else(neither)? };
     let (method, password) = text.split_once(':').ok_or_else(neither)?;
     Ok((method.to_owned(), password.to_owned()))
 }
 
-fn endpoint(address: &str) -> Result<(String, u16), KeyError> {
-    const MISSING: &str = "the key has no port; the address must be host:port, or [address]:port for IPv6";
+fn endpoint(address: &str) -> Result<(String, u16), AccessKeyError> {
     let (host, port) = match address.strip_prefix('[') {
         Some(rest) => {
-            let (host, port) = rest.split_once(']').ok_or_else(|| bad("the address has no closing ]"))?;
-            (host, port.strip_prefix(':').ok_or_else(|| bad(MISSING))?)
+            let (host, port) = rest.split_once(']').ok_or(AccessKeyError::Bracket)?;
+            (host, port.strip_prefix(':').ok_or(AccessKeyError::NoPort)?)
         }
         None => match address.rsplit_once(':') {
-            Some((host, _)) if host.contains(':') => return Err(bad("an IPv6 address must stand in [ ]")),
+            Some((host, _)) if host.contains(':') => return Err(AccessKeyError::Ipv6),
             Some(parts) => parts,
-            None => return Err(bad(MISSING)),
+            None => return Err(AccessKeyError::NoPort),
         },
     };
     if port.is_empty() {
-        return Err(bad(MISSING));
+        return Err(AccessKeyError::NoPort);
     }
     if !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(bad("the address must be host:port and nothing else"));
+        return Err(AccessKeyError::Address);
     }
-    let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| bad("the port must be 1 to 65535"))?;
+    let port = port.parse().ok().filter(|port| *port > 0).ok_or(AccessKeyError::Port)?;
     Ok((host.to_owned(), port))
 }
 
-fn refuse_transports(query: &str) -> Result<(), KeyError> {
+fn refuse_transports(query: &str) -> Result<(), AccessKeyError> {
     for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         let value = from_percent(value).unwrap_or_default();
         let known = TRANSPORTS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         if let Some((name, harmless)) = known
             && !harmless.contains(&value.to_ascii_lowercase().as_str())
         {
-            let what: String = value.split(';').next().unwrap_or_default().chars().take(32).collect();
-            return Err(bad(format!("{name}={what} is not supported; a node must be plain Shadowsocks")));
+            let value = value.split(';').next().unwrap_or_default().chars().take(32).collect();
+            return Err(AccessKeyError::Transport { name, value });
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ use ::shadowsocks::ServerConfig;
 use ::shadowsocks::config::ServerConfigError;
 use ::shadowsocks::crypto::CipherKind;
 
+use super::AccessKeyError;
 use crate::net::host;
 
 /// What it takes to use a node: address, cipher and password; never printed.
@@ -29,20 +30,53 @@ impl fmt::Debug for NodeKey {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// An access key that cannot be read.
-    #[error("{0}")]
-    Url(String),
+    #[error(transparent)]
+    Url(#[from] AccessKeyError),
     /// Not a host.
     #[error("{}", host::EXPECTED)]
     Host,
     /// Not a port.
     #[error("must be 1 to 65535")]
     Port,
-    /// A cipher that is unknown or does not encrypt.
-    #[error("{0}")]
-    Method(&'static str),
-    /// A password that does not fit the cipher.
-    #[error("{0}")]
-    Password(String),
+    #[error(transparent)]
+    Method(#[from] MethodError),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+}
+
+/// Why a cipher is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MethodError {
+    #[error(
+        "unknown cipher; must be an AEAD or AEAD-2022 one, such as chacha20-ietf-poly1305, aes-256-gcm or \
+         2022-blake3-aes-256-gcm"
+    )]
+    Unknown,
+    #[error("the cipher `none` does not encrypt")]
+    None,
+}
+
+/// Why a password does not fit its cipher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordError {
+    #[error("the password is empty")]
+    Empty,
+    #[error("the password does not fit the cipher: {0} wants keys in base64")]
+    Encoding(CipherKind),
+    #[error("the password does not fit the cipher: a key of {cipher} has {wanted} bytes, this one {found}")]
+    Length { cipher: CipherKind, wanted: usize, found: usize },
+}
+
+impl From<ServerConfigError> for PasswordError {
+    fn from(error: ServerConfigError) -> Self {
+        match error {
+            ServerConfigError::InvalidKeyEncoding(cipher, _) | ServerConfigError::InvalidUserKeyEncoding(cipher, _) => {
+                Self::Encoding(cipher)
+            }
+            ServerConfigError::InvalidKeyLength(cipher, wanted, found)
+            | ServerConfigError::InvalidUserKeyLength(cipher, wanted, found) => Self::Length { cipher, wanted, found },
+        }
+    }
 }
 
 impl NodeKey {
@@ -58,29 +92,14 @@ impl NodeKey {
 
     /// Checks cipher and password and derives the key.
     pub(crate) fn server_config(&self) -> Result<ServerConfig, KeyError> {
-        const UNKNOWN: &str = "unknown cipher; must be an AEAD or AEAD-2022 one, such as chacha20-ietf-poly1305, \
-                               aes-256-gcm or 2022-blake3-aes-256-gcm";
-        let method: CipherKind = self.method.parse().map_err(|_| KeyError::Method(UNKNOWN))?;
+        let method: CipherKind = self.method.parse().map_err(|_| MethodError::Unknown)?;
         if method == CipherKind::NONE {
-            return Err(KeyError::Method("the cipher `none` does not encrypt"));
+            return Err(MethodError::None.into());
         }
         if self.password.is_empty() {
-            return Err(KeyError::Password("the password is empty".into()));
+            return Err(PasswordError::Empty.into());
         }
-        ServerConfig::new((self.host.clone(), self.port), self.password.clone(), method)
-            .map_err(|error| KeyError::Password(misfit(&error)))
-    }
-}
-
-/// Why a password does not fit, without quoting it.
-fn misfit(error: &ServerConfigError) -> String {
-    match error {
-        ServerConfigError::InvalidKeyEncoding(cipher, _) | ServerConfigError::InvalidUserKeyEncoding(cipher, _) => {
-            format!("the password does not fit the cipher: {cipher} wants keys in base64")
-        }
-        ServerConfigError::InvalidKeyLength(cipher, wanted, found)
-        | ServerConfigError::InvalidUserKeyLength(cipher, wanted, found) => {
-            format!("the password does not fit the cipher: a key of {cipher} has {wanted} bytes, this one {found}")
-        }
+        let config = ServerConfig::new((self.host.clone(), self.port), self.password.clone(), method);
+        Ok(config.map_err(PasswordError::from)?)
     }
 }

@@ -11,12 +11,12 @@ use ::shadowsocks::relay::socks5::Address;
 use ::shadowsocks::relay::tcprelay::proxy_listener::ProxyListener;
 use ::shadowsocks::relay::tcprelay::proxy_stream::ProxyServerStream;
 use ::shadowsocks::relay::tcprelay::utils::copy_encrypted_bidirectional;
-use ::shadowsocks::relay::udprelay::proxy_socket::ProxySocket;
+use ::shadowsocks::relay::udprelay::proxy_socket::{ProxySocket, ProxySocketError};
 use ::shadowsocks::{ServerAddr, ServerConfig};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::NodeKey;
+use super::{KeyError, NodeKey};
 use crate::lifecycle::Shutdown;
 use crate::net::tunnel::ResetOnClose;
 
@@ -28,15 +28,25 @@ pub struct Server {
     allow: fn(SocketAddr) -> bool,
 }
 
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Listener(#[from] io::Error),
+    #[error(transparent)]
+    Datagrams(#[from] ProxySocketError),
+}
+
 impl Server {
     /// Binds to a key's address.
-    pub async fn bind(key: &NodeKey, allow: fn(SocketAddr) -> bool) -> Result<Self, String> {
-        let mut config: ServerConfig = key.server_config().map_err(|error| error.to_string())?;
+    pub async fn bind(key: &NodeKey, allow: fn(SocketAddr) -> bool) -> Result<Self, ServerError> {
+        let mut config: ServerConfig = key.server_config()?;
         let context = Context::new_shared(ServerType::Server);
-        let listener = ProxyListener::bind(context.clone(), &config).await.map_err(|error| error.to_string())?;
-        let address = listener.local_addr().map_err(|error| error.to_string())?;
-        config.set_addr(ServerAddr::SocketAddr(address));
-        let datagrams = ProxySocket::bind(context, &config).await.map_err(|error| error.to_string())?;
+        let listener = ProxyListener::bind(context.clone(), &config).await?;
+        config.set_addr(ServerAddr::SocketAddr(listener.local_addr()?));
+        let datagrams = ProxySocket::bind(context, &config).await?;
         Ok(Self { listener, datagrams: Arc::new(datagrams), method: config.method(), allow })
     }
 

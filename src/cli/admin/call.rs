@@ -3,7 +3,7 @@ use serde_json::{Map, Value};
 
 use crate::api::Problem;
 use crate::cli::{Failure, say, terminal};
-use crate::config::{self, Secret, Source, read_file};
+use crate::config::{self, Secret, Source, key, read_file};
 use crate::net::tls;
 use crate::telemetry::causes;
 
@@ -17,12 +17,12 @@ pub(super) struct Api {
 impl Api {
     pub(super) fn open(source: &Source) -> Result<Self, Failure> {
         let config: config::Admin = source.section()?;
-        config.keeps_its_key().map_err(|reason| source.unusable::<config::Admin>("url", reason))?;
+        config.keeps_its_key().map_err(|invalid| source.locate(&invalid))?;
         if config.key.is_empty() {
-            return Err(source.unusable::<config::Admin>("key", "must be set").into());
+            return Err(source.unusable(key!(config::Admin, key), "must be set").into());
         }
         let base = Url::parse(&format!("{}/api/v1/admin/", config.url.trim_end_matches('/')))
-            .map_err(|error| source.unusable::<config::Admin>("url", error))?;
+            .map_err(|error| source.unusable(key!(config::Admin, url), error))?;
         let http = client(&config, source)?;
         Ok(Self { http, base, key: config.key })
     }
@@ -72,12 +72,12 @@ impl Api {
 }
 
 fn client(config: &config::Admin, source: &Source) -> Result<Client, Failure> {
-    let bad = |reason: String| source.unusable::<config::Admin>("ca", reason);
+    let key = key!(config::Admin, ca);
     let ca = match config.ca.as_str() {
         "" => None,
-        path => Some(read_file(path).map_err(bad)?),
+        path => Some(read_file(path).map_err(|error| source.unusable(key, error))?),
     };
-    let tls = tls::client_for(&config.url, ca.as_deref()).map_err(bad)?;
+    let tls = tls::client_for(&config.url, ca.as_deref()).map_err(|error| source.unusable(key, error))?;
     Client::builder().no_proxy().tls_backend_preconfigured(tls.as_ref().clone()).build().map_err(Failure::runtime)
 }
 

@@ -9,8 +9,8 @@ use diesel_async::SimpleAsyncConnection;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
-use super::{Unusable, pg};
-use crate::config::{Database, Secret, read_file};
+use super::pg;
+use crate::config::{Database, Invalid, Key, Secret, key, read_file};
 use crate::net::tls;
 use crate::telemetry::causes;
 
@@ -32,33 +32,33 @@ pub(super) struct Connector {
 
 impl Connector {
     /// What `database.url` says.
-    pub(super) fn new(config: &Database) -> Result<Self, Unusable> {
-        Self::of(config, "url", &config.url)
+    pub(super) fn new(config: &Database) -> Result<Self, Invalid> {
+        Self::of(config, key!(Database, url), &config.url)
     }
 
     /// What `database.listen_url` says, or `database.url` without one: past a connection pooler.
-    pub(super) fn direct(config: &Database) -> Result<Self, Unusable> {
+    pub(super) fn direct(config: &Database) -> Result<Self, Invalid> {
         if config.listen_url.is_empty() {
             Self::new(config)
         } else {
-            Self::of(config, "listen_url", &config.listen_url)
+            Self::of(config, key!(Database, listen_url), &config.listen_url)
         }
     }
 
-    fn of(config: &Database, key: &'static str, url: &Secret) -> Result<Self, Unusable> {
+    fn of(config: &Database, key: Key, url: &Secret) -> Result<Self, Invalid> {
         let url = url
             .expose()
             .replace("sslmode=verify-full", "sslmode=require")
             .replace("sslmode=verify-ca", "sslmode=require");
         let mut settings: Config =
-            url.parse().map_err(|error| Unusable(key, format!("not a PostgreSQL URL: {}", causes(&error))))?;
+            url.parse().map_err(|error| Invalid::new(key, format_args!("not a PostgreSQL URL: {}", causes(&error))))?;
         let ca = match config.ca.as_str() {
             "" => None,
-            path => Some(read_file(path).map_err(|reason| Unusable("ca", reason))?),
+            path => Some(read_file(path).map_err(|error| Invalid::new(key!(Database, ca), error))?),
         };
         let clear = settings.get_ssl_mode() == SslMode::Disable;
         let tls = if clear { tls::trusting_nobody() } else { tls::client(ca.as_deref()) };
-        let tls = Tls::new(tls.map_err(|reason| Unusable("ca", reason))?.as_ref().clone());
+        let tls = Tls::new(tls.map_err(|error| Invalid::new(key!(Database, ca), error))?.as_ref().clone());
         settings.application_name("httvps");
         let says = |name: &str| url.contains(&format!("{name}="));
         if !says("keepalives_idle") {
@@ -79,12 +79,13 @@ impl Connector {
         }
         let ports = settings.get_ports().len();
         if ports > 1 && ports != hosts {
-            return Err(Unusable(key, format!("{hosts} hosts and {ports} ports: one port, or one for each host")));
+            let reason = format_args!("{hosts} hosts and {ports} ports: one port, or one for each host");
+            return Err(Invalid::new(key, reason));
         }
         let timeout = settings.get_connect_timeout().copied().unwrap_or(config.connect_timeout);
         let hosts: Arc<[Config]> = (0..hosts).map(|at| single(&settings, at, timeout)).collect();
         if hosts.is_empty() {
-            return Err(Unusable(key, "names no host".into()));
+            return Err(Invalid::new(key, "names no host"));
         }
         let setup = format!(
             "SET statement_timeout = {}; SET enable_seqscan = off; SET jit = off",
@@ -100,7 +101,8 @@ impl Connector {
 
     /// A connection that is set up.
     pub(super) async fn connect(&self) -> ConnectionResult<pg::Conn> {
-        let (client, connection) = self.start().await.map_err(ConnectionError::BadConnection)?;
+        let (client, connection) =
+            self.start().await.map_err(|error| ConnectionError::BadConnection(error.to_string()))?;
         let setting_up = async {
             let mut conn = pg::Conn::try_from_client_and_connection(client, connection).await?;
             conn.batch_execute(&self.setup).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -114,10 +116,10 @@ impl Connector {
     }
 
     /// The driver's own connection, to the first host that will do.
-    pub(super) async fn start(&self) -> Result<Started, String> {
+    pub(super) async fn start(&self) -> Result<Started, Unreachable> {
         let count = self.hosts.len();
         let first = self.last.load(Ordering::Relaxed);
-        let mut reasons = Vec::new();
+        let mut failed = Vec::new();
         for at in (0..count).map(|step| (first + step) % count) {
             let Some(host) = self.hosts.get(at) else { continue };
             let mut attempt = Attempt { first: &self.last, next: (at + 1) % count, is_over: false };
@@ -128,12 +130,26 @@ impl Connector {
                     self.last.store(at, Ordering::Relaxed);
                     return Ok(started);
                 }
-                Ok(Err(error)) => reasons.push(causes(&error)),
-                Err(_) => reasons.push(format!("no connection within {:?}", self.timeout)),
+                Ok(Err(error)) => failed.push(HostError::Failed(error)),
+                Err(_) => failed.push(HostError::TimedOut(self.timeout)),
             }
         }
-        Err(reasons.join("; "))
+        Err(Unreachable(failed))
     }
+}
+
+/// No host takes connections; why each does not.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub(super) struct Unreachable(Vec<HostError>);
+
+/// Why a host takes no connection.
+#[derive(Debug, thiserror::Error)]
+enum HostError {
+    #[error("{}", causes(.0))]
+    Failed(tokio_postgres::Error),
+    #[error("no connection within {0:?}")]
+    TimedOut(Duration),
 }
 
 /// An attempt at a host; dropped before it is over, it leaves the next one to be asked first.
@@ -209,7 +225,7 @@ mod tests {
     use super::*;
     use crate::config::Source;
 
-    fn connector(url: &str) -> Result<Connector, Unusable> {
+    fn connector(url: &str) -> Result<Connector, Invalid> {
         let source = Source::with([("HTTVPS_DATABASE__URL", url)]).unwrap();
         Connector::new(&source.section().unwrap())
     }

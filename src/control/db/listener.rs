@@ -10,6 +10,21 @@ use super::pg;
 /// Silence after which the connection is asked whether it is still there.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// Why events are not heard of, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error(transparent)]
+    Connection(#[from] diesel::ConnectionError),
+    #[error(transparent)]
+    Failed(#[from] diesel::result::Error),
+    #[error("LISTEN is not answered")]
+    Unanswered,
+    #[error("the connection was closed")]
+    Closed,
+    #[error("the connection is dead")]
+    Dead,
+}
+
 /// Hears of events that any replica writes.
 pub struct Listener {
     pub(super) connector: Connector,
@@ -18,24 +33,23 @@ pub struct Listener {
 
 impl Listener {
     /// Listens until the connection is lost; `heard` is called at the start, too.
-    pub async fn run(&self, heard: impl Fn()) -> Result<(), String> {
-        let failed = |error: diesel::result::Error| error.to_string();
-        let mut conn = self.connector.connect().await.map_err(|error| error.to_string())?;
+    pub async fn run(&self, heard: impl Fn()) -> Result<(), ListenError> {
+        let mut conn = self.connector.connect().await?;
         let listening = format!("LISTEN {}", pg::EVENTS);
         let asked = timeout(self.patience, conn.batch_execute(&listening)).await;
-        asked.map_err(|_| "LISTEN is not answered".to_owned())?.map_err(failed)?;
+        asked.map_err(|_| ListenError::Unanswered)??;
         heard();
         loop {
             {
                 let mut notifications = std::pin::pin!(conn.notifications_stream());
                 while let Ok(next) = timeout(QUIET, notifications.next()).await {
-                    let Some(notification) = next else { return Err("the connection was closed".into()) };
-                    notification.map_err(failed)?;
+                    let Some(notification) = next else { return Err(ListenError::Closed) };
+                    notification?;
                     heard();
                 }
             }
             let asked = timeout(self.patience, conn.batch_execute("SELECT 1")).await;
-            asked.map_err(|_| "the connection is dead".to_owned())?.map_err(failed)?;
+            asked.map_err(|_| ListenError::Dead)??;
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use deadpool::managed::{Hook, HookError, Manager};
+use deadpool::managed::{BuildError, Hook, HookError, Manager};
 use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolBuilder};
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod,
@@ -134,7 +134,7 @@ impl Drop for DbConn {
 
 impl PgPool {
     /// A pool whose connections are made when they are needed.
-    pub(crate) fn new(config: &Database, connector: Connector, size: usize) -> Result<Self, String> {
+    pub(crate) fn new(config: &Database, connector: Connector, size: usize) -> Result<Self, BuildError> {
         let trust = Arc::new(Trust::new());
         let longest = connector.longest();
         let mut setup = ManagerConfig::default();
@@ -164,7 +164,7 @@ impl PgPool {
         let builder = builder(AsyncDieselConnectionManager::new_with_config("", setup), size);
         let pool = builder.create_timeout(Some(longest)).pre_recycle(check).build();
         let (acquire, answer) = (config.acquire_timeout, config.answer_timeout);
-        Ok(Self { pool: pool.map_err(|error| error.to_string())?, trust, acquire, answer })
+        Ok(Self { pool: pool?, trust, acquire, answer })
     }
 
     pub(crate) async fn get(&self) -> Result<DbConn, DbError> {
@@ -193,7 +193,7 @@ impl PgPool {
 impl SqlitePools {
     /// Pools for a file. A request that writes waits at most `database.acquire_timeout`: half of it for its turn, half for
     /// other processes.
-    pub(crate) fn new(config: &Database, path: &str) -> Result<Self, String> {
+    pub(crate) fn new(config: &Database, path: &str) -> Result<Self, BuildError> {
         let turn = config.acquire_timeout / 2;
         let busy = config.busy_timeout.min(turn);
         let pool = |size, more| {
@@ -204,7 +204,6 @@ impl SqlitePools {
                 .wait_timeout(Some(turn))
                 .create_timeout(Some(config.acquire_timeout))
                 .build()
-                .map_err(|error| error.to_string())
         };
         Ok(Self { write: pool(1, "")?, read: pool(READERS, "PRAGMA query_only = ON;")? })
     }

@@ -12,7 +12,7 @@ use crate::control::model::id::{DeviceId, FamilyId, UserId};
 use crate::control::model::state::{DeviceStatus, UserStatus};
 use crate::control::model::types::Time;
 use crate::control::model::{ActivationCode, Device, RefreshFamily, User};
-use crate::digest::{equal, sha256_hex};
+use crate::digest::{NoRandomness, equal, fresh_bytes, sha256_hex};
 use crate::frame::SessionCode;
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -22,9 +22,8 @@ const GROUP: usize = 4;
 const TOKEN_LENGTH: usize = 48;
 
 /// An activation code: 130 random bits in Crockford's base32, 26 characters.
-pub(crate) fn fresh_code() -> Result<String, String> {
-    let mut bytes = [0_u8; CODE_LENGTH];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "the system gives no random bytes".to_owned())?;
+pub(crate) fn fresh_code() -> Result<String, NoRandomness> {
+    let bytes: [u8; CODE_LENGTH] = fresh_bytes()?;
     Ok(bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect())
 }
 

@@ -36,8 +36,8 @@ impl Default for Calendar {
 
 impl Calendar {
     /// The calendar of an IANA time zone.
-    pub fn new(zone: &str) -> Result<Self, String> {
-        TimeZone::get(zone).map(Self).map_err(|error| error.to_string())
+    pub fn new(zone: &str) -> Result<Self, jiff::Error> {
+        TimeZone::get(zone).map(Self)
     }
 
     /// The calendar month that a moment falls into.

@@ -134,7 +134,7 @@ impl EventBroadcaster {
             tokio::select! {
                 () = shutdown.draining() => return,
                 heard = listener.run(|| self.notify()) => if let Err(error) = heard {
-                    tracing::warn!(error, "not listening for events");
+                    tracing::warn!(%error, "not listening for events");
                 }
             }
             tokio::select! {

@@ -9,26 +9,44 @@ use crate::seal::{SealError, Sealer as Bytes};
 /// Seals and opens secrets of rows.
 pub(crate) struct Sealer(Bytes);
 
+/// Why a secret cannot be sealed or opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SecretError {
+    #[error("a sealed secret is not base64")]
+    Base64,
+    #[error("a sealed secret does not open with control.encryption_key")]
+    Foreign,
+    #[error("a sealed secret is not text")]
+    Text,
+    #[error(transparent)]
+    Seal(SealError),
+}
+
+impl From<SealError> for SecretError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Foreign => Self::Foreign,
+            SealError::Key | SealError::Encryption | SealError::Short => Self::Seal(error),
+        }
+    }
+}
+
 impl Sealer {
     /// A sealer with a 256-bit key.
-    pub(crate) fn new(key: &[u8]) -> Result<Self, String> {
-        Bytes::new(key).map(Self).map_err(|error| error.to_string())
+    pub(crate) fn new(key: &[u8]) -> Result<Self, SealError> {
+        Bytes::new(key).map(Self)
     }
 
     /// Encrypts a secret of a row.
-    pub(crate) fn seal(&self, row: NodeId, secret: &str) -> Result<String, String> {
-        let sealed = self.0.seal(row.as_bytes(), secret.as_bytes()).map_err(|error| error.to_string())?;
-        Ok(BASE64_STANDARD.encode(sealed))
+    pub(crate) fn seal(&self, row: NodeId, secret: &str) -> Result<String, SecretError> {
+        Ok(BASE64_STANDARD.encode(self.0.seal(row.as_bytes(), secret.as_bytes())?))
     }
 
     /// Decrypts a secret of a row; fails for another row's or another key's.
-    pub(crate) fn open(&self, row: NodeId, sealed: &str) -> Result<String, String> {
-        let bytes = BASE64_STANDARD.decode(sealed).map_err(|_| "a sealed secret is not base64".to_owned())?;
-        let opened = self.0.open(row.as_bytes(), &bytes).map_err(|error| match error {
-            SealError::Foreign => "a sealed secret does not open with control.encryption_key".to_owned(),
-            SealError::Key | SealError::Encryption | SealError::Short => error.to_string(),
-        })?;
-        String::from_utf8(opened).map_err(|_| "a sealed secret is not text".to_owned())
+    pub(crate) fn open(&self, row: NodeId, sealed: &str) -> Result<String, SecretError> {
+        let bytes = BASE64_STANDARD.decode(sealed).map_err(|_| SecretError::Base64)?;
+        let opened = self.0.open(row.as_bytes(), &bytes)?;
+        String::from_utf8(opened).map_err(|_| SecretError::Text)
     }
 }
 
@@ -43,8 +61,9 @@ mod tests {
         let sealed = sealer.seal(row, "hush").unwrap();
         assert_ne!(sealed, sealer.seal(row, "hush").unwrap(), "nonces differ");
         assert_eq!(sealer.open(row, &sealed).as_deref(), Ok("hush"));
-        assert!(sealer.open(other, &sealed).is_err());
-        assert!(Sealer::new(&[2; 32]).unwrap().open(row, &sealed).is_err());
-        assert!(sealer.open(row, "AAAA").is_err());
+        assert_eq!(sealer.open(other, &sealed), Err(SecretError::Foreign));
+        assert_eq!(Sealer::new(&[2; 32]).unwrap().open(row, &sealed), Err(SecretError::Foreign));
+        assert_eq!(sealer.open(row, "AAAA"), Err(SecretError::Seal(SealError::Short)));
+        assert_eq!(sealer.open(row, "?"), Err(SecretError::Base64));
     }
 }

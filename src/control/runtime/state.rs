@@ -9,7 +9,7 @@ use super::metrics::ControlMetrics;
 use super::node_cache::NodeCache;
 use super::seal::Sealer;
 use crate::config::{self, Sessions};
-use crate::control::db::{self, Db};
+use crate::control::db::{self, Db, NotReady};
 use crate::control::domain::enrollment::RefreshTokenDeriver;
 use crate::control::domain::lease::Rules;
 use crate::net::ops::Readiness;
@@ -49,7 +49,9 @@ impl ControlState {
 }
 
 impl Readiness for ControlState {
-    async fn ready(&self) -> Result<(), String> {
+    type Unready = NotReady;
+
+    async fn ready(&self) -> Result<(), NotReady> {
         self.db.ready().await
     }
 

@@ -7,10 +7,19 @@ use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use reqwest::Client;
 
 use crate::config;
-use crate::net::tls;
+use crate::net::tls::{self, TlsError};
 
 /// More than any answer has.
 const ANSWER_MAX: usize = 1024 * 1024;
+
+/// Why no directory can be spoken with.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HttpError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
+}
 
 /// Speaks HTTPS with a directory.
 #[derive(Clone)]
@@ -18,15 +27,14 @@ pub(super) struct Http(Client);
 
 impl Http {
     /// Trusts the authorities in `ca`, or the system's without one.
-    pub(super) fn new(config: &config::Acme, ca: Option<&[u8]>) -> Result<Self, String> {
-        Client::builder()
+    pub(super) fn new(config: &config::Acme, ca: Option<&[u8]>) -> Result<Self, HttpError> {
+        let client = Client::builder()
             .tls_backend_preconfigured(tls::client(ca)?.as_ref().clone())
             .timeout(config.request_timeout)
             .https_only(true)
             .no_proxy()
-            .build()
-            .map(Self)
-            .map_err(|error| error.to_string())
+            .build()?;
+        Ok(Self(client))
     }
 }
 

@@ -41,10 +41,7 @@ impl Acme {
         let responder = Responder::default();
         let serving = Shutdown::default();
         let listener = match self.config.challenge {
-            Challenge::Http01 => {
-                let bound = listener::bind(&self.config.http_listen, &self.net).await;
-                Some(bound.map_err(AcmeError::Unanswered)?)
-            }
+            Challenge::Http01 => Some(listener::bind(&self.config.http_listen, &self.net).await?),
             Challenge::TlsAlpn01 => None,
         };
         let answering = async {
@@ -71,11 +68,11 @@ impl Acme {
                 continue;
             }
             let name = authorization.identifier().to_string();
-            let (kind, title) = match self.config.challenge {
+            let (kind, offer) = match self.config.challenge {
                 Challenge::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
                 Challenge::Http01 => (ChallengeType::Http01, "http-01"),
             };
-            let refused = || AcmeError::Unproven(format!("{name}: the directory does not offer {title}"));
+            let refused = || AcmeError::NotOffered { name: name.clone(), challenge: offer };
             let mut challenge = authorization.challenge(kind).ok_or_else(refused)?;
             answers.extend(self.answer(&name, &challenge, responder)?);
             challenge.set_ready().await?;
@@ -99,10 +96,7 @@ impl Acme {
     ) -> Result<Option<Answer>, AcmeError> {
         let authorization = challenge.key_authorization();
         match self.config.challenge {
-            Challenge::TlsAlpn01 => {
-                let answer = self.challenges.answer(name, authorization.digest().as_ref());
-                answer.map(Some).map_err(AcmeError::Unanswered)
-            }
+            Challenge::TlsAlpn01 => Ok(Some(self.challenges.answer(name, authorization.digest().as_ref())?)),
             Challenge::Http01 => {
                 responder.answer(&challenge.token, authorization.as_str());
                 Ok(None)
@@ -116,12 +110,12 @@ async fn unproven(order: &mut Order, outcome: Result<OrderStatus, instant_acme::
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         let Ok(state) = authorization.refresh().await else { continue };
-        if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.as_ref()) {
-            return AcmeError::Unproven(format!("{}: {problem}", state.identifier()));
+        if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.clone()) {
+            return AcmeError::Unproven { name: state.identifier().to_string(), problem };
         }
     }
     match outcome {
-        Ok(status) => AcmeError::Unproven(format!("the order is {status:?}")),
+        Ok(status) => AcmeError::Order(status),
         Err(error) => error.into(),
     }
 }

@@ -11,7 +11,7 @@ use super::observed;
 use super::pages::{Pages, Situation};
 use super::upstream::{Upstream, relay};
 use super::{Handover, Protocol};
-use crate::config::Decoy;
+use crate::config::{Decoy, Invalid, key};
 use crate::gateway::body::{Body, boxed};
 use crate::net::dial::Dialer;
 use crate::net::proxy_protocol::Named;
@@ -29,9 +29,9 @@ pub(in crate::gateway) struct Site {
 
 impl Site {
     /// The site of the configuration; the error names a key.
-    pub(in crate::gateway) fn new(config: &Decoy, dialer: &Dialer) -> Result<Self, (&'static str, String)> {
+    pub(in crate::gateway) fn new(config: &Decoy, dialer: &Dialer) -> Result<Self, Invalid> {
         if !config.files.is_empty() && !Path::new(&config.files).is_dir() {
-            return Err(("files", format!("{} is not a folder", config.files)));
+            return Err(Invalid::new(key!(Decoy, files), format_args!("{} is not a folder", config.files)));
         }
         if config.upstream.is_empty() && config.files.is_empty() {
             tracing::warn!(

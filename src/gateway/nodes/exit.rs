@@ -11,7 +11,7 @@ use super::watch::{MonitoredStream, NodeMonitor};
 use crate::api::{Node, NodeHeartbeat};
 use crate::config::Relay;
 use crate::frame::Target;
-use crate::shadowsocks::{NodeKey, NodeSocket, NodeStream, associate, connect};
+use crate::shadowsocks::{KeyError, NodeKey, NodeSocket, NodeStream, associate, connect};
 
 /// A node under one of its passwords, ready to be dialled.
 pub(crate) struct Exit {
@@ -27,7 +27,7 @@ pub(crate) struct Exit {
 
 impl Exit {
     /// Derives the key of a node's password.
-    fn new(node: &Node, password: &str, generation: i32, watch: &Arc<NodeMonitor>) -> Result<Self, String> {
+    fn new(node: &Node, password: &str, generation: i32, watch: &Arc<NodeMonitor>) -> Result<Self, KeyError> {
         let key = NodeKey {
             host: node.internal_ip.clone(),
             port: node.port,
@@ -37,7 +37,7 @@ impl Exit {
         Ok(Self {
             id: node.id,
             region: node.region.clone(),
-            config: Arc::new(key.server_config().map_err(|error| error.to_string())?),
+            config: Arc::new(key.server_config()?),
             key,
             generation,
             draining: AtomicBool::new(node.draining),
@@ -140,7 +140,7 @@ pub(super) struct NodeEntry {
 
 impl NodeEntry {
     /// A node that was not probed; during a rotation it is taken to have the old password still.
-    pub(super) fn new(node: &Node, watch: Arc<NodeMonitor>) -> Result<Self, String> {
+    pub(super) fn new(node: &Node, watch: Arc<NodeMonitor>) -> Result<Self, KeyError> {
         let (current, old) = exits(node, &[], &watch)?;
         let prefers_old = old.is_some();
         let (reports, former) = (Reports::default(), Vec::new());
@@ -148,7 +148,7 @@ impl NodeEntry {
     }
 
     /// Takes what the control plane says now, unless it is older than what is known.
-    pub(super) fn update(&mut self, node: &Node) -> Result<(), String> {
+    pub(super) fn update(&mut self, node: &Node) -> Result<(), KeyError> {
         if node.generation < self.current.generation {
             return Ok(());
         }
@@ -211,7 +211,11 @@ impl NodeEntry {
 
 /// The exits of a node's passwords, the same as before where nothing has changed. An old password that does not fit the
 /// cipher is left out.
-fn exits(node: &Node, known: &[Arc<Exit>], watch: &Arc<NodeMonitor>) -> Result<(Arc<Exit>, Option<Arc<Exit>>), String> {
+fn exits(
+    node: &Node,
+    known: &[Arc<Exit>],
+    watch: &Arc<NodeMonitor>,
+) -> Result<(Arc<Exit>, Option<Arc<Exit>>), KeyError> {
     let of = |password: &str, generation: i32| {
         let same = known.iter().find(|exit| exit.same_as(node, password, generation));
         match same {

@@ -9,7 +9,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, sleep};
 
 use super::conversation::Conversation;
-use super::predecessor::{Met, Predecessor};
+use super::predecessor::{Met, Predecessor, Refusal};
 use crate::net::listener::Inherited;
 
 const LOCK: &str = "gateway.lock";
@@ -19,6 +19,20 @@ const FRESH: &str = "takeover.new";
 /// What the kernel takes for a socket's path (unix(7)).
 const PATH_MAX: usize = 107;
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Why a folder cannot be claimed.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::gateway) enum ClaimError {
+    /// A path as it was given, or one in the folder.
+    #[error("{}: {source}", path.display())]
+    Path { path: PathBuf, source: io::Error },
+    #[error("{}: the path of a socket has at most {PATH_MAX} bytes", .0.display())]
+    TooLong(PathBuf),
+    #[error("{} is in use by another gateway, which does not hand over: {refusal}", folder.display())]
+    Refused { folder: PathBuf, refusal: Refusal },
+    #[error("{} is in use by another gateway", .0.display())]
+    InUse(PathBuf),
+}
 
 /// That a folder is this gateway's, and where its successor comes.
 pub(in crate::gateway) struct Claim {
@@ -43,12 +57,15 @@ impl Claim {
         folder: &Path,
         timeout: Duration,
         inherited: &mut Inherited,
-    ) -> Result<(Self, Option<Predecessor>), String> {
-        let shown = folder.display();
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| format!("{shown}: {error}"))?;
+    ) -> Result<(Self, Option<Predecessor>), ClaimError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ClaimError::Path { path, source }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at(folder))?;
         let path = folder.join(SOCKET);
         if path.as_os_str().len() > PATH_MAX {
-            return Err(format!("{}: the path of a socket has at most {PATH_MAX} bytes", path.display()));
+            return Err(ClaimError::TooLong(path));
         }
         let due = Instant::now() + timeout;
         let (lock, predecessor) = loop {
@@ -56,25 +73,23 @@ impl Claim {
                 Ok(stream) => match Predecessor::meet(Conversation::new(stream, timeout), inherited).await {
                     Met::Offers(lock, predecessor) => break (lock, Some(predecessor)),
                     Met::Gone => {}
-                    Met::Refuses(reason) => {
-                        return Err(format!(
-                            "{shown} is in use by another gateway, which does not hand over: {reason}"
-                        ));
+                    Met::Refuses(refusal) => {
+                        return Err(ClaimError::Refused { folder: folder.to_owned(), refusal });
                     }
                 },
                 Err(error) if is_nobody(&error) => {
-                    if let Some(lock) = try_lock(folder).map_err(|error| format!("{LOCK}: {error}"))? {
+                    if let Some(lock) = try_lock(folder).map_err(at(Path::new(LOCK)))? {
                         break (lock, None);
                     }
                 }
-                Err(error) => return Err(format!("{}: {error}", path.display())),
+                Err(error) => return Err(at(&path)(error)),
             }
             if Instant::now() >= due {
-                return Err(format!("{shown} is in use by another gateway"));
+                return Err(ClaimError::InUse(folder.to_owned()));
             }
             sleep(LOOK_AGAIN).await;
         };
-        let socket = bind(folder).map_err(|error| format!("{FRESH}: {error}"))?;
+        let socket = bind(folder).map_err(at(Path::new(FRESH)))?;
         Ok((Self { lock, socket, folder: folder.to_owned() }, predecessor))
     }
 
@@ -136,10 +151,10 @@ mod tests {
             async |timeout| Claim::make(folder.path(), Duration::from_millis(timeout), &mut Inherited::default()).await;
         let (first, predecessor) = claim(100).await.unwrap();
         assert!(predecessor.is_none());
-        assert!(claim(100).await.err().unwrap().contains("is in use by another gateway"));
+        assert!(matches!(claim(100).await.err(), Some(ClaimError::InUse(_))));
         first.open_up();
         let silent = claim(100).await.err().unwrap();
-        assert!(silent.contains("does not hand over"), "{silent}");
+        assert!(matches!(silent, ClaimError::Refused { .. }), "{silent}");
         let lock = first.shut();
         let waiting = claim(10_000);
         let freed = async {

@@ -6,7 +6,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::{Account, Usage, lock};
-use crate::gateway::journal::JournalEntry;
+use crate::gateway::journal::{JournalEntry, JournalError};
 use crate::lifecycle::Shutdown;
 
 impl Usage {
@@ -32,12 +32,12 @@ impl Usage {
                 lock(&self.over).extend(entries.into_iter().map(|entry| (entry.session, entry)));
                 lock(&self.tokens).extend(tokens);
             }
-            Err(reason) => tracing::error!(reason, "failed to adopt the unreported usage of another process"),
+            Err(reason) => tracing::error!(%reason, "failed to adopt the unreported usage of another process"),
         }
     }
 
     /// Why the journal cannot be written, if it cannot.
-    pub(crate) fn unwritable(&self) -> Option<String> {
+    pub(crate) fn unwritable(&self) -> Option<Arc<JournalError>> {
         lock(&self.unwritable).clone()
     }
 
@@ -72,8 +72,9 @@ impl Usage {
                 true
             }
             Err(reason) => {
-                if lock(&self.unwritable).replace(reason.clone()).is_none() {
-                    tracing::error!(reason, "failed to write usage to disk; reporting it at once instead");
+                let reason = Arc::new(reason);
+                if lock(&self.unwritable).replace(Arc::clone(&reason)).is_none() {
+                    tracing::error!(%reason, "failed to write usage to disk; reporting it at once instead");
                 }
                 false
             }

@@ -157,7 +157,7 @@ impl Usage {
             }
         }
         if let Err(reason) = self.journal.forget(done).await {
-            tracing::error!(reason, "failed to remove reported usage from disk");
+            tracing::error!(%reason, "failed to remove reported usage from disk");
         }
     }
 

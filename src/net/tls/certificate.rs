@@ -13,8 +13,8 @@ use time::OffsetDateTime;
 use x509_cert::der::Decode;
 
 use super::names::names_of;
-use super::{Identity, certificates};
-use crate::config;
+use super::{Identity, TlsError, certificates};
+use crate::config::{self, FileError};
 use crate::digest::sha256_hex;
 
 const DAY: i64 = 86_400;
@@ -31,14 +31,14 @@ pub(super) struct Served {
 }
 
 impl Served {
-    pub(super) fn new(identity: &Identity, provider: &CryptoProvider) -> Result<Self, String> {
+    pub(super) fn new(identity: &Identity, provider: &CryptoProvider) -> Result<Self, TlsError> {
         let chain = certificates(&identity.cert)?;
-        let key = PrivateKeyDer::from_pem_slice(&identity.key).map_err(|error| format!("no private key: {error}"))?;
-        let leaf = chain.first().ok_or("no certificate in PEM form")?;
-        let leaf = x509_cert::Certificate::from_der(leaf).map_err(|error| format!("not a certificate: {error}"))?;
+        let key = PrivateKeyDer::from_pem_slice(&identity.key).map_err(TlsError::Key)?;
+        let leaf = chain.first().ok_or(TlsError::NoCertificate)?;
+        let leaf = x509_cert::Certificate::from_der(leaf).map_err(TlsError::Certificate)?;
         let names = names_of(&leaf.tbs_certificate);
         let valid = leaf.tbs_certificate.validity;
-        let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| error.to_string())?;
+        let key = CertifiedKey::from_der(chain, key, provider)?;
         let moment = |since_1970: Duration| {
             OffsetDateTime::UNIX_EPOCH.saturating_add(since_1970.try_into().unwrap_or(time::Duration::MAX))
         };
@@ -57,10 +57,22 @@ impl Served {
     }
 }
 
+/// Why a certificate cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Two files that do not make one.
+    #[error("{cert}, {key}: {source}")]
+    Pair { cert: String, key: String, source: TlsError },
+}
+
 /// Files that cannot be served.
 struct Rejected {
     digest: String,
-    reason: String,
+    reason: CertificateError,
     /// It was seen more than once, so nobody is writing the files just now.
     confirmed: bool,
 }
@@ -91,15 +103,20 @@ pub enum Look {
 
 impl Certificate {
     /// Reads PEM files: the chain, leaf first, and the leaf's key.
-    pub fn read(cert: &str, key: &str, config: &config::Net) -> Result<Arc<Self>, String> {
+    pub fn read(cert: &str, key: &str, config: &config::Net) -> Result<Arc<Self>, CertificateError> {
         let identity = Identity::read(cert, key)?;
-        let served = Served::new(&identity, &super::provider());
-        let served = served.map_err(|reason| if cert == key { reason } else { format!("{cert}, {key}: {reason}") })?;
+        let unusable = |source| {
+            if cert == key {
+                return CertificateError::Tls(source);
+            }
+            CertificateError::Pair { cert: cert.to_owned(), key: key.to_owned(), source }
+        };
+        let served = Served::new(&identity, &super::provider()).map_err(unusable)?;
         Ok(Arc::new(Self::new(Some(served), Some((cert.to_owned(), key.to_owned())), config)))
     }
 
     /// A certificate without files.
-    pub fn of(identity: &Identity, config: &config::Net) -> Result<Arc<Self>, String> {
+    pub fn of(identity: &Identity, config: &config::Net) -> Result<Arc<Self>, TlsError> {
         Ok(Arc::new(Self::new(Some(Served::new(identity, &super::provider())?), None, config)))
     }
 
@@ -160,8 +177,8 @@ impl Certificate {
                 }
                 return Look::Same;
             }
-            Ok(identity) => (identity.digest(), Served::new(&identity, &self.provider)),
-            Err(reason) => (sha256_hex(reason.as_bytes()), Err(reason)),
+            Ok(identity) => (identity.digest(), Served::new(&identity, &self.provider).map_err(CertificateError::from)),
+            Err(error) => (sha256_hex(error.to_string().as_bytes()), Err(error.into())),
         };
         match made {
             Ok(served) => {
@@ -180,7 +197,7 @@ impl Certificate {
                 let confirmed = again || asked;
                 if confirmed && !(again && told) {
                     let instead = if before.is_some() { "the former one is served on" } else { "there is none" };
-                    tracing::error!(cert, key, reason, "the certificate's files cannot be used: {instead}");
+                    tracing::error!(cert, key, %reason, "the certificate's files cannot be used: {instead}");
                 }
                 *rejected = Some(Rejected { digest, reason, confirmed });
                 Look::Rejected

@@ -19,6 +19,20 @@ pub fn is_validation(connection: &ServerConnection) -> bool {
     connection.alpn_protocol() == Some(PROTOCOL)
 }
 
+/// Why a challenge cannot be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ChallengeError {
+    #[error("a challenge's digest has {DIGEST_LEN} bytes, not {0}")]
+    Digest(usize),
+    /// A certificate could not be made.
+    #[error(transparent)]
+    Made(#[from] rcgen::Error),
+    #[error("{0}")]
+    Key(&'static str),
+    #[error(transparent)]
+    Rustls(#[from] rustls::Error),
+}
+
 /// The answers of a listener. Without any it knows nothing of the protocol.
 pub struct Challenges {
     config: Arc<ServerConfig>,
@@ -55,9 +69,9 @@ impl Challenges {
     }
 
     /// Answers for a name, with the SHA-256 of the challenge's key authorization.
-    pub fn answer(&self, name: &str, digest: &[u8]) -> Result<Answer, String> {
+    pub fn answer(&self, name: &str, digest: &[u8]) -> Result<Answer, ChallengeError> {
         if digest.len() != DIGEST_LEN {
-            return Err(format!("a challenge's digest has {DIGEST_LEN} bytes, not {}", digest.len()));
+            return Err(ChallengeError::Digest(digest.len()));
         }
         let made = || -> Result<_, rcgen::Error> {
             let key = KeyPair::generate()?;
@@ -66,9 +80,9 @@ impl Challenges {
             params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
             Ok((params.self_signed(&key)?.der().clone(), key.serialize_der()))
         };
-        let (cert, key) = made().map_err(|error| error.to_string())?;
-        let key = PrivateKeyDer::try_from(key)?;
-        let key = super::provider().key_provider.load_private_key(key).map_err(|error| error.to_string())?;
+        let (cert, key) = made()?;
+        let key = PrivateKeyDer::try_from(key).map_err(ChallengeError::Key)?;
+        let key = super::provider().key_provider.load_private_key(key)?;
         let mut by_name = self.answers.by_name.write().unwrap_or_else(PoisonError::into_inner);
         by_name.insert(name.to_owned(), Arc::new(CertifiedKey::new(vec![cert], key)));
         Ok(Answer { answers: Arc::clone(&self.answers), name: name.to_owned() })

@@ -3,7 +3,8 @@
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
 use time::{Duration, OffsetDateTime};
 
-use crate::config::read_file;
+use super::TlsError;
+use crate::config::{FileError, read_file};
 use crate::digest::sha256_hex;
 
 /// What a self-signed certificate is for.
@@ -22,7 +23,7 @@ pub struct Identity {
 
 impl Identity {
     /// Reads both from files, which may be the same one.
-    pub fn read(cert: &str, key: &str) -> Result<Self, String> {
+    pub fn read(cert: &str, key: &str) -> Result<Self, FileError> {
         Ok(Self { cert: read_file(cert)?, key: read_file(key)? })
     }
 
@@ -32,7 +33,7 @@ impl Identity {
     }
 
     /// A fresh self-signed certificate for localhost and the loopback addresses, valid for 90 days since yesterday.
-    pub fn self_signed() -> Result<Self, String> {
+    pub fn self_signed() -> Result<Self, TlsError> {
         let made = || -> Result<Self, rcgen::Error> {
             let key = KeyPair::generate()?;
             let mut params = CertificateParams::new(LOCAL_NAMES.map(str::to_owned))?;
@@ -45,7 +46,7 @@ impl Identity {
             let cert = params.self_signed(&key)?;
             Ok(Self { cert: cert.pem().into_bytes(), key: key.serialize_pem().into_bytes() })
         };
-        made().map_err(|error| error.to_string())
+        Ok(made()?)
     }
 }
 
