@@ -11,6 +11,10 @@ use crate::frame::{SessionCode, Token};
 
 /// `POST /api/v1/auth/validate-device`
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({
+    "device_id": "01997b5e-7c00-7000-8000-000000000002", "access_token": "a device's access token", "region": "eu-1", "assign": true,
+    "session_id": "01997b5e-7c00-7000-8000-000000000003"
+})))]
 pub struct ValidateDevice {
     pub device_id: Uuid,
     #[schema(value_type = String)]
@@ -101,6 +105,10 @@ pub struct LimitsView {
 
 /// `POST /api/v1/nodes/assign-outline`
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({
+    "region": "eu-1", "user_id": "01997b5e-7c00-7000-8000-000000000001",
+    "device_id": "01997b5e-7c00-7000-8000-000000000002", "session_id": "01997b5e-7c00-7000-8000-000000000003"
+})))]
 pub struct AssignOutline {
     pub region: String,
     pub user_id: Uuid,

@@ -9,6 +9,9 @@ use crate::frame::lenient::or_default;
 
 /// `POST /api/v1/auth/enroll`
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({
+    "code": "7KQ2-M9XD-4T6W-1RCF", "device_uuid": "a3b1c6", "platform": "android", "name": "Phone"
+})))]
 pub struct Enroll {
     pub code: String,
     /// The installation's own id.
@@ -26,6 +29,7 @@ pub struct Enroll {
 
 /// `POST /api/v1/auth/refresh`
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({ "refresh_token": "a refresh token", "device_uuid": "a3b1c6" })))]
 pub struct Refresh {
     pub refresh_token: String,
     pub device_uuid: String,
@@ -46,6 +50,7 @@ pub struct Tokens {
 
 /// `POST /api/v1/gateway/enroll`
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({ "token": "a one-time token" })))]
 pub struct GatewayEnroll {
     pub token: String,
 }

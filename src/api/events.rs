@@ -68,6 +68,7 @@ pub struct Event {
 
 /// `POST /api/v1/gateway/events/ack`: everything up to a number has been acted on.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({ "epoch": "the database's epoch", "seq": 0 })))]
 pub struct EventAck {
     pub epoch: String,
     pub seq: i64,

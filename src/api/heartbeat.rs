@@ -22,6 +22,7 @@ pub struct RefusalNote {
 
 /// `POST /api/v1/gateway/heartbeat`
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({ "sessions": 1, "streams": 12, "version": "0.2.0" })))]
 pub struct GatewayHeartbeat {
     pub gateway_id: Option<Uuid>,
     #[serde(default)]

@@ -36,6 +36,7 @@ impl std::fmt::Debug for Node {
 
 /// `POST /api/v1/outline/heartbeat`: a gateway's probe of a node.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({ "node_id": "01997b5e-7c00-7000-8000-000000000005", "healthy": true, "latency_ms": 12 })))]
 pub struct NodeHeartbeat {
     pub node_id: Uuid,
     pub healthy: bool,

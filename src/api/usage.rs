@@ -52,6 +52,12 @@ pub struct UsageReport {
 /// `POST /api/v1/usage/report`: one report or a batch.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
+#[schema(examples(json!({
+    "reports": [{
+        "device_id": "01997b5e-7c00-7000-8000-000000000002", "session_id": "01997b5e-7c00-7000-8000-000000000003",
+        "bytes_up": 1200, "bytes_down": 34000, "started_at": "2026-11-01T00:00:00Z"
+    }]
+})))]
 pub enum UsageReports {
     Batch { reports: Vec<UsageReport> },
     One(Box<UsageReport>),
