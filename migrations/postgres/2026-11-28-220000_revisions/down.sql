@@ -1,5 +1,3 @@
-CREATE INDEX sessions_user ON sessions (user_id);
-DROP INDEX sessions_user_id;
 DROP INDEX users_identifier;
 DROP INDEX users_sorted;
 DROP INDEX subscriptions_end;

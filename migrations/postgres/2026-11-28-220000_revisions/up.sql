@@ -10,5 +10,3 @@ CREATE INDEX users_identifier ON users (identifier COLLATE "C");
 CREATE INDEX users_sorted ON users (identifier, id);
 CREATE INDEX subscriptions_end ON subscriptions (valid_until, id);
 CREATE INDEX sessions_started ON sessions (started_at, id);
-CREATE INDEX sessions_user_id ON sessions (user_id, id);
-DROP INDEX sessions_user;

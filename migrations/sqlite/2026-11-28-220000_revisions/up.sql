@@ -9,5 +9,3 @@ ALTER TABLE gateway_endpoints ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX users_identifier ON users (identifier, id);
 CREATE INDEX subscriptions_end ON subscriptions (valid_until, id);
 CREATE INDEX sessions_started ON sessions (started_at, id);
-CREATE INDEX sessions_user_id ON sessions (user_id, id);
-DROP INDEX sessions_user;

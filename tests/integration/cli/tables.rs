@@ -124,7 +124,9 @@ async fn scripts_get_whole_values() {
     shop.control.create("plans", json!({ "name": "Other" })).await;
     let args = ["admin", "plans", "list", "limit=1", "--csv"];
     let (_, stdout, stderr) = run(&args, &shop.env).await;
-    assert_eq!((stdout.lines().count(), stderr), (2, format!("more: cursor={}\n", shop.plan)));
+    let page: Value = serde_json::from_str(&shop.piped("plans list limit=1 --json").await).unwrap();
+    let more = format!("more: cursor={}\n", page["next"].as_str().unwrap());
+    assert_eq!((stdout.lines().count(), stderr), (2, more));
     assert_eq!(shop.piped("plans list limit=1 --csv --all").await.lines().count(), 3);
 }
 
@@ -169,7 +171,7 @@ async fn long_work_shows_how_far_it_is() {
     shop.control.create("plans", json!({ "name": "Other" })).await;
     let (code, shown) = on_a_terminal("admin plans list limit=1 --all", "", &shop.env).await;
     assert_eq!(code, Some(0), "{shown}");
-    assert!(shown.contains(&format!("{CLEAR}1 plans…{CLEAR}2 plans…{CLEAR}ID ")), "{shown:?}");
+    assert!(shown.contains(&format!("{CLEAR}1 plans…{CLEAR}ID ")), "{shown:?}");
     let keys = shop.control.folder.path().join("keys.txt");
     std::fs::write(&keys, "ss://aes-256-gcm:hush@10.0.0.1:8388\n").unwrap();
     shop.control.create("regions", json!({ "code": "eu-1" })).await;

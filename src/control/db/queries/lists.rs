@@ -154,25 +154,48 @@ listed!(gateways, gateway_nodes, Gateway, GatewayId, GatewaySort { Name => name 
     narrow!(query, of, gateway_nodes { region_id = region, status = status, draining = draining });
 });
 
+/// What is asked for, and the devices of its user: sessions have an index by device.
+pub(crate) struct Opened<'a> {
+    filter: &'a SessionFilter,
+    devices: Option<Vec<DeviceId>>,
+}
+
 listed!(
-    sessions,
+    opened,
     sessions,
     Session,
     SessionId,
     SessionSort { StartedAt => started_at Time },
-    |query, of: SessionFilter| {
-        narrow!(query, of, sessions { user_id = user, device_id = device, gateway_node_id = gateway, state = state });
-        if let Some(node) = of.node {
+    |query, of: Opened<'_>| {
+        let filter = of.filter;
+        narrow!(query, filter, sessions { device_id = device, gateway_node_id = gateway, state = state });
+        if let Some(devices) = &of.devices {
+            query = query.filter(sessions::device_id.eq_any(devices.clone()));
+        }
+        if let Some(node) = filter.node {
             query = query.filter(sessions::outline_node_id.eq(node));
         }
-        if let Some(after) = of.started_after {
+        if let Some(after) = filter.started_after {
             query = query.filter(sessions::started_at.ge(after));
         }
-        if let Some(before) = of.started_before {
+        if let Some(before) = filter.started_before {
             query = query.filter(sessions::started_at.lt(before));
         }
     }
 );
+
+/// Sessions.
+pub(crate) async fn sessions(
+    conn: &mut Conn,
+    filter: &SessionFilter,
+    paging: &Paging<SessionSort>,
+) -> QueryResult<Found<Session>> {
+    let devices = match filter.user {
+        Some(user) => Some(devices::table.filter(devices::user_id.eq(user)).select(devices::id).load(conn).await?),
+        None => None,
+    };
+    opened(conn, &Opened { filter, devices }, paging).await
+}
 
 /// A condition on a subscription's columns.
 type Condition = Box<dyn BoxableExpression<subscriptions::table, Backend, SqlType = Bool>>;

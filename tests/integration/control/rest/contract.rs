@@ -241,7 +241,8 @@ async fn every_operation_does_what_its_example_asks() {
         let mut play = Play::start(kind).await;
         let all = operations(&play.contract);
         let named = |name: &str| all.iter().find(|one| one.name == name).unwrap_or_else(|| panic!("{name}")).clone();
-        let is_placed = |one: &Operation| MADE_FIRST.contains(&one.name.as_str()) || DONE_LAST.contains(&one.name.as_str());
+        let is_placed =
+            |one: &Operation| MADE_FIRST.contains(&one.name.as_str()) || DONE_LAST.contains(&one.name.as_str());
         for name in MADE_FIRST {
             play.play(&named(name)).await;
         }

@@ -102,8 +102,7 @@ async fn sessions_and_gateways_are_filtered() {
     for kind in BOTH {
         let api = GatewayApi::start(kind, &[10, 10], &[]).await;
         let control = &api.control;
-        let (ann, bob) =
-            (Subscriber::create(control, json!({})).await, Subscriber::create(control, json!({})).await);
+        let (ann, bob) = (Subscriber::create(control, json!({})).await, Subscriber::create(control, json!({})).await);
         let mut sessions = Vec::new();
         for subscriber in [&ann, &ann, &bob] {
             sessions.push(api.begin(subscriber).await);
@@ -144,7 +143,8 @@ async fn subscriptions_are_found_by_what_they_are_now() {
             moment.format(&time::format_description::well_known::Rfc3339).unwrap()
         };
         let mut made = Vec::new();
-        for (plan, from, until) in [("short", -9, 9), ("short", -9, -1), ("long", -9, -1), ("long", -9, -3), ("long", 3, 9)]
+        for (plan, from, until) in
+            [("short", -9, 9), ("short", -9, -1), ("long", -9, -1), ("long", -9, -3), ("long", 3, 9)]
         {
             let body = json!({ "user_id": user, "plan_id": plan, "starts_at": at(from), "valid_until": at(until) });
             made.push(id(&control.create("subscriptions", body).await));

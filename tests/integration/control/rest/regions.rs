@@ -30,7 +30,7 @@ async fn regions_and_endpoints_are_administered() {
         let changed = control.update("regions", &id(&region), change).await;
         let expected = json!({
             "id": region["id"], "code": REGION, "name": "Frankfurt", "names": { "fr": "Francfort" },
-            "exit_country": "DE", "udp": false, "ipv6": true, "resolvers": ["9.9.9.9", "2620:fe::fe"],
+            "exit_country": "DE", "udp": false, "ipv6": true, "resolvers": ["9.9.9.9", "2620:fe::fe"], "revision": 1,
         });
         assert_eq!((&changed, &control.list("regions").await[0]), (&expected, &expected));
         let typed = json!({ "names": { "de": "Mitte" }, "resolvers": [] });

@@ -100,7 +100,11 @@ async fn what_is_in_the_way_is_named() {
                 json!({ "user_id": user, "plan_id": "p", "valid_until": "2027-01-31" }),
                 "a date and time with an offset, such as 2027-01-31T00:00:00Z".into(),
             ),
-            ("nodes", json!({ "region": "xx", "access_key": "ss://aes-256-gcm:h@10.0.0.9:1" }), "there is no region \"xx\"".into()),
+            (
+                "nodes",
+                json!({ "region": "xx", "access_key": "ss://aes-256-gcm:h@10.0.0.9:1" }),
+                "there is no region \"xx\"".into(),
+            ),
         ] {
             let (status, _, said) = ask(Method::POST, path, Some(body)).await;
             assert_eq!((status, said), (422, json!(detail)), "{kind:?} {path}");
