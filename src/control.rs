@@ -14,6 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
+use crate::clock::Clock;
 use crate::config::{self, ConfigError, Database, Ops, Secret, Sessions, Source};
 use crate::digest::sha256_hex;
 use crate::lifecycle::Shutdown;
@@ -62,7 +63,7 @@ pub struct Control {
 
 impl Control {
     /// Loads keys, checks the schema and binds the sockets.
-    pub async fn bind(source: &Source) -> Result<Self, StartError> {
+    pub async fn bind(source: &Source, clock: Clock) -> Result<Self, StartError> {
         let database: Database = source.section()?;
         let config: config::Control = source.section()?;
         let sessions: Sessions = source.section()?;
@@ -90,10 +91,12 @@ impl Control {
         } else {
             let read = Certificate::read(&config.cert, &config.key, &net);
             let read = read.map_err(|reason| source.unusable::<config::Control>("cert", reason))?;
-            Some(Certificates::new(read, Vec::new(), &net, &metrics.all))
+            let certificates = Certificates::new(read, Vec::new(), &net, &metrics.all);
+            certificates.warn(clock.now());
+            Some(certificates)
         };
-        let server =
-            |certificates| tls::server(Arc::clone(certificates), Tickets::own(net.ticket_lifetime), &[tls::HTTP_1_1]);
+        let tickets = Tickets::own(net.ticket_lifetime, clock.clone());
+        let server = |certificates| tls::server(Arc::clone(certificates), tickets, &[tls::HTTP_1_1]);
         let tls = certificates
             .as_ref()
             .map(server)

@@ -11,9 +11,9 @@ mod body;
 mod certificates;
 mod circuit;
 mod circuit_breaker;
-mod clock;
 mod connection_limiter;
 mod control;
+mod control_clock;
 mod drain;
 mod edge;
 pub(crate) mod egress;
@@ -54,6 +54,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::config::{self, ConfigError, Egress, Mux, Ops, Probe, Source, Tls, V1, read_file};
 use crate::mux::Limits;
 use crate::net::dial::Dialer;
@@ -62,8 +63,8 @@ use crate::net::resolver::Resolver;
 use crate::net::tls;
 
 use arrival::{Arrivals, Listener};
-use clock::Clock;
 use control::ControlClient;
+use control_clock::ControlClock;
 use drain::Drain;
 use edge::Site;
 use journal::Journal;
@@ -98,7 +99,7 @@ pub struct Gateway {
 impl Gateway {
     /// Loads keys, opens the journal and binds the sockets that are not inherited. A process that serves from the same
     /// `state_dir` hands over its own, and goes on until [`Gateway::succeed`].
-    pub async fn bind(source: &Source, mut inherited: Inherited) -> Result<Self, ConfigError> {
+    pub async fn bind(source: &Source, clock: Clock, mut inherited: Inherited) -> Result<Self, ConfigError> {
         let mut gateway: config::Gateway = source.section()?;
         let tunnel: config::Tunnel = source.section()?;
         let http2: config::Http2 = source.section()?;
@@ -109,12 +110,12 @@ impl Gateway {
             Resolver::new(&net, &[]).map_err(|reason| source.unusable::<config::Net>("dns_timeout", reason))?;
         let dialer = Dialer::new(net.clone(), resolver.clone());
         let metrics = GatewayMetrics::new();
-        let certificates = certificates::load(source, &metrics.all)?;
+        let certificates = certificates::load(source, &clock, &metrics.all)?;
         let protocols: &[&str] = if http2.enabled { &[tls::H2, tls::HTTP_1_1] } else { &[tls::HTTP_1_1] };
         let tls = tls::server(Arc::clone(&certificates.all), certificates.tickets, protocols);
         let tls = tls.map_err(|reason| source.unusable::<Tls>("cert", reason))?;
         let acme = certificates::obtaining(source, certificates.obtained, &tls, &metrics.all).await?;
-        let clock = Arc::new(Clock::new(source.section::<config::Clock>()?.warn_after, &metrics));
+        let clock = Arc::new(ControlClock::new(clock, source.section::<config::Clock>()?.warn_after, &metrics));
         let state_dir = Path::new(&gateway.state_dir);
         let claimed = Claim::make(state_dir, gateway.takeover_timeout, &mut inherited).await;
         let (claim, mut predecessor) = claimed.map_err(|reason| bad("state_dir", reason))?;

@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 
+use httvps::clock::Clock;
 use httvps::config::{Net, Source};
 use httvps::metrics::Metrics;
 use httvps::net::tls::{self, Certificate, Certificates, Identity, Tickets};
@@ -38,7 +39,7 @@ pub(crate) fn server(identity: &Identity) -> Arc<ServerConfig> {
     let net: Net = Source::with::<&str, &str>([]).unwrap().section().unwrap();
     let certificate = Certificate::of(identity, &net).unwrap();
     let certificates = Certificates::new(certificate, Vec::new(), &net, &Metrics::new("bench"));
-    tls::server(certificates, Tickets::own(net.ticket_lifetime), &[tls::HTTP_1_1]).unwrap()
+    tls::server(certificates, Tickets::own(net.ticket_lifetime, Clock::system()), &[tls::HTTP_1_1]).unwrap()
 }
 
 /// Milliseconds of CPU for accepting a connection with a full handshake.
@@ -63,7 +64,7 @@ fn cost_of_resumption() -> f64 {
 }
 
 fn cost_with(change: impl FnOnce(&mut ClientConfig, RootCertStore)) -> f64 {
-    let identity = Identity::self_signed().unwrap();
+    let identity = Identity::self_signed(Clock::system().now()).unwrap();
     let acceptor = TlsAcceptor::from(server(&identity));
     let mut config = (*tls::client(Some(&identity.cert)).unwrap()).clone();
     let mut roots = RootCertStore::empty();

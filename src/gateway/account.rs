@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::circuit_breaker::CircuitBreaker;
-use super::clock::Clock;
+use super::control_clock::ControlClock;
 use super::journal::JournalEntry;
 use super::metrics::GatewayMetrics;
 use super::offline::OutageAllowance;
@@ -54,7 +54,7 @@ pub(crate) struct Opening {
     /// What the device may move while the control plane is away.
     pub(crate) allowance: Arc<OutageAllowance>,
     pub(crate) breaker: Arc<CircuitBreaker>,
-    pub(crate) clock: Arc<Clock>,
+    pub(crate) clock: Arc<ControlClock>,
     pub(crate) rate_limiter: Arc<RateLimiter>,
     pub(crate) quota_percent: Vec<u8>,
     pub(crate) report_queue: Arc<ReportQueue>,
@@ -77,7 +77,7 @@ pub(crate) struct Account {
     notices: UserNotices,
     cut: OnceLock<SessionCode>,
     breaker: Arc<CircuitBreaker>,
-    clock: Arc<Clock>,
+    clock: Arc<ControlClock>,
     rate_limiter: Arc<RateLimiter>,
     report_queue: Arc<ReportQueue>,
     share: Arc<MemoryBudget>,

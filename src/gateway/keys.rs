@@ -8,8 +8,8 @@ use prometheus::IntCounterVec;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use super::clock::Clock;
 use super::control::ControlClient;
+use super::control_clock::ControlClock;
 use super::persist::{Name, Persist};
 use crate::lifecycle::Shutdown;
 use crate::token::{Claims, TokenError, Verifier};
@@ -19,7 +19,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Keys that refresh themselves, sooner when a token names an unknown one.
 pub(crate) struct Keys {
     verifier: RwLock<Verifier>,
-    clock: Arc<Clock>,
+    clock: Arc<ControlClock>,
     checked: IntCounterVec,
     unknown: Notify,
     refreshed: watch::Sender<()>,
@@ -27,7 +27,7 @@ pub(crate) struct Keys {
 
 impl Keys {
     /// No keys yet; counts what is checked, by outcome.
-    pub(crate) fn new(clock: Arc<Clock>, checked: IntCounterVec) -> Self {
+    pub(crate) fn new(clock: Arc<ControlClock>, checked: IntCounterVec) -> Self {
         Self {
             verifier: RwLock::default(),
             clock,
@@ -113,5 +113,32 @@ impl Keys {
                 () = tokio::time::sleep(wait.saturating_sub(RETRY)) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::gateway::metrics::GatewayMetrics;
+    use crate::token::Issuer;
+
+    #[test]
+    fn a_token_is_good_for_its_life_and_a_minute_more() {
+        let manual = ManualClock::at(datetime!(2026-11-28 12:00 UTC));
+        let metrics = GatewayMetrics::new();
+        let clock = ControlClock::new(manual.clock(), Duration::from_secs(5), &metrics);
+        let keys = Keys::new(Arc::new(clock), metrics.tokens);
+        let issuer = Issuer::new(&[7; 32]).unwrap();
+        keys.replace(issuer.key_set());
+        let (device, issued_at) = (Uuid::now_v7(), manual.now().unix_timestamp());
+        let token = issuer.issue(device, Uuid::now_v7(), issued_at, 3600).unwrap();
+        manual.advance(Duration::from_secs(3660));
+        assert_eq!(keys.check_at_once(&token).map(|claims| claims.sub), Ok(device));
+        manual.advance(Duration::from_secs(1));
+        assert_eq!(keys.check_at_once(&token).map(|claims| claims.sub), Err(TokenError::Expired));
+        assert_eq!(keys.owner(&token), Some(device));
     }
 }

@@ -15,8 +15,8 @@ use super::health::{Health, Outcome};
 use super::{Exit, Nodes};
 use crate::api::NodeHeartbeat;
 use crate::frame::Target;
-use crate::gateway::clock::Clock;
 use crate::gateway::control::ControlClient;
+use crate::gateway::control_clock::ControlClock;
 use crate::lifecycle::Shutdown;
 use crate::shadowsocks::NodeStream;
 
@@ -60,7 +60,7 @@ enum Reply {
 
 impl Nodes {
     /// Probes every node when its health asks for it, and tells the control plane, until drained.
-    pub(crate) async fn run(&self, control: &ControlClient, clock: &Clock, shutdown: &Shutdown) {
+    pub(crate) async fn run(&self, control: &ControlClient, clock: &ControlClock, shutdown: &Shutdown) {
         let mut probes = FuturesUnordered::new();
         loop {
             let (due, next) = self.due();
@@ -112,7 +112,7 @@ impl Nodes {
         }
     }
 
-    async fn probe_one(&self, subject: Subject, control: &ControlClient, clock: &Clock) {
+    async fn probe_one(&self, subject: Subject, control: &ControlClient, clock: &ControlClock) {
         let exit = &subject.exit;
         let mut started = Instant::now();
         let (mut outcome, mut reason) = self.ask(exit, subject.reacts, clock).await;
@@ -209,7 +209,7 @@ impl Nodes {
 
     /// Connects and waits for what comes back: a byte of the probe target's, or without one the end of a stream that the
     /// node cannot connect. A wrong password is not answered.
-    async fn ask(&self, exit: &Exit, reacts: bool, clock: &Clock) -> (Outcome, Option<Reason>) {
+    async fn ask(&self, exit: &Exit, reacts: bool, clock: &ControlClock) -> (Outcome, Option<Reason>) {
         let target = match self.probe.target.as_str() {
             "" => REFUSING,
             target => match Target::parse(target) {
@@ -271,7 +271,7 @@ async fn reply(mut stream: NodeStream, asks: bool, ends: bool) -> Reply {
 }
 
 /// Why a node that takes connections may say nothing.
-fn silence(exit: &Exit, clock: &Clock) -> Reason {
+fn silence(exit: &Exit, clock: &ControlClock) -> Reason {
     if !exit.is_timed() {
         return SILENT.into();
     }
@@ -297,10 +297,11 @@ fn reason(kind: ErrorKind) -> &'static str {
 mod tests {
     use base64::Engine;
     use base64::prelude::BASE64_STANDARD;
-    use time::OffsetDateTime;
+    use time::macros::datetime;
 
     use super::*;
     use crate::api::Node;
+    use crate::clock::ManualClock;
     use crate::config::Source;
     use crate::gateway::metrics::GatewayMetrics;
     use crate::net::dial::Dialer;
@@ -330,12 +331,13 @@ mod tests {
 
     #[test]
     fn silence_is_explained_by_the_clock_where_the_cipher_asks_for_the_time() {
-        let clock = Clock::new(Duration::from_secs(5), &GatewayMetrics::new());
+        let manual = ManualClock::at(datetime!(2026-11-28 12:00 UTC));
+        let clock = ControlClock::new(manual.clock(), Duration::from_secs(5), &GatewayMetrics::new());
         let (timed, untimed) = (exit("2022-blake3-aes-256-gcm"), exit("aes-256-gcm"));
         assert_eq!((silence(&timed, &clock), silence(&untimed, &clock)), (SILENT_TIMED.into(), SILENT.into()));
-        clock.measured(OffsetDateTime::now_utc() + Duration::from_secs(20), Instant::now());
+        clock.measured(manual.now() + Duration::from_secs(20), Instant::now());
         assert_eq!(silence(&timed, &clock), SILENT_TIMED);
-        clock.measured(OffsetDateTime::now_utc() + Duration::from_millis(45_020), Instant::now());
+        clock.measured(manual.now() + Duration::from_millis(45_020), Instant::now());
         assert_eq!(
             silence(&timed, &clock),
             "no answer: the gateway's clock is 45.0 s behind the control plane's, AEAD-2022 allows 30 s; synchronize it by NTP"
