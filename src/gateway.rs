@@ -115,7 +115,7 @@ impl Gateway {
         let tls = tls::server(Arc::clone(&certificates.all), certificates.tickets, protocols);
         let tls = tls.map_err(|reason| source.unusable::<Tls>("cert", reason))?;
         let acme = certificates::obtaining(source, certificates.obtained, &tls, &metrics.all).await?;
-        let clock = Arc::new(ControlClock::new(clock, source.section::<config::Clock>()?.warn_after, &metrics));
+        let clock = Arc::new(ControlClock::new(clock, source.section()?, &metrics));
         let state_dir = Path::new(&gateway.state_dir);
         let claimed = Claim::make(state_dir, gateway.takeover_timeout, &mut inherited).await;
         let (claim, mut predecessor) = claimed.map_err(|reason| bad("state_dir", reason))?;
@@ -170,17 +170,17 @@ impl Gateway {
                 listeners.iter().filter_map(|listener| listener.socket.local_addr().ok()).map(|addr| addr.ip()),
             ),
             control,
-            keys: Keys::new(Arc::clone(&clock), metrics.tokens.clone()),
+            keys: Keys::new(gateway.jwks_retry, Arc::clone(&clock), metrics.tokens.clone()),
             nodes: Nodes::new(source.section::<Probe>()?, &relay, dialer.clone(), metrics.clone()),
             relay,
-            rate_limiters: RateLimiters::default(),
+            rate_limiters: RateLimiters::new(source.section()?),
             offline: OfflineCache::new(offline, Arc::clone(&clock)),
             persist,
             clock,
-            refusals: Refusals::default(),
+            refusals: Refusals::new(gateway.refusals_kept),
             portal: Portal::new(&source.section()?),
             site,
-            hellos: RequestLimiter::new(tunnel.hellos_per_minute),
+            hellos: RequestLimiter::new(tunnel.hellos_per_minute, tunnel.hello_devices_max),
             usage,
             metrics,
             gateway,

@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Section};
+use super::{Invalid, Section, within};
 use crate::frame::Version;
 
 fn version(key: &'static str, text: &str) -> Result<(), Invalid> {
@@ -180,6 +180,8 @@ pub struct Offline {
     pub max_age: Duration,
     /// Most devices remembered for it.
     pub devices: usize,
+    /// Regions remembered of each.
+    pub regions: usize,
     /// What is kept for it reaches the disk so often.
     #[serde(with = "humantime_serde")]
     pub flush_interval: Duration,
@@ -187,6 +189,10 @@ pub struct Offline {
 
 impl Section for Offline {
     const NAME: &'static str = "offline";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        within("regions", self.regions, &(1..=1000))
+    }
 }
 
 /// `[portal]`
@@ -201,6 +207,8 @@ pub struct Portal {
     pub device_requests_per_minute: u32,
     /// Largest request body.
     pub body_max: ByteSize,
+    /// Callers whose requests are counted at once.
+    pub callers_max: usize,
 }
 
 impl Section for Portal {
@@ -213,6 +221,6 @@ impl Section for Portal {
         if self.device_requests_per_minute == 0 {
             return Err(Invalid::new("device_requests_per_minute", "must be at least 1"));
         }
-        Ok(())
+        within("callers_max", self.callers_max, &(1024..=16_777_216))
     }
 }

@@ -28,9 +28,6 @@ use counters::Counters;
 use lease::LeaseState;
 use notices::UserNotices;
 
-/// Pings are sent up to so much later than `ping_after`.
-const PING_JITTER: f64 = 1.2;
-
 /// What a session begins with.
 pub(crate) struct Opening {
     pub(crate) session: Uuid,
@@ -162,8 +159,7 @@ impl Account {
         if self.tunnel.is_held() {
             return Duration::MAX;
         }
-        let (ping_after, _) = self.tunnel.keepalive();
-        self.tunnel.silence().saturating_sub(ping_after.mul_f64(PING_JITTER))
+        self.tunnel.overdue()
     }
 
     /// Applies the control plane's verdict on what was reported.

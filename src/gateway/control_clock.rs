@@ -8,15 +8,13 @@ use time::OffsetDateTime;
 
 use super::metrics::GatewayMetrics;
 use crate::clock::Clock;
-
-/// An answer that took longer says too little about the time it was given at.
-const ROUND_TRIP_MAX: Duration = Duration::from_secs(2);
+use crate::config;
 
 /// The control plane's time, carried on by the monotonic clock, so that a step of the system's clock does not matter.
 pub(crate) struct ControlClock {
     system: Clock,
     known: RwLock<Option<Known>>,
-    warn_after: Duration,
+    config: config::Clock,
     gauge: Gauge,
 }
 
@@ -29,10 +27,10 @@ struct Known {
 }
 
 impl ControlClock {
-    /// A clock that trusts the system's until the control plane has answered; offsets from `warn_after` on are named.
-    pub(crate) fn new(system: Clock, warn_after: Duration, metrics: &GatewayMetrics) -> Self {
+    /// A clock that trusts the system's until the control plane has answered; offsets from `clock.warn_after` on are named.
+    pub(crate) fn new(system: Clock, config: config::Clock, metrics: &GatewayMetrics) -> Self {
         let gauge = metrics.clock_offset.with_label_values(&["control"]);
-        Self { system, known: RwLock::default(), warn_after, gauge }
+        Self { system, known: RwLock::default(), config, gauge }
     }
 
     fn known(&self) -> Option<Known> {
@@ -72,7 +70,7 @@ impl ControlClock {
         let at = Instant::now();
         let round_trip = at.saturating_duration_since(asked_at);
         let before = self.offset();
-        if round_trip > ROUND_TRIP_MAX && before.is_some() {
+        if round_trip > self.config.round_trip_max && before.is_some() {
             return;
         }
         let known = Known { time: server_time + round_trip / 2, at, fresh: true };
@@ -98,7 +96,7 @@ impl ControlClock {
     }
 
     fn is_off(&self, offset: i64) -> bool {
-        Duration::from_millis(offset.unsigned_abs()) >= self.warn_after
+        Duration::from_millis(offset.unsigned_abs()) >= self.config.warn_after
     }
 
     fn advice(offset: i64) -> String {
@@ -117,7 +115,7 @@ fn millis(duration: time::Duration) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use time::macros::datetime;
 
     use super::*;
@@ -125,9 +123,13 @@ mod tests {
 
     const NOON: OffsetDateTime = datetime!(2026-11-28 12:00 UTC);
 
+    pub(in crate::gateway) fn config() -> config::Clock {
+        config::Source::with::<&str, &str>([]).unwrap().section().unwrap()
+    }
+
     fn clocks() -> (ManualClock, ControlClock) {
         let manual = ManualClock::at(NOON);
-        let clock = ControlClock::new(manual.clock(), Duration::from_secs(5), &GatewayMetrics::new());
+        let clock = ControlClock::new(manual.clock(), config(), &GatewayMetrics::new());
         (manual, clock)
     }
 

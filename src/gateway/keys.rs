@@ -14,11 +14,11 @@ use super::persist::{Name, Persist};
 use crate::lifecycle::Shutdown;
 use crate::token::{Claims, TokenError, Verifier};
 
-const RETRY: Duration = Duration::from_secs(1);
-
 /// Keys that refresh themselves, sooner when a token names an unknown one.
 pub(crate) struct Keys {
     verifier: RwLock<Verifier>,
+    /// Between two fetches at least.
+    retry: Duration,
     clock: Arc<ControlClock>,
     checked: IntCounterVec,
     unknown: Notify,
@@ -27,9 +27,10 @@ pub(crate) struct Keys {
 
 impl Keys {
     /// No keys yet; counts what is checked, by outcome.
-    pub(crate) fn new(clock: Arc<ControlClock>, checked: IntCounterVec) -> Self {
+    pub(crate) fn new(retry: Duration, clock: Arc<ControlClock>, checked: IntCounterVec) -> Self {
         Self {
             verifier: RwLock::default(),
+            retry,
             clock,
             checked,
             unknown: Notify::new(),
@@ -45,7 +46,7 @@ impl Keys {
         }
         let mut refreshed = self.refreshed.subscribe();
         self.unknown.notify_one();
-        match tokio::time::timeout(RETRY * 2, refreshed.changed()).await {
+        match tokio::time::timeout(self.retry * 2, refreshed.changed()).await {
             Ok(Ok(())) => self.check(token),
             Ok(Err(_)) | Err(_) => verified,
         }
@@ -87,7 +88,7 @@ impl Keys {
         *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = Verifier::new(set);
     }
 
-    /// Keeps the keys fresh until drained; asks at most once a second.
+    /// Keeps the keys fresh until drained; asks at most once every `gateway.jwks_retry`.
     pub(super) async fn run(&self, control: &ControlClient, persist: &Persist, every: Duration, shutdown: &Shutdown) {
         loop {
             let wait = match control.keys().await {
@@ -100,17 +101,17 @@ impl Keys {
                 Err(error) => {
                     error.log("signing keys not fetched");
                     self.refreshed.send_replace(());
-                    RETRY
+                    self.retry
                 }
             };
             tokio::select! {
                 () = shutdown.draining() => return,
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(self.retry) => {}
             }
             tokio::select! {
                 () = shutdown.draining() => return,
                 () = self.unknown.notified() => {}
-                () = tokio::time::sleep(wait.saturating_sub(RETRY)) => {}
+                () = tokio::time::sleep(wait.saturating_sub(self.retry)) => {}
             }
         }
     }
@@ -122,6 +123,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
+    use crate::gateway::control_clock::tests::config;
     use crate::gateway::metrics::GatewayMetrics;
     use crate::token::Issuer;
 
@@ -129,8 +131,8 @@ mod tests {
     fn a_token_is_good_for_its_life_and_a_minute_more() {
         let manual = ManualClock::at(datetime!(2026-11-28 12:00 UTC));
         let metrics = GatewayMetrics::new();
-        let clock = ControlClock::new(manual.clock(), Duration::from_secs(5), &metrics);
-        let keys = Keys::new(Arc::new(clock), metrics.tokens);
+        let clock = ControlClock::new(manual.clock(), config(), &metrics);
+        let keys = Keys::new(Duration::from_secs(1), Arc::new(clock), metrics.tokens);
         let issuer = Issuer::new(&[7; 32]).unwrap();
         keys.replace(issuer.key_set());
         let (device, issued_at) = (Uuid::now_v7(), manual.now().unix_timestamp());

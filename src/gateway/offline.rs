@@ -17,7 +17,6 @@ const PIECES: u64 = 8;
 const LEAST_PIECE: u64 = 64 * 1024;
 /// When there are too many devices, the oldest of so many goes.
 const SAMPLE: usize = 32;
-const REGIONS: usize = 16;
 
 /// Devices of which the disk has another picture.
 #[derive(Debug, Default)]
@@ -153,7 +152,7 @@ impl OfflineCache {
                         device.regions.push(region);
                     }
                 }
-                device.regions.truncate(REGIONS);
+                device.regions.truncate(self.config.regions);
                 before.allowance
             }
             None => self.allowance(id, 0, 0),
@@ -246,6 +245,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
+    use crate::gateway::control_clock::tests::config;
     use crate::gateway::metrics::GatewayMetrics;
 
     const NOON: OffsetDateTime = datetime!(2026-11-28 12:00 UTC);
@@ -265,8 +265,11 @@ mod tests {
     }
 
     fn cache_at(manual: &ManualClock, max_age: Duration, devices: usize) -> OfflineCache {
-        let clock = ControlClock::new(manual.clock(), Duration::from_secs(5), &GatewayMetrics::new());
-        OfflineCache::new(Offline { max_age, devices, flush_interval: Duration::from_secs(1) }, Arc::new(clock))
+        let clock = ControlClock::new(manual.clock(), config(), &GatewayMetrics::new());
+        OfflineCache::new(
+            Offline { max_age, devices, regions: 16, flush_interval: Duration::from_secs(1) },
+            Arc::new(clock),
+        )
     }
 
     #[test]

@@ -271,6 +271,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::config::Offline;
+    use crate::gateway::control_clock::tests::config;
     use crate::gateway::metrics::GatewayMetrics;
 
     #[test]
@@ -290,8 +291,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let open = |url: &str| Persist::open(folder.path(), url, Duration::from_secs(1)).unwrap();
         let orders = Orders { drain: true, unwelcome: Some("UNAUTHORIZED".into()) };
-        let clock = ControlClock::new(Clock::system(), Duration::from_secs(5), &GatewayMetrics::new());
-        let config = Offline { max_age: Duration::from_mins(1), devices: 10, flush_interval: Duration::from_secs(1) };
+        let clock = ControlClock::new(Clock::system(), config(), &GatewayMetrics::new());
+        let config = Offline {
+            max_age: Duration::from_mins(1),
+            devices: 10,
+            regions: 16,
+            flush_interval: Duration::from_secs(1),
+        };
         let cache = OfflineCache::new(config, Arc::new(clock));
         let (persist, kept) = open("https://one");
         assert_eq!(kept.get::<Orders>(Name::Orders), None);

@@ -9,16 +9,22 @@ use uuid::Uuid;
 use crate::api::RefusalNote;
 use crate::frame::SessionCode;
 
-const KEPT: usize = 100;
 const VERSION_MAX: usize = 64;
 
 /// The newest refusals of devices with a genuine token.
-#[derive(Default)]
-pub(super) struct Refusals(Mutex<VecDeque<RefusalNote>>);
+pub(super) struct Refusals {
+    notes: Mutex<VecDeque<RefusalNote>>,
+    most: usize,
+}
 
 impl Refusals {
+    /// None yet; so many are kept.
+    pub(super) fn new(most: usize) -> Self {
+        Self { notes: Mutex::default(), most }
+    }
+
     fn notes(&self) -> MutexGuard<'_, VecDeque<RefusalNote>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn note(
@@ -43,7 +49,7 @@ impl Refusals {
     pub(super) fn put(&self, more: Vec<RefusalNote>) {
         let mut notes = self.notes();
         notes.extend(more);
-        let surplus = notes.len().saturating_sub(KEPT);
+        let surplus = notes.len().saturating_sub(self.most);
         notes.drain(..surplus);
     }
 }

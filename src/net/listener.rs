@@ -11,8 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::dial::keep_alive;
 use crate::config::{Addresses, Net};
 
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const BACKLOG: i32 = 1024;
+/// Pause after an accept that failed for want of files or memory.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a listener is for: the key that names it, and the address as it is written there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,9 @@ impl Inherited {
 
 /// Binds `host:port`; what it accepts has keepalive. The error says which address and why.
 pub async fn bind(address: &str, net: &Net) -> Result<TcpListener, String> {
-    let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let cannot = |error: std::io::Error| format!("cannot listen on {address}: {error}");
+    let listener = TcpListener::bind(address).await.map_err(cannot)?;
+    SockRef::from(&listener).listen(net.backlog).map_err(cannot)?;
     keep_alive(&SockRef::from(&listener), net);
     Ok(listener)
 }
@@ -138,7 +140,7 @@ fn bind_v6_only(address: SocketAddr, net: &Net) -> std::io::Result<TcpListener> 
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(net.backlog)?;
     keep_alive(&SockRef::from(&socket), net);
     TcpListener::from_std(socket.into())
 }

@@ -29,8 +29,6 @@ const BY_THE_OLD: &str = "answers to the old password only";
 const OFFSET_MAX: Duration = Duration::from_secs(25);
 /// What no server listens on: a node that works closes a stream to it at once. Its own host's, for it must need no network.
 const REFUSING: Target = Target::Ip(SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1));
-/// So many half closes in a row have to be kept.
-const HALF_CLOSES: usize = 3;
 
 const REASONS: [(ErrorKind, &str); 5] = [
     (ErrorKind::ConnectionRefused, "connection refused"),
@@ -240,7 +238,7 @@ impl Nodes {
     /// Whether answers come although the gateway has ended its direction.
     async fn keeps_half_closes(&self, exit: &Exit) -> bool {
         let Ok(target) = Target::parse(&self.probe.target) else { return false };
-        for _ in 0..HALF_CLOSES {
+        for _ in 0..self.probe.half_closes {
             let deadline = tokio::time::Instant::now() + self.probe.timeout;
             let Ok(stream) = exit.dial(target.clone(), self.probe.timeout, Duration::ZERO).await else { return false };
             if !matches!(timeout_at(deadline, reply(stream, true, true)).await, Ok(Reply::Bytes)) {
@@ -303,6 +301,7 @@ mod tests {
     use crate::api::Node;
     use crate::clock::ManualClock;
     use crate::config::Source;
+    use crate::gateway::control_clock::tests::config;
     use crate::gateway::metrics::GatewayMetrics;
     use crate::net::dial::Dialer;
 
@@ -332,7 +331,7 @@ mod tests {
     #[test]
     fn silence_is_explained_by_the_clock_where_the_cipher_asks_for_the_time() {
         let manual = ManualClock::at(datetime!(2026-11-28 12:00 UTC));
-        let clock = ControlClock::new(manual.clock(), Duration::from_secs(5), &GatewayMetrics::new());
+        let clock = ControlClock::new(manual.clock(), config(), &GatewayMetrics::new());
         let (timed, untimed) = (exit("2022-blake3-aes-256-gcm"), exit("aes-256-gcm"));
         assert_eq!((silence(&timed, &clock), silence(&untimed, &clock)), (SILENT_TIMED.into(), SILENT.into()));
         clock.measured(manual.now() + Duration::from_secs(20), Instant::now());
