@@ -14,6 +14,7 @@
 )]
 
 pub mod api;
+pub mod base32;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -6,10 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::api::RefusalNote;
+use crate::api::{RefusalNote, kept_version};
 use crate::frame::SessionCode;
-
-const VERSION_MAX: usize = 64;
 
 /// The newest refusals of devices with a genuine token.
 pub(super) struct Refusals {
@@ -35,7 +33,7 @@ impl Refusals {
         client_version: &str,
         support_id: &str,
     ) {
-        let client_version = (!client_version.is_empty()).then(|| client_version.chars().take(VERSION_MAX).collect());
+        let client_version = (!client_version.is_empty()).then(|| kept_version(client_version));
         let support_id = support_id.to_owned();
         self.put(vec![RefusalNote { device_id: device, code, client_version, support_id, at }]);
     }

@@ -5,11 +5,10 @@ use serde_json::{Map, Value, json};
 
 use super::call::Api;
 use super::usage;
+use crate::api::ACCESS_KEYS_MAX;
 use crate::cli::{Failure, say, terminal};
 
 const POLL: Duration = Duration::from_millis(200);
-/// Most keys of one request.
-const AT_ONCE: usize = 1000;
 
 /// Waits until the node that was created is healthy, or says why it is not.
 pub(super) async fn wait(api: &Api, created: &str, limit: Duration, json: bool) -> Result<(), Failure> {
@@ -70,7 +69,7 @@ pub(super) async fn import(api: &Api, mut fields: Map<String, Value>, json: bool
         return Err(Failure::runtime("there is no access key in the file"));
     }
     let (mut created, mut failed) = (Vec::new(), Vec::new());
-    for chunk in keys.chunks(AT_ONCE) {
+    for chunk in keys.chunks(ACCESS_KEYS_MAX) {
         let urls: Vec<&str> = chunk.iter().map(|(_, key)| *key).collect();
         fields.insert("access_keys".into(), json!(urls));
         let answer = api.ask(Method::POST, "nodes/import", &fields, json).await?;
