@@ -28,11 +28,7 @@ impl<'a> Host<'a> {
         if is_numeric(last) {
             return ipv4(name).map(|ip| Self::Ip(ip.into())).ok_or(TargetError::Name);
         }
-        if is_name(name) {
-            Ok(Self::Name(name))
-        } else {
-            Err(TargetError::Name)
-        }
+        if is_name(name) { Ok(Self::Name(name)) } else { Err(TargetError::Name) }
     }
 }
 
@@ -175,7 +171,8 @@ mod tests {
 
     #[test]
     fn a_strict_name_has_no_hyphen_at_a_labels_end() {
-        for (text, is_strict) in [("a-b.example", true), ("a_b", true), ("-a", false), ("a.b-", false), ("a..b", false)] {
+        for (text, is_strict) in [("a-b.example", true), ("a_b", true), ("-a", false), ("a.b-", false), ("a..b", false)]
+        {
             assert_eq!(is_strict_name(text), is_strict, "{text}");
         }
         assert!(is_strict_name(&"a".repeat(63)) && !is_strict_name(&"a".repeat(64)));
