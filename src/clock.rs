@@ -23,6 +23,7 @@ impl Clock {
     }
 
     /// The time, UTC.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
     pub fn now(&self) -> OffsetDateTime {
         match &self.0 {
             Source::System => OffsetDateTime::now_utc(),

@@ -145,7 +145,8 @@ impl Control {
             enrollment: source.section()?,
             client_config: source.section()?,
             pool: source.section()?,
-            clock: source.section()?,
+            clock,
+            clock_warn_after: source.section::<config::Clock>()?.warn_after,
             rules,
             events,
             certificates,
@@ -172,7 +173,7 @@ impl Control {
     /// Serves until drained.
     pub async fn serve(self, shutdown: Shutdown) {
         let state = self.state;
-        let sweeper = sweep::run(state.db.clone(), state.sessions.clone(), self.event_retention, shutdown.clone());
+        let sweeper = sweep::run(&state, &self.event_retention, shutdown.clone());
         let events = state.events.run(&state.db, self.db_listener, || state.forget(), &shutdown);
         let answered = Shutdown::default();
         let api = http::serve(self.listener, self.tls, api::router(Arc::clone(&state)), self.limits, &shutdown);

@@ -42,7 +42,7 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 /// Whether a text has the form of a host name without a last dot: labels of letters, digits, hyphens and underscores.
-pub fn is_name(text: &str) -> bool {
+fn is_name(text: &str) -> bool {
     text.len() <= NAME_MAX && text.split('.').all(is_label)
 }
 

@@ -27,7 +27,6 @@ use crate::control::api::error::ApiError;
 use crate::control::api::extract::{FromAdmin, Query};
 use crate::control::db::{DbConn, Deletable, dispatch};
 use crate::control::model::id::{DeviceId, GatewayId, RegionId, UserId};
-use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 use crate::net::host;
 
@@ -137,7 +136,7 @@ async fn delivered(
 }
 
 async fn delete(state: &ControlState, what: Deletable) -> Result<StatusCode, ApiError> {
-    let (count, event_seq) = dispatch!(&mut state.db.get().await?, deletion::delete(what, Time::now()))?;
+    let (count, event_seq) = dispatch!(&mut state.db.get().await?, deletion::delete(what, state.now()))?;
     if event_seq.is_some() {
         state.events.notify();
     }

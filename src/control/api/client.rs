@@ -40,7 +40,7 @@ async fn config(
     FromDevice { user, .. }: FromDevice,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let now = Time::now();
+    let now = state.now();
     let offer = dispatch!(&mut state.db.read().await?, client::offer(user, now))?;
     let catalog = offer.shown_to(user, state.client_config.gateways_per_region);
     let configuration = Configuration::new(&catalog, &state.client_config, now);
@@ -67,7 +67,7 @@ async fn account(
     State(state): State<Arc<ControlState>>,
     FromDevice { user, device }: FromDevice,
 ) -> Result<Json<Value>, ApiError> {
-    let now = Time::now();
+    let now = state.now();
     let mut conn = state.db.read().await?;
     let user = dispatch!(&mut conn, admin::user::get(user))?;
     let found = dispatch!(&mut conn, admission::subscription(user.id, now))?;
@@ -141,7 +141,7 @@ async fn revoke(
     FromDevice { user, .. }: FromDevice,
     Path(id): Path<DeviceId>,
 ) -> Result<StatusCode, ApiError> {
-    dispatch!(&mut state.db.get().await?, client::revoke_device(user, id, Time::now()))?;
+    dispatch!(&mut state.db.get().await?, client::revoke_device(user, id, state.now()))?;
     state.events.notify();
     Ok(StatusCode::NO_CONTENT)
 }

@@ -24,7 +24,7 @@ pub(in crate::control) async fn enroll(
     text("device_uuid", Some(&request.device_uuid))?;
     text("platform", Some(&request.platform))?;
     text("name", Some(request.name.as_str()).filter(|name| !name.is_empty()))?;
-    let now = Time::now();
+    let now = state.now();
     let wish = Enrolling {
         code: canonical(&request.code).ok_or(Refused::Code)?,
         device_uuid: request.device_uuid,
@@ -48,7 +48,7 @@ pub(in crate::control) async fn refresh(
     State(state): State<Arc<ControlState>>,
     Body(request): Body<Refresh>,
 ) -> Result<Json<Tokens>, ApiError> {
-    let now = Time::now();
+    let now = state.now();
     let wish = Refreshing {
         token: request.refresh_token,
         device_uuid: request.device_uuid,

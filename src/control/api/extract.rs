@@ -50,7 +50,7 @@ impl FromRequestParts<Arc<ControlState>> for FromDevice {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ControlState>) -> Result<Self, ApiError> {
-        let claims = state.verifier.verify(bearer(parts)?).map_err(|_| ApiError::unauthorized())?;
+        let claims = state.verifier.verify(bearer(parts)?, state.clock.now()).map_err(|_| ApiError::unauthorized())?;
         let (device, user) = (DeviceId::from(claims.sub), UserId::from(claims.uid));
         let found = dispatch!(&mut state.db.read().await?, client::statuses(device, user))?;
         match found {

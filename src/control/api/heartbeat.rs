@@ -48,7 +48,7 @@ pub(in crate::control) async fn gateway_heartbeat(
     gateway.clock_offset_ms = request.clock_offset_ms;
     gateway.certificate_begins = request.certificate.map(|valid| Time(valid.begins));
     gateway.certificate_ends = request.certificate.map(|valid| Time(valid.ends));
-    let now = Time::now();
+    let now = state.now();
     if let Err(outdated) = new_enough(&state, &gateway.version) {
         dispatch!(&mut conn, health::gateway_outdated(gateway.id, &gateway.version))?;
         state.gateways.forget();
@@ -89,7 +89,7 @@ pub(in crate::control) async fn outline_heartbeat(
     FromGateway(known): FromGateway,
     Body(request): Body<NodeHeartbeat>,
 ) -> Result<Json<NodeOpinion>, ApiError> {
-    let now = Time::now();
+    let now = state.now();
     let view = NodeView {
         outline_node_id: NodeId::from(request.node_id),
         gateway_node_id: known.gateway.id,

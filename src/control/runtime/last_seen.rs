@@ -76,13 +76,15 @@ impl LastSeen {
 
 #[cfg(test)]
 mod tests {
+    use time::macros::datetime;
+
     use super::*;
     use crate::control::model::types::Time;
 
     #[test]
     fn the_later_sighting_counts_and_a_known_version_stays() {
         let (seen, device) = (LastSeen::default(), DeviceId::fresh());
-        let now = Time::now();
+        let now = Time(datetime!(2026-11-28 12:00 UTC));
         let later = now.after(INTERVAL);
         let known = || seen.known().get(&device).cloned().unwrap();
         seen.note(device, (now, Some("2".into())));

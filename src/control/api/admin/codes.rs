@@ -14,7 +14,6 @@ use crate::control::db::dispatch;
 use crate::control::domain::enrollment::{fresh_code, grouped};
 use crate::control::model::ActivationCode;
 use crate::control::model::id::{CodeId, UserId};
-use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 use crate::digest::sha256_hex;
 
@@ -59,7 +58,7 @@ pub(super) async fn create(
         None => state.enrollment.code_ttl,
     };
     let code = fresh_code().map_err(ApiError::internal)?;
-    let now = Time::now();
+    let now = state.now();
     let row = ActivationCode {
         id: CodeId::fresh(),
         user_id: new.user_id,

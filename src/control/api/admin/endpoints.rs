@@ -184,7 +184,7 @@ pub(super) async fn create(
         tls_pin: given.tls_pin.unwrap_or_default(),
         weight: given.weight.unwrap_or(1),
         state: given.state.unwrap_or(EndpointState::Active),
-        created_at: Time::now(),
+        created_at: state.now(),
     };
     dispatch!(&mut state.db.get().await?, admin::create_endpoint(&row))?;
     created(&Shown::from(&row))

@@ -13,7 +13,6 @@ use crate::control::api::lenient;
 use crate::control::db::{DbConn, dispatch};
 use crate::control::model::id::{GatewayId, RegionId};
 use crate::control::model::state::GatewayStatus;
-use crate::control::model::types::Time;
 use crate::control::model::{Gateway, GatewayChange};
 use crate::control::runtime::ControlState;
 use crate::digest::{fresh_token, sha256_hex};
@@ -118,7 +117,7 @@ async fn insert(
 ) -> Result<Value, ApiError> {
     text("name", Some(&new.name))?;
     let mut conn = state.db.get().await?;
-    let now = Time::now();
+    let now = state.now();
     let row = Gateway {
         id: GatewayId::fresh(),
         region_id: region(&mut conn, "region", &new.region).await?,
@@ -176,7 +175,7 @@ pub(super) async fn invite_again(
     Path(id): Path<GatewayId>,
 ) -> Result<Created, ApiError> {
     let (enroll_token, hash) = secret()?;
-    let until = Time::now().after(state.pool.gateway_code_ttl);
+    let until = state.now().after(state.pool.gateway_code_ttl);
     let change =
         GatewayChange { enrol_hash: Some(Some(hash)), enrol_until: Some(Some(until)), ..GatewayChange::default() };
     let row = dispatch!(&mut state.db.get().await?, admin::gateway::update(id, &change))?;
@@ -206,7 +205,7 @@ pub(super) async fn update(
         Some(codes) => Some(exits(&mut conn, Some(codes)).await?),
         None => None,
     };
-    let (row, event_seq) = dispatch!(&mut conn, nodes::change_gateway(id, &change, exits.as_deref(), Time::now()))?;
+    let (row, event_seq) = dispatch!(&mut conn, nodes::change_gateway(id, &change, exits.as_deref(), state.now()))?;
     let view = view(&mut conn, &row).await?;
     drop(conn);
     delivered(&state, &view, event_seq).await
@@ -234,6 +233,6 @@ pub(super) async fn revoke(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<GatewayId>,
 ) -> Result<Json<Value>, ApiError> {
-    let (row, event_seq) = dispatch!(&mut state.db.get().await?, nodes::revoke(id, Time::now()))?;
+    let (row, event_seq) = dispatch!(&mut state.db.get().await?, nodes::revoke(id, state.now()))?;
     delivered(&state, &row, Some(event_seq)).await
 }

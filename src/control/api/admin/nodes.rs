@@ -17,7 +17,6 @@ use crate::control::api::lenient;
 use crate::control::db::dispatch;
 use crate::control::model::id::{NodeId, RegionId};
 use crate::control::model::state::{NodeHealth, NodeState};
-use crate::control::model::types::Time;
 use crate::control::model::{NodeChange, OutlineNode};
 use crate::control::runtime::ControlState;
 use crate::shadowsocks::{AccessKey, KeyError, NodeKey};
@@ -168,7 +167,7 @@ fn fresh(
         health_status: NodeHealth::Unknown,
         half_close: None,
         last_heartbeat_at: None,
-        created_at: Time::now(),
+        created_at: state.now(),
     })
 }
 
@@ -202,7 +201,7 @@ pub(super) async fn create(
     let (key, called) = key_of(&new)?;
     let region = region(&mut state.db.read().await?, "region", &new.region).await?;
     let row = fresh(&state, region, (key, new.name.or(called)), capacity)?;
-    let event_seq = dispatch!(&mut state.db.get().await?, nodes::create(&row, Time::now()))?;
+    let event_seq = dispatch!(&mut state.db.get().await?, nodes::create(&row, state.now()))?;
     Ok((StatusCode::CREATED, delivered(&state, &Shown::from(row), Some(event_seq)).await?))
 }
 
@@ -244,7 +243,7 @@ pub(super) async fn update(
         state: patch.state,
         ..NodeChange::default()
     };
-    let (row, event_seq) = dispatch!(&mut conn, nodes::change(node.id, &change, false, Time::now()))?;
+    let (row, event_seq) = dispatch!(&mut conn, nodes::change(node.id, &change, false, state.now()))?;
     drop(conn);
     delivered(&state, &Shown::from(row), event_seq).await
 }

@@ -13,7 +13,6 @@ use crate::control::db::dispatch;
 use crate::control::domain::billing::{BillingError, PlanView};
 use crate::control::model::id::{PlanId, RegionId};
 use crate::control::model::state::PeriodKind;
-use crate::control::model::types::Time;
 use crate::control::model::{Plan, PlanChange};
 use crate::control::runtime::ControlState;
 
@@ -198,7 +197,7 @@ pub(super) async fn create(
         fail_open_mb: new.fail_open_mb.unwrap_or(FAIL_OPEN_MB),
         price: new.price.unwrap_or(0),
         currency: new.currency.unwrap_or_else(|| "EUR".into()),
-        created_at: Time::now(),
+        created_at: state.now(),
     };
     dispatch!(&mut state.db.get().await?, billing::create_plan(&row, &allowed))?;
     created(&offer(&state, row).await?)
@@ -242,6 +241,6 @@ pub(super) async fn update(
         currency: patch.currency,
     };
     let allowed = allowed.as_deref();
-    let (row, seq) = dispatch!(&mut state.db.get().await?, billing::update_plan(id, &change, allowed, Time::now()))?;
+    let (row, seq) = dispatch!(&mut state.db.get().await?, billing::update_plan(id, &change, allowed, state.now()))?;
     delivered(&state, &offer(&state, row).await?, Some(seq)).await
 }

@@ -10,7 +10,6 @@ use crate::control::api::extract::{FromAdmin, Query};
 use crate::control::db::dispatch;
 use crate::control::model::Session;
 use crate::control::model::id::SessionId;
-use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 
 pub(super) async fn list(
@@ -42,6 +41,6 @@ pub(super) async fn kill(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<SessionId>,
 ) -> Result<Json<Value>, ApiError> {
-    let (session, event_seq) = dispatch!(&mut state.db.get().await?, session::kill(id, Time::now()))?;
+    let (session, event_seq) = dispatch!(&mut state.db.get().await?, session::kill(id, state.now()))?;
     delivered(&state, &session, event_seq).await
 }

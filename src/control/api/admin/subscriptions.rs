@@ -99,7 +99,7 @@ pub(super) async fn list(
 ) -> Result<Json<Listed>, ApiError> {
     let limit = page.limit(&state);
     let rows = dispatch!(&mut state.db.read().await?, billing::list_subscriptions(page.after(), page.user_id, limit))?;
-    let now = Time::now();
+    let now = state.now();
     let rows: Vec<SubscriptionView> =
         rows.into_iter().map(|(row, plan)| SubscriptionView::at(row, &plan, now)).collect();
     listed(&rows, |row| row.subscription.id, limit)
@@ -111,7 +111,7 @@ pub(super) async fn get(
     Path(id): Path<SubscriptionId>,
 ) -> Result<Json<SubscriptionView>, ApiError> {
     let (row, plan) = dispatch!(&mut state.db.read().await?, billing::subscription(id))?;
-    Ok(Json(SubscriptionView::at(row, &plan, Time::now())))
+    Ok(Json(SubscriptionView::at(row, &plan, state.now())))
 }
 
 pub(super) async fn create(
@@ -119,7 +119,7 @@ pub(super) async fn create(
     State(state): State<Arc<ControlState>>,
     Body(new): Body<NewSubscription>,
 ) -> Result<Created, ApiError> {
-    let now = Time::now();
+    let now = state.now();
     let starts_at = new.starts_at.map_or(now, Time);
     let valid_until = match (new.valid_until, new.days) {
         (Some(until), None) => Time(until),
@@ -156,7 +156,7 @@ pub(super) async fn update(
         valid_until: patch.valid_until.map(Time),
         cancelled_at: None,
     };
-    let now = Time::now();
+    let now = state.now();
     let changed = dispatch!(&mut state.db.get().await?, billing::amend(id, &change, now))?;
     answer(&state, changed, now, json!({})).await
 }
@@ -173,7 +173,7 @@ pub(super) async fn renew(
     if !(1..=DAYS_MAX).contains(&days) {
         return Err(ApiError::invalid("days", "OUT_OF_RANGE", format!("must be 1 to {DAYS_MAX}")));
     }
-    let now = Time::now();
+    let now = state.now();
     let payment = Payment {
         id: renewal.payment_id,
         subscription_id: id,
@@ -199,7 +199,7 @@ pub(super) async fn top_up(
     if !(1e-9..=GIGABYTES_MAX).contains(&gigabytes) {
         return Err(ApiError::invalid("gb", "OUT_OF_RANGE", format!("must be 1e-9 to {GIGABYTES_MAX}")));
     }
-    let now = Time::now();
+    let now = state.now();
     let payment = Payment {
         id: top_up.payment_id,
         subscription_id: id,
@@ -225,7 +225,7 @@ pub(super) async fn cancel(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<SubscriptionId>,
 ) -> Result<Json<Value>, ApiError> {
-    let now = Time::now();
+    let now = state.now();
     let (changed, ended) = dispatch!(&mut state.db.get().await?, billing::cancel(id, now))?;
     answer(&state, changed, now, json!({ "effect": { "sessions_ended": ended } })).await
 }
@@ -237,7 +237,7 @@ pub(super) async fn change_plan(
     Path(id): Path<SubscriptionId>,
     Body(switch): Body<PlanSwitch>,
 ) -> Result<Json<Value>, ApiError> {
-    let (id, to, now) = (id, switch.plan_id, Time::now());
+    let (id, to, now) = (id, switch.plan_id, state.now());
     let dry_run = switch.dry_run.unwrap_or(false);
     let change =
         dispatch!(&mut state.db.get().await?, billing::change_plan(id, to, dry_run, &state.rules.calendar, now));

@@ -13,7 +13,6 @@ use crate::control::db::dispatch;
 use crate::control::model::NewEvent;
 use crate::control::model::id::{DeviceId, UserId};
 use crate::control::model::state::{DeviceStatus, IdentifierKind, UserStatus};
-use crate::control::model::types::Time;
 use crate::control::model::{Device, DeviceChange, User, UserChange};
 use crate::control::runtime::ControlState;
 use crate::frame::SessionCode;
@@ -69,7 +68,7 @@ pub(super) async fn create(
     Body(new): Body<NewUser>,
 ) -> Result<Created, ApiError> {
     text("identifier", Some(&new.identifier))?;
-    let now = Time::now();
+    let now = state.now();
     let row = User {
         id: UserId::fresh(),
         identifier_kind: new.identifier_kind.unwrap_or_else(|| kind_of(&new.identifier)),
@@ -93,9 +92,9 @@ pub(super) async fn update(
         identifier_kind: patch.identifier_kind,
         identifier: patch.identifier,
         status: patch.status,
-        updated_at: Some(Time::now()),
+        updated_at: Some(state.now()),
     };
-    let now = Time::now();
+    let now = state.now();
     let event = patch.status.map(|status| match status {
         UserStatus::Banned => NewEvent::UserStopped(id, SessionCode::UserBanned),
         UserStatus::Pending => NewEvent::UserStopped(id, SessionCode::UserPending),
@@ -155,7 +154,7 @@ pub(super) async fn create_device(
         name: new.name.unwrap_or_default(),
         client_version: None,
         status: DeviceStatus::Active,
-        created_at: Time::now(),
+        created_at: state.now(),
         last_seen_at: None,
     };
     dispatch!(&mut state.db.get().await?, admin::create_device(&row))?;
@@ -170,7 +169,7 @@ pub(super) async fn update_device(
 ) -> Result<Json<Value>, ApiError> {
     text("platform", patch.platform.as_deref())?;
     let change = DeviceChange { platform: patch.platform, name: patch.name, status: patch.status };
-    let (row, event_seq) = dispatch!(&mut state.db.get().await?, admin::change_device(id, &change, Time::now()))?;
+    let (row, event_seq) = dispatch!(&mut state.db.get().await?, admin::change_device(id, &change, state.now()))?;
     delivered(&state, &row, event_seq).await
 }
 
@@ -184,7 +183,7 @@ pub(super) async fn device_token(
 }
 
 fn issue(state: &ControlState, device: &Device) -> Result<Value, ApiError> {
-    let now = Time::now();
+    let now = state.now();
     let life = i64::try_from(state.config.token_ttl.as_secs()).unwrap_or(i64::MAX);
     let token = state
         .issuer

@@ -25,9 +25,9 @@ pub(super) async fn device(
     State(state): State<Arc<ControlState>>,
     Path(id): Path<DeviceId>,
 ) -> Result<Json<Value>, ApiError> {
-    let now = Time::now();
+    let now = state.now();
     let known = dispatch!(&mut state.db.read().await?, refusals::device_snapshot(id, &state.rules.calendar, now))?;
-    Ok(Json(view(known, now, state.clock.warn_after)))
+    Ok(Json(view(known, now, state.clock_warn_after)))
 }
 
 fn view(known: DeviceSnapshot, now: Time, clock_off: Duration) -> Value {

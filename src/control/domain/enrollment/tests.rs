@@ -1,3 +1,5 @@
+use time::macros::datetime;
+
 use super::*;
 use crate::control::model::state::{DeviceStatus, IdentifierKind, UserStatus};
 
@@ -70,7 +72,7 @@ fn held(now: Time) -> Held {
 
 #[test]
 fn an_old_token_is_a_repeat_or_a_theft() {
-    let begin = Time::now();
+    let begin = Time(datetime!(2026-11-28 12:00 UTC));
     let at = |token: &str, seconds| Refreshing {
         token: token.into(),
         device_uuid: "phone".into(),

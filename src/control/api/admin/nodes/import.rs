@@ -13,7 +13,6 @@ use crate::control::api::lenient;
 use crate::control::db::dispatch;
 use crate::control::model::OutlineNode;
 use crate::control::model::id::NodeId;
-use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 
 const AT_ONCE: usize = 1000;
@@ -90,7 +89,7 @@ pub(in crate::control::api::admin) async fn import(
             Err(error) => imported.failed.push(Failed::of(line, error)),
         }
     }
-    let (made, event_seq) = dispatch!(&mut state.db.get().await?, nodes::import(&rows, Time::now()))?;
+    let (made, event_seq) = dispatch!(&mut state.db.get().await?, nodes::import(&rows, state.now()))?;
     let made: HashSet<NodeId> = made.into_iter().collect();
     for (line, row) in lines.into_iter().zip(rows) {
         if made.contains(&row.id) {

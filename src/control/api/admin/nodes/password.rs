@@ -12,7 +12,6 @@ use crate::control::api::lenient;
 use crate::control::db::dispatch;
 use crate::control::model::NodeChange;
 use crate::control::model::id::NodeId;
-use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 use crate::shadowsocks::NodeKey;
 
@@ -44,6 +43,6 @@ pub(in crate::control::api::admin) async fn password(
         key.server_config().map_err(refused)?;
         change.ss_password = Some(state.sealer.seal(node.id, &key.password).map_err(ApiError::internal)?);
     }
-    let (row, event_seq) = dispatch!(&mut state.db.get().await?, nodes::change(node.id, &change, forget, Time::now()))?;
+    let (row, event_seq) = dispatch!(&mut state.db.get().await?, nodes::change(node.id, &change, forget, state.now()))?;
     delivered(&state, &Shown::from(row), event_seq).await
 }
