@@ -68,7 +68,7 @@ impl Invalid {
 }
 
 /// Fails unless a number lies in a range, which the reason names.
-fn within<T: PartialOrd + std::fmt::Display>(
+fn within<T: Copy + PartialOrd + std::fmt::Display>(
     key: &'static str,
     value: T,
     range: &RangeInclusive<T>,

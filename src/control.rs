@@ -127,6 +127,7 @@ impl Control {
         };
         let limits = limits.within_open_files(database.pool_size.saturating_add(RESERVED_FILES));
         let verifier = Verifier::new(issuer.key_set());
+        let (gateways, nodes) = (GatewayCache::new(config.gateway_cache), NodeCache::new(config.node_cache));
         let events = EventBroadcaster::open(&db, event_retention.clone())
             .await
             .map_err(|error| StartError::Database(error.to_string()))?;
@@ -139,8 +140,8 @@ impl Control {
             config,
             sessions,
             deriver,
-            gateways: GatewayCache::default(),
-            nodes: NodeCache::default(),
+            gateways,
+            nodes,
             seen: LastSeen::default(),
             enrollment: source.section()?,
             client_config: source.section()?,
@@ -185,7 +186,7 @@ impl Control {
         };
         let seen = Box::pin(async {
             tokio::select! {
-                () = state.seen.run(&state.db, &answered) => {}
+                () = state.seen.run(&state.db, state.config.last_seen_interval, &answered) => {}
                 () = shutdown.aborted() => {}
             }
         });

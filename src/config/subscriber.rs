@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Section, within};
+use super::{Invalid, RETRY, Section, lasts, within};
 use crate::frame::Version;
 
 fn version(key: &'static str, text: &str) -> Result<(), Invalid> {
@@ -102,6 +102,12 @@ pub struct Events {
     /// How often the table is looked at, should a notification be lost.
     #[serde(with = "humantime_serde")]
     pub poll_interval: Duration,
+    /// Pause before LISTEN is tried again.
+    #[serde(with = "humantime_serde")]
+    pub listen_retry: Duration,
+    /// Pause between looks for acknowledgements.
+    #[serde(with = "humantime_serde")]
+    pub ack_poll: Duration,
 }
 
 impl Section for Events {
@@ -111,6 +117,8 @@ impl Section for Events {
         if self.backlog == 0 {
             return Err(Invalid::new("backlog", "must be at least 1"));
         }
+        lasts("listen_retry", self.listen_retry, &RETRY)?;
+        lasts("ack_poll", self.ack_poll, &(Duration::from_millis(1)..=Duration::from_secs(1)))?;
         if self.keepalive.is_zero() || self.poll_interval.is_zero() {
             return Err(Invalid::new("keepalive", "keepalive and poll_interval must be longer than zero"));
         }

@@ -87,6 +87,14 @@ fn numbers_out_of_their_range_are_named_with_it() {
     );
     assert_eq!(error_of::<RateLimit>("[rate_limit]\nturn = \"2s\"\n"), "rate_limit.turn: must be 1ms to 1s (FILE:2)");
     assert_eq!(error_of::<Log>("[log]\nflush_timeout = \"1m\"\n"), "log.flush_timeout: must be 0s to 10s (FILE:2)");
+    assert_eq!(
+        error_of::<Control>("[control]\nnode_cache = \"1m\"\n"),
+        "control.node_cache: must be 0s to 10s (FILE:2)"
+    );
+    assert_eq!(
+        error_of::<Sessions>("[sessions]\nsweep_batch = 0\n"),
+        "sessions.sweep_batch: must be 1 to 100000 (FILE:2)"
+    );
     assert_eq!(error_of::<Probe>("[probe]\nhalf_closes = 0\n"), "probe.half_closes: must be 1 to 20 (FILE:2)");
     assert_eq!(
         error_of::<Portal>("[portal]\ncallers_max = 1\n"),

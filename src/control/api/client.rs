@@ -15,7 +15,7 @@ use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromDevice};
 use crate::control::db::dispatch;
 use crate::control::domain::catalog::Configuration;
-use crate::control::model::calendar::Period;
+use crate::control::model::calendar::{Period, days};
 use crate::control::model::id::DeviceId;
 use crate::control::model::state::SubscriptionState;
 use crate::control::model::types::Time;
@@ -24,7 +24,6 @@ use crate::control::runtime::ControlState;
 use crate::digest::sha256_hex;
 
 const CONFIG_TYPE: &str = "httvps-config+jwt";
-const DAY_SECONDS: u64 = 86_400;
 const NAME_MAX: usize = 255;
 
 /// Routes below `/api/v1/client`.
@@ -109,7 +108,7 @@ fn subscription_view(subscription: &Subscription, plan: &Plan, now: Time) -> Val
 
 /// Days until a moment, a begun one counts.
 fn days_left(until: Time, now: Time) -> u64 {
-    (until.0 - now.0).whole_seconds().max(0).unsigned_abs().div_ceil(DAY_SECONDS)
+    (until.0 - now.0).whole_seconds().max(0).unsigned_abs().div_ceil(days(1).as_secs())
 }
 
 fn traffic_view(plan: &Plan, period: Period, counters: Counters) -> Value {

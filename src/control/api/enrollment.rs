@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::State;
 
 use super::admin::text;
-use crate::api::{Enroll, Refresh, Tokens};
+use crate::api::{Enroll, Refresh, Tokens, kept_version};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::Body;
 use crate::control::db::dispatch;
@@ -13,8 +13,6 @@ use crate::control::domain::enrollment::{Enrolling, Granted, Refreshing, Refused
 use crate::control::model::id::DeviceId;
 use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
-
-const VERSION_LENGTH: usize = 64;
 
 /// Trades an activation code for a device with tokens; anybody may ask.
 pub(in crate::control) async fn enroll(
@@ -30,7 +28,7 @@ pub(in crate::control) async fn enroll(
         device_uuid: request.device_uuid,
         platform: request.platform,
         name: request.name,
-        client_version: request.client_version.map(|version| version.chars().take(VERSION_LENGTH).collect()),
+        client_version: request.client_version.as_deref().map(kept_version),
         replace: request.replace.map(DeviceId::from),
         now,
         refresh_ttl: state.enrollment.refresh_ttl,

@@ -7,13 +7,12 @@ use tokio::time::timeout;
 use super::connect::Connector;
 use super::pg;
 
-/// Silence after which the connection is asked whether it is still there.
-const QUIET: Duration = Duration::from_secs(5);
-
 /// Hears of events that any replica writes.
 pub struct Listener {
     pub(super) connector: Connector,
     pub(super) patience: Duration,
+    /// Silence after which the connection is asked whether it is still there.
+    pub(super) quiet: Duration,
 }
 
 impl Listener {
@@ -28,7 +27,7 @@ impl Listener {
         loop {
             {
                 let mut notifications = std::pin::pin!(conn.notifications_stream());
-                while let Ok(next) = timeout(QUIET, notifications.next()).await {
+                while let Ok(next) = timeout(self.quiet, notifications.next()).await {
                     let Some(notification) = next else { return Err("the connection was closed".into()) };
                     notification.map_err(failed)?;
                     heard();

@@ -7,17 +7,17 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Created, Listed, Paged, created_with, listed};
+use crate::base32::grouped;
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
 use crate::control::db::dispatch;
-use crate::control::domain::enrollment::{fresh_code, grouped};
+use crate::control::domain::enrollment::fresh_code;
 use crate::control::model::ActivationCode;
 use crate::control::model::id::{CodeId, UserId};
 use crate::control::runtime::ControlState;
 use crate::digest::sha256_hex;
 
-const HOUR_SECONDS: u64 = 3600;
 const MAX_HOURS: u64 = 8784;
 
 #[derive(Debug, Deserialize)]
@@ -53,7 +53,7 @@ pub(super) async fn create(
     Body(new): Body<NewCode>,
 ) -> Result<Created, ApiError> {
     let life = match new.hours {
-        Some(hours @ 1..=MAX_HOURS) => Duration::from_secs(hours * HOUR_SECONDS),
+        Some(hours @ 1..=MAX_HOURS) => Duration::from_hours(hours),
         Some(_) => return Err(ApiError::invalid("hours", "OUT_OF_RANGE", format!("must be 1 to {MAX_HOURS}"))),
         None => state.enrollment.code_ttl,
     };

@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -14,13 +13,13 @@ use crate::control::api::extract::{Body, FromAdmin, Query};
 use crate::control::api::lenient;
 use crate::control::db::dispatch;
 use crate::control::domain::billing::{BillingError, Changed, SubscriptionView};
+use crate::control::model::calendar::days as of_days;
 use crate::control::model::id::{PlanId, SubscriptionId, UserId};
 use crate::control::model::state::{PaymentKind, SubscriptionStatus};
 use crate::control::model::types::Time;
 use crate::control::model::{Payment, Subscription, SubscriptionChange};
 use crate::control::runtime::ControlState;
 
-const DAY_SECONDS: u64 = 86_400;
 const DAYS_MAX: i32 = 3660;
 const GIGABYTES_MAX: f64 = 1e6;
 
@@ -123,7 +122,7 @@ pub(super) async fn create(
     let starts_at = new.starts_at.map_or(now, Time);
     let valid_until = match (new.valid_until, new.days) {
         (Some(until), None) => Time(until),
-        (None, Some(days)) => starts_at.after(Duration::from_secs(u64::from(days) * DAY_SECONDS)),
+        (None, Some(days)) => starts_at.after(of_days(days)),
         _ => return Err(ApiError::invalid("valid_until", "MISSING", "give either `valid_until` or `days`")),
     };
     if valid_until <= starts_at {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Listed;
+use crate::base32;
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{FromAdmin, Query};
 use crate::control::db::dispatch;
@@ -127,17 +128,8 @@ pub(super) async fn refusals(
 
 /// A support id as it is stored, however somebody has read it out (Crockford's base 32).
 fn canonical(text: &str) -> String {
-    let digits =
-        text.chars().filter(char::is_ascii_alphanumeric).take(8).map(|digit| match digit.to_ascii_uppercase() {
-            'O' => '0',
-            'I' | 'L' => '1',
-            other => other,
-        });
-    let digits: String = digits.collect();
-    match digits.split_at_checked(4) {
-        Some((head, tail)) => format!("{head}-{tail}"),
-        None => digits,
-    }
+    let digits: String = text.chars().filter_map(base32::read).take(8).collect();
+    base32::grouped(&digits)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{capacity, delivered, fresh, parsed, region};
+use crate::api::ACCESS_KEYS_MAX;
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromAdmin};
 use crate::control::api::lenient;
@@ -14,8 +15,6 @@ use crate::control::db::dispatch;
 use crate::control::model::OutlineNode;
 use crate::control::model::id::NodeId;
 use crate::control::runtime::ControlState;
-
-const AT_ONCE: usize = 1000;
 
 /// Access keys, each of a node.
 #[derive(Deserialize)]
@@ -65,8 +64,8 @@ pub(in crate::control::api::admin) async fn import(
     if keys.access_keys.is_empty() {
         return Err(ApiError::invalid("access_keys", "MISSING", "give at least one key"));
     }
-    if keys.access_keys.len() > AT_ONCE {
-        return Err(ApiError::invalid("access_keys", "TOO_MANY", format!("at most {AT_ONCE} at once")));
+    if keys.access_keys.len() > ACCESS_KEYS_MAX {
+        return Err(ApiError::invalid("access_keys", "TOO_MANY", format!("at most {ACCESS_KEYS_MAX} at once")));
     }
     let capacity = capacity(keys.max_sessions, keys.weight)?;
     let region = region(&mut state.db.read().await?, "region", &keys.region).await?;
