@@ -5,13 +5,16 @@ DRILL_SECONDS ?= 600
 -include .env
 export
 
-.PHONY: demo setup test lint release bench soak migrate run-control run-gateway
+.PHONY: demo setup contract test lint release bench soak migrate run-control run-gateway
 
 demo:
 	$(CARGO) run --locked -- demo $(ARGS)
 
 setup:
 	scripts/setup.sh
+
+contract:
+	HTTVPS_WRITE_CONTRACT=1 $(CARGO) test --locked --lib contract
 
 test: lint
 	scripts/test.sh $(CARGO) test --locked $(ARGS)

@@ -1,4 +1,4 @@
-//! What the gateway and the control plane say to each other, a file a conversation (docs/02).
+//! What the gateway and the control plane say to each other, a file a conversation (docs/09).
 
 mod admission;
 mod enrollment;

@@ -1,4 +1,4 @@
-//! Prometheus metrics; each role owns a registry (names: docs/01).
+//! Prometheus metrics; each role owns a registry (names: docs/07).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

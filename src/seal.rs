@@ -1,4 +1,4 @@
-//! AES-256-GCM for what lies on disk or in a database, bound to where it lies (docs/02, "Secrets").
+//! AES-256-GCM for what lies on disk or in a database, bound to where it lies (docs/10, "Secrets").
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 

@@ -1,4 +1,4 @@
-//! Log lines on stderr, which never hold up or end the process (docs/01, "Logs").
+//! Log lines on stderr, which never hold up or end the process (docs/07, "Logs").
 
 mod sink;
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::nodes::Node;
@@ -9,9 +10,10 @@ use super::usage::Lease;
 use crate::frame::{SessionCode, Token};
 
 /// `POST /api/v1/auth/validate-device`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ValidateDevice {
     pub device_id: Uuid,
+    #[schema(value_type = String)]
     pub access_token: Token,
     pub region: String,
     /// Also reserve a node, for `session_id`.
@@ -35,7 +37,7 @@ pub struct ValidateDevice {
 }
 
 /// Its answer; `ok: false` comes with a code.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Validated {
     pub ok: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,14 +69,16 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// The user of a device.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = SessionUser)]
 pub struct UserView {
     pub id: Uuid,
     pub status: String,
 }
 
 /// The subscription that pays for a session.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = SessionSubscription)]
 pub struct SubscriptionView {
     pub id: Uuid,
     pub plan: String,
@@ -87,7 +91,8 @@ pub struct SubscriptionView {
 }
 
 /// What the plan allows.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = SessionLimits)]
 pub struct LimitsView {
     pub max_sessions: Option<i32>,
     pub rate_limit_mbps: Option<i32>,
@@ -95,7 +100,7 @@ pub struct LimitsView {
 }
 
 /// `POST /api/v1/nodes/assign-outline`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct AssignOutline {
     pub region: String,
     pub user_id: Uuid,
@@ -104,13 +109,14 @@ pub struct AssignOutline {
     pub session_id: Option<Uuid>,
     /// The device's token: with a fresh one the gateway may open a session, without it only move its own live ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub access_token: Option<Token>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<Uuid>,
 }
 
 /// Its answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Assigned {
     pub session_id: Uuid,
     #[serde(flatten)]

@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::frame::lenient::or_default;
 
 /// `POST /api/v1/auth/enroll`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Enroll {
     pub code: String,
     /// The installation's own id.
@@ -24,14 +25,14 @@ pub struct Enroll {
 }
 
 /// `POST /api/v1/auth/refresh`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Refresh {
     pub refresh_token: String,
     pub device_uuid: String,
 }
 
 /// The answer to both.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Tokens {
     pub device_id: Uuid,
     pub access_token: String,
@@ -44,20 +45,21 @@ pub struct Tokens {
 }
 
 /// `POST /api/v1/gateway/enroll`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct GatewayEnroll {
     pub token: String,
 }
 
 /// Its answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct GatewayEnrolled {
     pub gateway_id: Uuid,
     pub token: String,
 }
 
 /// A device as its user is shown it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = OwnDevice)]
 pub struct DeviceView {
     pub id: Uuid,
     pub platform: String,

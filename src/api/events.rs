@@ -1,12 +1,13 @@
 //! The event stream and its acknowledgements.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::frame::SessionCode;
 
-/// What happened, on the event stream (docs/02, "Events").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What happened, on the event stream (docs/09, "Events").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// The stream begins here: report every session, fetch nodes and keys.
@@ -48,7 +49,7 @@ impl EventKind {
 }
 
 /// One event of `GET /api/v1/gateway/events`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// The database's epoch; another one makes sequence numbers void.
     pub epoch: String,
@@ -66,7 +67,7 @@ pub struct Event {
 }
 
 /// `POST /api/v1/gateway/events/ack`: everything up to a number has been acted on.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct EventAck {
     pub epoch: String,
     pub seq: i64,

@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::nodes::Node;
 use crate::frame::SessionCode;
 
 /// A refusal that a gateway decided by itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct RefusalNote {
     pub device_id: Uuid,
     pub code: SessionCode,
@@ -20,7 +21,7 @@ pub struct RefusalNote {
 }
 
 /// `POST /api/v1/gateway/heartbeat`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct GatewayHeartbeat {
     pub gateway_id: Option<Uuid>,
     #[serde(default)]
@@ -50,7 +51,7 @@ pub struct GatewayHeartbeat {
 }
 
 /// From when to when a certificate is valid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Validity {
     #[serde(with = "time::serde::rfc3339")]
     pub begins: OffsetDateTime,
@@ -59,7 +60,7 @@ pub struct Validity {
 }
 
 /// Its answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct GatewayOrders {
     pub gateway_id: Uuid,
     pub region: String,

@@ -1,13 +1,15 @@
 //! Nodes, with their credentials, and what gateways find of them.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Most access keys in one request to import nodes.
 pub const ACCESS_KEYS_MAX: usize = 1000;
 
 /// A node with its credentials; only gateways see it.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[schema(as = NodeCredentials)]
 pub struct Node {
     pub id: Uuid,
     pub region: String,
@@ -36,7 +38,7 @@ impl std::fmt::Debug for Node {
 }
 
 /// `POST /api/v1/outline/heartbeat`: a gateway's probe of a node.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct NodeHeartbeat {
     pub node_id: Uuid,
     pub healthy: bool,
@@ -54,7 +56,7 @@ pub struct NodeHeartbeat {
 }
 
 /// Its answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct NodeOpinion {
     pub node_id: Uuid,
     /// The pool's opinion.

@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::frame::Token;
 
 /// Traffic lent to a session (docs/02, "Leases").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Lease {
     /// Bytes in all, up and down, that the session may have moved.
     pub allowed: u64,
@@ -26,7 +27,7 @@ impl Lease {
 }
 
 /// The counters of one session; cumulative, so a report may be repeated, reordered or late.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct UsageReport {
     /// Must be the gateway whose token is used, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,6 +43,7 @@ pub struct UsageReport {
     pub ended_at: Option<OffsetDateTime>,
     /// Lets the control plane accept a session it does not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub access_token: Option<Token>,
     /// The lease that the gateway holds: bytes in all. Without it no lease is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,7 +60,7 @@ pub struct UsageReport {
 }
 
 /// `POST /api/v1/usage/report`: one report or a batch.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum UsageReports {
     Batch { reports: Vec<UsageReport> },
@@ -66,13 +68,13 @@ pub enum UsageReports {
 }
 
 /// Its answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct UsageVerdicts {
     pub sessions: Vec<Verdict>,
 }
 
 /// Whether a session may go on.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Verdict {
     pub session_id: Uuid,
     #[serde(rename = "continue")]

@@ -134,8 +134,8 @@ pub struct Control {
     /// How often it is written when devices were there.
     #[serde(with = "humantime_serde")]
     pub last_seen_interval: Duration,
-    /// Largest page of an admin list.
-    pub page_max: u32,
+    /// Whether `/api/docs` shows the contract to a browser.
+    pub api_docs: bool,
 }
 
 impl Section for Control {
@@ -151,9 +151,6 @@ impl Section for Control {
         }
         if !(1..=1000).contains(&self.report_batch_max) {
             return Err(Invalid::new("report_batch_max", "must be 1 to 1000"));
-        }
-        if !(1..=10_000).contains(&self.page_max) {
-            return Err(Invalid::new("page_max", "must be 1 to 10000"));
         }
         lasts("gateway_cache", self.gateway_cache, &(Duration::ZERO..=Duration::from_mins(1)))?;
         lasts("node_cache", self.node_cache, &(Duration::ZERO..=Duration::from_secs(10)))?;

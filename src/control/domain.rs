@@ -7,4 +7,5 @@ pub(crate) mod catalog;
 pub(crate) mod device_limit;
 pub(crate) mod diagnosis;
 pub(crate) mod enrollment;
+pub(crate) mod identifier;
 pub(crate) mod lease;

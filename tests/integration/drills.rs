@@ -1,4 +1,4 @@
-//! What a failure costs, and that it leaves nothing behind: short in `make test`, long in `make soak` (docs/04, "What
+//! What a failure costs, and that it leaves nothing behind: short in `make test`, long in `make soak` (docs/08, "What
 //! a failure
 //! looks like").
 

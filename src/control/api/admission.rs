@@ -17,10 +17,18 @@ use crate::digest::fresh_number;
 use crate::frame::SessionCode;
 use crate::token::TokenError;
 
+/// The keys that access tokens are signed with (RFC 7517)
+#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "tokens", operation_id = "get_keys",
+    responses((status = OK, body = Object)))]
 pub(in crate::control) async fn jwks(State(state): State<Arc<ControlState>>) -> Json<JwkSet> {
     Json(state.issuer.key_set().clone())
 }
 
+/// Decides whether a device may have a session
+///
+/// A refusal is an answer too: `ok` is false, and `code` says why.
+#[utoipa::path(post, path = "/auth/validate-device", tag = "gateways' calls", operation_id = "validate_device",
+    request_body = ValidateDevice, responses((status = OK, body = Validated)))]
 pub(in crate::control) async fn validate_device(
     State(state): State<Arc<ControlState>>,
     FromGateway(known): FromGateway,
@@ -151,6 +159,9 @@ fn grant(state: &ControlState, admission: Admission, region: &str) -> Result<Val
     })
 }
 
+/// Assigns a node to a session
+#[utoipa::path(post, path = "/nodes/assign-outline", tag = "gateways' calls", operation_id = "assign_node",
+    request_body = AssignOutline, responses((status = OK, body = Assigned)))]
 pub(in crate::control) async fn assign_outline(
     State(state): State<Arc<ControlState>>,
     FromGateway(known): FromGateway,

@@ -1,39 +1,41 @@
 //! What devices ask for themselves (docs/02, "Client endpoints").
 
+mod account;
+
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::Json;
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
-use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::control::api::error::ApiError;
-use crate::control::api::extract::{Body, FromDevice};
+use crate::control::api::extract::{Body, FromDevice, Path};
 use crate::control::db::dispatch;
 use crate::control::domain::catalog::Configuration;
-use crate::control::model::calendar::{Period, days};
 use crate::control::model::id::DeviceId;
-use crate::control::model::state::SubscriptionState;
-use crate::control::model::types::Time;
-use crate::control::model::{Counters, Device, Plan, Subscription};
 use crate::control::runtime::ControlState;
 use crate::digest::sha256_hex;
+use account::{Account, AccountDevice, Facts, Spent};
 
 const CONFIG_TYPE: &str = "httvps-config+jwt";
 const NAME_MAX: usize = 255;
 
 /// Routes below `/api/v1/client`.
-pub(in crate::control) fn routes() -> Router<Arc<ControlState>> {
-    Router::new()
-        .route("/config", get(config))
-        .route("/account", get(account))
-        .route("/devices/{id}", delete(revoke).patch(rename))
+pub(super) fn routes() -> OpenApiRouter<Arc<ControlState>> {
+    OpenApiRouter::new().routes(routes!(config)).routes(routes!(account)).routes(routes!(revoke, rename))
 }
 
+/// The signed configuration of a client
+///
+/// A compact JWS; `If-None-Match` with its `ETag` is answered with 304.
+#[utoipa::path(get, path = "/config", tag = "clients' calls", operation_id = "get_configuration",
+    responses((status = OK, content_type = "application/jose", body = String), (status = NOT_MODIFIED)))]
 async fn config(
     State(state): State<Arc<ControlState>>,
     FromDevice { user, .. }: FromDevice,
@@ -62,79 +64,33 @@ fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     })
 }
 
+/// The account of a device's user
+#[utoipa::path(get, path = "/account", tag = "clients' calls", operation_id = "get_account",
+    responses((status = OK, body = Account)))]
 async fn account(
     State(state): State<Arc<ControlState>>,
     FromDevice { user, device }: FromDevice,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Account>, ApiError> {
     let now = state.now();
     let mut conn = state.db.read().await?;
     let user = dispatch!(&mut conn, admin::user::get(user))?;
     let found = dispatch!(&mut conn, admission::subscription(user.id, now))?;
-    let traffic = match &found {
-        Some((subscription, plan)) if subscription.serves(plan, now) => {
+    let paid = found.as_ref().map(|(subscription, plan)| (subscription, plan));
+    let spent = match paid.filter(|(subscription, plan)| subscription.serves(plan, now)) {
+        Some((subscription, plan)) => {
             let period = plan.period(subscription, now, &state.rules.calendar);
             let counters = dispatch!(&mut conn, period::counters(subscription.id, period.start))?;
-            Some(traffic_view(plan, period, counters))
+            Some(Spent { period, counters })
         }
-        _ => None,
+        None => None,
     };
     let devices = dispatch!(&mut conn, client::devices_of(user.id))?;
-    let plan = found.as_ref().map(|(_, plan)| plan);
-    Ok(Json(json!({
-        "user": { "id": user.id, "status": user.status },
-        "subscription": found.as_ref().map(|(subscription, plan)| subscription_view(subscription, plan, now)),
-        "traffic": traffic,
-        "limits": {
-            "max_devices": plan.and_then(|plan| plan.max_devices),
-            "max_sessions": plan.and_then(|plan| plan.max_sessions),
-            "rate_limit_mbps": plan.and_then(|plan| plan.rate_limit_mbps),
-        },
-        "devices": devices.iter().map(|other| device_view(other, device)).collect::<Vec<_>>(),
-    })))
+    Ok(Json(Account::from(Facts { user: &user, paid, spent, devices: &devices, device, now })))
 }
 
-fn subscription_view(subscription: &Subscription, plan: &Plan, now: Time) -> Value {
-    let state = subscription.state(plan, now);
-    let days_left = if state == SubscriptionState::Cancelled { 0 } else { days_left(subscription.valid_until, now) };
-    json!({
-        "id": subscription.id,
-        "plan": plan.name,
-        "state": state,
-        "starts_at": subscription.starts_at,
-        "valid_until": subscription.valid_until,
-        "days_left": days_left,
-    })
-}
-
-/// Days until a moment, a begun one counts.
-fn days_left(until: Time, now: Time) -> u64 {
-    (until.0 - now.0).whole_seconds().max(0).unsigned_abs().div_ceil(days(1).as_secs())
-}
-
-fn traffic_view(plan: &Plan, period: Period, counters: Counters) -> Value {
-    let used = counters.used();
-    let limit = plan.limit_bytes().map(|limit| limit.saturating_add(counters.bonus()));
-    json!({
-        "limit_bytes": limit,
-        "used_bytes": used,
-        "remaining_bytes": limit.map(|limit| limit.saturating_sub(used)),
-        "period_start": period.start,
-        "period_end": period.end,
-    })
-}
-
-fn device_view(device: &Device, this: DeviceId) -> Value {
-    json!({
-        "id": device.id,
-        "name": device.name,
-        "platform": device.platform,
-        "status": device.status,
-        "created_at": device.created_at,
-        "last_seen_at": device.last_seen_at,
-        "this": device.id == this,
-    })
-}
-
+/// Revokes a device of the same user
+#[utoipa::path(delete, path = "/devices/{id}", tag = "clients' calls", operation_id = "revoke_own_device",
+    params(("id" = DeviceId, Path)), responses((status = NO_CONTENT)))]
 async fn revoke(
     State(state): State<Arc<ControlState>>,
     FromDevice { user, .. }: FromDevice,
@@ -145,44 +101,34 @@ async fn revoke(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Debug, Deserialize)]
+/// What a device is to be called.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(examples(json!({ "name": "Ann's phone" })))]
 struct Rename {
+    #[schema(max_length = 255)]
     name: String,
 }
 
+/// Renames a device of the same user
+#[utoipa::path(patch, path = "/devices/{id}", tag = "clients' calls", operation_id = "rename_own_device",
+    params(("id" = DeviceId, Path)), request_body = Rename, responses((status = OK, body = AccountDevice)))]
 async fn rename(
     State(state): State<Arc<ControlState>>,
     FromDevice { user, device }: FromDevice,
     Path(id): Path<DeviceId>,
     Body(change): Body<Rename>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<AccountDevice>, ApiError> {
     let name = change.name.trim();
     if name.len() > NAME_MAX {
         return Err(ApiError::invalid("name", "TOO_LONG", "at most 255 bytes"));
     }
     let renamed = dispatch!(&mut state.db.get().await?, client::rename_device(user, id, name))?;
-    Ok(Json(device_view(&renamed, device)))
+    Ok(Json(AccountDevice::of(&renamed, device)))
 }
 
 #[cfg(test)]
 mod tests {
-    use time::macros::datetime;
-
     use super::*;
-
-    #[test]
-    fn begun_days_count() {
-        let until = Time(datetime!(2026-12-05 10:00 UTC));
-        for (now, left) in [
-            (datetime!(2026-11-05 10:00 UTC), 30),
-            (datetime!(2026-11-05 10:00:01 UTC), 30),
-            (datetime!(2026-12-05 9:59:59 UTC), 1),
-            (datetime!(2026-12-05 10:00 UTC), 0),
-            (datetime!(2027-01-01 0:00 UTC), 0),
-        ] {
-            assert_eq!(days_left(until, Time(now)), left, "{now}");
-        }
-    }
 
     #[test]
     fn known_tags() {

@@ -14,7 +14,9 @@ use crate::control::model::id::DeviceId;
 use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 
-/// Trades an activation code for a device with tokens; anybody may ask.
+/// Trades an activation code for a device with tokens
+#[utoipa::path(post, path = "/auth/enroll", tag = "tokens", operation_id = "enroll_device", request_body = Enroll,
+    responses((status = OK, body = Tokens)))]
 pub(in crate::control) async fn enroll(
     State(state): State<Arc<ControlState>>,
     Body(request): Body<Enroll>,
@@ -41,7 +43,9 @@ pub(in crate::control) async fn enroll(
     tokens(&state, granted, now)
 }
 
-/// Trades a refresh token for its successor and an access token; anybody may ask.
+/// Trades a refresh token for its successor and an access token
+#[utoipa::path(post, path = "/auth/refresh", tag = "tokens", operation_id = "refresh_tokens", request_body = Refresh,
+    responses((status = OK, body = Tokens)))]
 pub(in crate::control) async fn refresh(
     State(state): State<Arc<ControlState>>,
     Body(request): Body<Refresh>,

@@ -1,6 +1,7 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use diesel::result::{DatabaseErrorKind, Error as Diesel};
+use uuid::Uuid;
 
 use crate::api::{DeviceView, FieldError};
 use crate::control::db::fault::Fault;
@@ -18,11 +19,26 @@ pub(crate) struct ApiError {
     pub(crate) errors: Vec<FieldError>,
     pub(crate) devices: Vec<DeviceView>,
     pub(crate) retry_after: Option<u64>,
+    /// What is in the way.
+    pub(crate) existing: Option<Uuid>,
 }
+
+/// Something with the same name is there.
+const CONFLICT: &str = "CONFLICT";
+/// Something refers to it, or it refers to nothing.
+const IN_USE: &str = "IN_USE";
 
 impl ApiError {
     fn new(status: StatusCode, code: &str) -> Self {
-        Self { status, code: code.into(), detail: None, errors: Vec::new(), devices: Vec::new(), retry_after: None }
+        Self {
+            status,
+            code: code.into(),
+            detail: None,
+            errors: Vec::new(),
+            devices: Vec::new(),
+            retry_after: None,
+            existing: None,
+        }
     }
 
     pub(crate) fn unauthorized() -> Self {
@@ -51,6 +67,41 @@ impl ApiError {
 
     pub(crate) fn conflict(code: &str, detail: &str) -> Self {
         Self { detail: Some(detail.into()), ..Self::new(StatusCode::CONFLICT, code) }
+    }
+
+    /// Whether something with the same name is there.
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.code == CONFLICT
+    }
+
+    /// Whether something refers to what was to be deleted.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.code == IN_USE
+    }
+
+    /// Something with the same name is there, and which.
+    pub(crate) fn exists(what: impl std::fmt::Display, id: Uuid) -> Self {
+        Self::conflict(CONFLICT, "").because(what, id)
+    }
+
+    /// The same error, with what is in the way.
+    pub(crate) fn because(self, what: impl std::fmt::Display, id: Uuid) -> Self {
+        Self { detail: Some(format!("{what}: {id}")), existing: Some(id), ..self }
+    }
+
+    /// The same error; if a row refers to nothing, that is the one of a field.
+    pub(crate) fn unknown(self, field: &str, what: &str) -> Self {
+        if self.is_in_use() {
+            Self::invalid(field, "UNKNOWN", format!("there is no {what} with this id"))
+        } else {
+            self
+        }
+    }
+
+    /// The row is of another revision than the change is meant for.
+    fn stale() -> Self {
+        let detail = "it was changed meanwhile: read it again, and send its ETag";
+        Self { detail: Some(detail.into()), ..Self::new(StatusCode::PRECONDITION_FAILED, "PRECONDITION_FAILED") }
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "every other variant is treated alike")]
@@ -96,11 +147,12 @@ impl From<Diesel> for ApiError {
         }
         match error {
             Diesel::NotFound => Self::not_found(),
+            Diesel::RollbackTransaction => Self::stale(),
             Diesel::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => {
-                Self::conflict("CONFLICT", "something with the same name, identifier or address exists")
+                Self::conflict(CONFLICT, "something with the same name, identifier or address exists")
             }
             Diesel::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _) => {
-                Self::conflict("IN_USE", "it refers to something that does not exist, or something refers to it")
+                Self::conflict(IN_USE, "it refers to something that does not exist, or something refers to it")
             }
             Diesel::DatabaseError(DatabaseErrorKind::CheckViolation, info) => Self::invalid(
                 info.column_name().or(info.constraint_name()).unwrap_or("body"),

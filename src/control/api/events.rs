@@ -5,8 +5,9 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, Response, StatusCode};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
-use crate::api::EventAck;
+use crate::api::{Event, EventAck};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromGateway, Query};
 use crate::control::db::dispatch;
@@ -17,12 +18,19 @@ use crate::control::runtime::ControlState;
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Where a gateway was when its stream ended.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(in crate::control) struct Resume {
     after: Option<i64>,
     epoch: Option<String>,
 }
 
+/// Streams events to a gateway
+///
+/// Server-sent events; the data of each is an `Event`. Behind `after` of the same `epoch` they go on, otherwise the
+/// first is a snapshot.
+#[utoipa::path(get, path = "/gateway/events", tag = "gateways' calls", operation_id = "follow_events", params(Resume),
+    responses((status = OK, content_type = "text/event-stream", body = Event)))]
 pub(in crate::control) async fn events(
     State(state): State<Arc<ControlState>>,
     FromGateway(known): FromGateway,
@@ -51,6 +59,9 @@ pub(in crate::control) async fn events(
         .map_err(ApiError::internal)
 }
 
+/// Acknowledges events
+#[utoipa::path(post, path = "/gateway/events/ack", tag = "gateways' calls", operation_id = "acknowledge_events",
+    request_body = EventAck, responses((status = NO_CONTENT)))]
 pub(in crate::control) async fn ack(
     State(state): State<Arc<ControlState>>,
     FromGateway(known): FromGateway,

@@ -2,17 +2,22 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, IF_MATCH};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::{AssignOutline, GatewayHeartbeat, UsageReports, ValidateDevice};
+use crate::control::api::answer::Deleted;
 use crate::control::api::error::ApiError;
+use crate::control::api::page::{self, ListQuery};
 use crate::control::api::text;
-use crate::control::db::dispatch;
+use crate::control::db::{DbConn, Deletable, dispatch};
 use crate::control::model::id::{DeviceId, UserId};
+use crate::control::model::list::Paging;
+use crate::control::model::revision::Expected;
 use crate::control::model::state::{DeviceStatus, UserStatus};
+use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 use crate::control::runtime::gateway_cache::Known;
 use crate::digest::{equal, sha256_hex};
@@ -62,18 +67,109 @@ impl FromRequestParts<Arc<ControlState>> for FromDevice {
     }
 }
 
-/// A request of an administrator, by his key.
-pub(crate) struct FromAdmin;
+/// An administrator's request, by key, and when it came.
+pub(crate) struct Admin {
+    pub(crate) state: Arc<ControlState>,
+    pub(crate) now: Time,
+}
 
-impl FromRequestParts<Arc<ControlState>> for FromAdmin {
+impl FromRequestParts<Arc<ControlState>> for Admin {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ControlState>) -> Result<Self, ApiError> {
         let hash = sha256_hex(bearer(parts)?.as_bytes());
         match &state.bootstrap_hash {
-            Some(expected) if equal(expected, &hash) => Ok(Self),
+            Some(expected) if equal(expected, &hash) => Ok(Self { state: Arc::clone(state), now: state.now() }),
             _ => Err(ApiError::unauthorized()),
         }
+    }
+}
+
+impl Admin {
+    /// A connection that only reads.
+    pub(crate) async fn read(&self) -> Result<DbConn, ApiError> {
+        Ok(self.state.db.read().await?)
+    }
+
+    /// A connection that may write; it is taken once the request was read.
+    pub(crate) async fn write(&self) -> Result<DbConn, ApiError> {
+        Ok(self.state.db.get().await?)
+    }
+
+    /// The page that a query asks for.
+    pub(crate) fn paging<Q: ListQuery>(&self, query: &Q) -> Result<Paging<Q::Key>, ApiError> {
+        page::paging(query)
+    }
+
+    /// Deletes a row and what belongs to it.
+    pub(crate) async fn delete(&self, what: Deletable) -> Result<Deleted, ApiError> {
+        let deleted = dispatch!(&mut self.write().await?, deletion::delete(what, self.now));
+        let deleted = match deleted {
+            Ok(deleted) => deleted,
+            Err(error) => return Err(self.in_use(what, error.into()).await),
+        };
+        if deleted.event_seq.is_some() {
+            self.state.events.notify();
+        }
+        if deleted.count == 0 { Err(ApiError::not_found()) } else { Ok(Deleted) }
+    }
+
+    /// Names what is in the way of a deletion, if that is what an error means.
+    async fn in_use(&self, what: Deletable, error: ApiError) -> ApiError {
+        if !error.is_in_use() {
+            return error;
+        }
+        let Ok(mut conn) = self.read().await else { return error };
+        match dispatch!(&mut conn, deletion::in_the_way(what)) {
+            Ok(Some(obstacle)) => error.because(obstacle.to_string(), obstacle.uuid()),
+            Ok(None) | Err(_) => error,
+        }
+    }
+}
+
+/// The revisions that a change is meant for (RFC 9110, 13.1.1).
+pub(crate) struct IfMatch(pub(crate) Expected);
+
+impl FromRequestParts<Arc<ControlState>> for IfMatch {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<ControlState>) -> Result<Self, ApiError> {
+        let given: Vec<&str> =
+            parts.headers.get_all(IF_MATCH).into_iter().filter_map(|value| value.to_str().ok()).collect();
+        if given.is_empty() {
+            return Ok(Self(Expected::Any));
+        }
+        let tags = given.iter().flat_map(|value| value.split(',')).map(str::trim);
+        if tags.clone().any(|tag| tag == "*") {
+            return Ok(Self(Expected::Any));
+        }
+        let revision = |tag: &str| tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok();
+        Ok(Self(Expected::OneOf(tags.filter_map(revision).collect())))
+    }
+}
+
+/// A part of a path.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<ControlState>> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<ControlState>) -> Result<Self, ApiError> {
+        let read = axum::extract::Path::from_request_parts(parts, state).await;
+        let axum::extract::Path(value) = read.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+        Ok(Self(value))
+    }
+}
+
+/// A JSON body that may be absent.
+pub(crate) struct MaybeBody<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default> FromRequest<Arc<ControlState>> for MaybeBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Arc<ControlState>) -> Result<Self, ApiError> {
+        let bytes = bytes(request, state).await?;
+        if bytes.is_empty() { Ok(Self(T::default())) } else { parse(&bytes, &[]).map(Self) }
     }
 }
 
@@ -148,10 +244,13 @@ fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError
         return ApiError::bad_request(format!("not JSON: {reason}"));
     }
     let reason = reason.rsplit_once(" at line ").map_or(reason.as_str(), |(reason, _)| reason);
-    let quoted = reason.split('`').nth(1).unwrap_or("body").to_owned();
-    let path = error.path().to_string();
+    unusable(&error.path().to_string(), reason)
+}
+
+/// Names the field that will not do, as serde's messages do.
+fn unusable(path: &str, reason: &str) -> ApiError {
     let is_root = path == "." || path.is_empty();
-    let field = if is_root { quoted } else { path };
+    let field = if is_root { reason.split('`').nth(1).unwrap_or("body") } else { path };
     let code = if reason.starts_with("missing field") {
         "MISSING"
     } else if reason.starts_with("unknown field") {
@@ -159,7 +258,7 @@ fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError
     } else {
         "INVALID"
     };
-    ApiError::invalid(&field, code, reason)
+    ApiError::invalid(field, code, reason)
 }
 
 /// Parameters of a query; none has control characters.
@@ -168,15 +267,14 @@ pub(crate) struct Query<T>(pub(crate) T);
 impl<T: DeserializeOwned + Send> FromRequestParts<Arc<ControlState>> for Query<T> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &Arc<ControlState>) -> Result<Self, ApiError> {
-        if let Some(field) = parts.uri.query().and_then(text::suspicious_parameter) {
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<ControlState>) -> Result<Self, ApiError> {
+        let query = parts.uri.query().unwrap_or_default();
+        if let Some(field) = text::suspicious_parameter(query) {
             return Err(ApiError::invalid(field, "INVALID", "must not contain control characters"));
         }
-        let read = axum::extract::Query::from_request_parts(parts, state).await;
-        let axum::extract::Query(value) = read.map_err(|rejection| ApiError {
-            status: rejection.status(),
-            ..ApiError::bad_request(rejection.body_text())
-        })?;
-        Ok(Self(value))
+        let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+        serde_path_to_error::deserialize(pairs)
+            .map(Self)
+            .map_err(|error| unusable(&error.path().to_string(), &error.inner().to_string()))
     }
 }

@@ -10,7 +10,9 @@ use crate::control::db::dispatch;
 use crate::control::runtime::ControlState;
 use crate::digest::{fresh_token, sha256_hex};
 
-/// Trades a one-time enrollment token for a gateway's token.
+/// Trades a gateway's one-time token for one of its own
+#[utoipa::path(post, path = "/gateway/enroll", tag = "tokens", operation_id = "enroll_gateway",
+    request_body = GatewayEnroll, responses((status = OK, body = GatewayEnrolled)))]
 pub(in crate::control) async fn gateway_enroll(
     State(state): State<Arc<ControlState>>,
     Body(request): Body<GatewayEnroll>,

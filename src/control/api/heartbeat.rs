@@ -31,6 +31,11 @@ pub(super) fn new_enough(state: &ControlState, version: &str) -> Result<(), ApiE
     })
 }
 
+/// Takes a gateway's heartbeat
+///
+/// The answer has the nodes that it may use, with their credentials.
+#[utoipa::path(post, path = "/gateway/heartbeat", tag = "gateways' calls", operation_id = "gateway_heartbeat",
+    request_body = GatewayHeartbeat, responses((status = OK, body = GatewayOrders)))]
 pub(in crate::control) async fn gateway_heartbeat(
     State(state): State<Arc<ControlState>>,
     FromGateway(known): FromGateway,
@@ -83,6 +88,9 @@ pub(in crate::control) async fn gateway_heartbeat(
     }))
 }
 
+/// Takes a gateway's probe of a node
+#[utoipa::path(post, path = "/outline/heartbeat", tag = "gateways' calls", operation_id = "node_heartbeat",
+    request_body = NodeHeartbeat, responses((status = OK, body = NodeOpinion)))]
 pub(in crate::control) async fn outline_heartbeat(
     State(state): State<Arc<ControlState>>,
     FromGateway(known): FromGateway,

@@ -8,11 +8,10 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{HeaderName, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use uuid::Uuid;
 
+use super::contract;
 use super::error::ApiError;
-use super::{admin, admission, client, enrollment, events, gateway_enrollment, heartbeat, usage};
 use crate::api::Problem;
 use crate::control::runtime::ControlState;
 
@@ -21,23 +20,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The whole REST API.
 pub(crate) fn router(state: Arc<ControlState>) -> Router {
     let limit = usize::try_from(state.config.body_limit.as_u64()).unwrap_or(usize::MAX);
-    let api = Router::new()
-        .route("/auth/validate-device", post(admission::validate_device))
-        .route("/auth/enroll", post(enrollment::enroll))
-        .route("/auth/refresh", post(enrollment::refresh))
-        .route("/gateway/enroll", post(gateway_enrollment::gateway_enroll))
-        .route("/gateway/events", get(events::events))
-        .route("/gateway/events/ack", post(events::ack))
-        .route("/nodes/assign-outline", post(admission::assign_outline))
-        .route("/usage/report", post(usage::report))
-        .route("/gateway/heartbeat", post(heartbeat::gateway_heartbeat))
-        .route("/outline/heartbeat", post(heartbeat::outline_heartbeat))
-        .nest("/client", client::routes())
-        .nest("/admin", admin::routes());
-    Router::new()
-        .route("/.well-known/jwks.json", get(admission::jwks))
-        .nest("/api/v1", api)
-        .fallback(|| async { ApiError::not_found() })
+    let (api, contract) = contract::routes().split_for_parts();
+    let api = contract::serve(api, contract, state.config.api_docs);
+    api.fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
         .layer(DefaultBodyLimit::max(limit))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), observe))
@@ -82,6 +67,7 @@ fn problem(mut response: Response, id: &str) -> Response {
     let retry_after = error.as_ref().and_then(|error| error.retry_after);
     let code = error.as_ref().map_or_else(|| title.to_uppercase().replace(' ', "_"), |error| error.code.clone());
     let detail = error.as_ref().and_then(|error| error.detail.clone());
+    let existing = error.as_ref().and_then(|error| error.existing);
     let (errors, devices) = error.map(|error| (error.errors, error.devices)).unwrap_or_default();
     let body = Problem {
         kind: "about:blank".into(),
@@ -93,6 +79,7 @@ fn problem(mut response: Response, id: &str) -> Response {
         errors,
         devices,
         retry_after,
+        existing,
     };
     let text = serde_json::to_vec(&body).unwrap_or_default();
     let mut response = (status, Body::from(text)).into_response();

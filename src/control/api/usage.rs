@@ -15,6 +15,11 @@ use crate::control::model::id::{DeviceId, SessionId};
 use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 
+/// Takes what sessions have moved
+///
+/// One report or many; each has its own verdict.
+#[utoipa::path(post, path = "/usage/report", tag = "gateways' calls", operation_id = "report_usage",
+    request_body = UsageReports, responses((status = OK, body = UsageVerdicts)))]
 pub(in crate::control) async fn report(
     State(state): State<Arc<ControlState>>,
     FromGateway(known): FromGateway,

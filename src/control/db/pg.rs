@@ -8,6 +8,10 @@ use crate::control::model::schema::{outline_nodes, sessions, users, write_probe}
 use crate::digest::fresh_bytes;
 
 pub(crate) type Conn = AsyncPgConnection;
+pub(super) type Backend = diesel::pg::Pg;
+
+/// That an identifier is not before, and that it is before; byte by byte, as an index has it.
+pub(super) const BYTEWISE: [&str; 2] = ["users.identifier COLLATE \"C\" >= ", " AND users.identifier COLLATE \"C\" < "];
 
 /// The channel that announces events.
 pub(super) const EVENTS: &str = "httvps_events";
@@ -165,6 +169,10 @@ pub(crate) mod events;
 pub(crate) mod health;
 #[path = "queries/instances.rs"]
 pub(crate) mod instances;
+#[path = "queries/lists.rs"]
+pub(crate) mod lists;
+#[path = "queries/names.rs"]
+pub(crate) mod names;
 #[path = "queries/nodes.rs"]
 pub(crate) mod nodes;
 #[path = "queries/period.rs"]

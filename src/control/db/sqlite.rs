@@ -6,6 +6,9 @@ use diesel_async::RunQueryDsl;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
 pub(crate) type Conn = SyncConnectionWrapper<SqliteConnection>;
+pub(super) type Backend = diesel::sqlite::Sqlite;
+
+pub(super) const BYTEWISE: [&str; 2] = ["users.identifier >= ", " AND users.identifier < "];
 
 macro_rules! transaction {
     ($conn:expr, $body:expr) => {
@@ -87,6 +90,10 @@ pub(crate) mod events;
 pub(crate) mod health;
 #[path = "queries/instances.rs"]
 pub(crate) mod instances;
+#[path = "queries/lists.rs"]
+pub(crate) mod lists;
+#[path = "queries/names.rs"]
+pub(crate) mod names;
 #[path = "queries/nodes.rs"]
 pub(crate) mod nodes;
 #[path = "queries/period.rs"]

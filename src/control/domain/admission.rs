@@ -1,4 +1,4 @@
-//! Whether a device may have a session, and on which node (docs/02, docs/05).
+//! Whether a device may have a session, and on which node (docs/09, docs/05).
 
 use std::sync::Arc;
 

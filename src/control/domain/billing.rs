@@ -1,11 +1,11 @@
 //! What payments and changes of plan do to a subscription (docs/02, "Plans and subscriptions").
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::control::domain::device_limit;
 use crate::control::domain::lease::Balance;
 use crate::control::model::calendar::Period;
-use crate::control::model::state::SubscriptionState;
 use crate::control::model::types::Time;
 use crate::control::model::{Plan, Subscription};
 
@@ -22,32 +22,6 @@ pub(crate) enum BillingError {
     UnknownPlan,
     #[error("a period of days needs their number, and no other period has one")]
     PeriodDays,
-}
-
-/// A plan and the codes of the regions it is limited to; none is all.
-#[derive(Debug, Serialize)]
-pub(crate) struct PlanView {
-    #[serde(flatten)]
-    pub plan: Plan,
-    pub regions: Vec<String>,
-}
-
-/// A subscription and what it is at a moment.
-#[derive(Debug, Serialize)]
-pub(crate) struct SubscriptionView {
-    #[serde(flatten)]
-    pub subscription: Subscription,
-    pub state: SubscriptionState,
-    /// When service ends, grace included.
-    pub served_until: Time,
-}
-
-impl SubscriptionView {
-    /// What a subscription is at a moment.
-    pub(crate) fn at(subscription: Subscription, plan: &Plan, now: Time) -> Self {
-        let (state, served_until) = (subscription.state(plan, now), subscription.served_until(plan));
-        Self { subscription, state, served_until }
-    }
 }
 
 /// A subscription after a change.
@@ -69,7 +43,7 @@ pub(crate) struct Traffic {
 }
 
 /// A subscription's traffic in its period.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(crate) struct Quota {
     /// The plan's, without the bonus.
     pub limit_bytes: Option<u64>,
@@ -97,7 +71,7 @@ impl Quota {
 }
 
 /// A value before and after a change.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(crate) struct Change<T> {
     pub from: T,
     pub to: T,
@@ -113,7 +87,7 @@ pub(crate) struct AffectedSessions {
 }
 
 /// What a change of plan means.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Effect {
     pub from: String,
     pub to: String,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::control::domain::billing::Quota;
 use crate::control::domain::device_limit;
@@ -12,7 +13,7 @@ use crate::control::model::state::{
     DeviceStatus, GatewayStatus, NodeHealth, NodeState, SubscriptionState, SubscriptionStatus, UserStatus,
 };
 use crate::control::model::types::Time;
-use crate::control::model::{Device, Gateway, OutlineNode, Plan, RefusalRow, Session, Subscription, User};
+use crate::control::model::{Device, Gateway, OutlineNode, RefusalRow, Session, SubscriptionAndPlan, User};
 use crate::frame::SessionCode;
 
 const GIGABYTE: u64 = 1_000_000_000;
@@ -22,7 +23,7 @@ const GIGABYTE: u64 = 1_000_000_000;
 pub(crate) struct DeviceSnapshot {
     pub device: Device,
     pub user: User,
-    pub subscription: Option<(Subscription, Plan)>,
+    pub subscription: Option<SubscriptionAndPlan>,
     /// Codes of the regions that the plan is limited to; none is all.
     pub allowed: Vec<String>,
     pub quota: Option<Quota>,
@@ -52,7 +53,7 @@ pub(crate) struct Exit {
 }
 
 /// One thing that speaks against traffic, and what to do about it.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Finding {
     pub code: String,
     pub text: String,
@@ -139,7 +140,7 @@ impl DeviceSnapshot {
     }
 
     fn of_subscription(&self, found: &mut Findings, now: Time) {
-        let Some((subscription, plan)) = &self.subscription else {
+        let Some(SubscriptionAndPlan { subscription, plan }) = &self.subscription else {
             add(found, "NO_SUBSCRIPTION", "the user has no subscription: create one");
             return;
         };

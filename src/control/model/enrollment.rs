@@ -1,17 +1,15 @@
 use diesel::prelude::*;
-use serde::Serialize;
 
 use crate::control::model::id::{CodeId, DeviceId, FamilyId, GatewayId, RefusalId, UserId};
 use crate::control::model::schema::{activation_codes, refresh_families, refusals};
 use crate::control::model::types::Time;
 
 /// A one-time code that makes a device.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = activation_codes)]
 pub struct ActivationCode {
     pub id: CodeId,
     pub user_id: UserId,
-    #[serde(skip)]
     pub code_hash: String,
     pub created_at: Time,
     pub expires_at: Time,
@@ -33,12 +31,10 @@ pub struct RefreshFamily {
 }
 
 /// A session that was refused to a device.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = refusals)]
 pub struct RefusalRow {
-    #[serde(skip)]
     pub id: RefusalId,
-    #[serde(skip)]
     pub device_id: DeviceId,
     pub gateway_node_id: Option<GatewayId>,
     pub code: String,

@@ -1,5 +1,4 @@
 use diesel::prelude::*;
-use serde::Serialize;
 
 use super::state::GatewayStatus;
 use crate::control::model::id::{GatewayId, InstanceId, RegionId};
@@ -7,7 +6,7 @@ use crate::control::model::schema::{gateway_instances, gateway_nodes};
 use crate::control::model::types::Time;
 
 /// A gateway; of its token only the hash is kept.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = gateway_nodes)]
 pub struct Gateway {
     pub id: GatewayId,
@@ -17,15 +16,11 @@ pub struct Gateway {
     pub internal_ip: String,
     pub status: GatewayStatus,
     pub draining: bool,
-    #[serde(skip)]
     pub token_hash: String,
     /// The token before the last rotation; good until the new one is used.
-    #[serde(skip)]
     pub old_token_hash: Option<String>,
     /// A one-time token that is traded for a token.
-    #[serde(skip)]
     pub enrol_hash: Option<String>,
-    #[serde(rename = "enroll_until")]
     pub enrol_until: Option<Time>,
     pub revoked: bool,
     /// The newest event that the gateway has acted on.
@@ -40,13 +35,14 @@ pub struct Gateway {
     /// From when to when its certificate is valid.
     pub certificate_begins: Option<Time>,
     pub certificate_ends: Option<Time>,
+    /// Counts changes of what administrators may change.
+    pub revision: i32,
 }
 
 /// A process that acts for a gateway.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = gateway_instances)]
 pub struct GatewayInstance {
-    #[serde(skip)]
     pub gateway_node_id: GatewayId,
     pub id: InstanceId,
     pub version: String,

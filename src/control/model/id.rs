@@ -11,6 +11,7 @@ use diesel::serialize::{self, IsNull, Output, ToSql};
 use diesel::sql_types::Binary;
 use diesel::sqlite::{Sqlite, SqliteValue};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::types::SqlUuid;
@@ -19,10 +20,23 @@ macro_rules! ids {
     ($($(#[$doc:meta])+ $name:ident)+) => {$(
         $(#[$doc])+
         #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, AsExpression, FromSqlRow, Serialize, Deserialize,
+            Clone,
+            Copy,
+            Debug,
+            PartialEq,
+            Eq,
+            Hash,
+            PartialOrd,
+            Ord,
+            AsExpression,
+            FromSqlRow,
+            Serialize,
+            Deserialize,
+            ToSchema,
         )]
         #[diesel(sql_type = SqlUuid)]
         #[serde(transparent)]
+        #[schema(value_type = Uuid)]
         pub struct $name(Uuid);
 
         impl $name {

@@ -1,13 +1,12 @@
 use diesel::prelude::*;
-use serde::Serialize;
 
-use super::state::{NodeHealth, NodeState};
+use super::state::{NodeHealth, NodeState, NodeStatus};
 use crate::control::model::id::{GatewayId, NodeId, RegionId};
 use crate::control::model::schema::{node_health, outline_nodes};
 use crate::control::model::types::Time;
 
 /// A Shadowsocks server; its password is sealed and never answered.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = outline_nodes)]
 pub struct OutlineNode {
     pub id: NodeId,
@@ -16,10 +15,8 @@ pub struct OutlineNode {
     pub internal_ip: String,
     pub ss_port: i32,
     pub ss_method: String,
-    #[serde(skip)]
     pub ss_password: String,
     /// The password before, sealed, while both are good.
-    #[serde(skip)]
     pub ss_password_old: Option<String>,
     /// Counts passwords.
     pub generation: i32,
@@ -34,6 +31,20 @@ pub struct OutlineNode {
     pub half_close: Option<bool>,
     pub last_heartbeat_at: Option<Time>,
     pub created_at: Time,
+    /// Counts changes of what administrators may change.
+    pub revision: i32,
+}
+
+impl OutlineNode {
+    /// What it is: what an administrator wants of it, or that nobody reaches it.
+    pub(crate) fn status(&self) -> NodeStatus {
+        match self.state {
+            NodeState::Active if self.health_status.is_bad() => NodeStatus::Offline,
+            NodeState::Active => NodeStatus::Active,
+            NodeState::Draining => NodeStatus::Draining,
+            NodeState::Maintenance => NodeStatus::Maintenance,
+        }
+    }
 }
 
 /// What decides between nodes.
@@ -67,10 +78,9 @@ pub struct NodeChange {
 }
 
 /// A gateway's view of a node.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = node_health, treat_none_as_null = true)]
 pub struct NodeView {
-    #[serde(skip)]
     pub outline_node_id: NodeId,
     pub gateway_node_id: GatewayId,
     pub healthy: bool,

@@ -1,5 +1,4 @@
 use diesel::prelude::*;
-use serde::Serialize;
 
 use super::Subscription;
 use super::state::PeriodKind;
@@ -9,7 +8,7 @@ use crate::control::model::schema::plans;
 use crate::control::model::types::Time;
 
 /// What is sold.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 pub struct Plan {
     pub id: PlanId,
     pub name: String,
@@ -27,6 +26,8 @@ pub struct Plan {
     pub price: i64,
     pub currency: String,
     pub created_at: Time,
+    /// Counts changes of what administrators may change.
+    pub revision: i32,
 }
 
 /// What an administrator may change of a plan.
@@ -94,6 +95,7 @@ mod tests {
             price: 0,
             currency: String::new(),
             created_at: now,
+            revision: 0,
         };
         let subscription = Subscription {
             id: SubscriptionId::fresh(),
@@ -104,6 +106,7 @@ mod tests {
             valid_until: Time(datetime!(2026-12-05 10:00 UTC)),
             cancelled_at: None,
             created_at: now,
+            revision: 0,
         };
         let calendar = Calendar::default();
         assert_eq!((plan.limit_bytes(), plan.fail_open_bytes()), (Some(100_000_000), 5_000_000));

@@ -1,5 +1,4 @@
 use diesel::prelude::*;
-use serde::Serialize;
 
 use super::state::EndpointState;
 use crate::control::model::id::{EndpointId, GatewayId, RegionId};
@@ -7,7 +6,7 @@ use crate::control::model::schema::{gateway_endpoints, regions};
 use crate::control::model::types::Time;
 
 /// Where traffic leaves.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 pub struct Region {
     pub id: RegionId,
     pub code: String,
@@ -20,6 +19,8 @@ pub struct Region {
     pub ipv6: bool,
     /// Addresses with commas.
     pub resolvers: String,
+    /// Counts changes of what administrators may change.
+    pub revision: i32,
 }
 
 /// What an administrator may change of a region.
@@ -36,7 +37,7 @@ pub struct RegionChange {
 }
 
 /// One way to reach a gateway.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = gateway_endpoints)]
 pub struct Endpoint {
     pub id: EndpointId,
@@ -51,6 +52,8 @@ pub struct Endpoint {
     pub weight: i32,
     pub state: EndpointState,
     pub created_at: Time,
+    /// Counts changes of what administrators may change.
+    pub revision: i32,
 }
 
 /// What an administrator may change of an endpoint.

@@ -16,6 +16,7 @@ tables! {
         status -> Text,
         created_at -> SqlTime,
         updated_at -> SqlTime,
+        revision -> Integer,
     }
     devices (id) {
         id -> SqlUuid,
@@ -27,6 +28,7 @@ tables! {
         status -> Text,
         created_at -> SqlTime,
         last_seen_at -> Nullable<SqlTime>,
+        revision -> Integer,
     }
     plans (id) {
         id -> SqlUuid,
@@ -42,6 +44,7 @@ tables! {
         price -> BigInt,
         currency -> Text,
         created_at -> SqlTime,
+        revision -> Integer,
     }
     subscriptions (id) {
         id -> SqlUuid,
@@ -52,6 +55,7 @@ tables! {
         valid_until -> SqlTime,
         cancelled_at -> Nullable<SqlTime>,
         created_at -> SqlTime,
+        revision -> Integer,
     }
     usage_periods (subscription_id, period_start) {
         subscription_id -> SqlUuid,
@@ -69,6 +73,7 @@ tables! {
         udp -> Bool,
         ipv6 -> Bool,
         resolvers -> Text,
+        revision -> Integer,
     }
     outline_nodes (id) {
         id -> SqlUuid,
@@ -89,6 +94,7 @@ tables! {
         half_close -> Nullable<Bool>,
         last_heartbeat_at -> Nullable<SqlTime>,
         created_at -> SqlTime,
+        revision -> Integer,
     }
     gateway_nodes (id) {
         id -> SqlUuid,
@@ -112,6 +118,7 @@ tables! {
         clock_offset_ms -> Nullable<BigInt>,
         certificate_begins -> Nullable<SqlTime>,
         certificate_ends -> Nullable<SqlTime>,
+        revision -> Integer,
     }
     gateway_instances (gateway_node_id, id) {
         gateway_node_id -> SqlUuid,
@@ -185,6 +192,7 @@ tables! {
         weight -> Integer,
         state -> Text,
         created_at -> SqlTime,
+        revision -> Integer,
     }
     activation_codes (id) {
         id -> SqlUuid,

@@ -4,7 +4,6 @@ use diesel::dsl::sql;
 use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
-use serde::Serialize;
 
 use super::state::SessionState;
 use crate::control::model::id::{DeviceId, GatewayId, NodeId, SessionId, SubscriptionId, UserId};
@@ -34,7 +33,7 @@ pub(crate) fn holding() -> SqlLiteral<Bool> {
 }
 
 /// One tunnel of a device and what it moved.
-#[derive(Clone, Debug, Queryable, Selectable, Serialize)]
+#[derive(Clone, Debug, Queryable, Selectable)]
 pub(crate) struct Session {
     pub id: SessionId,
     pub user_id: UserId,

@@ -153,6 +153,17 @@ stored! {
 }
 
 named! {
+    /// What a node is: what an administrator wants of it, or that nobody reaches it.
+    pub NodeStatus {
+        Active => "active",
+        /// Active, and not reachable.
+        Offline => "offline",
+        Draining => "draining",
+        Maintenance => "maintenance",
+    }
+}
+
+named! {
     /// What a subscription is at a moment.
     pub SubscriptionState {
         /// It has not begun.
@@ -165,13 +176,26 @@ named! {
     }
 }
 
+impl IdentifierKind {
+    /// What people call it.
+    pub(crate) fn in_words(self) -> &'static str {
+        match self {
+            Self::Email => "e-mail address",
+            Self::TelegramId => "Telegram id",
+            Self::Phone => "telephone number",
+        }
+    }
+}
+
 impl NodeHealth {
+    /// With these gateways found the node wanting, or nobody looks after it.
+    pub(crate) const BAD: [Self; 2] = [Self::Unhealthy, Self::Offline];
     /// With these a node may take sessions.
     pub(crate) const ASSIGNABLE: [Self; 2] = [Self::Healthy, Self::Unknown];
 
     /// Whether gateways found the node wanting, or nobody looks after it.
     pub(crate) fn is_bad(self) -> bool {
-        matches!(self, Self::Unhealthy | Self::Offline)
+        Self::BAD.contains(&self)
     }
 }
 

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
 use diesel::prelude::*;
-use serde::Serialize;
 
 use super::Plan;
 use super::state::{PaymentKind, SubscriptionState, SubscriptionStatus};
@@ -10,7 +9,7 @@ use crate::control::model::schema::{payments, subscriptions};
 use crate::control::model::types::Time;
 
 /// A user's right to a plan for a time.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 pub struct Subscription {
     pub id: SubscriptionId,
     pub user_id: UserId,
@@ -20,6 +19,21 @@ pub struct Subscription {
     pub valid_until: Time,
     pub cancelled_at: Option<Time>,
     pub created_at: Time,
+    /// Counts changes of what administrators may change.
+    pub revision: i32,
+}
+
+/// A subscription and its plan.
+#[derive(Clone, Debug)]
+pub(crate) struct SubscriptionAndPlan {
+    pub subscription: Subscription,
+    pub plan: Plan,
+}
+
+impl From<(Subscription, Plan)> for SubscriptionAndPlan {
+    fn from((subscription, plan): (Subscription, Plan)) -> Self {
+        Self { subscription, plan }
+    }
 }
 
 /// What an administrator may change of a subscription.
@@ -33,7 +47,7 @@ pub struct SubscriptionChange {
 }
 
 /// A payment that renewed a subscription or bought traffic, by the payer's own id: it acts once.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 pub struct Payment {
     pub id: String,
     pub subscription_id: SubscriptionId,

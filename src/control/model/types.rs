@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::io::Write;
 use std::time::Duration;
 
@@ -8,8 +9,11 @@ use diesel::query_builder::QueryId;
 use diesel::serialize::{self, IsNull, Output, ToSql};
 use diesel::sql_types::{BigInt, SqlType};
 use diesel::sqlite::{Sqlite, SqliteValue};
+use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use utoipa::ToSchema;
 
 const MICROS: i128 = 1_000;
 const PG_EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -27,11 +31,10 @@ pub struct SqlUuid;
 pub struct SqlTime;
 
 /// A moment with microseconds, UTC.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, AsExpression, FromSqlRow, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, AsExpression, FromSqlRow, Serialize, ToSchema)]
 #[diesel(sql_type = SqlTime)]
 #[serde(transparent)]
+#[schema(value_type = String, format = DateTime)]
 pub struct Time(#[serde(with = "time::serde::rfc3339")] pub OffsetDateTime);
 
 impl Time {
@@ -60,6 +63,14 @@ impl From<OffsetDateTime> for Time {
     /// A moment, cut to the microseconds that databases keep.
     fn from(moment: OffsetDateTime) -> Self {
         Self::from_micros(Self(moment).micros()).unwrap_or(Self(OffsetDateTime::UNIX_EPOCH))
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        let read = OffsetDateTime::parse(&text, &Rfc3339).ok().and_then(|at| Self::from_micros(Self(at).micros()).ok());
+        read.ok_or_else(|| D::Error::custom("a date and time with an offset, such as 2027-01-31T00:00:00Z"))
     }
 }
 

@@ -1,5 +1,4 @@
 use diesel::prelude::*;
-use serde::Serialize;
 
 use super::state::{DeviceStatus, IdentifierKind, UserStatus};
 use crate::control::model::id::{DeviceId, UserId};
@@ -7,7 +6,7 @@ use crate::control::model::schema::{devices, users};
 use crate::control::model::types::Time;
 
 /// A customer.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 pub struct User {
     pub id: UserId,
     pub identifier_kind: IdentifierKind,
@@ -15,6 +14,8 @@ pub struct User {
     pub status: UserStatus,
     pub created_at: Time,
     pub updated_at: Time,
+    /// Counts changes of what administrators may change.
+    pub revision: i32,
 }
 
 /// What an administrator may change of a user.
@@ -28,7 +29,7 @@ pub struct UserChange {
 }
 
 /// An installation of a client app.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 pub struct Device {
     pub id: DeviceId,
     pub user_id: UserId,
@@ -41,6 +42,8 @@ pub struct Device {
     pub status: DeviceStatus,
     pub created_at: Time,
     pub last_seen_at: Option<Time>,
+    /// Counts changes of what administrators may change.
+    pub revision: i32,
 }
 
 /// What an administrator may change of a device.

@@ -1,4 +1,4 @@
-//! Events for gateways: written in the changing transaction, followed by every replica (docs/02, "Events").
+//! Events for gateways: written in the changing transaction, followed by every replica (docs/09, "Events").
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use crate::api::{Event, EventKind};
 use crate::config;
@@ -22,7 +23,7 @@ use crate::lifecycle::Shutdown;
 const AT_ONCE: i64 = 1000;
 
 /// How far an event has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Delivery {
     /// Online gateways that have acted on it.
     pub(crate) acked: i64,

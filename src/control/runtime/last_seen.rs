@@ -1,4 +1,4 @@
-//! When devices were there, written together: each admission has something to say of its device (docs/02,
+//! When devices were there, written together: each admission has something to say of its device (docs/09,
 //! "validate-device").
 
 use std::collections::BTreeMap;

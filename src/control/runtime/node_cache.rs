@@ -1,4 +1,4 @@
-//! Nodes that may take sessions, remembered for a moment: each admission chooses among them (docs/02, "Replicas").
+//! Nodes that may take sessions, remembered for a moment: each admission chooses among them (docs/10, "Replicas").
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

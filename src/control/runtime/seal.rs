@@ -1,4 +1,4 @@
-//! Node passwords at rest: AES-256-GCM, bound to their row (docs/02, "Secrets").
+//! Node passwords at rest: AES-256-GCM, bound to their row (docs/10, "Secrets").
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

@@ -1,4 +1,4 @@
-//! Looks for what has gone stale (docs/02).
+//! Looks for what has gone stale (docs/10).
 
 use super::ControlState;
 use crate::config::Events;

@@ -1,4 +1,4 @@
-//! What a user sees when networks or processes change, one line per case (docs/04, "What a user sees").
+//! What a user sees when networks or processes change, one line per case (docs/08, "What a user sees").
 
 mod networks;
 mod user;

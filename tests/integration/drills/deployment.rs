@@ -226,7 +226,7 @@ impl DrillDeployment {
     }
 }
 
-/// A duration as written in the table of docs/04.
+/// A duration as written in the table of docs/08.
 pub(super) fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }

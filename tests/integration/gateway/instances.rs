@@ -1,4 +1,4 @@
-//! Two processes act for one gateway during an upgrade (docs/02, "Several processes").
+//! Two processes act for one gateway during an upgrade (docs/09, "Several processes").
 
 use serde_json::{Value, json};
 

@@ -137,7 +137,7 @@ impl Control {
             let answer = self.admin(Method::GET, &page, Value::Null).await;
             all.extend(answer["items"].as_array().unwrap().iter().cloned());
             let Some(next) = answer["next"].as_str() else { return all };
-            page = format!("{resource}{}limit=1000&after={next}", if resource.contains('?') { '&' } else { '?' });
+            page = format!("{resource}{}limit=200&cursor={next}", if resource.contains('?') { '&' } else { '?' });
         }
     }
 }

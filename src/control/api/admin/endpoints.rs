@@ -1,61 +1,147 @@
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::{Path, State};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::{Created, Listed, Paged, created, hostname, listed, one_of, text};
+use super::{hostname, one_of, text};
 use crate::config::{TUNNEL_PATH, is_tunnel_path};
+use crate::control::api::answer::{Created, Deleted, One, View};
 use crate::control::api::error::ApiError;
-use crate::control::api::extract::{Body, FromAdmin, Query};
-use crate::control::api::lenient;
-use crate::control::db::dispatch;
-use crate::control::domain::catalog::EndpointView;
+use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
+use crate::control::api::page::{Page, pages};
+use crate::control::api::refs::GatewayRef;
+use crate::control::db::{Deletable, dispatch};
+use crate::control::domain::catalog;
+use crate::control::model::filter::EndpointFilter;
 use crate::control::model::id::{EndpointId, GatewayId};
+use crate::control::model::sort::EndpointSort;
 use crate::control::model::state::EndpointState;
 use crate::control::model::types::Time;
 use crate::control::model::{Endpoint, EndpointChange};
-use crate::control::runtime::ControlState;
 
 /// What a gateway speaks, the best first.
 const TRANSPORTS: [&str; 3] = ["h2", "h2ws", "ws"];
 const HTTPS: i32 = 443;
 const PIN_LENGTH: usize = 32;
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewEndpoint {
+/// One way to reach a gateway.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Endpoint)]
+pub(super) struct EndpointView {
+    id: EndpointId,
     gateway_id: GatewayId,
+    #[schema(examples("www.example.com"))]
     host: String,
-    #[serde(default, deserialize_with = "lenient::value")]
-    port: Option<u16>,
-    sni: Option<String>,
+    port: i32,
+    sni: String,
+    #[schema(examples("/k3bR9"))]
     path: String,
-    #[serde(default, deserialize_with = "lenient::list")]
+    /// `h2`, `h2ws`, `ws`: the best first.
+    transports: Vec<String>,
+    /// SHA-256 of the certificate's key (SPKI) in base 64; empty if it is not pinned.
+    tls_pin: String,
+    weight: i32,
+    state: EndpointState,
+    created_at: Time,
+    /// Counts changes; the `ETag` is made of it.
+    revision: i32,
+}
+
+impl From<Endpoint> for EndpointView {
+    fn from(row: Endpoint) -> Self {
+        let shown = catalog::EndpointView::from(&row);
+        Self {
+            id: row.id,
+            gateway_id: row.gateway_node_id,
+            host: shown.host,
+            port: shown.port,
+            sni: shown.sni,
+            path: shown.path,
+            transports: shown.transports,
+            tls_pin: shown.tls_pin,
+            weight: shown.weight,
+            state: shown.state,
+            created_at: row.created_at,
+            revision: row.revision,
+        }
+    }
+}
+
+impl View for EndpointView {
+    fn revision(&self) -> Option<i32> {
+        Some(self.revision)
+    }
+}
+
+/// An endpoint to make.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "gateway_id": "fra-1", "host": "www.example.com", "path": "/k3bR9" })))]
+pub(super) struct NewEndpoint {
+    /// The gateway's id or name.
+    gateway_id: GatewayRef,
+    #[schema(min_length = 1, max_length = 255)]
+    host: String,
+    /// 443 if absent.
+    #[schema(minimum = 1, maximum = 65535)]
+    port: Option<u16>,
+    /// The host if absent.
+    #[schema(min_length = 1, max_length = 255)]
+    sni: Option<String>,
+    #[schema(min_length = 2, max_length = 255, pattern = "^/")]
+    path: String,
+    /// Some of `h2`, `h2ws`, `ws`, the best first; all if absent.
+    #[schema(min_items = 1)]
     transports: Option<Vec<String>>,
     tls_pin: Option<String>,
-    #[serde(default, deserialize_with = "lenient::value")]
+    #[schema(minimum = 1)]
     weight: Option<i32>,
     state: Option<EndpointState>,
 }
 
-#[derive(Debug, Deserialize)]
+/// What is to be changed of an endpoint.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "state": "blocked" })))]
 pub(super) struct EndpointPatch {
+    #[schema(min_length = 1, max_length = 255)]
     host: Option<String>,
-    #[serde(default, deserialize_with = "lenient::value")]
+    #[schema(minimum = 1, maximum = 65535)]
     port: Option<u16>,
+    #[schema(min_length = 1, max_length = 255)]
     sni: Option<String>,
+    #[schema(min_length = 2, max_length = 255, pattern = "^/")]
     path: Option<String>,
-    #[serde(default, deserialize_with = "lenient::list")]
+    #[schema(min_items = 1)]
     transports: Option<Vec<String>>,
     tls_pin: Option<String>,
-    #[serde(default, deserialize_with = "lenient::value")]
+    #[schema(minimum = 1)]
     weight: Option<i32>,
     state: Option<EndpointState>,
 }
+
+/// Which endpoints.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EndpointQuery {
+    /// By its id or its name.
+    gateway_id: Option<GatewayRef>,
+    state: Option<EndpointState>,
+    /// A field, or `-` and a field for the other direction.
+    #[param(inline)]
+    sort: Option<Sorting>,
+    /// Items of a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<i64>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Also count the items of all pages.
+    count: Option<bool>,
+}
+
+pages! { EndpointQuery => EndpointSort }
 
 impl EndpointPatch {
     fn change(self) -> Result<EndpointChange, ApiError> {
@@ -115,57 +201,50 @@ fn transports(names: &[String]) -> Result<String, ApiError> {
     Ok(chosen.join(","))
 }
 
-/// An endpoint as it is answered.
-#[derive(Debug, Serialize)]
-pub(super) struct Shown {
-    id: EndpointId,
-    gateway_id: GatewayId,
-    #[serde(flatten)]
-    endpoint: EndpointView,
-    created_at: Time,
-}
-
-impl From<&Endpoint> for Shown {
-    fn from(row: &Endpoint) -> Self {
-        Self {
-            id: row.id,
-            gateway_id: row.gateway_node_id,
-            endpoint: EndpointView::from(row),
-            created_at: row.created_at,
-        }
+/// Names the endpoint that has the same address, if that is what an error means.
+async fn taken(admin: &Admin, error: ApiError, row: &Endpoint) -> ApiError {
+    if !error.is_conflict() {
+        return error;
+    }
+    let Ok(mut conn) = admin.read().await else { return error };
+    match dispatch!(&mut conn, names::endpoint(row)) {
+        Ok(Some(id)) => ApiError::exists("the gateway has an endpoint with this host, port and path", id.uuid()),
+        Ok(None) | Err(_) => error,
     }
 }
 
+/// Lists endpoints
+#[utoipa::path(get, path = "/endpoints", tag = "endpoints", operation_id = "list_endpoints", params(EndpointQuery),
+    responses((status = OK, body = Page<EndpointView>)))]
 pub(super) async fn list(
-    _: FromAdmin,
-    State(state): State<Arc<ControlState>>,
-    Query(page): Paged,
-) -> Result<Json<Listed>, ApiError> {
-    let limit = page.limit(&state);
-    let rows = dispatch!(&mut state.db.read().await?, admin::list_endpoints(page.after(), page.gateway_id, limit))?;
-    let shown: Vec<Shown> = rows.iter().map(Shown::from).collect();
-    listed(&shown, |row| row.id, limit)
+    admin: Admin,
+    Query(query): Query<EndpointQuery>,
+) -> Result<Json<Page<EndpointView>>, ApiError> {
+    let paging = admin.paging(&query)?;
+    let mut conn = admin.read().await?;
+    let gateway = GatewayRef::maybe(query.gateway_id.as_ref(), &mut conn, "gateway_id").await?;
+    let filter = EndpointFilter { gateway, state: query.state };
+    let found = dispatch!(&mut conn, lists::endpoints(&filter, &paging))?;
+    Page::of(found, &paging, EndpointView::from)
 }
 
-pub(super) async fn get(
-    _: FromAdmin,
-    State(state): State<Arc<ControlState>>,
-    Path(id): Path<EndpointId>,
-) -> Result<Json<Shown>, ApiError> {
-    let row = dispatch!(&mut state.db.read().await?, admin::endpoint::get(id))?;
-    Ok(Json(Shown::from(&row)))
+/// Shows an endpoint
+#[utoipa::path(get, path = "/endpoints/{id}", tag = "endpoints", operation_id = "get_endpoint",
+    params(("id" = EndpointId, Path)), responses((status = OK, body = EndpointView)))]
+pub(super) async fn get(admin: Admin, Path(id): Path<EndpointId>) -> Result<One<EndpointView>, ApiError> {
+    Ok(One(dispatch!(&mut admin.read().await?, admin::endpoint::get(id))?.into()))
 }
 
-pub(super) async fn create(
-    _: FromAdmin,
-    State(state): State<Arc<ControlState>>,
-    Body(new): Body<NewEndpoint>,
-) -> Result<Created, ApiError> {
+/// Makes an endpoint
+#[utoipa::path(post, path = "/endpoints", tag = "endpoints", operation_id = "create_endpoint",
+    request_body = NewEndpoint, responses((status = CREATED, body = EndpointView)))]
+pub(super) async fn create(admin: Admin, Body(new): Body<NewEndpoint>) -> Result<Created<EndpointView>, ApiError> {
+    let path = new.path.clone();
     let given = EndpointPatch {
         host: Some(new.host),
         port: new.port,
         sni: new.sni,
-        path: Some(new.path.clone()),
+        path: Some(new.path),
         transports: new.transports,
         tls_pin: new.tls_pin,
         weight: new.weight,
@@ -173,32 +252,48 @@ pub(super) async fn create(
     };
     let given = given.change()?;
     let host = given.host.unwrap_or_default();
+    let mut conn = admin.write().await?;
     let row = Endpoint {
         id: EndpointId::fresh(),
-        gateway_node_id: new.gateway_id,
+        gateway_node_id: new.gateway_id.given(&mut conn, "gateway_id").await?,
         port: given.port.unwrap_or(HTTPS),
         sni: given.sni.unwrap_or_else(|| host.clone()),
         host,
-        path: new.path,
+        path,
         transports: given.transports.unwrap_or_else(|| TRANSPORTS.join(",")),
         tls_pin: given.tls_pin.unwrap_or_default(),
         weight: given.weight.unwrap_or(1),
         state: given.state.unwrap_or(EndpointState::Active),
-        created_at: state.now(),
+        created_at: admin.now,
+        revision: 0,
     };
-    dispatch!(&mut state.db.get().await?, admin::create_endpoint(&row))?;
-    created(&Shown::from(&row))
+    let made = dispatch!(&mut conn, admin::create_endpoint(&row));
+    drop(conn);
+    match made {
+        Ok(()) => Ok(Created(row.into())),
+        Err(error) => Err(taken(&admin, error.into(), &row).await),
+    }
 }
 
+/// Changes an endpoint
+#[utoipa::path(patch, path = "/endpoints/{id}", tag = "endpoints", operation_id = "update_endpoint",
+    params(("id" = EndpointId, Path)), request_body = EndpointPatch, responses((status = OK, body = EndpointView)))]
 pub(super) async fn update(
-    _: FromAdmin,
-    State(state): State<Arc<ControlState>>,
+    admin: Admin,
     Path(id): Path<EndpointId>,
+    IfMatch(expected): IfMatch,
     Body(patch): Body<EndpointPatch>,
-) -> Result<Json<Shown>, ApiError> {
+) -> Result<One<EndpointView>, ApiError> {
     let change = patch.change()?;
-    let row = dispatch!(&mut state.db.get().await?, admin::endpoint::update(id, &change))?;
-    Ok(Json(Shown::from(&row)))
+    let row = dispatch!(&mut admin.write().await?, admin::endpoint::update(id, &change, &expected))?;
+    Ok(One(row.into()))
+}
+
+/// Deletes an endpoint
+#[utoipa::path(delete, path = "/endpoints/{id}", tag = "endpoints", operation_id = "delete_endpoint",
+    params(("id" = EndpointId, Path)), responses((status = NO_CONTENT)))]
+pub(super) async fn delete(admin: Admin, Path(id): Path<EndpointId>) -> Result<Deleted, ApiError> {
+    admin.delete(Deletable::Endpoint(id)).await
 }
 
 #[cfg(test)]

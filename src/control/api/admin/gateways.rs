@@ -1,52 +1,190 @@
-use std::sync::Arc;
+mod tokens;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::{Created, Listed, Paged, created_with, delivered, hostname, listed, region, text};
+use super::{hostname, text};
+use crate::control::api::answer::{Deleted, Delivered, One, View};
 use crate::control::api::error::ApiError;
-use crate::control::api::extract::{Body, FromAdmin, Query, parse};
-use crate::control::api::lenient;
-use crate::control::db::{DbConn, dispatch};
-use crate::control::model::id::{GatewayId, RegionId};
+use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
+use crate::control::api::page::{Page, pages};
+use crate::control::api::refs::{GatewayRef, RegionRef};
+use crate::control::db::{DbConn, Deletable, dispatch};
+use crate::control::model::filter::GatewayFilter;
+use crate::control::model::id::{GatewayId, InstanceId, RegionId};
+use crate::control::model::sort::GatewaySort;
 use crate::control::model::state::GatewayStatus;
-use crate::control::model::{Gateway, GatewayChange};
-use crate::control::runtime::ControlState;
-use crate::digest::{fresh_token, sha256_hex};
+use crate::control::model::types::Time;
+use crate::control::model::{Gateway, GatewayChange, GatewayInstance};
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewGateway {
+pub(super) use tokens::*;
+
+/// A gateway; its token is shown only when it is made.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Gateway)]
+pub(super) struct GatewayView {
+    id: GatewayId,
+    region_id: RegionId,
+    #[schema(examples("fra-1"))]
     name: String,
-    region: String,
-    public_ip: Option<String>,
-    internal_ip: Option<String>,
-    #[serde(default, deserialize_with = "lenient::list")]
-    exit_regions: Option<Vec<String>>,
+    public_ip: String,
+    internal_ip: String,
+    status: GatewayStatus,
+    draining: bool,
+    /// Until when it may trade its one-time token.
+    enroll_until: Option<Time>,
+    revoked: bool,
+    /// The newest event that the gateway has acted on.
+    acked_seq: i64,
+    version: String,
+    sessions: i64,
+    streams: i64,
+    last_heartbeat_at: Option<Time>,
+    created_at: Time,
+    /// How far its clock is ahead of the control plane's.
+    clock_offset_ms: Option<i64>,
+    certificate_begins: Option<Time>,
+    certificate_ends: Option<Time>,
+    /// Codes of the regions that are listed for it besides its own.
+    exit_regions: Vec<String>,
+    /// Counts changes; the `ETag` is made of it.
+    revision: i32,
 }
 
-#[derive(Debug, Deserialize)]
+impl GatewayView {
+    fn new(row: Gateway, exit_regions: Vec<String>) -> Self {
+        Self {
+            id: row.id,
+            region_id: row.region_id,
+            name: row.name,
+            public_ip: row.public_ip,
+            internal_ip: row.internal_ip,
+            status: row.status,
+            draining: row.draining,
+            enroll_until: row.enrol_until,
+            revoked: row.revoked,
+            acked_seq: row.acked_seq,
+            version: row.version,
+            sessions: row.sessions,
+            streams: row.streams,
+            last_heartbeat_at: row.last_heartbeat_at,
+            created_at: row.created_at,
+            clock_offset_ms: row.clock_offset_ms,
+            certificate_begins: row.certificate_begins,
+            certificate_ends: row.certificate_ends,
+            exit_regions,
+            revision: row.revision,
+        }
+    }
+}
+
+impl View for GatewayView {
+    fn revision(&self) -> Option<i32> {
+        Some(self.revision)
+    }
+}
+
+/// A process that acts for a gateway.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Instance {
+    id: InstanceId,
+    version: String,
+    sessions: i64,
+    streams: i64,
+    /// The newest event that it has acted on.
+    acked_seq: i64,
+    started_at: Time,
+    last_heartbeat_at: Time,
+}
+
+impl From<GatewayInstance> for Instance {
+    fn from(row: GatewayInstance) -> Self {
+        Self {
+            id: row.id,
+            version: row.version,
+            sessions: row.sessions,
+            streams: row.streams,
+            acked_seq: row.acked_seq,
+            started_at: row.started_at,
+            last_heartbeat_at: row.last_heartbeat_at,
+        }
+    }
+}
+
+/// A gateway with the processes that act for it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct GatewayWithInstances {
+    #[serde(flatten)]
+    gateway: GatewayView,
+    instances: Vec<Instance>,
+}
+
+impl View for GatewayWithInstances {
+    fn revision(&self) -> Option<i32> {
+        self.gateway.revision()
+    }
+}
+
+/// A gateway to make.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "name": "fra-1", "region": "eu-1" })))]
+pub(super) struct NewGateway {
+    #[schema(min_length = 1, max_length = 255)]
+    name: String,
+    /// The code or id of the region it stands in.
+    region: RegionRef,
+    #[schema(max_length = 255)]
+    public_ip: Option<String>,
+    #[schema(max_length = 255)]
+    internal_ip: Option<String>,
+    /// Codes or ids; its own if absent.
+    #[schema(max_items = 1000)]
+    exit_regions: Option<Vec<RegionRef>>,
+}
+
+/// What is to be changed of a gateway.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "draining": true })))]
 pub(super) struct GatewayPatch {
+    #[schema(min_length = 1, max_length = 255)]
     name: Option<String>,
-    region: Option<String>,
+    /// The region's code or id.
+    region: Option<RegionRef>,
+    #[schema(max_length = 255)]
     public_ip: Option<String>,
+    #[schema(max_length = 255)]
     internal_ip: Option<String>,
-    #[serde(default, deserialize_with = "lenient::value")]
     draining: Option<bool>,
-    #[serde(default, deserialize_with = "lenient::list")]
-    exit_regions: Option<Vec<String>>,
+    /// Codes or ids.
+    #[schema(max_items = 1000)]
+    exit_regions: Option<Vec<RegionRef>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Which gateways.
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct Renewal {
-    #[serde(default, deserialize_with = "lenient::value")]
-    now: Option<bool>,
+#[into_params(parameter_in = Query)]
+pub(super) struct GatewayQuery {
+    /// By its id or its code.
+    region: Option<RegionRef>,
+    status: Option<GatewayStatus>,
+    draining: Option<bool>,
+    /// A field, or `-` and a field for the other direction.
+    #[param(inline)]
+    sort: Option<Sorting>,
+    /// Items of a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<i64>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Also count the items of all pages.
+    count: Option<bool>,
 }
+
+pages! { GatewayQuery => GatewaySort }
 
 /// An address that is only shown; it may be empty.
 fn address(field: &str, value: Option<String>) -> Result<Option<String>, ApiError> {
@@ -56,145 +194,85 @@ fn address(field: &str, value: Option<String>) -> Result<Option<String>, ApiErro
     }
 }
 
-async fn exits(conn: &mut DbConn, codes: Option<&[String]>) -> Result<Vec<RegionId>, ApiError> {
+async fn exits(conn: &mut DbConn, regions: &[RegionRef]) -> Result<Vec<RegionId>, ApiError> {
     let mut ids = Vec::new();
-    for code in codes.unwrap_or_default() {
-        ids.push(region(conn, "exit_regions", code).await?);
+    for region in regions {
+        ids.push(region.given(conn, "exit_regions").await?);
     }
     ids.sort_unstable();
     ids.dedup();
     Ok(ids)
 }
 
-async fn view(conn: &mut DbConn, row: &Gateway) -> Result<Value, ApiError> {
+async fn shown(conn: &mut DbConn, row: Gateway) -> Result<GatewayView, ApiError> {
     let exits = dispatch!(conn, admin::exit_codes(row.id))?;
-    let (_, Json(value)) = created_with(row, json!({ "exit_regions": exits }))?;
-    Ok(value)
+    Ok(GatewayView::new(row, exits))
 }
 
-pub(super) async fn list(
-    _: FromAdmin,
-    State(state): State<Arc<ControlState>>,
-    Query(page): Paged,
-) -> Result<Json<Listed>, ApiError> {
-    let limit = page.limit(&state);
-    let mut conn = state.db.read().await?;
-    let mut rows = dispatch!(&mut conn, admin::list_gateways(page.after(), page.region_id, limit))?;
-    let ids: Vec<GatewayId> = rows.iter().map(|row| row.id).collect();
+/// Names the gateway that has a name already, if that is what an error means.
+async fn taken(admin: &Admin, error: ApiError, name: &str) -> ApiError {
+    if !error.is_conflict() {
+        return error;
+    }
+    let Ok(mut conn) = admin.read().await else { return error };
+    match dispatch!(&mut conn, names::gateway_named(name)) {
+        Ok(Some(id)) => ApiError::exists(format!("a gateway {name:?} exists"), id.uuid()),
+        Ok(None) | Err(_) => error,
+    }
+}
+
+/// Lists gateways
+#[utoipa::path(get, path = "/gateways", tag = "gateways", operation_id = "list_gateways", params(GatewayQuery),
+    responses((status = OK, body = Page<GatewayView>)))]
+pub(super) async fn list(admin: Admin, Query(query): Query<GatewayQuery>) -> Result<Json<Page<GatewayView>>, ApiError> {
+    let paging = admin.paging(&query)?;
+    let mut conn = admin.read().await?;
+    let filter = GatewayFilter {
+        region: RegionRef::maybe(query.region.as_ref(), &mut conn, "region").await?,
+        status: query.status,
+        draining: query.draining,
+    };
+    let mut found = dispatch!(&mut conn, lists::gateways(&filter, &paging))?;
+    let ids: Vec<GatewayId> = found.rows.iter().map(|row| row.id).collect();
     let instances = dispatch!(&mut conn, instances::of(&ids))?;
-    for row in &mut rows {
+    let exits = dispatch!(&mut conn, names::exits_of(&ids))?;
+    for row in &mut found.rows {
         row.sum_up(&instances);
     }
-    listed(&rows, |row| row.id, limit)
+    Page::of(found, &paging, |row| {
+        let codes = exits.get(&row.id).cloned().unwrap_or_default();
+        GatewayView::new(row, codes)
+    })
 }
 
-pub(super) async fn get(
-    _: FromAdmin,
-    State(state): State<Arc<ControlState>>,
-    Path(id): Path<GatewayId>,
-) -> Result<Json<Value>, ApiError> {
-    let mut conn = state.db.read().await?;
+/// Shows a gateway
+#[utoipa::path(get, path = "/gateways/{id}", tag = "gateways", operation_id = "get_gateway",
+    params(("id" = GatewayRef, Path)), responses((status = OK, body = GatewayWithInstances)))]
+pub(super) async fn get(admin: Admin, Path(gateway): Path<GatewayRef>) -> Result<One<GatewayWithInstances>, ApiError> {
+    let mut conn = admin.read().await?;
+    let id = gateway.asked(&mut conn).await?;
     let mut row = dispatch!(&mut conn, admin::gateway::get(id))?;
     let instances = dispatch!(&mut conn, instances::of(&[row.id]))?;
     row.sum_up(&instances);
-    let exits = dispatch!(&mut conn, admin::exit_codes(row.id))?;
-    let (_, value) = created_with(&row, json!({ "exit_regions": exits, "instances": instances }))?;
-    Ok(value)
+    let gateway = shown(&mut conn, row).await?;
+    Ok(One(GatewayWithInstances { gateway, instances: instances.into_iter().map(Instance::from).collect() }))
 }
 
-fn secret() -> Result<(String, String), ApiError> {
-    let token = fresh_token().map_err(ApiError::internal)?;
-    let hash = sha256_hex(token.as_bytes());
-    Ok((token, hash))
-}
-
-/// Makes a gateway with a token, or with an invitation in its place; both are given by their hashes.
-async fn insert(
-    state: &ControlState,
-    new: NewGateway,
-    token_hash: String,
-    invitation: Option<String>,
-) -> Result<Value, ApiError> {
-    text("name", Some(&new.name))?;
-    let mut conn = state.db.get().await?;
-    let now = state.now();
-    let row = Gateway {
-        id: GatewayId::fresh(),
-        region_id: region(&mut conn, "region", &new.region).await?,
-        name: new.name,
-        public_ip: address("public_ip", new.public_ip)?.unwrap_or_default(),
-        internal_ip: address("internal_ip", new.internal_ip)?.unwrap_or_default(),
-        status: GatewayStatus::Unknown,
-        draining: false,
-        token_hash,
-        old_token_hash: None,
-        enrol_until: invitation.is_some().then(|| now.after(state.pool.gateway_code_ttl)),
-        enrol_hash: invitation,
-        revoked: false,
-        acked_seq: 0,
-        version: String::new(),
-        sessions: 0,
-        streams: 0,
-        last_heartbeat_at: None,
-        created_at: now,
-        clock_offset_ms: None,
-        certificate_begins: None,
-        certificate_ends: None,
-    };
-    let exits = exits(&mut conn, new.exit_regions.as_deref()).await?;
-    dispatch!(&mut conn, admin::create_gateway(&row, &exits))?;
-    view(&mut conn, &row).await
-}
-
-pub(super) async fn create(
-    _: FromAdmin,
-    State(state): State<Arc<ControlState>>,
-    Body(new): Body<NewGateway>,
-) -> Result<Created, ApiError> {
-    let (token, hash) = secret()?;
-    let row = insert(&state, new, hash, None).await?;
-    created_with(&row, json!({ "token": token }))
-}
-
-/// Makes a gateway that has no token yet, and a one-time token that it trades for one.
-pub(super) async fn invite(
-    _: FromAdmin,
-    State(state): State<Arc<ControlState>>,
-    Body(new): Body<NewGateway>,
-) -> Result<Created, ApiError> {
-    let (_, nobodys) = secret()?;
-    let (enroll_token, hash) = secret()?;
-    let row = insert(&state, new, nobodys, Some(hash)).await?;
-    created_with(&row, json!({ "enroll_token": enroll_token }))
-}
-
-/// Another one-time token of a gateway; its token stays good until that is traded.
-pub(super) async fn invite_again(
-    _: FromAdmin,
-    State(state): State<Arc<ControlState>>,
-    Path(id): Path<GatewayId>,
-) -> Result<Created, ApiError> {
-    let (enroll_token, hash) = secret()?;
-    let until = state.now().after(state.pool.gateway_code_ttl);
-    let change =
-        GatewayChange { enrol_hash: Some(Some(hash)), enrol_until: Some(Some(until)), ..GatewayChange::default() };
-    let row = dispatch!(&mut state.db.get().await?, admin::gateway::update(id, &change))?;
-    created_with(&row, json!({ "enroll_token": enroll_token }))
-}
-
+/// Changes a gateway
+#[utoipa::path(patch, path = "/gateways/{id}", tag = "gateways", operation_id = "update_gateway",
+    params(("id" = GatewayRef, Path)), request_body = GatewayPatch,
+    responses((status = OK, body = Delivered<GatewayView>)))]
 pub(super) async fn update(
-    _: FromAdmin,
-    State(state): State<Arc<ControlState>>,
-    Path(id): Path<GatewayId>,
+    admin: Admin,
+    Path(gateway): Path<GatewayRef>,
+    IfMatch(expected): IfMatch,
     Body(patch): Body<GatewayPatch>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Delivered<GatewayView>, ApiError> {
     text("name", patch.name.as_deref())?;
-    let mut conn = state.db.get().await?;
+    let mut conn = admin.write().await?;
+    let id = gateway.asked(&mut conn).await?;
     let change = GatewayChange {
-        region_id: match &patch.region {
-            Some(code) => Some(region(&mut conn, "region", code).await?),
-            None => None,
-        },
+        region_id: RegionRef::maybe(patch.region.as_ref(), &mut conn, "region").await?,
         name: patch.name,
         public_ip: address("public_ip", patch.public_ip)?,
         internal_ip: address("internal_ip", patch.internal_ip)?,
@@ -202,37 +280,30 @@ pub(super) async fn update(
         ..GatewayChange::default()
     };
     let exits = match &patch.exit_regions {
-        Some(codes) => Some(exits(&mut conn, Some(codes)).await?),
+        Some(regions) => Some(exits(&mut conn, regions).await?),
         None => None,
     };
-    let (row, event_seq) = dispatch!(&mut conn, nodes::change_gateway(id, &change, exits.as_deref(), state.now()))?;
-    let view = view(&mut conn, &row).await?;
-    drop(conn);
-    delivered(&state, &view, event_seq).await
+    let changed = dispatch!(&mut conn, nodes::change_gateway(id, &change, &expected, exits.as_deref(), admin.now));
+    match (changed, change.name) {
+        (Ok(changed), _) => {
+            let view = shown(&mut conn, changed.row).await?;
+            drop(conn);
+            Ok(Delivered::of(&admin.state, view, changed.event_seq).await)
+        }
+        (Err(error), Some(name)) => {
+            drop(conn);
+            Err(taken(&admin, error.into(), &name).await)
+        }
+        (Err(error), None) => Err(error.into()),
+    }
 }
 
-/// Another token; the one in use stays good until the new one is used, or ends now.
-pub(super) async fn rotate_token(
-    _: FromAdmin,
-    State(state): State<Arc<ControlState>>,
-    Path(id): Path<GatewayId>,
-    body: Bytes,
-) -> Result<Created, ApiError> {
-    let renewal: Renewal = if body.is_empty() { Renewal::default() } else { parse(&body, &[])? };
-    let (token, hash) = secret()?;
-    let end = renewal.now.unwrap_or(false);
-    let renewed = dispatch!(&mut state.db.get().await?, nodes::renew_token(id, &hash, end))?;
-    let row =
-        renewed.ok_or_else(|| ApiError::conflict("REVOKED", "the gateway is revoked; invite it to let it back"))?;
-    created_with(&row, json!({ "token": token }))
-}
-
-/// Refuses a gateway from now on, until it is invited again.
-pub(super) async fn revoke(
-    _: FromAdmin,
-    State(state): State<Arc<ControlState>>,
-    Path(id): Path<GatewayId>,
-) -> Result<Json<Value>, ApiError> {
-    let (row, event_seq) = dispatch!(&mut state.db.get().await?, nodes::revoke(id, state.now()))?;
-    delivered(&state, &row, Some(event_seq)).await
+/// Deletes a gateway
+///
+/// With its sessions, which end at once.
+#[utoipa::path(delete, path = "/gateways/{id}", tag = "gateways", operation_id = "delete_gateway",
+    params(("id" = GatewayRef, Path)), responses((status = NO_CONTENT)))]
+pub(super) async fn delete(admin: Admin, Path(gateway): Path<GatewayRef>) -> Result<Deleted, ApiError> {
+    let id = gateway.asked(&mut admin.read().await?).await?;
+    admin.delete(Deletable::Gateway(id)).await
 }

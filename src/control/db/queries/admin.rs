@@ -1,4 +1,5 @@
 use diesel::prelude::*;
+use diesel::result::Error;
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, enrollment, events};
@@ -6,17 +7,18 @@ use crate::control::db::Rejected;
 use crate::control::domain::admission::Refusal;
 use crate::control::domain::device_limit;
 use crate::control::model::id::{
-    CodeId, DeviceId, EndpointId, GatewayId, NodeId, PlanId, RegionId, SessionId, SubscriptionId, UserId,
+    CodeId, DeviceId, EndpointId, GatewayId, NodeId, PlanId, RegionId, SubscriptionId, UserId,
 };
+use crate::control::model::revision::Expected;
 use crate::control::model::schema::{
     activation_codes, devices, gateway_endpoints, gateway_exit_regions, gateway_nodes, outline_nodes, plans, regions,
-    sessions, subscriptions, users,
+    subscriptions, users,
 };
 use crate::control::model::state::DeviceStatus;
 use crate::control::model::types::Time;
 use crate::control::model::{
     ActivationCode, Device, DeviceChange, Endpoint, EndpointChange, Gateway, GatewayChange, NewEvent, NodeChange,
-    OutlineNode, Plan, PlanChange, Region, RegionChange, Session, Subscription, SubscriptionChange, User, UserChange,
+    OutlineNode, Plan, PlanChange, Region, RegionChange, Subscription, SubscriptionChange, User, UserChange, Written,
 };
 use crate::frame::SessionCode;
 
@@ -29,12 +31,23 @@ macro_rules! resource {
                 $table::table.find(id).select(<$row>::as_select()).first(conn).await
             }
 
-            pub(crate) async fn update(conn: &mut Conn, id: $id, change: &$change) -> QueryResult<$row> {
-                let changed = diesel::update($table::table.find(id)).set(change).execute(conn).await;
-                match changed {
-                    Ok(_) | Err(diesel::result::Error::QueryBuilderError(_)) => get(conn, id).await,
-                    Err(error) => Err(error),
-                }
+            /// Changes a row that is of an expected revision; one of another is left, and the transaction rolled back.
+            pub(crate) async fn update(
+                conn: &mut Conn,
+                id: $id,
+                change: &$change,
+                expected: &Expected,
+            ) -> QueryResult<$row> {
+                let counted = (change, $table::revision.eq($table::revision + 1));
+                let changed = match expected {
+                    Expected::Any => diesel::update($table::table.find(id)).set(counted).execute(conn).await?,
+                    Expected::OneOf(revisions) => {
+                        let those = $table::table.filter($table::id.eq(id).and($table::revision.eq_any(revisions)));
+                        diesel::update(those).set(counted).execute(conn).await?
+                    }
+                };
+                let row = get(conn, id).await?;
+                if changed == 0 { Err(Error::RollbackTransaction) } else { Ok(row) }
             }
         }
     };
@@ -44,26 +57,6 @@ macro_rules! creatable {
     ($create:ident, $table:ident, $row:ty) => {
         pub(crate) async fn $create(conn: &mut Conn, row: &$row) -> QueryResult<()> {
             diesel::insert_into($table::table).values(row).execute(conn).await.map(|_| ())
-        }
-    };
-}
-
-macro_rules! listed {
-    ($list:ident, $table:ident, $id:ty, $row:ty $(, $column:ident: $of:ty)?) => {
-        pub(crate) async fn $list(
-            conn: &mut Conn,
-            after: Option<$id>,
-            $($column: Option<$of>,)?
-            limit: i64,
-        ) -> QueryResult<Vec<$row>> {
-            let mut query = $table::table.select(<$row>::as_select()).order($table::id).limit(limit).into_boxed();
-            if let Some(after) = after {
-                query = query.filter($table::id.gt(after));
-            }
-            $(if let Some(of) = $column {
-                query = query.filter($table::$column.eq(of));
-            })?
-            query.load(conn).await
         }
     };
 }
@@ -82,41 +75,9 @@ creatable!(create_region, regions, Region);
 creatable!(create_code, activation_codes, ActivationCode);
 creatable!(create_endpoint, gateway_endpoints, Endpoint);
 
-listed!(list_users, users, UserId, User);
-listed!(list_devices, devices, DeviceId, Device, user_id: UserId);
-listed!(list_plans, plans, PlanId, Plan);
-listed!(list_regions, regions, RegionId, Region);
-listed!(list_codes, activation_codes, CodeId, ActivationCode, user_id: UserId);
-listed!(list_endpoints, gateway_endpoints, EndpointId, Endpoint, gateway_node_id: GatewayId);
-listed!(list_nodes, outline_nodes, NodeId, OutlineNode, region_id: RegionId);
-listed!(list_gateways, gateway_nodes, GatewayId, Gateway, region_id: RegionId);
-listed!(list_sessions_of_device, sessions, SessionId, Session, device_id: DeviceId);
-
-/// Sessions of a user's devices.
-pub(crate) async fn list_sessions_of_user(
-    conn: &mut Conn,
-    after: Option<SessionId>,
-    user: UserId,
-    limit: i64,
-) -> QueryResult<Vec<Session>> {
-    let own: Vec<DeviceId> = devices::table.filter(devices::user_id.eq(user)).select(devices::id).load(conn).await?;
-    sessions::table
-        .filter(sessions::device_id.eq_any(own).and(sessions::id.gt(after.unwrap_or(SessionId::nil()))))
-        .select(Session::as_select())
-        .order(sessions::id)
-        .limit(limit)
-        .load(conn)
-        .await
-}
-
 /// One activation code.
 pub(crate) async fn get_code(conn: &mut Conn, id: CodeId) -> QueryResult<ActivationCode> {
     activation_codes::table.find(id).select(ActivationCode::as_select()).first(conn).await
-}
-
-/// The region of a code.
-pub(crate) async fn region_by_code(conn: &mut Conn, code: &str) -> QueryResult<Option<Region>> {
-    regions::table.filter(regions::code.eq(code)).select(Region::as_select()).first(conn).await.optional()
 }
 
 /// Codes of the exit regions that are listed for a gateway.
@@ -177,12 +138,13 @@ pub(crate) async fn change_user(
     conn: &mut Conn,
     id: UserId,
     change: &UserChange,
+    expected: &Expected,
     event: Option<NewEvent>,
     now: Time,
-) -> QueryResult<(User, Option<i64>)> {
+) -> QueryResult<Written<User>> {
     transaction!(conn, async |conn: &mut Conn| {
-        let row = user::update(conn, id, change).await?;
-        Ok((row, tell(conn, event, now).await?))
+        let row = user::update(conn, id, change, expected).await?;
+        Ok(Written { row, event_seq: tell(conn, event, now).await? })
     })
     .await
 }
@@ -192,17 +154,18 @@ pub(crate) async fn change_device(
     conn: &mut Conn,
     id: DeviceId,
     change: &DeviceChange,
+    expected: &Expected,
     now: Time,
-) -> QueryResult<(Device, Option<i64>)> {
+) -> QueryResult<Written<Device>> {
     transaction!(conn, async |conn: &mut Conn| {
         let owner: UserId = devices::table.find(id).select(devices::user_id).first(conn).await?;
         super::lock_user(conn, owner).await?;
-        let row = device::update(conn, id, change).await?;
+        let row = device::update(conn, id, change, expected).await?;
         let event_seq = match change.status {
             Some(DeviceStatus::Revoked) => Some(enrollment::revoke(conn, id, now).await?),
             _ => None,
         };
-        Ok((row, event_seq))
+        Ok(Written { row, event_seq })
     })
     .await
 }

@@ -10,12 +10,15 @@ use crate::control::domain::billing::{AffectedSessions, BillingError, Change, Ch
 use crate::control::model::NewEvent;
 use crate::control::model::calendar::{Calendar, days};
 use crate::control::model::id::{NodeId, PlanId, RegionId, SubscriptionId, UserId};
+use crate::control::model::revision::Expected;
 use crate::control::model::schema::{
     devices, outline_nodes, payments, plan_regions, plans, regions, sessions, subscriptions,
 };
 use crate::control::model::state::{DeviceStatus, PeriodKind, SubscriptionStatus};
 use crate::control::model::types::{SqlTime, SqlUuid, Time};
-use crate::control::model::{Payment, Plan, PlanChange, Subscription, SubscriptionChange, live};
+use crate::control::model::{
+    Payment, Plan, PlanChange, Subscription, SubscriptionAndPlan, SubscriptionChange, Written, live,
+};
 
 /// The regions of some codes, with these.
 pub(crate) async fn regions_by_code(conn: &mut Conn, codes: &[String]) -> QueryResult<Vec<(RegionId, String)>> {
@@ -52,11 +55,12 @@ pub(crate) async fn update_plan(
     conn: &mut Conn,
     id: PlanId,
     change: &PlanChange,
+    expected: &Expected,
     allowed: Option<&[RegionId]>,
     now: Time,
-) -> Result<(Plan, i64), Rejected<BillingError>> {
+) -> Result<Written<Plan>, Rejected<BillingError>> {
     transaction!(conn, async |conn: &mut Conn| {
-        let row = admin::plan::update(conn, id, change).await?;
+        let row = admin::plan::update(conn, id, change, expected).await?;
         if (row.period == PeriodKind::Days) != row.period_days.is_some() {
             return Err(BillingError::PeriodDays.into());
         }
@@ -64,7 +68,7 @@ pub(crate) async fn update_plan(
             limit_regions(conn, id, allowed).await?;
         }
         let seq = events::emit(conn, NewEvent::PlanChanged(id), now).await?;
-        Ok((row, seq))
+        Ok(Written { row, event_seq: Some(seq) })
     })
     .await
 }
@@ -82,35 +86,14 @@ async fn limit_regions(conn: &mut Conn, plan: PlanId, allowed: &[RegionId]) -> Q
 }
 
 /// A subscription and its plan.
-pub(crate) async fn subscription(conn: &mut Conn, id: SubscriptionId) -> QueryResult<(Subscription, Plan)> {
+pub(crate) async fn subscription(conn: &mut Conn, id: SubscriptionId) -> QueryResult<SubscriptionAndPlan> {
     subscriptions::table
         .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
         .filter(subscriptions::id.eq(id))
         .select((Subscription::as_select(), Plan::as_select()))
-        .first(conn)
+        .first::<(Subscription, Plan)>(conn)
         .await
-}
-
-/// A page of subscriptions with their plans, of all users or of one.
-pub(crate) async fn list_subscriptions(
-    conn: &mut Conn,
-    after: Option<SubscriptionId>,
-    of: Option<UserId>,
-    limit: i64,
-) -> QueryResult<Vec<(Subscription, Plan)>> {
-    let mut query = subscriptions::table
-        .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
-        .select((Subscription::as_select(), Plan::as_select()))
-        .order(subscriptions::id)
-        .limit(limit)
-        .into_boxed();
-    if let Some(after) = after {
-        query = query.filter(subscriptions::id.gt(after));
-    }
-    if let Some(of) = of {
-        query = query.filter(subscriptions::user_id.eq(of));
-    }
-    query.load(conn).await
+        .map(SubscriptionAndPlan::from)
 }
 
 /// Makes a subscription.
@@ -128,11 +111,12 @@ pub(crate) async fn amend(
     conn: &mut Conn,
     id: SubscriptionId,
     change: &SubscriptionChange,
+    expected: &Expected,
     now: Time,
 ) -> QueryResult<Changed> {
     transaction!(conn, async |conn: &mut Conn| {
         locked(conn, id).await?;
-        let row = admin::subscription::update(conn, id, change).await?;
+        let row = admin::subscription::update(conn, id, change, expected).await?;
         let cancelled_at = (row.status == SubscriptionStatus::Cancelled).then_some(row.cancelled_at.unwrap_or(now));
         if row.cancelled_at != cancelled_at {
             diesel::update(subscriptions::table.find(id))
@@ -148,7 +132,7 @@ pub(crate) async fn amend(
 /// Prolongs a subscription by a payment's days, once; a plan whose period is the whole term gives its traffic once more.
 pub(crate) async fn renew(conn: &mut Conn, payment: &Payment) -> Result<Changed, Rejected<BillingError>> {
     transaction!(conn, async |conn: &mut Conn| {
-        let (held, plan) = locked(conn, payment.subscription_id).await?;
+        let SubscriptionAndPlan { subscription: held, plan } = locked(conn, payment.subscription_id).await?;
         if !is_new(conn, payment).await? {
             return Ok(Changed { subscription: held, plan, seq: None });
         }
@@ -158,7 +142,11 @@ pub(crate) async fn renew(conn: &mut Conn, payment: &Payment) -> Result<Changed,
         let now = payment.created_at;
         let until = held.valid_until.max(now).after(days(payment.days.unsigned_abs()));
         diesel::update(subscriptions::table.find(held.id))
-            .set((subscriptions::status.eq(SubscriptionStatus::Active), subscriptions::valid_until.eq(until)))
+            .set((
+                subscriptions::status.eq(SubscriptionStatus::Active),
+                subscriptions::valid_until.eq(until),
+                subscriptions::revision.eq(subscriptions::revision + 1),
+            ))
             .execute(conn)
             .await?;
         if let (PeriodKind::Term, Some(limit)) = (plan.period, plan.limit_bytes()) {
@@ -192,7 +180,7 @@ pub(crate) async fn top_up(
     calendar: &Calendar,
 ) -> Result<(Changed, Quota), Rejected<BillingError>> {
     transaction!(conn, async |conn: &mut Conn| {
-        let (held, plan) = locked(conn, payment.subscription_id).await?;
+        let SubscriptionAndPlan { subscription: held, plan } = locked(conn, payment.subscription_id).await?;
         let now = payment.created_at;
         if !is_new(conn, payment).await? {
             let quota = quota(conn, &held, &plan, calendar, now).await?;
@@ -215,14 +203,18 @@ pub(crate) async fn top_up(
 /// Ends a subscription for good; gives how many sessions end with it.
 pub(crate) async fn cancel(conn: &mut Conn, id: SubscriptionId, now: Time) -> QueryResult<(Changed, i64)> {
     transaction!(conn, async |conn: &mut Conn| {
-        let (held, plan) = locked(conn, id).await?;
+        let SubscriptionAndPlan { subscription: held, plan } = locked(conn, id).await?;
         if held.status == SubscriptionStatus::Cancelled {
             let ended = ended_at(conn, &held, held.cancelled_at.unwrap_or(now)).await?;
             return Ok((Changed { subscription: held, plan, seq: None }, ended));
         }
         let ended = ended_at(conn, &held, now).await?;
         diesel::update(subscriptions::table.find(id))
-            .set((subscriptions::status.eq(SubscriptionStatus::Cancelled), subscriptions::cancelled_at.eq(now)))
+            .set((
+                subscriptions::status.eq(SubscriptionStatus::Cancelled),
+                subscriptions::cancelled_at.eq(now),
+                subscriptions::revision.eq(subscriptions::revision + 1),
+            ))
             .execute(conn)
             .await?;
         Ok((announced(conn, id, now).await?, ended))
@@ -240,7 +232,7 @@ pub(crate) async fn change_plan(
     now: Time,
 ) -> Result<(Changed, Effect), Rejected<BillingError>> {
     transaction!(conn, async |conn: &mut Conn| {
-        let (held, plan) = locked(conn, id).await?;
+        let SubscriptionAndPlan { subscription: held, plan } = locked(conn, id).await?;
         if held.status == SubscriptionStatus::Cancelled {
             return Err(BillingError::Cancelled.into());
         }
@@ -258,7 +250,10 @@ pub(crate) async fn change_plan(
         if dry_run {
             return Ok((Changed { subscription: held, plan, seq: None }, effect));
         }
-        diesel::update(subscriptions::table.find(id)).set(subscriptions::plan_id.eq(next.id)).execute(conn).await?;
+        diesel::update(subscriptions::table.find(id))
+            .set((subscriptions::plan_id.eq(next.id), subscriptions::revision.eq(subscriptions::revision + 1)))
+            .execute(conn)
+            .await?;
         Ok((announced(conn, id, now).await?, effect))
     })
     .await
@@ -279,7 +274,7 @@ pub(crate) async fn quota(
 }
 
 /// A subscription and its plan, under a lock on its user.
-async fn locked(conn: &mut Conn, id: SubscriptionId) -> QueryResult<(Subscription, Plan)> {
+async fn locked(conn: &mut Conn, id: SubscriptionId) -> QueryResult<SubscriptionAndPlan> {
     let user: UserId = subscriptions::table.find(id).select(subscriptions::user_id).first(conn).await?;
     lock_user(conn, user).await?;
     subscription(conn, id).await
@@ -287,7 +282,7 @@ async fn locked(conn: &mut Conn, id: SubscriptionId) -> QueryResult<(Subscriptio
 
 /// A subscription as it is now; gateways hear of its user.
 async fn announced(conn: &mut Conn, id: SubscriptionId, now: Time) -> QueryResult<Changed> {
-    let (subscription, plan) = subscription(conn, id).await?;
+    let SubscriptionAndPlan { subscription, plan } = subscription(conn, id).await?;
     let seq = events::emit(conn, NewEvent::UserChanged(subscription.user_id), now).await?;
     Ok(Changed { subscription, plan, seq: Some(seq) })
 }

@@ -2,8 +2,9 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::admin::tell;
-use super::{Conn, session};
+use super::{Conn, names, session};
 use crate::control::db::Deletable;
+use crate::control::model::deletion::{Deletion, Obstacle};
 use crate::control::model::id::{DeviceId, NodeId, SessionId, SubscriptionId, UserId};
 use crate::control::model::schema::{
     activation_codes, devices, gateway_endpoints, gateway_nodes, outline_nodes, plans, regions, sessions,
@@ -86,7 +87,7 @@ async fn detach(conn: &mut Conn, what: Deletable) -> QueryResult<()> {
 }
 
 /// Deletes a row and what belongs to it.
-pub(crate) async fn delete(conn: &mut Conn, what: Deletable, now: Time) -> QueryResult<(usize, Option<i64>)> {
+pub(crate) async fn delete(conn: &mut Conn, what: Deletable, now: Time) -> QueryResult<Deletion> {
     transaction!(conn, async |conn: &mut Conn| {
         let owner = owner(conn, what).await?;
         if let Some(owner) = owner {
@@ -115,7 +116,30 @@ pub(crate) async fn delete(conn: &mut Conn, what: Deletable, now: Time) -> Query
             Deletable::Gateway(id) => Some(NewEvent::GatewayChanged(id)),
             Deletable::Plan(_) | Deletable::Code(_) | Deletable::Endpoint(_) => None,
         };
-        Ok((count, tell(conn, event, now).await?))
+        Ok(Deletion { count, event_seq: tell(conn, event, now).await? })
     })
     .await
+}
+
+/// What refers to something that is to be deleted, if anything does.
+pub(crate) async fn in_the_way(conn: &mut Conn, what: Deletable) -> QueryResult<Option<Obstacle>> {
+    match what {
+        Deletable::Plan(plan) => Ok(names::subscriber(conn, plan).await?.map(Obstacle::Subscriber)),
+        Deletable::Region(region) => {
+            if let Some(node) = names::node_in(conn, region).await? {
+                return Ok(Some(Obstacle::Node(node)));
+            }
+            if let Some(gateway) = names::gateway_in(conn, region).await? {
+                return Ok(Some(Obstacle::Gateway(gateway)));
+            }
+            Ok(names::plan_in(conn, region).await?.map(Obstacle::Plan))
+        }
+        Deletable::User(_)
+        | Deletable::Device(_)
+        | Deletable::Subscription(_)
+        | Deletable::Node(_)
+        | Deletable::Gateway(_)
+        | Deletable::Code(_)
+        | Deletable::Endpoint(_) => Ok(None),
+    }
 }

@@ -180,6 +180,7 @@ async fn create_device(conn: &mut Conn, wish: &Enrolling, user: UserId) -> Query
         status: DeviceStatus::Active,
         created_at: wish.now,
         last_seen_at: None,
+        revision: 0,
     };
     diesel::insert_into(devices::table).values(&row).execute(conn).await?;
     Ok(row)

@@ -5,10 +5,11 @@ use diesel_async::RunQueryDsl;
 use super::{Conn, admin, events, lock_nodes};
 use crate::control::model::NewEvent;
 use crate::control::model::id::{GatewayId, NodeId, RegionId};
+use crate::control::model::revision::Expected;
 use crate::control::model::schema::{gateway_nodes, outline_nodes};
 use crate::control::model::state::GatewayStatus;
 use crate::control::model::types::{SqlUuid, Time};
-use crate::control::model::{Gateway, GatewayChange, NodeChange, OutlineNode};
+use crate::control::model::{Gateway, GatewayChange, NodeChange, OutlineNode, Written};
 
 /// Makes a node; gives the event.
 pub(crate) async fn create(conn: &mut Conn, row: &OutlineNode, now: Time) -> QueryResult<i64> {
@@ -47,16 +48,17 @@ pub(crate) async fn change(
     conn: &mut Conn,
     id: NodeId,
     change: &NodeChange,
+    expected: &Expected,
     forget: bool,
     now: Time,
-) -> QueryResult<(OutlineNode, Option<i64>)> {
+) -> QueryResult<Written<OutlineNode>> {
     transaction!(conn, async |conn: &mut Conn| {
         lock_nodes(conn).await?;
         let before = admin::node::get(conn, id).await?;
-        let row = admin::node::update(conn, id, &rotated(change, &before, forget)).await?;
+        let row = admin::node::update(conn, id, &rotated(change, &before, forget), expected).await?;
         let heard = forget || concerns_gateways(change);
         let event_seq = if heard { Some(events::emit(conn, NewEvent::NodeChanged(id), now).await?) } else { None };
-        Ok((row, event_seq))
+        Ok(Written { row, event_seq })
     })
     .await
 }
@@ -93,17 +95,18 @@ pub(crate) async fn change_gateway(
     conn: &mut Conn,
     id: GatewayId,
     change: &GatewayChange,
+    expected: &Expected,
     exits: Option<&[RegionId]>,
     now: Time,
-) -> QueryResult<(Gateway, Option<i64>)> {
+) -> QueryResult<Written<Gateway>> {
     transaction!(conn, async |conn: &mut Conn| {
-        let row = admin::gateway::update(conn, id, change).await?;
+        let row = admin::gateway::update(conn, id, change, expected).await?;
         if let Some(exits) = exits {
             admin::set_exits(conn, id, exits).await?;
         }
         let heard = exits.is_some() || change.draining.is_some() || change.region_id.is_some();
         let event_seq = if heard { Some(events::emit(conn, NewEvent::GatewayChanged(id), now).await?) } else { None };
-        Ok((row, event_seq))
+        Ok(Written { row, event_seq })
     })
     .await
 }

@@ -11,7 +11,7 @@ use crate::control::model::id::{DeviceId, GatewayId, NodeId, RefusalId};
 use crate::control::model::schema::{devices, gateway_nodes, outline_nodes, refusals, regions, sessions, users};
 use crate::control::model::state::{DeviceStatus, NodeHealth, NodeState};
 use crate::control::model::types::{SqlTime, SqlUuid, Time};
-use crate::control::model::{Device, Gateway, OutlineNode, RefusalRow, Session, User};
+use crate::control::model::{Device, Gateway, OutlineNode, RefusalRow, Session, SubscriptionAndPlan, User};
 use crate::frame::SessionCode;
 
 /// Refusals that are kept of a device.
@@ -125,9 +125,9 @@ pub(crate) async fn device_snapshot(
         .select((Device::as_select(), User::as_select()))
         .first(conn)
         .await?;
-    let subscription = admission::subscription(conn, user.id, now).await?;
+    let subscription = admission::subscription(conn, user.id, now).await?.map(SubscriptionAndPlan::from);
     let (mut quota, mut allowed) = (None, Vec::new());
-    if let Some((subscription, plan)) = &subscription {
+    if let Some(SubscriptionAndPlan { subscription, plan }) = &subscription {
         quota = Some(billing::quota(conn, subscription, plan, calendar, now).await?);
         allowed = billing::allowed_regions(conn, &[plan.id]).await?.remove(&plan.id).unwrap_or_default();
     }

@@ -6,7 +6,7 @@ use crate::control::model::id::SessionId;
 use crate::control::model::schema::{outline_nodes, session_tombstones, sessions};
 use crate::control::model::state::SessionState;
 use crate::control::model::types::{SqlTime, Time};
-use crate::control::model::{NewEvent, Session};
+use crate::control::model::{NewEvent, Session, Written};
 use crate::frame::SessionCode;
 
 /// One session.
@@ -15,7 +15,7 @@ pub(crate) async fn get(conn: &mut Conn, id: SessionId) -> QueryResult<Session> 
 }
 
 /// Ends a session for good and frees its place; gives the event.
-pub(crate) async fn kill(conn: &mut Conn, id: SessionId, now: Time) -> QueryResult<(Session, Option<i64>)> {
+pub(crate) async fn kill(conn: &mut Conn, id: SessionId, now: Time) -> QueryResult<Written<Session>> {
     transaction!(conn, async |conn: &mut Conn| {
         super::lock_sessions(conn, &[id]).await?;
         let event_seq = if end(conn, id, now).await? {
@@ -24,7 +24,7 @@ pub(crate) async fn kill(conn: &mut Conn, id: SessionId, now: Time) -> QueryResu
         } else {
             None
         };
-        Ok((get(conn, id).await?, event_seq))
+        Ok(Written { row: get(conn, id).await?, event_seq })
     })
     .await
 }

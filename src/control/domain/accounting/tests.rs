@@ -39,6 +39,7 @@ impl World {
             price: 0,
             currency: String::new(),
             created_at: now,
+            revision: 0,
         };
         let day = Duration::from_hours(24);
         let subscription = Subscription {
@@ -50,6 +51,7 @@ impl World {
             valid_until: now.after(day),
             cancelled_at: None,
             created_at: now,
+            revision: 0,
         };
         let (gateway, node, region) = (GatewayId::fresh(), NodeId::fresh(), RegionId::fresh());
         Self { now, gateway, node, region, allowed: None, subscription, plan }

@@ -45,6 +45,7 @@ fn wish(user: UserId) -> AdmissionRequest {
             clock_offset_ms: None,
             certificate_begins: None,
             certificate_ends: None,
+            revision: 0,
         },
         exits: Arc::new([Region {
             id: RegionId::fresh(),
@@ -55,6 +56,7 @@ fn wish(user: UserId) -> AdmissionRequest {
             udp: true,
             ipv6: false,
             resolvers: String::new(),
+            revision: 0,
         }]),
         user,
         device: DeviceId::fresh(),
@@ -101,6 +103,7 @@ fn good(user: UserId) -> AdmissionContext {
         price: 0,
         currency: "EUR".into(),
         created_at: now,
+        revision: 0,
     };
     let subscription = Subscription {
         id: SubscriptionId::fresh(),
@@ -111,6 +114,7 @@ fn good(user: UserId) -> AdmissionContext {
         valid_until: now.after(day),
         cancelled_at: None,
         created_at: now,
+        revision: 0,
     };
     let device = Device {
         id: DeviceId::fresh(),
@@ -122,6 +126,7 @@ fn good(user: UserId) -> AdmissionContext {
         status: DeviceStatus::Active,
         created_at: now,
         last_seen_at: None,
+        revision: 0,
     };
     let user = User {
         id: user,
@@ -130,6 +135,7 @@ fn good(user: UserId) -> AdmissionContext {
         status: UserStatus::Active,
         created_at: now,
         updated_at: now,
+        revision: 0,
     };
     AdmissionContext {
         device: Some(device),

@@ -24,6 +24,7 @@ fn region(number: u128, code: &str) -> Region {
         udp: true,
         ipv6: false,
         resolvers: "9.9.9.9,2620:fe::fe".into(),
+        revision: 0,
     }
 }
 
@@ -40,6 +41,7 @@ fn endpoint(number: u128, gateway: u128) -> Endpoint {
         weight: 1,
         state: EndpointState::Active,
         created_at: Time(datetime!(2026-11-23 0:00 UTC)),
+        revision: 0,
     }
 }
 

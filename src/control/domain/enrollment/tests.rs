@@ -50,6 +50,7 @@ fn held(now: Time) -> Held {
         status: DeviceStatus::Active,
         created_at: now,
         last_seen_at: None,
+        revision: 0,
     };
     let user = User {
         id: device.user_id,
@@ -58,6 +59,7 @@ fn held(now: Time) -> Held {
         status: UserStatus::Active,
         created_at: now,
         updated_at: now,
+        revision: 0,
     };
     let family = RefreshFamily {
         id: FamilyId::fresh(),

@@ -61,7 +61,7 @@ async fn administration() {
         assert!(httvps::token::Verifier::new(&set).verify(device["access_token"].as_str().unwrap(), now()).is_ok());
         let page = control.admin(Method::GET, "plans?limit=1", Value::Null).await;
         assert_eq!((page["items"].as_array().unwrap().len(), &page["next"]), (1, &page["items"][0]["id"]));
-        let after = format!("plans?after={}", page["next"].as_str().unwrap());
+        let after = format!("plans?cursor={}", page["next"].as_str().unwrap());
         assert_eq!(control.admin(Method::GET, &after, Value::Null).await["items"], json!([]));
         let gateway = id(&control.list("gateways").await[0]);
         let rotated = control.create(&format!("gateways/{gateway}/token"), json!({ "now": true })).await;

@@ -1,0 +1,12 @@
+ALTER TABLE users ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE devices ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE plans ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE subscriptions ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE regions ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE outline_nodes ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE gateway_nodes ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE gateway_endpoints ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX users_identifier ON users (identifier COLLATE "C");
+CREATE INDEX users_sorted ON users (identifier, id);
+CREATE INDEX subscriptions_end ON subscriptions (valid_until, id);
+CREATE INDEX sessions_started ON sessions (started_at, id);

@@ -1,0 +1,11 @@
+DROP INDEX users_identifier;
+DROP INDEX subscriptions_end;
+DROP INDEX sessions_started;
+ALTER TABLE users DROP COLUMN revision;
+ALTER TABLE devices DROP COLUMN revision;
+ALTER TABLE plans DROP COLUMN revision;
+ALTER TABLE subscriptions DROP COLUMN revision;
+ALTER TABLE regions DROP COLUMN revision;
+ALTER TABLE outline_nodes DROP COLUMN revision;
+ALTER TABLE gateway_nodes DROP COLUMN revision;
+ALTER TABLE gateway_endpoints DROP COLUMN revision;
