@@ -196,6 +196,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         builder.worker_threads(runtime.worker_threads);
     }
     let idle_after = runtime.buffers_idle;
+    BufferPool::limit(runtime.buffers_kept);
     let runtime = builder.enable_all().build()?;
     runtime.spawn(BufferPool::shrink_every(idle_after));
     let ended = runtime.block_on(dispatch(cli.command, source, inherited));

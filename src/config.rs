@@ -18,6 +18,7 @@ mod subscriber;
 mod tls;
 
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub use acme::{Acme, Challenge};
 pub use addresses::{Addresses, Networks};
 pub use behind::Behind;
 pub use control::{Admin, Control, Database, Sessions};
-pub use data_path::{Egress, Mux, Notices, Padding, Probe, Relay, Resolve, V1};
+pub use data_path::{Egress, Mux, Notices, Padding, Probe, RateLimit, Relay, Resolve, V1, jittered};
 pub use decoy::{Decoy, ProxyProtocol, host_and_port};
 pub use error::ConfigError;
 pub(crate) use fault::key;
@@ -56,6 +57,26 @@ pub trait Section: DeserializeOwned + Serialize {
     }
 }
 
+/// Fails unless a number lies in a range, which the reason names.
+fn within<T: Copy + PartialOrd + Display>(key: Key, value: T, range: &RangeInclusive<T>) -> Result<(), Invalid> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(Invalid::new(key, format!("must be {} to {}", range.start(), range.end())))
+}
+
+/// As [`within`], for durations.
+fn lasts(key: Key, value: Duration, range: &RangeInclusive<Duration>) -> Result<(), Invalid> {
+    let text = |duration: &Duration| humantime_serde::re::humantime::format_duration(*duration).to_string();
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(Invalid::new(key, format!("must be {} to {}", text(range.start()), text(range.end()))))
+}
+
+/// Pauses after something failed: none may spin, none may look like a hang.
+const RETRY: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_mins(1);
+
 /// `[log]`
 #[derive(Clone, Debug, serde::Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -66,6 +87,9 @@ pub struct Log {
     pub format: LogFormat,
     /// Lines that may wait to be written; further ones are lost and counted.
     pub buffer_lines: usize,
+    /// How long the end of the process waits for lines that are still to be written.
+    #[serde(with = "humantime_serde")]
+    pub flush_timeout: Duration,
 }
 
 /// How log lines are written.
@@ -83,6 +107,7 @@ impl Section for Log {
         if self.buffer_lines == 0 {
             return Err(Invalid::new(key!(Self, buffer_lines), "must be at least 1"));
         }
+        lasts(key!(Self, flush_timeout), self.flush_timeout, &(Duration::ZERO..=Duration::from_secs(10)))?;
         let known = ["error", "warn", "info", "debug", "trace", "off"];
         let bare =
             self.level.split(',').map(str::trim).find(|part| !part.contains(['=', ':', '[']) && !known.contains(part));
@@ -102,6 +127,8 @@ pub struct Runtime {
     /// Buffers of the data path that were not needed for so long are given up.
     #[serde(with = "humantime_serde")]
     pub buffers_idle: Duration,
+    /// Most buffers that one worker thread keeps.
+    pub buffers_kept: usize,
 }
 
 impl Section for Runtime {
@@ -111,7 +138,7 @@ impl Section for Runtime {
         if self.buffers_idle.is_zero() {
             return Err(Invalid::new(key!(Self, buffers_idle), "must be longer than zero"));
         }
-        Ok(())
+        within(key!(Self, buffers_kept), self.buffers_kept, &(1..=65_536))
     }
 }
 
@@ -226,6 +253,7 @@ impl Source {
             notices: Notices,
             v1: V1,
             relay: Relay,
+            rate_limit: RateLimit,
             net: Net,
             egress: Egress,
             probe: Probe,
@@ -261,6 +289,7 @@ impl Source {
             notices: self.section()?,
             v1: self.section()?,
             relay: self.section()?,
+            rate_limit: self.section()?,
             net: self.section()?,
             egress: self.section()?,
             probe: self.section()?,

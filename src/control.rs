@@ -14,6 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
+use crate::clock::Clock;
 use crate::config::{self, ConfigError, Database, Ops, Secret, Sessions, Source, key};
 use crate::digest::sha256_hex;
 use crate::lifecycle::Shutdown;
@@ -62,7 +63,7 @@ pub struct Control {
 
 impl Control {
     /// Loads keys, checks the schema and binds the sockets.
-    pub async fn bind(source: &Source) -> Result<Self, StartError> {
+    pub async fn bind(source: &Source, clock: Clock) -> Result<Self, StartError> {
         let database: Database = source.section()?;
         let config: config::Control = source.section()?;
         let sessions: Sessions = source.section()?;
@@ -90,10 +91,12 @@ impl Control {
         } else {
             let read = Certificate::read(&config.cert, &config.key, &net);
             let read = read.map_err(|error| source.unusable(key!(config::Control, cert), error))?;
-            Some(Certificates::new(read, Vec::new(), &net, &metrics.all))
+            let certificates = Certificates::new(read, Vec::new(), &net, &metrics.all);
+            certificates.warn(clock.now());
+            Some(certificates)
         };
-        let server =
-            |certificates| tls::server(Arc::clone(certificates), Tickets::own(net.ticket_lifetime), &[tls::HTTP_1_1]);
+        let tickets = Tickets::own(net.ticket_lifetime, clock.clone());
+        let server = |certificates| tls::server(Arc::clone(certificates), tickets, &[tls::HTTP_1_1]);
         let tls = certificates
             .as_ref()
             .map(server)
@@ -124,6 +127,7 @@ impl Control {
         };
         let limits = limits.within_open_files(database.pool_size.saturating_add(RESERVED_FILES));
         let verifier = Verifier::new(issuer.key_set());
+        let (gateways, nodes) = (GatewayCache::new(config.gateway_cache), NodeCache::new(config.node_cache));
         let events = EventBroadcaster::open(&db, event_retention.clone())
             .await
             .map_err(|error| StartError::Database(error.to_string()))?;
@@ -136,13 +140,14 @@ impl Control {
             config,
             sessions,
             deriver,
-            gateways: GatewayCache::default(),
-            nodes: NodeCache::default(),
+            gateways,
+            nodes,
             seen: LastSeen::default(),
             enrollment: source.section()?,
             client_config: source.section()?,
             pool: source.section()?,
-            clock: source.section()?,
+            clock,
+            clock_warn_after: source.section::<config::Clock>()?.warn_after,
             rules,
             events,
             certificates,
@@ -169,7 +174,7 @@ impl Control {
     /// Serves until drained.
     pub async fn serve(self, shutdown: Shutdown) {
         let state = self.state;
-        let sweeper = sweep::run(state.db.clone(), state.sessions.clone(), self.event_retention, shutdown.clone());
+        let sweeper = sweep::run(&state, &self.event_retention, shutdown.clone());
         let events = state.events.run(&state.db, self.db_listener, || state.forget(), &shutdown);
         let answered = Shutdown::default();
         let api = http::serve(self.listener, self.tls, api::router(Arc::clone(&state)), self.limits, &shutdown);
@@ -181,7 +186,7 @@ impl Control {
         };
         let seen = Box::pin(async {
             tokio::select! {
-                () = state.seen.run(&state.db, &answered) => {}
+                () = state.seen.run(&state.db, state.config.last_seen_interval, &answered) => {}
                 () = shutdown.aborted() => {}
             }
         });

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::client::{Client, Refused};
+use crate::clock::Clock;
 use crate::config::{ConfigError, Source};
 use crate::control::{Control, StartError, db};
 use crate::digest::{NoRandomness, fresh_key, fresh_path, fresh_token};
@@ -96,7 +97,7 @@ pub async fn run(options: Options, shutdown: &Shutdown, say: impl Fn(String)) ->
     let allow = if options.allow_private { |_| true } else { |address: SocketAddr| egress::is_public(address.ip()) };
     let node = Server::bind(&node_key, allow).await?;
     let node_key = NodeKey { port: node.address()?.port(), ..node_key };
-    let control = Control::bind(&base).await?;
+    let control = Control::bind(&base, Clock::system()).await?;
     let control_url = format!("http://{}", control.address()?);
     let ops_control = control.ops_address();
     let behind = Shutdown::default();
@@ -125,7 +126,7 @@ async fn serve(
     let path = base.section::<crate::config::Tunnel>()?.path;
     let base = base
         .overridden([("HTTVPS_GATEWAY__CONTROL_URL", control_url), ("HTTVPS_GATEWAY__TOKEN", &made.gateway_token)])?;
-    let mut gateway = Gateway::bind(&base, Inherited::default()).await?;
+    let mut gateway = Gateway::bind(&base, Clock::system(), Inherited::default()).await?;
     gateway.succeed().await?;
     let (_, gateway_url) = gateway.urls()?.into_iter().next().unwrap_or_default();
     let gateway_url = format!("{gateway_url}{path}");

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 
+use crate::base32;
+
 /// SHA-256 in lower-case hexadecimal.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
@@ -52,20 +54,10 @@ pub fn fresh_number() -> u64 {
     fresh_bytes::<8>().map_or(0, u64::from_ne_bytes)
 }
 
-const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-
 /// What a refused client quotes: 40 random bits in Crockford's base 32, such as `7KQ2-M9XD`.
 pub fn fresh_support_id() -> String {
-    let number = fresh_number();
-    let mut text = String::with_capacity(9);
-    for place in 0..8u32 {
-        if place == 4 {
-            text.push('-');
-        }
-        let digit = usize::try_from((number >> (place * 5)) & 31).unwrap_or(0);
-        text.push(char::from(CROCKFORD[digit]));
-    }
-    text
+    let digits: String = fresh_number().to_le_bytes().into_iter().map(base32::digit).collect();
+    base32::grouped(&digits)
 }
 
 /// A random number from 0 to 1.

@@ -24,7 +24,7 @@ pub use code::{SessionCode, StreamCode};
 pub use datagram::Datagram;
 pub use features::{Feature, Features};
 pub use hello::{Hello, HelloLimits, HelloOk, Token};
-pub use host::Host;
+pub use host::{Host, is_strict_name};
 pub use notice::Notice;
 pub use padding::Padding;
 pub use resume::{Resumable, Resume, StreamState};

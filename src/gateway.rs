@@ -11,9 +11,9 @@ mod body;
 mod certificates;
 mod circuit;
 mod circuit_breaker;
-mod clock;
 mod connection_limiter;
 mod control;
+mod control_clock;
 mod drain;
 mod edge;
 pub(crate) mod egress;
@@ -56,6 +56,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::config::{self, ConfigError, Egress, Mux, Ops, Probe, Source, Tls, V1, key, read_file};
 use crate::mux::Limits;
 use crate::net::dial::Dialer;
@@ -64,8 +65,8 @@ use crate::net::resolver::Resolver;
 use crate::net::tls;
 
 use arrival::{Arrivals, Listener};
-use clock::Clock;
 use control::ControlClient;
+use control_clock::ControlClock;
 use drain::Drain;
 use edge::Site;
 use journal::Journal;
@@ -102,7 +103,7 @@ pub struct Gateway {
 impl Gateway {
     /// Loads keys, opens the journal and binds the sockets that are not inherited. A process that serves from the same
     /// `state_dir` hands over its own, and goes on until [`Gateway::succeed`].
-    pub async fn bind(source: &Source, mut inherited: Inherited) -> Result<Self, ConfigError> {
+    pub async fn bind(source: &Source, clock: Clock, mut inherited: Inherited) -> Result<Self, ConfigError> {
         let mut gateway: config::Gateway = source.section()?;
         let tunnel: config::Tunnel = source.section()?;
         let http2: config::Http2 = source.section()?;
@@ -113,12 +114,12 @@ impl Gateway {
             Resolver::new(&net, &[]).map_err(|error| source.unusable(key!(config::Net, dns_timeout), error))?;
         let dialer = Dialer::new(net.clone(), resolver.clone());
         let metrics = GatewayMetrics::new();
-        let certificates = certificates::load(source, &metrics.all)?;
+        let certificates = certificates::load(source, &clock, &metrics.all)?;
         let protocols: &[&str] = if http2.enabled { &[tls::H2, tls::HTTP_1_1] } else { &[tls::HTTP_1_1] };
         let tls = tls::server(Arc::clone(&certificates.all), certificates.tickets, protocols);
         let tls = tls.map_err(|error| source.unusable(key!(Tls, cert), error))?;
         let acme = certificates::obtaining(source, certificates.obtained, &tls, &metrics.all).await?;
-        let clock = Arc::new(Clock::new(source.section::<config::Clock>()?.warn_after, &metrics));
+        let clock = Arc::new(ControlClock::new(clock, source.section()?, &metrics));
         let folder = Path::new(&gateway.state_dir);
         let claimed = Claim::make(folder, gateway.takeover_timeout, &mut inherited).await;
         let (claim, mut predecessor) = claimed.map_err(|error| source.unusable(state_dir, error))?;
@@ -172,17 +173,17 @@ impl Gateway {
                 listeners.iter().filter_map(|listener| listener.socket.local_addr().ok()).map(|addr| addr.ip()),
             ),
             control,
-            keys: Keys::new(Arc::clone(&clock), metrics.tokens.clone()),
+            keys: Keys::new(gateway.jwks_retry, Arc::clone(&clock), metrics.tokens.clone()),
             nodes: Nodes::new(source.section::<Probe>()?, &relay, dialer.clone(), metrics.clone()),
             relay,
-            rate_limiters: RateLimiters::default(),
+            rate_limiters: RateLimiters::new(source.section()?),
             offline: OfflineCache::new(offline, Arc::clone(&clock)),
             persist,
             clock,
-            refusals: Refusals::default(),
+            refusals: Refusals::new(gateway.refusals_kept),
             portal: Portal::new(&source.section()?),
             site,
-            hellos: RequestLimiter::new(tunnel.hellos_per_minute),
+            hellos: RequestLimiter::new(tunnel.hellos_per_minute, tunnel.hello_devices_max),
             usage,
             metrics,
             gateway,

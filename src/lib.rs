@@ -14,8 +14,10 @@
 )]
 
 pub mod api;
+pub mod base32;
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod demo;

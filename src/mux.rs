@@ -112,6 +112,12 @@ pub struct Limits {
     /// The same two while data is under way.
     pub ping_after_busy: Duration,
     pub dead_after_busy: Duration,
+    /// By which share pings come sooner or later.
+    pub ping_jitter: f64,
+    /// Control frames that wait to be sent; with as many the session is not read.
+    pub control_frames: usize,
+    /// Waiting control frames beyond which the message that brought them about is a flood.
+    pub control_frames_per_message: usize,
     /// The longest `ping_after` that a client may ask for.
     pub keepalive_max: Duration,
 }
@@ -145,6 +151,9 @@ impl Limits {
             dead_after: mux.dead_after,
             ping_after_busy: mux.ping_after_busy,
             dead_after_busy: mux.dead_after_busy,
+            ping_jitter: mux.ping_jitter,
+            control_frames: mux.control_frames,
+            control_frames_per_message: mux.control_frames_per_message,
             keepalive_max: mux.keepalive_max,
         }
     }

@@ -24,7 +24,7 @@ pub fn init(source: &Source) -> Result<Option<Flush>, ConfigError> {
     let log: Log = source.section()?;
     let filter = EnvFilter::try_new(&log.level)
         .map_err(|error| source.unusable(key!(Log, level), format!("not a filter: {error}")))?;
-    let (sink, flush) = Sink::stderr(log.buffer_lines);
+    let (sink, flush) = Sink::stderr(log.buffer_lines, log.flush_timeout);
     let lines = fmt::layer().with_writer(sink).log_internal_errors(false);
     let lines = match log.format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),

@@ -75,13 +75,8 @@ impl Verifier {
         self.0.is_empty()
     }
 
-    /// Checks signature, issuer, audience and life, by the system's clock.
-    pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
-        self.verify_at(token, OffsetDateTime::now_utc())
-    }
-
-    /// As [`Self::verify`], at a moment.
-    pub fn verify_at(&self, token: &str, now: OffsetDateTime) -> Result<Claims, TokenError> {
+    /// Checks signature, issuer and audience, and that it is alive at a moment.
+    pub fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Claims, TokenError> {
         let claims = self.verify_any_age(token)?;
         let expired = claims.exp < now.unix_timestamp().saturating_sub(LEEWAY_SECONDS);
         if expired { Err(TokenError::Expired) } else { Ok(claims) }
@@ -184,30 +179,34 @@ fn key(seed: &[u8]) -> Result<(EncodingKey, String, Jwk), SeedError> {
 
 #[cfg(test)]
 mod tests {
+    use time::macros::datetime;
+
     use super::*;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-28 12:00 UTC);
 
     #[test]
     fn only_genuine_living_tokens_pass() {
         let issuer = Issuer::new(&[7; 32]).unwrap();
         let stranger = Issuer::new(&[8; 32]).unwrap();
         let verifier = Verifier::new(issuer.key_set());
-        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let now = NOW.unix_timestamp();
         let (device, user) = (Uuid::now_v7(), Uuid::now_v7());
         let token = issuer.issue(device, user, now, 60).unwrap();
-        let claims = verifier.verify(&token).unwrap();
+        let claims = verifier.verify(&token, NOW).unwrap();
         assert_eq!((claims.sub, claims.uid), (device, user));
         let old = issuer.issue(device, user, now - 200, 100).unwrap();
-        assert_eq!(verifier.verify(&old).unwrap_err(), TokenError::Expired);
+        assert_eq!(verifier.verify(&old, NOW).unwrap_err(), TokenError::Expired);
         assert!(verifier.verify_any_age(&old).is_ok());
         let then = OffsetDateTime::from_unix_timestamp(now - 90).unwrap();
-        assert!(verifier.verify_at(&old, then).is_ok(), "it was good then");
+        assert!(verifier.verify(&old, then).is_ok(), "it was good then");
         let recent = issuer.issue(device, user, now - 130, 100).unwrap();
-        assert!(verifier.verify(&recent).is_ok(), "a minute of leeway");
+        assert!(verifier.verify(&recent, NOW).is_ok(), "a minute of leeway");
         let foreign = stranger.issue(device, user, now, 60).unwrap();
-        assert_eq!(verifier.verify(&foreign).unwrap_err(), TokenError::UnknownKey);
+        assert_eq!(verifier.verify(&foreign, NOW).unwrap_err(), TokenError::UnknownKey);
         let forged = format!("{}.{}", token.rsplit_once('.').unwrap().0, foreign.rsplit_once('.').unwrap().1);
-        assert_eq!(verifier.verify(&forged).unwrap_err(), TokenError::Invalid);
-        assert_eq!(verifier.verify("nonsense").unwrap_err(), TokenError::Invalid);
+        assert_eq!(verifier.verify(&forged, NOW).unwrap_err(), TokenError::Invalid);
+        assert_eq!(verifier.verify("nonsense", NOW).unwrap_err(), TokenError::Invalid);
         let json = serde_json::to_value(issuer.key_set()).unwrap();
         assert_eq!((&json["keys"][0]["kty"], &json["keys"][0]["crv"]), (&"OKP".into(), &"Ed25519".into()));
     }
@@ -228,20 +227,20 @@ mod tests {
     #[test]
     fn tokens_outlive_a_rotation_with_two_keys() {
         let (device, user) = (Uuid::now_v7(), Uuid::now_v7());
-        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let now = NOW.unix_timestamp();
         let before = Issuer::new(&[7; 32]).unwrap().with_second(&[8; 32]).unwrap();
         let after = Issuer::new(&[8; 32]).unwrap().with_second(&[7; 32]).unwrap();
         let (old, new) = (before.issue(device, user, now, 60).unwrap(), after.issue(device, user, now, 60).unwrap());
         assert_ne!(jsonwebtoken::decode_header(&old).unwrap().kid, jsonwebtoken::decode_header(&new).unwrap().kid);
         for issuer in [&before, &after] {
             let verifier = Verifier::new(issuer.key_set());
-            assert!(verifier.verify(&old).is_ok() && verifier.verify(&new).is_ok());
+            assert!(verifier.verify(&old, NOW).is_ok() && verifier.verify(&new, NOW).is_ok());
         }
         let ids: Vec<_> = after.key_set().keys.iter().map(|key| key.common.key_id.clone()).collect();
         assert_eq!((ids.len(), &ids[0]), (2, &jsonwebtoken::decode_header(&new).unwrap().kid));
         let alone = Issuer::new(&[8; 32]).unwrap().with_second(&[8; 32]).unwrap();
         assert_eq!(alone.key_set().keys.len(), 1);
-        assert_eq!(Verifier::new(alone.key_set()).verify(&old).unwrap_err(), TokenError::UnknownKey);
+        assert_eq!(Verifier::new(alone.key_set()).verify(&old, NOW).unwrap_err(), TokenError::UnknownKey);
         assert_eq!(Issuer::new(&[8; 32]).unwrap().with_second(&[8; 31]).err(), Some(SeedError::Seed));
     }
 
@@ -252,6 +251,6 @@ mod tests {
         let signed = issuer.sign_compact(&document, "config+jwt").unwrap();
         let header = jsonwebtoken::decode_header(&signed).unwrap();
         assert_eq!((header.typ.as_deref(), header.alg), (Some("config+jwt"), Algorithm::EdDSA));
-        assert_eq!(Verifier::new(issuer.key_set()).verify(&signed).unwrap_err(), TokenError::Invalid);
+        assert_eq!(Verifier::new(issuer.key_set()).verify(&signed, NOW).unwrap_err(), TokenError::Invalid);
     }
 }

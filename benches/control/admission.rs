@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use httvps::api::{ValidateDevice, Validated};
+use httvps::clock::Clock;
 use httvps::frame::Token;
 use httvps::token::Issuer;
-use time::OffsetDateTime;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
@@ -54,7 +54,7 @@ pub(crate) async fn run(site: &Site, report: &mut Report) {
 impl<'a> Callers<'a> {
     fn new(site: &'a Site) -> Self {
         let issuer = Issuer::new(&SEED).unwrap();
-        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let now = Clock::system().now().unix_timestamp();
         let devices = devices(site.users);
         let tokens = (0..CALLERS.min(devices)).map(|call| {
             let number = 1 + call * STRIDE % devices;

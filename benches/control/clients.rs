@@ -2,10 +2,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use httvps::clock::Clock;
 use httvps::frame::{SessionCode, Token};
 use httvps::token::Issuer;
 use rustls::client::Resumption;
-use time::OffsetDateTime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::fleet::Fleet;
@@ -35,7 +35,7 @@ impl Clients {
         let began = Instant::now();
         let tls = connector(&fleet.ca(), Resumption::disabled());
         let issuer = Issuer::new(&SEED).unwrap();
-        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let now = Clock::system().now().unix_timestamp();
         let next = AtomicU64::new(1);
         let (sender, ends) = unbounded_channel();
         let sessions = in_lanes(usize::try_from(count).unwrap(), LANES, || async {

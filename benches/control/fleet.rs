@@ -1,4 +1,5 @@
 use futures_util::future::join_all;
+use httvps::clock::Clock;
 use httvps::net::tls::Identity;
 use serde_json::json;
 use tempfile::TempDir;
@@ -25,7 +26,7 @@ impl Fleet {
         let node = Node::start(AEAD_2022).await;
         let row = in_time("the fleet has a region", region(site, &node)).await;
         let folder = tempfile::tempdir().unwrap();
-        let identity = Identity::self_signed().unwrap();
+        let identity = Identity::self_signed(Clock::system().now()).unwrap();
         std::fs::write(path(&folder, "cert.pem"), &identity.cert).unwrap();
         std::fs::write(path(&folder, "key.pem"), &identity.key).unwrap();
         let starting = site.gateways.iter().map(|gateway| started(site, environment(site, gateway, &folder)));

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use httvps::api::{UsageReport, UsageReports, UsageVerdicts};
+use httvps::clock::Clock;
 use reqwest::Client;
-use time::OffsetDateTime;
 
 use crate::load::{LEASE, Row, is_limited};
 use crate::pace::{Progress, rate};
@@ -49,7 +49,7 @@ fn first(number: u64) -> UsageReport {
         session_id: Row::Session.id(number),
         bytes_up: 0,
         bytes_down: 0,
-        started_at: OffsetDateTime::now_utc() - time::Duration::hours(1),
+        started_at: Clock::system().now() - time::Duration::hours(1),
         ended_at: None,
         access_token: None,
         allowed: is_limited(number).then_some(LEASE),

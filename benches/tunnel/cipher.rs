@@ -5,6 +5,7 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::task::{Context, Poll, Waker};
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use httvps::clock::Clock;
 use httvps::net::tls::Identity;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
@@ -100,7 +101,7 @@ pub(crate) fn shadowsocks_decrypt(bytes: u64) -> f64 {
 }
 
 fn pair() -> (ClientConnection, ServerConnection) {
-    let identity = Identity::self_signed().unwrap();
+    let identity = Identity::self_signed(Clock::system().now()).unwrap();
     let mut server = ServerConnection::new(server(&identity)).unwrap();
     let suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
     let provider = CryptoProvider { cipher_suites: suites, ..default_provider() };

@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 
+use httvps::clock::Clock;
 use httvps::config::{Net, Source};
 use httvps::metrics::Metrics;
 use httvps::net::tls::{self, Certificate, Certificates, Identity, Tickets};
@@ -10,7 +11,6 @@ use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, NamedGroup, RootCertStore, ServerConfig};
-use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
@@ -38,7 +38,7 @@ pub(crate) fn server(identity: &Identity) -> Arc<ServerConfig> {
     let net: Net = Source::with::<&str, &str>([]).unwrap().section().unwrap();
     let certificate = Certificate::of(identity, &net).unwrap();
     let certificates = Certificates::new(certificate, Vec::new(), &net, &Metrics::new("bench"));
-    tls::server(certificates, Tickets::own(net.ticket_lifetime), &[tls::HTTP_1_1]).unwrap()
+    tls::server(certificates, Tickets::own(net.ticket_lifetime, Clock::system()), &[tls::HTTP_1_1]).unwrap()
 }
 
 /// Milliseconds of CPU for accepting a connection with a full handshake.
@@ -63,7 +63,7 @@ fn cost_of_resumption() -> f64 {
 }
 
 fn cost_with(change: impl FnOnce(&mut ClientConfig, RootCertStore)) -> f64 {
-    let identity = Identity::self_signed().unwrap();
+    let identity = Identity::self_signed(Clock::system().now()).unwrap();
     let acceptor = TlsAcceptor::from(server(&identity));
     let mut config = (*tls::client(Some(&identity.cert)).unwrap()).clone();
     let mut roots = RootCertStore::empty();
@@ -91,12 +91,12 @@ fn cost_with(change: impl FnOnce(&mut ClientConfig, RootCertStore)) -> f64 {
 /// Milliseconds of CPU for checking a device's token.
 fn token_cost() -> f64 {
     let issuer = Issuer::new(&[3; 32]).unwrap();
-    let now = OffsetDateTime::now_utc().unix_timestamp();
-    let token = issuer.issue(Uuid::now_v7(), Uuid::now_v7(), now, TOKEN_SECONDS).unwrap();
+    let now = Clock::system().now();
+    let token = issuer.issue(Uuid::now_v7(), Uuid::now_v7(), now.unix_timestamp(), TOKEN_SECONDS).unwrap();
     let verifier = Verifier::new(issuer.key_set());
     let before = thread_cpu_seconds();
     for _ in 0..TOKENS {
-        verifier.verify(&token).unwrap();
+        verifier.verify(&token, now).unwrap();
     }
     (thread_cpu_seconds() - before) * 1_000.0 / TOKENS as f64
 }

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+/// Most access keys in one request to import nodes.
+pub const ACCESS_KEYS_MAX: usize = 1000;
+
 /// A node with its credentials; only gateways see it.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = NodeCredentials)]

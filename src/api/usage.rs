@@ -16,6 +16,16 @@ pub struct Lease {
     pub lasts_ms: u64,
 }
 
+/// What a session that moves on as it did moves until a lease is renewed, in terms of what it moved since its last report.
+const DEMAND: u64 = 4;
+
+impl Lease {
+    /// Bytes that a session is lent, and keeps, by what it moved since its last report.
+    pub fn demand(moved: u64) -> u64 {
+        moved.saturating_mul(DEMAND)
+    }
+}
+
 /// The counters of one session; cumulative, so a report may be repeated, reordered or late.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct UsageReport {

@@ -1,4 +1,5 @@
 use super::{Failure, say};
+use crate::clock::Clock;
 use crate::config::Source;
 use crate::control::Control;
 use crate::gateway::Gateway;
@@ -9,7 +10,7 @@ pub(super) async fn control(source: &Source) -> Result<(), Failure> {
     let shutdown = Shutdown::default();
     shutdown.on_signals_of_a_role()?;
     let control = tokio::select! {
-        bound = Control::bind(source) => bound?,
+        bound = Control::bind(source, Clock::system()) => bound?,
         () = shutdown.draining() => return Ok(()),
     };
     let scheme = if control.is_tls() { "https" } else { "http" };
@@ -26,7 +27,7 @@ pub(super) async fn gateway(source: &Source, inherited: Inherited) -> Result<(),
     let shutdown = Shutdown::default();
     shutdown.on_signals_of_a_role()?;
     let mut gateway = tokio::select! {
-        bound = Gateway::bind(source, inherited) => bound?,
+        bound = Gateway::bind(source, Clock::system(), inherited) => bound?,
         () = shutdown.draining() => return Ok(()),
     };
     for (name, url) in gateway.urls()? {

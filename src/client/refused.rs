@@ -1,10 +1,9 @@
 use std::fmt;
 
+use crate::base32::is_digit;
 use crate::frame::SessionCode;
 
 const SUPPORT_ID: &str = " (support id ";
-/// The digits of a support id (docs/03, "Hello").
-const BASE32: &str = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// Why the gateway does not serve, or no longer.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,7 +36,7 @@ impl std::error::Error for Refused {}
 
 fn is_support_id(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
-    parts.len() == 2 && parts.iter().all(|part| part.len() == 4 && part.chars().all(|digit| BASE32.contains(digit)))
+    parts.len() == 2 && parts.iter().all(|part| part.len() == 4 && part.chars().all(is_digit))
 }
 
 /// What a code means to the person at the other end, and what they can do.

@@ -3,6 +3,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Invalid, Secret, Section, key};
+use crate::frame::is_strict_name;
 
 const NAMES_MAX: usize = 100;
 
@@ -106,10 +107,7 @@ impl Section for Acme {
 }
 
 fn is_host_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        let of_its_characters = label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-        (1..=63).contains(&label.len()) && of_its_characters && !label.starts_with('-') && !label.ends_with('-')
-    };
+    let is_plain = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));
     let is_address = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
-    name.len() <= 253 && name.split('.').all(is_label) && !is_address
+    is_plain && is_strict_name(name) && !is_address
 }

@@ -4,7 +4,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::gateway::keeps_secrets;
-use super::{Invalid, Secret, Section, key};
+use super::{Invalid, Secret, Section, key, lasts, within};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -20,6 +20,8 @@ pub struct Database {
     pub ca: String,
     /// PostgreSQL connections of one process.
     pub pool_size: usize,
+    /// SQLite connections that only read.
+    pub sqlite_readers: usize,
     /// Longest wait for a connection.
     #[serde(with = "humantime_serde")]
     pub acquire_timeout: Duration,
@@ -47,6 +49,9 @@ pub struct Database {
     /// Longest wait for a SQLite lock.
     #[serde(with = "humantime_serde")]
     pub busy_timeout: Duration,
+    /// Silence after which the connection that listens for events is asked whether it is alive.
+    #[serde(with = "humantime_serde")]
+    pub listen_check: Duration,
 }
 
 impl Section for Database {
@@ -65,6 +70,8 @@ impl Section for Database {
         if self.pool_size == 0 {
             return Err(Invalid::new(key!(Self, pool_size), "must be at least 1"));
         }
+        within(key!(Self, sqlite_readers), self.sqlite_readers, &(1..=64))?;
+        lasts(key!(Self, listen_check), self.listen_check, &(SECOND..=Duration::from_mins(10)))?;
         if self.acquire_timeout.is_zero() || self.connect_timeout.is_zero() {
             return Err(Invalid::new(
                 key!(Self, connect_timeout),
@@ -118,6 +125,15 @@ pub struct Control {
     pub idle_timeout: Duration,
     /// Most sessions in one usage report.
     pub report_batch_max: usize,
+    /// How long a gateway is remembered.
+    #[serde(with = "humantime_serde")]
+    pub gateway_cache: Duration,
+    /// How long the nodes of a region are remembered.
+    #[serde(with = "humantime_serde")]
+    pub node_cache: Duration,
+    /// How often it is written when devices were there.
+    #[serde(with = "humantime_serde")]
+    pub last_seen_interval: Duration,
     /// Whether `/api/docs` shows the contract to a browser.
     pub api_docs: bool,
 }
@@ -136,6 +152,13 @@ impl Section for Control {
         if !(1..=1000).contains(&self.report_batch_max) {
             return Err(Invalid::new(key!(Self, report_batch_max), "must be 1 to 1000"));
         }
+        lasts(key!(Self, gateway_cache), self.gateway_cache, &(Duration::ZERO..=Duration::from_mins(1)))?;
+        lasts(key!(Self, node_cache), self.node_cache, &(Duration::ZERO..=Duration::from_secs(10)))?;
+        lasts(
+            key!(Self, last_seen_interval),
+            self.last_seen_interval,
+            &(Duration::from_millis(10)..=Duration::from_mins(10)),
+        )?;
         if self.max_connections < 16 {
             return Err(Invalid::new(key!(Self, max_connections), "must be at least 16"));
         }
@@ -171,6 +194,8 @@ pub struct Sessions {
     /// How often the above is looked for.
     #[serde(with = "humantime_serde")]
     pub sweep_interval: Duration,
+    /// Most ended sessions deleted in one transaction.
+    pub sweep_batch: u32,
     /// Ended sessions are kept so long.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
@@ -197,6 +222,7 @@ impl Section for Sessions {
         if self.sweep_interval.is_zero() {
             return Err(Invalid::new(key!(Self, sweep_interval), "must be longer than zero"));
         }
+        within(key!(Self, sweep_batch), self.sweep_batch, &(1..=100_000))?;
         if self.vouch_max_age > self.tombstone_retention {
             return Err(Invalid::new(key!(Self, vouch_max_age), "must be at most tombstone_retention"));
         }

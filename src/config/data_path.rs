@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Section, key};
+use super::{Invalid, Section, key, lasts, within};
 use crate::frame;
 
 /// `[mux]`
@@ -57,9 +57,20 @@ pub struct Mux {
     /// Silence after which a peer is gone while data is under way.
     #[serde(with = "humantime_serde")]
     pub dead_after_busy: Duration,
+    /// By which share pings come sooner or later.
+    pub ping_jitter: f64,
+    /// Control frames that wait to be sent.
+    pub control_frames: usize,
+    /// Control frames that one message may bring about.
+    pub control_frames_per_message: usize,
     /// The longest idle time before a ping that a client may ask for.
     #[serde(with = "humantime_serde")]
     pub keepalive_max: Duration,
+}
+
+/// A time that comes sooner or later by up to a share of it: by all of the share sooner at 0, later at 1.
+pub fn jittered(time: Duration, share: f64, at: f64) -> Duration {
+    time.mul_f64(1.0 + share * (2.0 * at - 1.0))
 }
 
 impl Section for Mux {
@@ -80,8 +91,16 @@ impl Section for Mux {
         if rates.contains(&0) || frames.contains(&0) {
             return Err(Invalid::new(key!(Self, opens_per_second), "rates must be at least 1"));
         }
-        if self.dead_after <= self.ping_after.mul_f64(1.2) {
-            return Err(Invalid::new(key!(Self, dead_after), "must be longer than ping_after by a fifth"));
+        within(key!(Self, control_frames), self.control_frames, &(16..=65_536))?;
+        if self.control_frames_per_message < self.control_frames {
+            return Err(Invalid::new(key!(Self, control_frames_per_message), "must be at least control_frames"));
+        }
+        within(key!(Self, ping_jitter), self.ping_jitter, &(0.0..=0.5))?;
+        if self.dead_after <= jittered(self.ping_after, self.ping_jitter, 1.0) {
+            return Err(Invalid::new(
+                key!(Self, dead_after),
+                "must be longer than ping_after by more than ping_jitter",
+            ));
         }
         if self.ping_after_busy < Duration::from_millis(100) || self.dead_after_busy < self.ping_after_busy * 2 {
             let reason = "must be at least twice ping_after_busy, and that 100ms";
@@ -216,6 +235,27 @@ impl Section for Relay {
     }
 }
 
+/// `[rate_limit]`
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// A device that was idle may send for so long at once.
+    #[serde(with = "humantime_serde")]
+    pub burst: Duration,
+    /// One stream has its turn for so long.
+    #[serde(with = "humantime_serde")]
+    pub turn: Duration,
+}
+
+impl Section for RateLimit {
+    const NAME: &'static str = "rate_limit";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        lasts(key!(Self, burst), self.burst, &(Duration::from_millis(1)..=Duration::from_secs(10)))?;
+        lasts(key!(Self, turn), self.turn, &(Duration::from_millis(1)..=Duration::from_secs(1)))
+    }
+}
+
 /// Who resolves the names of destinations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -251,6 +291,8 @@ pub struct Egress {
     /// How long an address that gave nothing is tried after the name's others, by the same session.
     #[serde(with = "humantime_serde")]
     pub avoid_for: Duration,
+    /// Such addresses that a session remembers.
+    pub avoid_max: usize,
     /// How long the datagrams of an association use what a name was resolved to.
     #[serde(with = "humantime_serde")]
     pub name_ttl: Duration,
@@ -274,7 +316,7 @@ impl Section for Egress {
         if self.lookups == 0 || self.lookups_per_session == 0 {
             return Err(Invalid::new(key!(Self, lookups), "lookups and lookups_per_session must be at least 1"));
         }
-        Ok(())
+        within(key!(Self, avoid_max), self.avoid_max, &(1..=65_536))
     }
 }
 
@@ -299,6 +341,8 @@ pub struct Probe {
     /// How often it is found out whether a node keeps half closes; zero never does.
     #[serde(with = "humantime_serde")]
     pub half_close_interval: Duration,
+    /// Half closes in a row that have to be kept.
+    pub half_closes: u32,
 }
 
 impl Section for Probe {
@@ -319,6 +363,6 @@ impl Section for Probe {
         if self.retry_after < self.retry_min {
             return Err(Invalid::new(key!(Self, retry_after), "must be at least probe.retry_min"));
         }
-        Ok(())
+        within(key!(Self, half_closes), self.half_closes, &(1..=20))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Addresses, Invalid, Secret, Section, key};
+use super::{Addresses, Invalid, RETRY, Secret, Section, key, lasts, within};
 use crate::frame::{Features, Version};
 
 /// `[gateway]`
@@ -29,6 +29,9 @@ pub struct Gateway {
     /// Time between heartbeats.
     #[serde(with = "humantime_serde")]
     pub heartbeat_interval: Duration,
+    /// The same until the control plane has answered for the first time.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat_retry: Duration,
     /// Time between usage reports.
     #[serde(with = "humantime_serde")]
     pub report_interval: Duration,
@@ -37,9 +40,15 @@ pub struct Gateway {
     pub flush_interval: Duration,
     /// Most sessions in one usage report.
     pub report_batch: usize,
+    /// Pause between urgent reports while the control plane takes none.
+    #[serde(with = "humantime_serde")]
+    pub report_retry: Duration,
     /// A stream of events without a sign of life for so long is opened anew.
     #[serde(with = "humantime_serde")]
     pub events_timeout: Duration,
+    /// Pause before a stream of events that failed is opened anew.
+    #[serde(with = "humantime_serde")]
+    pub events_retry: Duration,
     /// Longest wait for the control plane.
     #[serde(with = "humantime_serde")]
     pub control_timeout: Duration,
@@ -70,6 +79,11 @@ pub struct Gateway {
     /// Time between fetches of the signing keys.
     #[serde(with = "humantime_serde")]
     pub jwks_refresh: Duration,
+    /// The same after a failure, and for an unknown key.
+    #[serde(with = "humantime_serde")]
+    pub jwks_retry: Duration,
+    /// Refusals that wait to be told.
+    pub refusals_kept: usize,
 }
 
 impl Section for Gateway {
@@ -89,6 +103,19 @@ impl Section for Gateway {
         if let Some((key, _)) = periods.into_iter().find(|(_, period)| period.is_zero()) {
             return Err(Invalid::new(key, "must be longer than zero"));
         }
+        let retries = [
+            (key!(Self, heartbeat_retry), self.heartbeat_retry),
+            (key!(Self, report_retry), self.report_retry),
+            (key!(Self, events_retry), self.events_retry),
+            (key!(Self, jwks_retry), self.jwks_retry),
+        ];
+        for (key, pause) in retries {
+            lasts(key, pause, &RETRY)?;
+        }
+        if self.jwks_refresh < self.jwks_retry {
+            return Err(Invalid::new(key!(Self, jwks_refresh), "must be at least jwks_retry"));
+        }
+        within(key!(Self, refusals_kept), self.refusals_kept, &(1..=10_000))?;
         if self.control_retry_max < self.control_retry_min {
             return Err(Invalid::new(key!(Self, control_retry_max), "must be at least control_retry_min"));
         }
@@ -138,6 +165,9 @@ pub struct Clock {
     /// A gateway's clock that is so far from the control plane's is named.
     #[serde(with = "humantime_serde")]
     pub warn_after: Duration,
+    /// An answer that took longer says too little of the time it was given at.
+    #[serde(with = "humantime_serde")]
+    pub round_trip_max: Duration,
 }
 
 impl Section for Clock {
@@ -147,7 +177,7 @@ impl Section for Clock {
         if self.warn_after < Duration::from_secs(1) {
             return Err(Invalid::new(key!(Self, warn_after), "must be at least 1s: answers take time"));
         }
-        Ok(())
+        lasts(key!(Self, round_trip_max), self.round_trip_max, &(Duration::from_millis(100)..=Duration::from_mins(1)))
     }
 }
 
@@ -212,6 +242,8 @@ pub struct Tunnel {
     pub require_bearer: bool,
     /// Hellos of one device a minute.
     pub hellos_per_minute: u32,
+    /// Devices whose hellos are counted at once.
+    pub hello_devices_max: usize,
     /// The oldest client that is served, such as "1.2"; empty for any.
     pub min_client_version: String,
     /// What refused clients are told to wait.
@@ -242,6 +274,7 @@ impl Section for Tunnel {
                 "fragments_max and hellos_per_minute must be at least 1",
             ));
         }
+        within(key!(Self, hello_devices_max), self.hello_devices_max, &(1024..=16_777_216))?;
         if !self.min_client_version.is_empty() && Version::parse(&self.min_client_version).is_none() {
             return Err(Invalid::new(key!(Self, min_client_version), "must be numbers with dots, such as 1.2.0"));
         }

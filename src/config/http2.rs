@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Section, key};
+use super::{Invalid, Section, key, lasts};
 
 /// What a SETTINGS frame may say of frames (RFC 9113, section 6.5.2), and what is sensible.
 const FRAME: std::ops::RangeInclusive<u64> = 16_384..=1024 * 1024;
@@ -36,6 +36,9 @@ pub struct Http2 {
     /// A connection without a stream ends after this time.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
+    /// How long the socket stays after GOAWAY, for the client to close first.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
 }
 
 impl Http2 {
@@ -71,6 +74,6 @@ impl Section for Http2 {
         if self.idle_timeout.is_zero() {
             return Err(Invalid::new(key!(Self, idle_timeout), "must be longer than zero"));
         }
-        Ok(())
+        lasts(key!(Self, linger), self.linger, &(Duration::ZERO..=Duration::from_secs(10)))
     }
 }

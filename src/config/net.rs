@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Section, key};
+use super::{Invalid, Section, key, within};
 
 const DNS_PORT: u16 = 53;
 /// RFC 8446, 4.6.1.
@@ -13,6 +13,8 @@ const TICKET_LIFETIME_MAX: Duration = Duration::from_hours(168);
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Net {
+    /// Connections that the kernel keeps until they are accepted.
+    pub backlog: i32,
     /// From one attempt to connect to the next address.
     #[serde(with = "humantime_serde")]
     pub connect_stagger: Duration,
@@ -32,6 +34,11 @@ pub struct Net {
     /// How long the second of A and AAAA is waited for.
     #[serde(with = "humantime_serde")]
     pub dns_delay: Duration,
+    /// Questions under way to one name server.
+    pub dns_questions: usize,
+    /// How often the system's files are looked at.
+    #[serde(with = "humantime_serde")]
+    pub dns_config_check: Duration,
     /// Answers that are kept.
     pub dns_cache: u64,
     /// The longest time that addresses are kept.
@@ -68,6 +75,8 @@ impl Section for Net {
         if !(1..=127).contains(&self.keepalive_count) {
             return Err(Invalid::new(key!(Self, keepalive_count), "must be 1 to 127"));
         }
+        within(key!(Self, backlog), self.backlog, &(1..=65_535))?;
+        within(key!(Self, dns_questions), self.dns_questions, &(1..=65_536))?;
         if self.dns_timeout.is_zero() {
             return Err(Invalid::new(key!(Self, dns_timeout), "must be longer than zero"));
         }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Key, Section, key};
+use super::{Invalid, Key, RETRY, Section, key, lasts, within};
 use crate::frame::Version;
 
 fn version(key: Key, text: &str) -> Result<(), Invalid> {
@@ -102,6 +102,12 @@ pub struct Events {
     /// How often the table is looked at, should a notification be lost.
     #[serde(with = "humantime_serde")]
     pub poll_interval: Duration,
+    /// Pause before LISTEN is tried again.
+    #[serde(with = "humantime_serde")]
+    pub listen_retry: Duration,
+    /// Pause between looks for acknowledgements.
+    #[serde(with = "humantime_serde")]
+    pub ack_poll: Duration,
 }
 
 impl Section for Events {
@@ -111,6 +117,8 @@ impl Section for Events {
         if self.backlog == 0 {
             return Err(Invalid::new(key!(Self, backlog), "must be at least 1"));
         }
+        lasts(key!(Self, listen_retry), self.listen_retry, &RETRY)?;
+        lasts(key!(Self, ack_poll), self.ack_poll, &(Duration::from_millis(1)..=Duration::from_secs(1)))?;
         if self.keepalive.is_zero() || self.poll_interval.is_zero() {
             return Err(Invalid::new(key!(Self, keepalive), "keepalive and poll_interval must be longer than zero"));
         }
@@ -180,6 +188,8 @@ pub struct Offline {
     pub max_age: Duration,
     /// Most devices remembered for it.
     pub devices: usize,
+    /// Regions remembered of each.
+    pub regions: usize,
     /// What is kept for it reaches the disk so often.
     #[serde(with = "humantime_serde")]
     pub flush_interval: Duration,
@@ -187,6 +197,10 @@ pub struct Offline {
 
 impl Section for Offline {
     const NAME: &'static str = "offline";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        within(key!(Self, regions), self.regions, &(1..=1000))
+    }
 }
 
 /// `[portal]`
@@ -201,6 +215,8 @@ pub struct Portal {
     pub device_requests_per_minute: u32,
     /// Largest request body.
     pub body_max: ByteSize,
+    /// Callers whose requests are counted at once.
+    pub callers_max: usize,
 }
 
 impl Section for Portal {
@@ -213,6 +229,6 @@ impl Section for Portal {
         if self.device_requests_per_minute == 0 {
             return Err(Invalid::new(key!(Self, device_requests_per_minute), "must be at least 1"));
         }
-        Ok(())
+        within(key!(Self, callers_max), self.callers_max, &(1024..=16_777_216))
     }
 }

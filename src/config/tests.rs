@@ -66,6 +66,43 @@ fn mistakes_of_certificates_are_named() {
 }
 
 #[test]
+fn numbers_out_of_their_range_are_named_with_it() {
+    assert_eq!(
+        error_of::<Gateway>("[gateway]\nreport_retry = \"0s\"\n"),
+        "gateway.report_retry: must be 10ms to 1m (FILE:2)"
+    );
+    assert_eq!(
+        error_of::<Gateway>("[gateway]\njwks_refresh = \"500ms\"\n"),
+        "gateway.jwks_refresh: must be at least jwks_retry (FILE:2)"
+    );
+    assert_eq!(error_of::<Net>("[net]\nbacklog = 0\n"), "net.backlog: must be 1 to 65535 (FILE:2)");
+    assert_eq!(error_of::<Mux>("[mux]\nping_jitter = 0.6\n"), "mux.ping_jitter: must be 0 to 0.5 (FILE:2)");
+    assert_eq!(
+        error_of::<Mux>("[mux]\nping_after = \"40s\"\n"),
+        "mux.dead_after: must be longer than ping_after by more than ping_jitter"
+    );
+    assert_eq!(
+        error_of::<Mux>("[mux]\ncontrol_frames_per_message = 100\n"),
+        "mux.control_frames_per_message: must be at least control_frames (FILE:2)"
+    );
+    assert_eq!(error_of::<RateLimit>("[rate_limit]\nturn = \"2s\"\n"), "rate_limit.turn: must be 1ms to 1s (FILE:2)");
+    assert_eq!(error_of::<Log>("[log]\nflush_timeout = \"1m\"\n"), "log.flush_timeout: must be 0s to 10s (FILE:2)");
+    assert_eq!(
+        error_of::<Control>("[control]\nnode_cache = \"1m\"\n"),
+        "control.node_cache: must be 0s to 10s (FILE:2)"
+    );
+    assert_eq!(
+        error_of::<Sessions>("[sessions]\nsweep_batch = 0\n"),
+        "sessions.sweep_batch: must be 1 to 100000 (FILE:2)"
+    );
+    assert_eq!(error_of::<Probe>("[probe]\nhalf_closes = 0\n"), "probe.half_closes: must be 1 to 20 (FILE:2)");
+    assert_eq!(
+        error_of::<Portal>("[portal]\ncallers_max = 1\n"),
+        "portal.callers_max: must be 1024 to 16777216 (FILE:2)"
+    );
+}
+
+#[test]
 fn secrets_are_redacted_wherever_they_are_printed() {
     let source =
         Source::with([("HTTVPS_CONTROL__SIGNING_KEY", "hush"), ("HTTVPS_DATABASE__URL", "sqlite://hush")]).unwrap();

@@ -156,7 +156,11 @@ impl Db {
         if sqlite_path(config.url.expose()).is_some() {
             return Ok(None);
         }
-        Ok(Some(Listener { connector: Connector::direct(config)?, patience: config.connect_timeout }))
+        Ok(Some(Listener {
+            connector: Connector::direct(config)?,
+            patience: config.connect_timeout,
+            quiet: config.listen_check,
+        }))
     }
 
     /// Ends what is stale.

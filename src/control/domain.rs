@@ -4,6 +4,7 @@ pub(crate) mod accounting;
 pub(crate) mod admission;
 pub(crate) mod billing;
 pub(crate) mod catalog;
+pub(crate) mod device_limit;
 pub(crate) mod diagnosis;
 pub(crate) mod enrollment;
 pub(crate) mod identifier;

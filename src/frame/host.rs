@@ -28,11 +28,7 @@ impl<'a> Host<'a> {
         if is_numeric(last) {
             return ipv4(name).map(|ip| Self::Ip(ip.into())).ok_or(TargetError::Name);
         }
-        if name.len() <= NAME_MAX && name.split('.').all(is_label) {
-            Ok(Self::Name(name))
-        } else {
-            Err(TargetError::Name)
-        }
+        if is_name(name) { Ok(Self::Name(name)) } else { Err(TargetError::Name) }
     }
 }
 
@@ -43,6 +39,16 @@ fn address(text: &str) -> Option<IpAddr> {
     }
     let (ip, zone) = text.split_once('%')?;
     if zone.is_empty() { None } else { ip.parse::<Ipv6Addr>().ok().map(IpAddr::from) }
+}
+
+/// Whether a text has the form of a host name without a last dot: labels of letters, digits, hyphens and underscores.
+fn is_name(text: &str) -> bool {
+    text.len() <= NAME_MAX && text.split('.').all(is_label)
+}
+
+/// As [`is_name`], where no label begins or ends with a hyphen (RFC 1123).
+pub fn is_strict_name(text: &str) -> bool {
+    is_name(text) && text.split('.').all(|label| !label.starts_with('-') && !label.ends_with('-'))
 }
 
 fn is_label(label: &str) -> bool {
@@ -161,6 +167,15 @@ mod tests {
         ] {
             assert_eq!(Host::parse(bad), Err(TargetError::Name), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_strict_name_has_no_hyphen_at_a_labels_end() {
+        for (text, is_strict) in [("a-b.example", true), ("a_b", true), ("-a", false), ("a.b-", false), ("a..b", false)]
+        {
+            assert_eq!(is_strict_name(text), is_strict, "{text}");
+        }
+        assert!(is_strict_name(&"a".repeat(63)) && !is_strict_name(&"a".repeat(64)));
     }
 
     proptest! {

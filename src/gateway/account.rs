@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::circuit_breaker::CircuitBreaker;
-use super::clock::Clock;
+use super::control_clock::ControlClock;
 use super::journal::JournalEntry;
 use super::metrics::GatewayMetrics;
 use super::offline::OutageAllowance;
@@ -27,9 +27,6 @@ use crate::net::tunnel::Tunnel;
 use counters::Counters;
 use lease::LeaseState;
 use notices::UserNotices;
-
-/// Pings are sent up to so much later than `ping_after`.
-const PING_JITTER: f64 = 1.2;
 
 /// What a session begins with.
 pub(crate) struct Opening {
@@ -54,7 +51,7 @@ pub(crate) struct Opening {
     /// What the device may move while the control plane is away.
     pub(crate) allowance: Arc<OutageAllowance>,
     pub(crate) breaker: Arc<CircuitBreaker>,
-    pub(crate) clock: Arc<Clock>,
+    pub(crate) clock: Arc<ControlClock>,
     pub(crate) rate_limiter: Arc<RateLimiter>,
     pub(crate) quota_percent: Vec<u8>,
     pub(crate) report_queue: Arc<ReportQueue>,
@@ -77,7 +74,7 @@ pub(crate) struct Account {
     notices: UserNotices,
     cut: OnceLock<SessionCode>,
     breaker: Arc<CircuitBreaker>,
-    clock: Arc<Clock>,
+    clock: Arc<ControlClock>,
     rate_limiter: Arc<RateLimiter>,
     report_queue: Arc<ReportQueue>,
     share: Arc<MemoryBudget>,
@@ -162,8 +159,7 @@ impl Account {
         if self.tunnel.is_held() {
             return Duration::MAX;
         }
-        let (ping_after, _) = self.tunnel.keepalive();
-        self.tunnel.silence().saturating_sub(ping_after.mul_f64(PING_JITTER))
+        self.tunnel.overdue()
     }
 
     /// Applies the control plane's verdict on what was reported.

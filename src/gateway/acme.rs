@@ -16,7 +16,7 @@ use prometheus::IntCounterVec;
 use rustls::ServerConfig;
 use time::OffsetDateTime;
 
-use super::clock::Clock;
+use super::control_clock::ControlClock;
 use crate::config::{self, Challenge, Invalid, key, read_file};
 use crate::digest::fresh_fraction;
 use crate::lifecycle::{Hangup, Shutdown};
@@ -151,7 +151,7 @@ impl Acme {
     }
 
     /// Obtains and renews until drained. At SIGHUP what waits is tried at once.
-    pub(super) async fn run(&self, clock: &Clock, shutdown: &Shutdown) {
+    pub(super) async fn run(&self, clock: &ControlClock, shutdown: &Shutdown) {
         let mut hangup = Hangup::new();
         let mut pause = self.config.retry_min;
         loop {

@@ -15,7 +15,7 @@ use super::nodes::Exit;
 use super::offline::{CachedDevice, OutageAllowance};
 use super::session::Session;
 use super::upgrade::Agreement;
-use crate::api::{Lease, ValidateDevice, Validated};
+use crate::api::{Lease, ValidateDevice, Validated, kept_version};
 use crate::digest::{fresh_number, fresh_support_id};
 use crate::frame::{Encoding, Feature, Hello, HelloLimits, HelloOk, Resumable, SessionCode, Version};
 use crate::net::tunnel::Tunnel;
@@ -73,7 +73,7 @@ pub(super) async fn admit(
         let is_own = |account: &Account| account.session() == given_up && account.device() == device;
         state.usage.cut(is_own, SessionCode::SessionKilled);
     }
-    let text = |text: &str| (!text.is_empty()).then(|| text.chars().take(64).collect());
+    let text = |text: &str| (!text.is_empty()).then(|| kept_version(text));
     let request = ValidateDevice {
         device_id: device,
         access_token: hello.access_token.clone(),

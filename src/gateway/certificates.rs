@@ -7,6 +7,7 @@ use rustls::ServerConfig;
 
 use super::GatewayState;
 use super::acme::{self, Acme};
+use crate::clock::Clock;
 use crate::config::{self, ConfigError, Source, Tls, key};
 use crate::metrics::Metrics;
 use crate::net::tls::{Certificate, Certificates, Identity, Tickets};
@@ -26,7 +27,7 @@ pub(super) struct Loaded {
 }
 
 /// Reads or makes all of them.
-pub(super) fn load(source: &Source, metrics: &Metrics) -> Result<Loaded, ConfigError> {
+pub(super) fn load(source: &Source, clock: &Clock, metrics: &Metrics) -> Result<Loaded, ConfigError> {
     let config: Tls = source.section()?;
     let net: config::Net = source.section()?;
     let by_acme: config::Acme = source.section()?;
@@ -39,7 +40,7 @@ pub(super) fn load(source: &Source, metrics: &Metrics) -> Result<Loaded, ConfigE
         Certificate::awaited(&acme::path(&by_acme, &state_dir), by_acme.names.first().cloned(), &net)
     } else if config.self_signed {
         let bad = |error| source.unusable(key!(Tls, self_signed), error);
-        let identity = Identity::self_signed().map_err(bad)?;
+        let identity = Identity::self_signed(clock.now()).map_err(bad)?;
         let certificate = Certificate::of(&identity, &net).map_err(bad)?;
         made = Some(identity.cert);
         certificate
@@ -56,10 +57,12 @@ pub(super) fn load(source: &Source, metrics: &Metrics) -> Result<Loaded, ConfigE
     let others = others.collect::<Result<_, _>>();
     let others = others.map_err(|error| source.unusable(key!(Tls, certificates), error))?;
     let tickets = match config.ticket_secret.expose() {
-        "" => Tickets::own(net.ticket_lifetime),
-        secret => Tickets::shared(secret.as_bytes(), net.ticket_lifetime),
+        "" => Tickets::own(net.ticket_lifetime, clock.clone()),
+        secret => Tickets::shared(secret.as_bytes(), net.ticket_lifetime, clock.clone()),
     };
-    Ok(Loaded { all: Certificates::new(default, others, &net, metrics), obtained, made, tickets })
+    let all = Certificates::new(default, others, &net, metrics);
+    all.warn(clock.now());
+    Ok(Loaded { all, obtained, made, tickets })
 }
 
 /// Whether any listener needs a certificate.

@@ -95,8 +95,13 @@ impl Lookups {
 
     /// An attempt at an address of a name.
     pub(crate) fn attempt(&self, address: IpAddr, rules: &Egress) -> Attempt {
-        let (avoid_after, avoid_for) = (rules.avoid_after, rules.avoid_for);
-        Attempt { avoided: Arc::clone(&self.avoided), address, avoid_after, avoid_for }
+        Attempt {
+            avoided: Arc::clone(&self.avoided),
+            address,
+            avoid_after: rules.avoid_after,
+            avoid_for: rules.avoid_for,
+            avoid_max: rules.avoid_max,
+        }
     }
 
     /// A name is whole: no search list of the gateway's host is added to it.

@@ -21,8 +21,7 @@ use crate::digest::fresh_fraction;
 use crate::frame::SessionCode;
 use crate::lifecycle::Shutdown;
 
-/// After a stream that failed, and after one that ended well.
-const RETRY: Duration = Duration::from_millis(500);
+/// Pause after a stream that ended well.
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// What the control plane sends when it has sent nothing for a third of `gateway.events_timeout`.
@@ -83,7 +82,7 @@ pub(super) async fn run(state: &Arc<GatewayState>, mut cursor: EventCursor, shut
             Ok(()) => AGAIN,
             Err(reason) => {
                 tracing::debug!(%reason, "event stream ended");
-                RETRY
+                state.gateway.events_retry
             }
         };
         tokio::select! {

@@ -1,7 +1,7 @@
 //! Heartbeats: what the gateway tells the control plane of itself, and what that wants of it.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use reqwest::StatusCode;
 
@@ -13,7 +13,6 @@ use crate::lifecycle::Shutdown;
 
 /// Answers to a heartbeat that mean that this gateway is not wanted: too old, or revoked.
 const UNWELCOME: [StatusCode; 2] = [StatusCode::UPGRADE_REQUIRED, StatusCode::UNAUTHORIZED];
-const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
 
 impl GatewayState {
     /// Probes what nodes there are; heartbeats bring others, and are the trials that end an outage.
@@ -22,7 +21,7 @@ impl GatewayState {
             loop {
                 self.heartbeat().await;
                 let met = self.met_control.load(Ordering::Relaxed);
-                let pause = if met { self.gateway.heartbeat_interval } else { HEARTBEAT_RETRY };
+                let pause = if met { self.gateway.heartbeat_interval } else { self.gateway.heartbeat_retry };
                 tokio::select! {
                     () = shutdown.draining() => break,
                     () = tokio::time::sleep(pause) => {}

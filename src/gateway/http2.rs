@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
@@ -33,9 +33,6 @@ use crate::net::metered::Metered;
 use crate::net::proxy_protocol::Named;
 use crate::net::tunnel::Framing;
 use unread::Unread;
-
-/// How long the socket of a connection that ends by GOAWAY is there for the client's own, which finds it closed otherwise.
-const FAREWELL: Duration = Duration::from_millis(250);
 
 /// Serves a connection to its end, which is after that of its last tunnel.
 pub(super) async fn serve<S>(
@@ -179,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
         let Self { connection, mut requests, own, .. } = self;
         if is_leaving && !is_aborted {
-            tokio::time::sleep(FAREWELL.min(close_timeout)).await;
+            tokio::time::sleep(self.state.http2.linger.min(close_timeout)).await;
         }
         drop((connection, own));
         let ended = async { while requests.join_next().await.is_some() {} };

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::clock::Clock;
+use super::control_clock::ControlClock;
 use crate::config::Offline;
 
 /// An allowance is handed out in so many pieces.
@@ -17,7 +17,6 @@ const PIECES: u64 = 8;
 const LEAST_PIECE: u64 = 64 * 1024;
 /// When there are too many devices, the oldest of so many goes.
 const SAMPLE: usize = 32;
-const REGIONS: usize = 16;
 
 /// Devices of which the disk has another picture.
 #[derive(Debug, Default)]
@@ -121,13 +120,13 @@ struct CacheEntry {
 /// The devices that were validated lately.
 pub(crate) struct OfflineCache {
     config: Offline,
-    clock: Arc<Clock>,
+    clock: Arc<ControlClock>,
     devices: Mutex<HashMap<Uuid, CacheEntry>>,
     changed: Arc<Changed>,
 }
 
 impl OfflineCache {
-    pub(crate) fn new(config: Offline, clock: Arc<Clock>) -> Self {
+    pub(crate) fn new(config: Offline, clock: Arc<ControlClock>) -> Self {
         Self { config, clock, devices: Mutex::default(), changed: Arc::default() }
     }
 
@@ -153,7 +152,7 @@ impl OfflineCache {
                         device.regions.push(region);
                     }
                 }
-                device.regions.truncate(REGIONS);
+                device.regions.truncate(self.config.regions);
                 before.allowance
             }
             None => self.allowance(id, 0, 0),
@@ -242,13 +241,19 @@ impl OfflineCache {
 mod tests {
     use std::time::Duration;
 
+    use time::macros::datetime;
+
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::gateway::control_clock::tests::config;
     use crate::gateway::metrics::GatewayMetrics;
+
+    const NOON: OffsetDateTime = datetime!(2026-11-28 12:00 UTC);
 
     fn known(region: &str) -> CachedDevice {
         CachedDevice {
             user: Uuid::now_v7(),
-            valid_until: OffsetDateTime::now_utc() + Duration::from_mins(1),
+            valid_until: NOON + Duration::from_hours(1),
             limit: None,
             rate_limit_mbps: None,
             regions: vec![region.into()],
@@ -256,8 +261,15 @@ mod tests {
     }
 
     fn cache(max_age: Duration, devices: usize) -> OfflineCache {
-        let clock = Clock::new(Duration::from_secs(5), &GatewayMetrics::new());
-        OfflineCache::new(Offline { max_age, devices, flush_interval: Duration::from_secs(1) }, Arc::new(clock))
+        cache_at(&ManualClock::at(NOON), max_age, devices)
+    }
+
+    fn cache_at(manual: &ManualClock, max_age: Duration, devices: usize) -> OfflineCache {
+        let clock = ControlClock::new(manual.clock(), config(), &GatewayMetrics::new());
+        OfflineCache::new(
+            Offline { max_age, devices, regions: 16, flush_interval: Duration::from_secs(1) },
+            Arc::new(clock),
+        )
     }
 
     #[test]
@@ -276,7 +288,8 @@ mod tests {
 
     #[test]
     fn only_devices_validated_lately_are_found() {
-        let devices = cache(Duration::from_mins(1), 2);
+        let manual = ManualClock::at(NOON);
+        let devices = cache_at(&manual, Duration::from_mins(1), 2);
         let [first, second, third] = [Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7()];
         devices.insert(first, known("eu-1"), 10);
         devices.insert(first, known("ru-1"), 10);
@@ -284,6 +297,7 @@ mod tests {
             assert!(devices.lookup(first, region).is_some());
         }
         assert!(devices.lookup(first, "us-1").is_none() && devices.lookup(second, "eu-1").is_none());
+        manual.advance(Duration::from_secs(1));
         devices.insert(second, known("eu-1"), 10);
         devices.insert(third, known("eu-1"), 10);
         assert!(devices.lookup(first, "eu-1").is_none(), "the oldest goes when there are too many");
@@ -294,6 +308,30 @@ mod tests {
         let strict = cache(Duration::ZERO, 2);
         strict.insert(first, known("eu-1"), 10);
         assert!(strict.lookup(first, "eu-1").is_none());
+    }
+
+    #[test]
+    fn a_device_is_found_until_max_age_has_passed_since_it_was_validated() {
+        let (manual, first) = (ManualClock::at(NOON), Uuid::now_v7());
+        let devices = cache_at(&manual, Duration::from_mins(10), 2);
+        devices.insert(first, known("eu-1"), 10);
+        manual.advance(Duration::from_millis(599_999));
+        assert!(devices.lookup(first, "eu-1").is_some());
+        manual.advance(Duration::from_millis(1));
+        assert!(devices.lookup(first, "eu-1").is_none());
+        devices.insert(first, known("eu-1"), 10);
+        assert!(devices.lookup(first, "eu-1").is_some());
+    }
+
+    #[test]
+    fn a_device_is_found_until_its_subscription_ends() {
+        let (manual, first) = (ManualClock::at(NOON), Uuid::now_v7());
+        let devices = cache_at(&manual, Duration::from_hours(24), 2);
+        devices.insert(first, known("eu-1"), 10);
+        manual.set(NOON + Duration::from_millis(3_599_999));
+        assert!(devices.lookup(first, "eu-1").is_some());
+        manual.advance(Duration::from_millis(1));
+        assert!(devices.lookup(first, "eu-1").is_none());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::clock::Clock;
+use super::control_clock::ControlClock;
 use super::offline::{OfflineCache, StoredDevice};
 use super::store::{Changes, Entries, Store, StoreError};
 use crate::digest::sha256_hex;
@@ -78,9 +78,9 @@ impl SavedState {
     }
 
     /// Sets the clock by what was measured, so that time does not run backwards; whether what was kept is young enough.
-    pub(super) fn set_clock(&self, clock: &Clock, max_age: Duration) -> bool {
+    pub(super) fn set_clock(&self, clock: &ControlClock, max_age: Duration) -> bool {
         let Some(written) = self.get::<Written>(Name::Clock) else { return false };
-        let now = resumed(OffsetDateTime::now_utc(), written);
+        let now = resumed(clock.system().now(), written);
         clock.resume(now);
         now - written.at < max_age
     }
@@ -155,7 +155,7 @@ impl Persist {
     }
 
     /// Notes the time with what is written next.
-    pub(super) fn set_time(&self, clock: &Clock) {
+    pub(super) fn set_time(&self, clock: &ControlClock) {
         self.set(Name::Clock, &Written { at: clock.now(), ahead_ms: clock.ahead() });
     }
 
@@ -269,7 +269,9 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+    use crate::clock::Clock;
     use crate::config::Offline;
+    use crate::gateway::control_clock::tests::config;
     use crate::gateway::metrics::GatewayMetrics;
 
     #[test]
@@ -289,8 +291,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let open = |url: &str| Persist::open(folder.path(), url, Duration::from_secs(1)).unwrap();
         let orders = Orders { drain: true, unwelcome: Some("UNAUTHORIZED".into()) };
-        let clock = Clock::new(Duration::from_secs(5), &GatewayMetrics::new());
-        let config = Offline { max_age: Duration::from_mins(1), devices: 10, flush_interval: Duration::from_secs(1) };
+        let clock = ControlClock::new(Clock::system(), config(), &GatewayMetrics::new());
+        let config = Offline {
+            max_age: Duration::from_mins(1),
+            devices: 10,
+            regions: 16,
+            flush_interval: Duration::from_secs(1),
+        };
         let cache = OfflineCache::new(config, Arc::new(clock));
         let (persist, kept) = open("https://one");
         assert_eq!(kept.get::<Orders>(Name::Orders), None);

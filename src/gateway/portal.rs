@@ -33,8 +33,8 @@ impl Portal {
         Self {
             enabled: config.enabled,
             body_max: usize::try_from(config.body_max.as_u64()).unwrap_or(usize::MAX),
-            devices: RequestLimiter::new(config.device_requests_per_minute),
-            addresses: RequestLimiter::new(config.requests_per_minute),
+            devices: RequestLimiter::new(config.device_requests_per_minute, config.callers_max),
+            addresses: RequestLimiter::new(config.requests_per_minute, config.callers_max),
         }
     }
 

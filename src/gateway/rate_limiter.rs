@@ -8,13 +8,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::config::RateLimit;
 use crate::mux::Pacer;
 
 const BYTES_PER_MEGABIT: u64 = 125_000;
-/// A device that was idle may send for so long at once.
-const BURST: Duration = Duration::from_millis(50);
-/// One stream has its turn for so long.
-const TURN: Duration = Duration::from_millis(10);
+/// The least that is worth a turn of its own.
 const MIN_CHUNK: u64 = 2 * 1024;
 const SWEEP_AT: usize = 1024;
 
@@ -23,6 +21,7 @@ const SWEEP_AT: usize = 1024;
 pub(crate) struct RateLimiter {
     /// 0 is no limit.
     bytes_per_second: AtomicU64,
+    config: RateLimit,
     begun: Instant,
     up: Bucket,
     down: Bucket,
@@ -37,9 +36,9 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 impl Bucket {
-    fn charge(&self, bytes: usize, rate: u64, passed: Duration) -> Option<Duration> {
+    fn charge(&self, bytes: usize, rate: u64, passed: Duration, burst: Duration) -> Option<Duration> {
         let cost = nanos(Duration::from_secs(bytes as u64)) / rate.max(1);
-        let earliest = nanos(passed).saturating_sub(nanos(BURST));
+        let earliest = nanos(passed).saturating_sub(nanos(burst));
         let after = |empty: u64| empty.max(earliest).saturating_add(cost);
         let before = match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |empty| Some(after(empty))) {
             Ok(before) | Err(before) => before,
@@ -49,18 +48,18 @@ impl Bucket {
     }
 }
 
-impl Default for RateLimiter {
-    fn default() -> Self {
+impl RateLimiter {
+    /// One that limits nothing yet.
+    pub(crate) fn new(config: RateLimit) -> Self {
         Self {
             bytes_per_second: AtomicU64::new(0),
+            config,
             begun: Instant::now(),
             up: Bucket::default(),
             down: Bucket::default(),
         }
     }
-}
 
-impl RateLimiter {
     /// The plan's rate as it is now, for all sessions of the device.
     pub(crate) fn set(&self, megabits: Option<i32>) {
         let megabits = megabits.and_then(|rate| u64::try_from(rate).ok()).unwrap_or(0);
@@ -72,8 +71,9 @@ impl RateLimiter {
         if rate == 0 {
             return None;
         }
-        let until = bucket.charge(bytes, rate, self.begun.elapsed().saturating_add(BURST))?;
-        self.begun.checked_add(until.saturating_sub(BURST))
+        let burst = self.config.burst;
+        let until = bucket.charge(bytes, rate, self.begun.elapsed().saturating_add(burst), burst)?;
+        self.begun.checked_add(until.saturating_sub(burst))
     }
 
     /// Bytes went up; gives when the stream may send more.
@@ -92,7 +92,7 @@ impl RateLimiter {
         if rate == 0 {
             return usize::MAX;
         }
-        let turn = rate.saturating_mul(nanos(TURN)) / nanos(Duration::from_secs(1));
+        let turn = rate.saturating_mul(nanos(self.config.turn)) / nanos(Duration::from_secs(1));
         usize::try_from(turn.max(MIN_CHUNK)).unwrap_or(usize::MAX)
     }
 }
@@ -104,19 +104,26 @@ impl Pacer for RateLimiter {
 }
 
 /// The rate limiters of devices that have sessions.
-#[derive(Default)]
-pub(crate) struct RateLimiters(Mutex<HashMap<Uuid, Weak<RateLimiter>>>);
+pub(crate) struct RateLimiters {
+    config: RateLimit,
+    limiters: Mutex<HashMap<Uuid, Weak<RateLimiter>>>,
+}
 
 impl RateLimiters {
+    /// None yet.
+    pub(crate) fn new(config: RateLimit) -> Self {
+        Self { config, limiters: Mutex::default() }
+    }
+
     /// The rate limiter of a device, shared by its sessions; the newest word on its rate holds for all.
     pub(crate) fn of(&self, device: Uuid, megabits: Option<i32>) -> Arc<RateLimiter> {
-        let mut limiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
         let open = limiters.get(&device).and_then(Weak::upgrade);
         let limiter = open.unwrap_or_else(|| {
             if limiters.len() >= SWEEP_AT && limiters.len().is_power_of_two() {
                 limiters.retain(|_, limiter| limiter.strong_count() > 0);
             }
-            let limiter = Arc::new(RateLimiter::default());
+            let limiter = Arc::new(RateLimiter::new(self.config));
             limiters.insert(device, Arc::downgrade(&limiter));
             limiter
         });
@@ -128,6 +135,11 @@ impl RateLimiters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Source;
+
+    fn limiters() -> RateLimiters {
+        RateLimiters::new(Source::with::<&str, &str>([]).unwrap().section().unwrap())
+    }
 
     /// Lets streams take chunks in turn as a relay does; gives the bytes of a time.
     async fn moved(limiter: &RateLimiter, streams: usize, over: Duration) -> u64 {
@@ -148,7 +160,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_rate_holds_within_five_per_cent() {
-        let limiters = RateLimiters::default();
+        let limiters = limiters();
         for (megabits, streams) in [(1, 1), (10, 1), (10, 20), (100, 20), (1000, 3)] {
             let limiter = limiters.of(Uuid::now_v7(), Some(megabits));
             let moved = moved(&limiter, streams, Duration::from_secs(20)).await;
@@ -160,7 +172,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn directions_are_apart_and_sessions_of_a_device_are_not() {
-        let limiters = RateLimiters::default();
+        let limiters = limiters();
         let device = Uuid::now_v7();
         let first = limiters.of(device, Some(8));
         let second = limiters.of(device, Some(8));

@@ -6,19 +6,23 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::api::RefusalNote;
+use crate::api::{RefusalNote, kept_version};
 use crate::frame::SessionCode;
 
-const KEPT: usize = 100;
-const VERSION_MAX: usize = 64;
-
 /// The newest refusals of devices with a genuine token.
-#[derive(Default)]
-pub(super) struct Refusals(Mutex<VecDeque<RefusalNote>>);
+pub(super) struct Refusals {
+    notes: Mutex<VecDeque<RefusalNote>>,
+    most: usize,
+}
 
 impl Refusals {
+    /// None yet; so many are kept.
+    pub(super) fn new(most: usize) -> Self {
+        Self { notes: Mutex::default(), most }
+    }
+
     fn notes(&self) -> MutexGuard<'_, VecDeque<RefusalNote>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn note(
@@ -29,7 +33,7 @@ impl Refusals {
         client_version: &str,
         support_id: &str,
     ) {
-        let client_version = (!client_version.is_empty()).then(|| client_version.chars().take(VERSION_MAX).collect());
+        let client_version = (!client_version.is_empty()).then(|| kept_version(client_version));
         let support_id = support_id.to_owned();
         self.put(vec![RefusalNote { device_id: device, code, client_version, support_id, at }]);
     }
@@ -43,7 +47,7 @@ impl Refusals {
     pub(super) fn put(&self, more: Vec<RefusalNote>) {
         let mut notes = self.notes();
         notes.extend(more);
-        let surplus = notes.len().saturating_sub(KEPT);
+        let surplus = notes.len().saturating_sub(self.most);
         notes.drain(..surplus);
     }
 }

@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const SWEEP_AFTER: Duration = Duration::from_secs(1);
-/// Callers that a table knows.
-const MOST_CALLERS: usize = 65_536;
 
 /// Requests of each caller; a whole minute's may come at once.
 pub(super) struct RequestLimiter<C> {
@@ -18,14 +16,17 @@ pub(super) struct RequestLimiter<C> {
 }
 
 struct Table<C> {
+    /// Callers that it knows at most.
+    most: usize,
     /// When a caller will have paid for its requests.
     paid_at: HashMap<C, Instant>,
     swept_at: Option<Instant>,
 }
 
 impl<C: Copy + Eq + Hash> RequestLimiter<C> {
-    pub(super) fn new(per_minute: u32) -> Self {
-        let table = Table { paid_at: HashMap::new(), swept_at: None };
+    /// So many requests a minute of each of so many callers at most.
+    pub(super) fn new(per_minute: u32, most: usize) -> Self {
+        let table = Table { most, paid_at: HashMap::new(), swept_at: None };
         Self { each: MINUTE / per_minute.max(1), table: Mutex::new(table) }
     }
 
@@ -44,7 +45,7 @@ impl<C: Copy + Eq + Hash> RequestLimiter<C> {
 impl<C: Eq + Hash> Table<C> {
     /// Whether a caller is known or may become so; those that have paid are forgotten first.
     fn has_room(&mut self, caller: &C, now: Instant) -> bool {
-        if self.paid_at.len() < MOST_CALLERS || self.paid_at.contains_key(caller) {
+        if self.paid_at.len() < self.most || self.paid_at.contains_key(caller) {
             return true;
         }
         if self.swept_at.is_some_and(|at| now.saturating_duration_since(at) < SWEEP_AFTER) {
@@ -52,7 +53,7 @@ impl<C: Eq + Hash> Table<C> {
         }
         self.swept_at = Some(now);
         self.paid_at.retain(|_, paid_at| *paid_at > now);
-        self.paid_at.len() < MOST_CALLERS
+        self.paid_at.len() < self.most
     }
 }
 
@@ -63,9 +64,11 @@ mod tests {
     use super::*;
     use crate::gateway::connection_limiter::client_key;
 
+    const MOST: usize = 1000;
+
     #[test]
     fn rates_are_of_an_address_and_come_back() {
-        let limiter = RequestLimiter::new(20);
+        let limiter = RequestLimiter::new(20, MOST);
         let now = Instant::now();
         let allow = |ip: &str, at: Instant| limiter.allow(client_key(ip.parse().unwrap()), at);
         assert_eq!((0..30).filter(|_| allow("192.0.2.1", now)).count(), 20);
@@ -79,14 +82,14 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_forgets_who_has_paid() {
-        let limiter = RequestLimiter::new(60);
+        let limiter = RequestLimiter::new(60, MOST);
         let now = Instant::now();
         let ip = |number: usize| IpAddr::from(Ipv4Addr::from(u32::try_from(number).unwrap()));
-        assert!((0..MOST_CALLERS).all(|number| limiter.allow(ip(number), now)));
-        assert!(!limiter.allow(ip(MOST_CALLERS), now));
+        assert!((0..MOST).all(|number| limiter.allow(ip(number), now)));
+        assert!(!limiter.allow(ip(MOST), now));
         assert!(limiter.allow(ip(1), now), "one that is known");
         let later = now + Duration::from_millis(1500);
-        assert!(limiter.allow(ip(MOST_CALLERS), later));
+        assert!(limiter.allow(ip(MOST), later));
         assert_eq!(limiter.table.lock().unwrap().paid_at.len(), 2, "the one that still owes, and the new one");
     }
 }

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::acme::{Acme, NoCertificate};
 use super::arrival::Arrivals;
-use super::clock::Clock;
 use super::control::ControlClient;
+use super::control_clock::ControlClock;
 use super::drain::Drain;
 use super::edge::Site;
 use super::egress;
@@ -59,7 +59,7 @@ pub(super) struct GatewayState {
     /// Other machines see a certificate that was made here.
     pub(super) exposed: bool,
     pub(super) control: ControlClient,
-    pub(super) clock: Arc<Clock>,
+    pub(super) clock: Arc<ControlClock>,
     pub(super) keys: Keys,
     pub(super) nodes: Nodes,
     pub(super) rate_limiters: RateLimiters,

@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::account::Account;
-use super::clock::Clock;
 use super::control::ControlClient;
+use super::control_clock::ControlClock;
 use super::journal::{Journal, JournalEntry, JournalError};
 use super::metrics::GatewayMetrics;
 use super::report_queue::ReportQueue;
@@ -44,7 +44,7 @@ pub(crate) struct Usage {
     journal: Journal,
     config: config::Gateway,
     metrics: GatewayMetrics,
-    clock: Arc<Clock>,
+    clock: Arc<ControlClock>,
 }
 
 /// An open session, until this is dropped.
@@ -69,7 +69,7 @@ impl Usage {
         journal: Journal,
         config: config::Gateway,
         metrics: GatewayMetrics,
-        clock: Arc<Clock>,
+        clock: Arc<ControlClock>,
     ) -> Result<Self, JournalError> {
         let (entries, tokens) = journal.leftovers().await?;
         if !entries.is_empty() {

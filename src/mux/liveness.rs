@@ -136,7 +136,7 @@ impl Session {
     }
 
     fn ping_after_busy(&self) -> Duration {
-        self.limits.ping_after_busy.mul_f64(0.8 + 0.4 * self.jitter)
+        self.jittered(self.limits.ping_after_busy)
     }
 
     /// When [`Session::watch`] has something to do.

@@ -1,7 +1,7 @@
 use bytes::{BufMut, Bytes};
 
 use super::datagrams::charge;
-use super::session::{CONTROL_BACKLOG, Closing};
+use super::session::Closing;
 use super::{Capacity, Event, Message, Payload, Session, StreamKey, Transmit};
 use crate::frame::{Encoding, Frame, StreamId, binary, json};
 
@@ -124,7 +124,7 @@ impl Session {
             }
         }
         if self.control.is_empty() {
-            self.control.shrink_to(CONTROL_BACKLOG);
+            self.control.shrink_to(self.limits.control_frames);
         }
         message
     }

@@ -13,11 +13,8 @@ use crate::frame::{
     Encoding, Feature, Features, Frame, Hello, HelloOk, Notice, SessionCode, StreamCode, StreamId, Target,
 };
 
-pub(super) const CONTROL_BACKLOG: usize = 256;
 /// The last id of a GOAWAY that refuses no stream yet.
 const EVERY_STREAM: StreamId = StreamId(u32::MAX);
-/// Waiting frames at which the message that brought them about is a flood.
-const CONTROL_FLOOD: usize = 2048;
 
 /// The transport is to be closed, with a code for the peer if there is one.
 #[derive(Clone, Copy, Debug)]
@@ -267,12 +264,13 @@ impl Session {
 
     /// Whether the transport must not hand over more messages now.
     pub fn is_paused(&self) -> bool {
-        let is_busy = self.paused_until.is_some() || self.control.len() >= CONTROL_BACKLOG || self.is_unread();
+        let is_busy =
+            self.paused_until.is_some() || self.control.len() >= self.limits.control_frames || self.is_unread();
         self.phase == Phase::Closed || is_busy && !self.is_resuming()
     }
 
     pub(super) fn is_flooded(&self) -> bool {
-        self.control.len() > CONTROL_FLOOD
+        self.control.len() > self.limits.control_frames_per_message
     }
 
     /// Whether the peer is not read for reasons that are not its silence.

@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Phase, Session, SessionError};
+use crate::config::jittered;
 use crate::frame::{Encoding, Frame, StreamCode};
 
 /// An older round trip is measured again before a window grows by it.
@@ -68,6 +69,11 @@ impl Session {
         (self.ping_after, self.dead_after)
     }
 
+    /// How long the peer has been silent beyond the latest moment at which this side would have pinged.
+    pub fn overdue(&self, now: Instant) -> Duration {
+        self.silence(now).saturating_sub(jittered(self.ping_after, self.limits.ping_jitter, 1.0))
+    }
+
     /// Measures the round trip unless that was done lately.
     pub(super) fn measure(&mut self, now: Instant) {
         if self.rtt.measured.is_none_or(|at| now.saturating_duration_since(at) >= RTT_VALID) {
@@ -125,8 +131,13 @@ impl Session {
         [full, keepalive, self.next_watch(), self.paused_until, self.next_turn()].into_iter().flatten().min()
     }
 
+    /// A time that pings keep to, sooner or later by this session's part of the jitter.
+    pub(super) fn jittered(&self, due: Duration) -> Duration {
+        jittered(due, self.limits.ping_jitter, self.jitter)
+    }
+
     fn next_ping(&self) -> Duration {
-        self.ping_after.mul_f64(0.8 + 0.4 * self.jitter)
+        self.jittered(self.ping_after)
     }
 
     fn first_stall(&self) -> Option<Instant> {

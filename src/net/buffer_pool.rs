@@ -1,6 +1,7 @@
 //! Buffers kept by each worker thread: moving bytes costs no allocation and no fresh memory. What was not needed for a
 //! while is given up (docs/04, "Data path").
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -9,12 +10,10 @@ use bytes::BytesMut;
 use crate::mux::Payload;
 use crate::net::buffered::CHUNK;
 
-/// Buffers that one thread keeps at most.
-const KEPT: usize = 128;
 /// Buffers whose bytes are still in use elsewhere are passed over, this many at most.
 const LOOKED_AT: usize = 8;
 
-static ALL: Shelves = Shelves::new();
+static ALL: Shelves = Shelves::new(usize::MAX);
 
 thread_local! {
     static OWN: Shelf = ALL.shelf();
@@ -28,13 +27,18 @@ pub struct BufferPool;
 struct Shelf(Arc<Mutex<Kept>>);
 
 struct Kept {
+    most: usize,
     buffers: Vec<BytesMut>,
     /// Buffers that nobody wanted since the last look.
     spare: usize,
 }
 
 /// The shelves of all threads.
-struct Shelves(Mutex<Vec<Weak<Mutex<Kept>>>>);
+struct Shelves {
+    all: Mutex<Vec<Weak<Mutex<Kept>>>>,
+    /// Buffers that a new one keeps at most.
+    most: AtomicUsize,
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -43,6 +47,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl BufferPool {
     /// Bytes for a chunk with every header in front of it, or with what encryption adds to it.
     pub const SIZE: usize = Payload::buffer_size(CHUNK) + 1024;
+
+    /// Threads that use the pool from now on keep so many buffers at most.
+    pub fn limit(most: usize) {
+        ALL.most.store(most, Ordering::Relaxed);
+    }
 
     /// An empty buffer with room for at least [`Self::SIZE`] bytes.
     pub fn take() -> BytesMut {
@@ -87,26 +96,27 @@ impl Shelf {
 
     fn give(&self, buffer: BytesMut) {
         let mut kept = lock(&self.0);
-        if kept.buffers.len() < KEPT {
+        if kept.buffers.len() < kept.most {
             kept.buffers.push(buffer);
         }
     }
 }
 
 impl Shelves {
-    const fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
+    const fn new(most: usize) -> Self {
+        Self { all: Mutex::new(Vec::new()), most: AtomicUsize::new(most) }
     }
 
     fn shelf(&self) -> Shelf {
-        let shelf = Arc::new(Mutex::new(Kept { buffers: Vec::new(), spare: 0 }));
-        lock(&self.0).push(Arc::downgrade(&shelf));
+        let shelf =
+            Arc::new(Mutex::new(Kept { most: self.most.load(Ordering::Relaxed), buffers: Vec::new(), spare: 0 }));
+        lock(&self.all).push(Arc::downgrade(&shelf));
         Shelf(shelf)
     }
 
     /// Gives up what nobody wanted since the last time, and forgets threads that are gone.
     fn shrink(&self) {
-        lock(&self.0).retain(|shelf| {
+        lock(&self.all).retain(|shelf| {
             let Some(shelf) = shelf.upgrade() else { return false };
             let mut kept = lock(&shelf);
             let spare = kept.spare;
@@ -122,6 +132,8 @@ impl Shelves {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const KEPT: usize = 20;
 
     #[test]
     fn a_buffer_comes_back_once_its_bytes_are_dropped() {
@@ -140,7 +152,7 @@ mod tests {
 
     #[test]
     fn what_was_not_needed_since_the_last_look_is_given_up() {
-        let shelves = Shelves::new();
+        let shelves = Shelves::new(KEPT);
         let (shelf, kept) = (shelves.shelf(), |shelf: &Shelf| lock(&shelf.0).buffers.len());
         for _ in 0..2 * KEPT {
             shelf.give(BytesMut::with_capacity(BufferPool::SIZE));
@@ -158,6 +170,6 @@ mod tests {
         assert_eq!(kept(&shelf), 0);
         drop(shelf);
         shelves.shrink();
-        assert!(lock(&shelves.0).is_empty(), "its thread is gone");
+        assert!(lock(&shelves.all).is_empty(), "its thread is gone");
     }
 }

@@ -2,11 +2,10 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::frame::is_strict_name;
+
 /// What a host must look like.
 pub const EXPECTED: &str = "must be a host name or an IP address, such as node.example.com, 10.0.0.7 or 2001:db8::7, without scheme, port and blanks";
-
-const NAME_MAX: usize = 253;
-const LABEL_MAX: usize = 63;
 
 /// The one spelling of a host: an address as RFC 5952 writes it, a name in lower case without the final dot. `None` if it
 /// is neither.
@@ -18,15 +17,9 @@ pub fn canonical(text: &str) -> Option<String> {
         return Some(ip.to_canonical().to_string());
     }
     let name = text.strip_suffix('.').unwrap_or(text);
-    let is_label = |label: &str| {
-        (1..=LABEL_MAX).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
     let last = name.rsplit('.').next().unwrap_or_default();
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x") || last.starts_with("0X");
-    (name.len() <= NAME_MAX && name.split('.').all(is_label) && !is_number).then(|| name.to_ascii_lowercase())
+    (is_strict_name(name) && !is_number).then(|| name.to_ascii_lowercase())
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::dial::keep_alive;
 use crate::config::{Addresses, Key, Net};
 
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const BACKLOG: i32 = 1024;
+/// Pause after an accept that failed for want of files or memory.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a listener is for: the key that names it, and the address as it is written there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +93,7 @@ impl Inherited {
 pub async fn bind(address: &str, net: &Net) -> Result<TcpListener, BindError> {
     let cannot = |source| BindError { address: address.to_owned(), source };
     let listener = TcpListener::bind(address).await.map_err(cannot)?;
+    SockRef::from(&listener).listen(net.backlog).map_err(cannot)?;
     keep_alive(&SockRef::from(&listener), net);
     Ok(listener)
 }
@@ -154,7 +155,7 @@ fn bind_v6_only(address: SocketAddr, net: &Net) -> std::io::Result<TcpListener> 
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(net.backlog)?;
     keep_alive(&SockRef::from(&socket), net);
     TcpListener::from_std(socket.into())
 }

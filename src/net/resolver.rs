@@ -20,11 +20,8 @@ use crate::config::Net;
 
 /// What a system resolver reads; looked at again now and then.
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Who is asked where no file says so, as the C library does.
 const FALLBACK: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 53);
-/// Questions under way to one server.
-const QUESTIONS_MAX: usize = 4096;
 
 /// Why a name has no address.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -111,7 +108,7 @@ impl Resolver {
     /// The resolver of now: made anew when the system's files have changed.
     fn current(&self) -> TokioResolver {
         let mut current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.looked.elapsed() >= LOOK_AGAIN {
+        if current.looked.elapsed() >= self.0.net.dns_config_check {
             current.looked = Instant::now();
             let changed = changed();
             if changed != current.changed {
@@ -152,7 +149,7 @@ fn build(net: &Net, servers: &[SocketAddr]) -> Result<TokioResolver, ResolverErr
     options.cache_size = net.dns_cache;
     options.positive_max_ttl = Some(net.dns_ttl_max);
     options.negative_max_ttl = Some(net.dns_negative_ttl_max);
-    options.max_active_requests = QUESTIONS_MAX;
+    options.max_active_requests = net.dns_questions;
     Ok(builder.build()?)
 }
 

@@ -241,9 +241,9 @@ impl Tunnel {
         self.state().session.keepalive()
     }
 
-    /// How long the peer has sent nothing.
-    pub fn silence(&self) -> Duration {
-        self.state().session.silence(Instant::now())
+    /// How long the peer has left a ping without an answer.
+    pub fn overdue(&self) -> Duration {
+        self.state().session.overdue(Instant::now())
     }
 
     /// Tells the peer to go on elsewhere.

@@ -6,8 +6,6 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::metrics::{log_lines_lost, lose_log_line};
 
-/// How long the end of the process waits for what is still to be written.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 const ROOM_POLL: Duration = Duration::from_millis(5);
 
 enum Entry {
@@ -19,22 +17,25 @@ enum Entry {
 #[derive(Clone)]
 pub(super) struct Sink(SyncSender<Entry>);
 
-/// Waits, when dropped, until what was logged is written, for a second at most.
-pub struct Flush(SyncSender<Entry>);
+/// Waits, when dropped, until what was logged is written, for `log.flush_timeout` at most.
+pub struct Flush {
+    entries: SyncSender<Entry>,
+    timeout: Duration,
+}
 
 impl Sink {
     /// A sink for the standard error output with room for so many lines.
-    pub(super) fn stderr(lines: usize) -> (Self, Flush) {
-        Self::open(lines, io::stderr())
+    pub(super) fn stderr(lines: usize, timeout: Duration) -> (Self, Flush) {
+        Self::open(lines, timeout, io::stderr())
     }
 
-    fn open(lines: usize, out: impl Write + Send + 'static) -> (Self, Flush) {
+    fn open(lines: usize, timeout: Duration, out: impl Write + Send + 'static) -> (Self, Flush) {
         let (sender, entries) = sync_channel(lines);
         let spawned = std::thread::Builder::new().name("log".into()).spawn(move || write(&entries, out));
         if spawned.is_err() {
             lose_log_line();
         }
-        (Self(sender.clone()), Flush(sender))
+        (Self(sender.clone()), Flush { entries: sender, timeout })
     }
 }
 
@@ -92,10 +93,10 @@ fn one_line(text: &[u8]) -> Vec<u8> {
 
 impl Drop for Flush {
     fn drop(&mut self) {
-        let deadline = Instant::now() + FLUSH_TIMEOUT;
+        let deadline = Instant::now() + self.timeout;
         let (done, written) = sync_channel(1);
         let mut entry = Entry::Flush(done);
-        while let Err(TrySendError::Full(refused)) = self.0.try_send(entry) {
+        while let Err(TrySendError::Full(refused)) = self.entries.try_send(entry) {
             if Instant::now() >= deadline {
                 return;
             }
@@ -150,7 +151,7 @@ mod tests {
     #[test]
     fn a_reader_that_stalls_costs_lines_and_no_time() {
         let gate = Gate::default();
-        let (mut sink, flush) = Sink::open(3, gate.clone());
+        let (mut sink, flush) = Sink::open(3, Duration::from_secs(1), gate.clone());
         for number in 0..100 {
             sink.write_all(format!("{number}\n").as_bytes()).unwrap();
         }

@@ -8,4 +8,5 @@ mod enrollment;
 mod replicas;
 mod rest;
 mod session_slots;
+mod time;
 mod untrusted_input;

@@ -7,11 +7,10 @@ use super::call::Api;
 use super::output::Format;
 use super::progress::Progress;
 use super::{sheet, usage};
+use crate::api::ACCESS_KEYS_MAX;
 use crate::cli::{Failure, say, terminal};
 
 const POLL: Duration = Duration::from_millis(200);
-/// Most keys of one request.
-const AT_ONCE: usize = 1000;
 
 /// Waits until the node that was created is healthy, or says why it is not.
 pub(super) async fn wait(api: &Api, created: &str, limit: Duration, format: Format) -> Result<(), Failure> {
@@ -76,7 +75,7 @@ pub(super) async fn import(api: &Api, mut fields: Map<String, Value>, format: Fo
     }
     let (mut created, mut failed) = (Vec::new(), Vec::new());
     let mut progress = Progress::new();
-    for chunk in keys.chunks(AT_ONCE) {
+    for chunk in keys.chunks(ACCESS_KEYS_MAX) {
         progress.show(format_args!("{} of {} keys…", created.len() + failed.len(), keys.len()));
         let urls: Vec<&str> = chunk.iter().map(|(_, key)| *key).collect();
         fields.insert("access_keys".into(), json!(urls));

@@ -11,7 +11,6 @@ use crate::control::api::extract::{FromGateway, Relayed};
 use crate::control::db::{DbConn, Rejected, dispatch};
 use crate::control::domain::admission::{Admission, AdmissionRequest, Refusal};
 use crate::control::model::id::{DeviceId, NodeId, SessionId, UserId};
-use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 use crate::control::runtime::gateway_cache::Known;
 use crate::digest::fresh_number;
@@ -39,7 +38,7 @@ pub(in crate::control) async fn validate_device(
     if request.assign && request.session_id.is_none() {
         return Err(ApiError::invalid("session_id", "MISSING", "`assign` needs `session_id`"));
     }
-    let claims = match state.verifier.verify(request.access_token.expose()) {
+    let claims = match state.verifier.verify(request.access_token.expose(), state.clock.now()) {
         Ok(claims) if claims.sub == request.device_id => claims,
         Ok(_) | Err(TokenError::Invalid | TokenError::UnknownKey) => return Ok(refusal(SessionCode::InvalidToken)),
         Err(TokenError::Expired) => return Ok(refusal(SessionCode::TokenExpired)),
@@ -57,7 +56,7 @@ pub(in crate::control) async fn validate_device(
         nodes: Vec::new(),
         exclude: request.exclude.into_iter().map(NodeId::from).collect(),
         client_version: request.client_version,
-        now: Time::now(),
+        now: state.now(),
         rules: state.rules.clone(),
         random: fresh_number(),
     };
@@ -190,14 +189,14 @@ fn wish_of(state: &ControlState, known: &Known, request: &AssignOutline, session
         session: Some(session),
         fresh: request.session_id.is_none(),
         vouched: request.access_token.as_ref().is_some_and(|token| {
-            let claims = state.verifier.verify(token.expose());
+            let claims = state.verifier.verify(token.expose(), state.clock.now());
             claims.is_ok_and(|claims| (claims.sub, claims.uid) == (request.device_id, request.user_id))
         }),
         replaces: None,
         nodes: Vec::new(),
         exclude: request.exclude.iter().copied().map(NodeId::from).collect(),
         client_version: None,
-        now: Time::now(),
+        now: state.now(),
         rules: state.rules.clone(),
         random: fresh_number(),
     }

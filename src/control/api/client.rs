@@ -19,7 +19,6 @@ use crate::control::api::extract::{Body, FromDevice, Path};
 use crate::control::db::dispatch;
 use crate::control::domain::catalog::Configuration;
 use crate::control::model::id::DeviceId;
-use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 use crate::digest::sha256_hex;
 use account::{Account, AccountDevice, Facts, Spent};
@@ -42,7 +41,7 @@ async fn config(
     FromDevice { user, .. }: FromDevice,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let now = Time::now();
+    let now = state.now();
     let offer = dispatch!(&mut state.db.read().await?, client::offer(user, now))?;
     let catalog = offer.shown_to(user, state.client_config.gateways_per_region);
     let configuration = Configuration::new(&catalog, &state.client_config, now);
@@ -72,7 +71,7 @@ async fn account(
     State(state): State<Arc<ControlState>>,
     FromDevice { user, device }: FromDevice,
 ) -> Result<Json<Account>, ApiError> {
-    let now = Time::now();
+    let now = state.now();
     let mut conn = state.db.read().await?;
     let user = dispatch!(&mut conn, admin::user::get(user))?;
     let found = dispatch!(&mut conn, admission::subscription(user.id, now))?;
@@ -97,7 +96,7 @@ async fn revoke(
     FromDevice { user, .. }: FromDevice,
     Path(id): Path<DeviceId>,
 ) -> Result<StatusCode, ApiError> {
-    dispatch!(&mut state.db.get().await?, client::revoke_device(user, id, Time::now()))?;
+    dispatch!(&mut state.db.get().await?, client::revoke_device(user, id, state.now()))?;
     state.events.notify();
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::State;
 
 use super::admin::text;
-use crate::api::{Enroll, Refresh, Tokens};
+use crate::api::{Enroll, Refresh, Tokens, kept_version};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::Body;
 use crate::control::db::dispatch;
@@ -13,8 +13,6 @@ use crate::control::domain::enrollment::{Enrolling, Granted, Refreshing, Refused
 use crate::control::model::id::DeviceId;
 use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
-
-const VERSION_LENGTH: usize = 64;
 
 /// Trades an activation code for a device with tokens
 #[utoipa::path(post, path = "/auth/enroll", tag = "tokens", operation_id = "enroll_device", request_body = Enroll,
@@ -26,13 +24,13 @@ pub(in crate::control) async fn enroll(
     text("device_uuid", Some(&request.device_uuid))?;
     text("platform", Some(&request.platform))?;
     text("name", Some(request.name.as_str()).filter(|name| !name.is_empty()))?;
-    let now = Time::now();
+    let now = state.now();
     let wish = Enrolling {
         code: canonical(&request.code).ok_or(Refused::Code)?,
         device_uuid: request.device_uuid,
         platform: request.platform,
         name: request.name,
-        client_version: request.client_version.map(|version| version.chars().take(VERSION_LENGTH).collect()),
+        client_version: request.client_version.as_deref().map(kept_version),
         replace: request.replace.map(DeviceId::from),
         now,
         refresh_ttl: state.enrollment.refresh_ttl,
@@ -52,7 +50,7 @@ pub(in crate::control) async fn refresh(
     State(state): State<Arc<ControlState>>,
     Body(request): Body<Refresh>,
 ) -> Result<Json<Tokens>, ApiError> {
-    let now = Time::now();
+    let now = state.now();
     let wish = Refreshing {
         token: request.refresh_token,
         device_uuid: request.device_uuid,

@@ -12,7 +12,6 @@ use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromGateway, Query};
 use crate::control::db::dispatch;
 use crate::control::model::id::InstanceId;
-use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 
 /// Proxies such as nginx pass on what carries it as it comes.
@@ -73,7 +72,7 @@ pub(in crate::control) async fn ack(
     }
     dispatch!(
         &mut state.db.get().await?,
-        events::ack(known.gateway.id, request.instance.map(InstanceId::from), request.seq, Time::now())
+        events::ack(known.gateway.id, request.instance.map(InstanceId::from), request.seq, state.now())
     )?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -55,7 +55,7 @@ impl FromRequestParts<Arc<ControlState>> for FromDevice {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ControlState>) -> Result<Self, ApiError> {
-        let claims = state.verifier.verify(bearer(parts)?).map_err(|_| ApiError::unauthorized())?;
+        let claims = state.verifier.verify(bearer(parts)?, state.clock.now()).map_err(|_| ApiError::unauthorized())?;
         let (device, user) = (DeviceId::from(claims.sub), UserId::from(claims.uid));
         let found = dispatch!(&mut state.db.read().await?, client::statuses(device, user))?;
         match found {
@@ -79,7 +79,7 @@ impl FromRequestParts<Arc<ControlState>> for Admin {
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ControlState>) -> Result<Self, ApiError> {
         let hash = sha256_hex(bearer(parts)?.as_bytes());
         match &state.bootstrap_hash {
-            Some(expected) if equal(expected, &hash) => Ok(Self { state: Arc::clone(state), now: Time::now() }),
+            Some(expected) if equal(expected, &hash) => Ok(Self { state: Arc::clone(state), now: state.now() }),
             _ => Err(ApiError::unauthorized()),
         }
     }

@@ -7,7 +7,6 @@ use crate::api::{GatewayEnroll, GatewayEnrolled};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::Body;
 use crate::control::db::dispatch;
-use crate::control::model::types::Time;
 use crate::control::runtime::ControlState;
 use crate::digest::{fresh_token, sha256_hex};
 
@@ -21,7 +20,7 @@ pub(in crate::control) async fn gateway_enroll(
     let token = fresh_token().map_err(ApiError::internal)?;
     let invitation = sha256_hex(request.token.trim().as_bytes());
     let hash = sha256_hex(token.as_bytes());
-    let enrolled = dispatch!(&mut state.db.get().await?, nodes::enroll(&invitation, &hash, Time::now()))?;
+    let enrolled = dispatch!(&mut state.db.get().await?, nodes::enroll(&invitation, &hash, state.now()))?;
     let gateway = enrolled.ok_or_else(|| ApiError {
         code: "INVALID_CODE".into(),
         detail: Some("the enrollment token is unknown, spent, or past its time".into()),

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::views::node_view;
-use crate::api::{GatewayHeartbeat, GatewayOrders, NodeHeartbeat, NodeOpinion};
+use crate::api::{GatewayHeartbeat, GatewayOrders, NodeHeartbeat, NodeOpinion, kept_version};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Body, FromGateway, Relayed};
 use crate::control::db::dispatch;
@@ -15,7 +15,6 @@ use crate::control::model::{GatewayInstance, InstanceBeat, NodeReport, NodeView}
 use crate::control::runtime::ControlState;
 use crate::frame::Version;
 
-const VERSION_MAX: usize = 64;
 const REASON_MAX: usize = 200;
 
 /// Refuses a gateway whose version is below `pool.min_gateway_version`, or unknown if there is one.
@@ -47,13 +46,13 @@ pub(in crate::control) async fn gateway_heartbeat(
     }
     let mut conn = state.db.get().await?;
     let mut gateway = dispatch!(&mut conn, admin::gateway::get(known.gateway.id))?;
-    gateway.version = request.version.chars().take(VERSION_MAX).collect();
+    gateway.version = kept_version(&request.version);
     gateway.sessions = request.sessions.max(0);
     gateway.streams = request.streams.max(0);
     gateway.clock_offset_ms = request.clock_offset_ms;
     gateway.certificate_begins = request.certificate.map(|valid| Time(valid.begins));
     gateway.certificate_ends = request.certificate.map(|valid| Time(valid.ends));
-    let now = Time::now();
+    let now = state.now();
     if let Err(outdated) = new_enough(&state, &gateway.version) {
         dispatch!(&mut conn, health::gateway_outdated(gateway.id, &gateway.version))?;
         state.gateways.forget();
@@ -97,7 +96,7 @@ pub(in crate::control) async fn outline_heartbeat(
     FromGateway(known): FromGateway,
     Body(request): Body<NodeHeartbeat>,
 ) -> Result<Json<NodeOpinion>, ApiError> {
-    let now = Time::now();
+    let now = state.now();
     let view = NodeView {
         outline_node_id: NodeId::from(request.node_id),
         gateway_node_id: known.gateway.id,

@@ -36,7 +36,7 @@ pub(in crate::control) async fn report(
     if reports.iter().any(|report| report.gateway_id.is_some_and(|id| id != known.gateway.id.uuid())) {
         return Err(ApiError::forbidden("`gateway_id` is not the gateway that the token belongs to"));
     }
-    let now = Time::now();
+    let now = state.now();
     let (items, unusable): (Vec<_>, Vec<_>) = reports
         .iter()
         .map(|report| item(&state, report, now).ok_or(SessionId::from(report.session_id)))

@@ -7,9 +7,6 @@ use tokio::time::timeout;
 use super::connect::Connector;
 use super::pg;
 
-/// Silence after which the connection is asked whether it is still there.
-const QUIET: Duration = Duration::from_secs(5);
-
 /// Why events are not heard of, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -29,6 +26,8 @@ pub enum ListenError {
 pub struct Listener {
     pub(super) connector: Connector,
     pub(super) patience: Duration,
+    /// Silence after which the connection is asked whether it is still there.
+    pub(super) quiet: Duration,
 }
 
 impl Listener {
@@ -42,7 +41,7 @@ impl Listener {
         loop {
             {
                 let mut notifications = std::pin::pin!(conn.notifications_stream());
-                while let Ok(next) = timeout(QUIET, notifications.next()).await {
+                while let Ok(next) = timeout(self.quiet, notifications.next()).await {
                     let Some(notification) = next else { return Err(ListenError::Closed) };
                     notification?;
                     heard();

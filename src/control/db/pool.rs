@@ -17,9 +17,6 @@ use super::fault::{Failure, Fault};
 use super::{DbError, pg, sqlite};
 use crate::config::Database;
 
-/// Connections that only read a SQLite file.
-const READERS: usize = 4;
-
 /// What has gone wrong with connections of a pool, for the others.
 #[derive(Debug)]
 pub(crate) struct Trust {
@@ -205,7 +202,7 @@ impl SqlitePools {
                 .create_timeout(Some(config.acquire_timeout))
                 .build()
         };
-        Ok(Self { write: pool(1, "")?, read: pool(READERS, "PRAGMA query_only = ON;")? })
+        Ok(Self { write: pool(1, "")?, read: pool(config.sqlite_readers, "PRAGMA query_only = ON;")? })
     }
 
     pub(crate) async fn write(&self) -> Result<DbConn, DbError> {

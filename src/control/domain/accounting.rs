@@ -354,11 +354,10 @@ impl<'a> Ledger<'a> {
             let Some(row) = rows.next_if(|row| row.session == item.session) else { continue };
             let Some(session) = self.session(item) else { continue };
             let Ok((subscription, plan)) = self.standing(item, session) else { continue };
-            let Some(limit) = plan.limit_bytes() else { continue };
             let account = (subscription.id, self.period(subscription, plan));
             let known = spent.get(&account).copied().unwrap_or_default();
-            let limit = limit.saturating_add(known.bonus);
-            let balance = balances.entry(account).or_insert(Balance { limit, used: known.used, lent: known.lent });
+            let Some(free) = Balance::of(plan, known.bonus, known.used) else { continue };
+            let balance = balances.entry(account).or_insert(Balance { lent: known.lent, ..free });
             balance.lent = balance.lent.saturating_add(row.held(item, session, account.1, self.batch.now));
         }
         balances

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::control::domain::lease::Rules;
+use crate::control::domain::device_limit;
+use crate::control::domain::lease::{Balance, Rules};
 use crate::control::model::id::{DeviceId, NodeId, RegionId, SessionId, SubscriptionId, UserId};
 use crate::control::model::state::{DeviceStatus, NodeHealth, UserStatus};
 use crate::control::model::types::Time;
@@ -176,12 +177,12 @@ impl AdmissionContext {
             let expired = subscription.has_expired(&plan, wish.now);
             return Err(if expired { SessionCode::SubscriptionExpired } else { SessionCode::NoSubscription });
         }
-        if plan.max_devices.is_some_and(|max| self.older_devices >= i64::from(max)) {
+        if !device_limit::has_room(&plan, self.older_devices) {
             return Err(SessionCode::DeviceLimit);
         }
-        let limit = plan.limit_bytes().map(|limit| limit.saturating_add(self.counters.bonus()));
         let used = self.counters.used();
-        let remaining = limit.map(|limit| limit.saturating_sub(used));
+        let balance = Balance::of(&plan, self.counters.bonus(), used);
+        let (limit, remaining) = (balance.map(|balance| balance.limit), balance.map(|balance| balance.remaining()));
         if remaining == Some(0) {
             return Err(SessionCode::LimitReached);
         }

@@ -3,6 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::control::domain::device_limit;
+use crate::control::domain::lease::Balance;
 use crate::control::model::calendar::Period;
 use crate::control::model::types::Time;
 use crate::control::model::{Plan, Subscription};
@@ -56,14 +58,12 @@ pub(crate) struct Quota {
 impl Quota {
     /// What a plan leaves of a period.
     pub(crate) fn of(plan: &Plan, period: Period, traffic: Traffic) -> Self {
-        let limit_bytes = plan.limit_bytes();
-        let left = |limit: u64| limit.saturating_add(traffic.bonus).saturating_sub(traffic.used);
         Self {
-            limit_bytes,
+            limit_bytes: plan.limit_bytes(),
             used_bytes: traffic.used,
             bonus_bytes: traffic.bonus,
             leased_bytes: traffic.leased,
-            remaining_bytes: limit_bytes.map(left),
+            remaining_bytes: Balance::of(plan, traffic.bonus, traffic.used).map(|balance| balance.remaining()),
             period_start: period.start,
             period_end: period.end,
         }
@@ -124,7 +124,7 @@ impl Effect {
         let Change { from, to } = plans;
         let allowed = |code: &String| regions.to.is_empty() || regions.to.contains(code);
         let sessions_elsewhere = reach.sessions.iter().flatten().filter(|code| !allowed(code)).count();
-        let devices_over = to.max_devices.map_or(0, |max| (reach.devices - i64::from(max)).max(0));
+        let devices_over = device_limit::surplus(to, reach.devices);
         Self {
             from: from.name.clone(),
             to: to.name.clone(),

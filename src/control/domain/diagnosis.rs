@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::control::domain::billing::Quota;
+use crate::control::domain::device_limit;
 use crate::control::model::id::{GatewayId, NodeId};
 use crate::control::model::state::{
     DeviceStatus, GatewayStatus, NodeHealth, NodeState, SubscriptionState, SubscriptionStatus, UserStatus,
@@ -161,9 +162,7 @@ impl DeviceSnapshot {
             }
             SubscriptionState::Active | SubscriptionState::Grace => {}
         }
-        if let Some(max) = plan.max_devices
-            && self.older_devices >= i64::from(max)
-        {
+        if let Some(max) = plan.max_devices.filter(|_| !device_limit::has_room(plan, self.older_devices)) {
             let older = self.older_devices;
             let text = format!("{older} older devices use the plan's {max}: revoke one, or change the plan");
             add(found, "DEVICE_LIMIT", text);

@@ -8,6 +8,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use uuid::{Builder, Uuid};
 
 use crate::api::DeviceView;
+use crate::base32;
 use crate::control::model::id::{DeviceId, FamilyId, UserId};
 use crate::control::model::state::{DeviceStatus, UserStatus};
 use crate::control::model::types::Time;
@@ -15,40 +16,25 @@ use crate::control::model::{ActivationCode, Device, RefreshFamily, User};
 use crate::digest::{NoRandomness, equal, fresh_bytes, sha256_hex};
 use crate::frame::SessionCode;
 
-const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const CODE_LENGTH: usize = 26;
-const GROUP: usize = 4;
 /// A family's id and 256 bits.
 const TOKEN_LENGTH: usize = 48;
 
 /// An activation code: 130 random bits in Crockford's base32, 26 characters.
 pub(crate) fn fresh_code() -> Result<String, NoRandomness> {
-    let bytes: [u8; CODE_LENGTH] = fresh_bytes()?;
-    Ok(bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect())
+    Ok(fresh_bytes::<CODE_LENGTH>()?.into_iter().map(base32::digit).collect())
 }
 
 /// A code as it is made, whatever the letters' case and the separators; `None` if it cannot be one.
 pub(crate) fn canonical(text: &str) -> Option<String> {
     let mut code = String::with_capacity(CODE_LENGTH);
     for letter in text.chars().filter(|letter| *letter != '-' && !letter.is_whitespace()) {
-        let letter = match letter.to_ascii_uppercase() {
-            'O' => '0',
-            'I' | 'L' => '1',
-            other => other,
-        };
-        if code.len() == CODE_LENGTH || !u8::try_from(letter).is_ok_and(|byte| ALPHABET.contains(&byte)) {
+        if code.len() == CODE_LENGTH {
             return None;
         }
-        code.push(letter);
+        code.push(base32::read(letter)?);
     }
     (code.len() == CODE_LENGTH).then_some(code)
-}
-
-/// A code in groups, for people.
-pub(crate) fn grouped(code: &str) -> String {
-    let letters: Vec<char> = code.chars().collect();
-    let groups: Vec<String> = letters.chunks(GROUP).map(|group| group.iter().collect()).collect();
-    groups.join("-")
 }
 
 /// Makes refresh tokens that only the holder of the key can make, and always the same ones. A token begins with its

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use crate::api::Lease;
+use crate::control::model::Plan;
 use crate::control::model::calendar::Calendar;
 
-/// How fast a lease grows: what a session moved since its last report, so many times.
-const AHEAD: u64 = 4;
 /// Traffic is scarce when less than so many times the least lease is free; the least is so much smaller then.
 const SCARCE: u64 = 16;
 
@@ -36,6 +36,11 @@ pub(crate) struct Balance {
 }
 
 impl Balance {
+    /// What a plan gives for a period in which so much was bought and used, of which nothing is lent; `None` without a limit.
+    pub(crate) fn of(plan: &Plan, bonus: u64, used: u64) -> Option<Self> {
+        plan.limit_bytes().map(|limit| Self { limit: limit.saturating_add(bonus), used, lent: 0 })
+    }
+
     /// What the user has left.
     pub(crate) fn remaining(&self) -> u64 {
         self.limit.saturating_sub(self.used)
@@ -51,7 +56,7 @@ impl Balance {
             (true, true) => (rules.min / SCARCE).max(1),
             (false, _) => rules.min,
         };
-        let wish = moved.saturating_mul(AHEAD).clamp(least, rules.max);
+        let wish = Lease::demand(moved).clamp(least, rules.max);
         let lent = wish.min((free / 2).max(least)).min(free);
         self.lent = self.lent.saturating_add(lent);
         lent

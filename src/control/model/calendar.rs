@@ -1,11 +1,16 @@
 //! Where billing periods begin and end (docs/02, "Periods").
 
+use std::time::Duration;
+
 use jiff::tz::TimeZone;
 use time::OffsetDateTime;
 
 use crate::control::model::types::Time;
 
-const DAY_SECONDS: i64 = 86_400;
+/// So many days of 24 hours, which is what is sold and counted; months follow a calendar.
+pub fn days(count: u32) -> Duration {
+    Duration::from_hours(24).saturating_mul(count)
+}
 
 /// A billing period; without an end it lasts as long as the subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,7 +22,8 @@ pub struct Period {
 impl Period {
     /// The period of so many days, counted from a beginning, that a moment falls into.
     pub fn rolling(begun: Time, days: i32, at: Time) -> Self {
-        let length = time::Duration::seconds(i64::from(days.max(1)) * DAY_SECONDS);
+        let length = self::days(days.max(1).unsigned_abs());
+        let length = time::Duration::try_from(length).unwrap_or(time::Duration::MAX);
         let passed = (at.0 - begun.0).whole_seconds().div_euclid(length.whole_seconds());
         let start = begun.0.saturating_add(length * i32::try_from(passed).unwrap_or(0));
         Self { start: Time(start), end: Some(Time(start.saturating_add(length))) }
@@ -76,6 +82,11 @@ mod tests {
         let utc = Calendar::default().month(Time(datetime!(2026-12-31 23:59:59 UTC)));
         assert_eq!((utc.start.0, utc.end.unwrap().0), (datetime!(2026-12-01 0:00 UTC), datetime!(2027-01-01 0:00 UTC)));
         assert!(Calendar::new("Mars/Olympus").is_err());
+    }
+
+    #[test]
+    fn a_day_has_24_hours() {
+        assert_eq!((days(0), days(1), days(30)), (Duration::ZERO, Duration::from_hours(24), Duration::from_hours(720)));
     }
 
     #[test]

@@ -8,8 +8,6 @@ use crate::control::model::id::{PlanId, SubscriptionId, UserId};
 use crate::control::model::schema::{payments, subscriptions};
 use crate::control::model::types::Time;
 
-const HOUR_SECONDS: u64 = 3600;
-
 /// A user's right to a plan for a time.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 pub struct Subscription {
@@ -62,7 +60,7 @@ pub struct Payment {
 impl Subscription {
     /// When it ends, grace included.
     pub fn served_until(&self, plan: &Plan) -> Time {
-        self.valid_until.after(Duration::from_secs(u64::from(plan.grace_hours.unsigned_abs()) * HOUR_SECONDS))
+        self.valid_until.after(Duration::from_hours(plan.grace_hours.unsigned_abs().into()))
     }
 
     /// Whether it pays for traffic at a moment.

@@ -1,8 +1,6 @@
 use crate::config::{Events, Sessions};
 use crate::control::model::types::Time;
 
-const DELETED_AT_ONCE: i64 = 1000;
-
 /// Moments before which things are stale.
 #[derive(Clone, Copy, Debug)]
 pub struct Cutoffs {
@@ -40,7 +38,7 @@ impl Cutoffs {
             refusals: now.before(config.refusal_retention),
             tombstones: now.before(config.tombstone_retention),
             events: now.before(events.retention),
-            batch: DELETED_AT_ONCE,
+            batch: config.sweep_batch.into(),
         }
     }
 }

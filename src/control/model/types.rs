@@ -38,11 +38,6 @@ pub struct SqlTime;
 pub struct Time(#[serde(with = "time::serde::rfc3339")] pub OffsetDateTime);
 
 impl Time {
-    /// The moment, cut to microseconds.
-    pub fn now() -> Self {
-        Self::from_micros(Self(OffsetDateTime::now_utc()).micros()).unwrap_or(Self(OffsetDateTime::UNIX_EPOCH))
-    }
-
     /// So much later.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
@@ -61,6 +56,13 @@ impl Time {
 
     fn from_micros(micros: i64) -> Result<Self, time::error::ComponentRange> {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * MICROS).map(Self)
+    }
+}
+
+impl From<OffsetDateTime> for Time {
+    /// A moment, cut to the microseconds that databases keep.
+    fn from(moment: OffsetDateTime) -> Self {
+        Self::from_micros(Self(moment).micros()).unwrap_or(Self(OffsetDateTime::UNIX_EPOCH))
     }
 }
 

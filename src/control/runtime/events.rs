@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -19,9 +19,8 @@ use crate::control::model::id::{GatewayId, SessionId, SubjectId};
 use crate::frame::SessionCode;
 use crate::lifecycle::Shutdown;
 
+/// Events that are read at once.
 const AT_ONCE: i64 = 1000;
-const ACK_POLL: Duration = Duration::from_millis(20);
-const RETRY: Duration = Duration::from_secs(1);
 
 /// How far an event has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -139,7 +138,7 @@ impl EventBroadcaster {
             }
             tokio::select! {
                 () = shutdown.draining() => return,
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(self.config.listen_retry) => {}
             }
         }
     }
@@ -271,7 +270,7 @@ impl EventBroadcaster {
             if delivery.acked >= delivery.of || since.elapsed() >= self.config.ack_timeout {
                 return delivery;
             }
-            tokio::time::sleep(ACK_POLL).await;
+            tokio::time::sleep(self.config.ack_poll).await;
         }
     }
 

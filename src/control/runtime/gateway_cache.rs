@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 use crate::control::db::{Db, DbError, dispatch};
 use crate::control::model::{Gateway, Region};
 
-/// How long another replica's change may go unnoticed.
-const FRESH: Duration = Duration::from_secs(1);
 const MOST: usize = 10_000;
 
 /// A gateway and the regions it may use.
@@ -19,18 +17,25 @@ pub(crate) struct Known {
 }
 
 /// The gateways that asked lately, by the hashes of their tokens.
-#[derive(Default)]
-pub(crate) struct GatewayCache(Mutex<HashMap<String, Arc<Known>>>);
+pub(crate) struct GatewayCache {
+    known: Mutex<HashMap<String, Arc<Known>>>,
+    fresh: Duration,
+}
 
 impl GatewayCache {
+    /// Remembers each for so long.
+    pub(crate) fn new(fresh: Duration) -> Self {
+        Self { known: Mutex::default(), fresh }
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<String, Arc<Known>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The gateway whose token hashes to `hash`.
     pub(crate) async fn find(&self, db: &Db, hash: &str) -> Result<Option<Arc<Known>>, DbError> {
         let known = self.known().get(hash).map(Arc::clone);
-        if let Some(known) = known.filter(|known| known.at.elapsed() < FRESH) {
+        if let Some(known) = known.filter(|known| known.at.elapsed() < self.fresh) {
             return Ok(Some(known));
         }
         let at = Instant::now();

@@ -12,8 +12,6 @@ use crate::control::model::Sighting;
 use crate::control::model::id::DeviceId;
 use crate::lifecycle::Shutdown;
 
-/// How often what is known is written.
-const INTERVAL: Duration = Duration::from_secs(1);
 /// Devices of one statement.
 const BATCH: usize = 1_000;
 
@@ -38,8 +36,8 @@ impl LastSeen {
     }
 
     /// Writes until drained, and once more then.
-    pub(crate) async fn run(&self, db: &Db, shutdown: &Shutdown) {
-        let mut interval = interval(INTERVAL);
+    pub(crate) async fn run(&self, db: &Db, every: Duration, shutdown: &Shutdown) {
+        let mut interval = interval(every);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let over = tokio::select! {
@@ -76,20 +74,24 @@ impl LastSeen {
 
 #[cfg(test)]
 mod tests {
+    use time::macros::datetime;
+
     use super::*;
     use crate::control::model::types::Time;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn the_later_sighting_counts_and_a_known_version_stays() {
         let (seen, device) = (LastSeen::default(), DeviceId::fresh());
-        let now = Time::now();
-        let later = now.after(INTERVAL);
+        let now = Time(datetime!(2026-11-28 12:00 UTC));
+        let later = now.after(SECOND);
         let known = || seen.known().get(&device).cloned().unwrap();
         seen.note(device, (now, Some("2".into())));
         seen.note(device, (later, None));
         assert_eq!(known(), (later, Some("2".into())));
-        seen.note(device, (later.after(INTERVAL), Some("3".into())));
+        seen.note(device, (later.after(SECOND), Some("3".into())));
         seen.note(device, (now, Some("1".into())));
-        assert_eq!(known(), (later.after(INTERVAL), Some("3".into())));
+        assert_eq!(known(), (later.after(SECOND), Some("3".into())));
     }
 }

@@ -10,26 +10,30 @@ use crate::control::db::{DbConn, dispatch};
 use crate::control::model::Candidate;
 use crate::control::model::id::{NodeId, RegionId};
 
-/// How old what is known of nodes may be.
-const FRESH: Duration = Duration::from_millis(100);
-
 struct Known {
     nodes: Vec<Candidate>,
     at: Instant,
 }
 
 /// The assignable nodes of regions that were asked for lately. The database has the last word on each place.
-#[derive(Default)]
-pub(crate) struct NodeCache(Mutex<HashMap<RegionId, Known>>);
+pub(crate) struct NodeCache {
+    known: Mutex<HashMap<RegionId, Known>>,
+    fresh: Duration,
+}
 
 impl NodeCache {
+    /// Remembers what is known of a region for so long.
+    pub(crate) fn new(fresh: Duration) -> Self {
+        Self { known: Mutex::default(), fresh }
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<RegionId, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The nodes of a region, if they are remembered.
     pub(crate) fn remembered(&self, region: RegionId) -> Option<Vec<Candidate>> {
-        self.known().get(&region).filter(|known| known.at.elapsed() < FRESH).map(|known| known.nodes.clone())
+        self.known().get(&region).filter(|known| known.at.elapsed() < self.fresh).map(|known| known.nodes.clone())
     }
 
     /// The nodes of a region as they are now.

@@ -1,6 +1,5 @@
 use std::sync::Arc;
-
-use time::OffsetDateTime;
+use std::time::Duration;
 
 use super::events::EventBroadcaster;
 use super::gateway_cache::GatewayCache;
@@ -8,10 +7,12 @@ use super::last_seen::LastSeen;
 use super::metrics::ControlMetrics;
 use super::node_cache::NodeCache;
 use super::seal::Sealer;
+use crate::clock::Clock;
 use crate::config::{self, Sessions};
 use crate::control::db::{self, Db, NotReady};
 use crate::control::domain::enrollment::RefreshTokenDeriver;
 use crate::control::domain::lease::Rules;
+use crate::control::model::types::Time;
 use crate::net::ops::Readiness;
 use crate::net::tls::Certificates;
 use crate::token::{Issuer, Verifier};
@@ -32,7 +33,9 @@ pub(crate) struct ControlState {
     pub(crate) enrollment: config::Enrollment,
     pub(crate) client_config: config::ClientConfig,
     pub(crate) pool: config::Pool,
-    pub(crate) clock: config::Clock,
+    pub(crate) clock: Clock,
+    /// From when on a gateway's clock is named.
+    pub(crate) clock_warn_after: Duration,
     pub(crate) rules: Rules,
     pub(crate) events: EventBroadcaster,
     /// None in clear text.
@@ -41,6 +44,11 @@ pub(crate) struct ControlState {
 }
 
 impl ControlState {
+    /// The time, as databases keep it.
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now().into()
+    }
+
     /// Something has changed of what is remembered.
     pub(crate) fn forget(&self) {
         self.gateways.forget();
@@ -56,15 +64,12 @@ impl Readiness for ControlState {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.certificates
-            .as_ref()
-            .map(|certificates| certificates.complaints(OffsetDateTime::now_utc()))
-            .unwrap_or_default()
+        self.certificates.as_ref().map(|certificates| certificates.complaints(self.clock.now())).unwrap_or_default()
     }
 
     fn refresh(&self) {
         if let Some(certificates) = &self.certificates {
-            certificates.show(OffsetDateTime::now_utc());
+            certificates.show(self.clock.now());
         }
         let (in_use, size) = self.db.usage();
         self.metrics.pool_in_use.set(i64::try_from(in_use).unwrap_or(i64::MAX));

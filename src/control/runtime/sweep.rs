@@ -1,13 +1,13 @@
 //! Looks for what has gone stale (docs/10).
 
-use crate::config::{Events, Sessions};
-use crate::control::db::Db;
+use super::ControlState;
+use crate::config::Events;
 use crate::control::model::Cutoffs;
-use crate::control::model::types::Time;
 use crate::lifecycle::Shutdown;
 
 /// Sweeps at intervals until drained.
-pub(crate) async fn run(db: Db, config: Sessions, events: Events, shutdown: Shutdown) {
+pub(crate) async fn run(state: &ControlState, events: &Events, shutdown: Shutdown) {
+    let config = &state.sessions;
     tokio::select! {
         () = shutdown.draining() => return,
         () = tokio::time::sleep(config.startup_grace) => {}
@@ -19,7 +19,7 @@ pub(crate) async fn run(db: Db, config: Sessions, events: Events, shutdown: Shut
             () = shutdown.draining() => return,
             _ = interval.tick() => {}
         }
-        match db.sweep(Cutoffs::at(Time::now(), &config, &events)).await {
+        match state.db.sweep(Cutoffs::at(state.now(), config, events)).await {
             Ok(swept) if swept.expired + swept.reaped + swept.gateways + swept.nodes + swept.deleted > 0 => {
                 tracing::info!(?swept, "swept");
             }

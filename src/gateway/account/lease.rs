@@ -13,8 +13,6 @@ use crate::gateway::offline::OutageAllowance;
 /// How long a stream waits for a lease before it looks again, and while others hold what is left.
 const LEASE_UNDER_WAY: Duration = Duration::from_millis(5);
 const LEASE_ELSEWHERE: Duration = Duration::from_millis(250);
-/// A session keeps so many times what it moved since the last report.
-const AHEAD: u64 = 4;
 const NEVER: u64 = u64::MAX;
 
 /// What a session may move.
@@ -105,7 +103,7 @@ impl LeaseState {
             spent
         } else if periodic {
             let moved = spent.saturating_sub(counters.reported());
-            allowed.min(spent.saturating_add(moved.saturating_mul(AHEAD)))
+            allowed.min(spent.saturating_add(Lease::demand(moved)))
         } else {
             allowed
         };

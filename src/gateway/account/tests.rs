@@ -1,4 +1,5 @@
 use super::*;
+use crate::clock::Clock;
 use crate::config::{Source, V1};
 use crate::frame::Encoding;
 use crate::gateway::circuit::CircuitTimes;
@@ -14,7 +15,7 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
     let limits = Arc::new(Limits::new(&source.section().unwrap(), &v1, padding));
     let (allowance, metrics) = (Arc::new(OutageAllowance::default()), GatewayMetrics::new());
     allowance.set(fail_open);
-    let second = Duration::from_secs(1);
+    let (clock, second) = (Clock::system(), Duration::from_secs(1));
     let times = CircuitTimes { doubt: second, retry_min: second, retry_max: second };
     let opening = Opening {
         session: Uuid::now_v7(),
@@ -24,14 +25,14 @@ fn account(lease: Option<Lease>, fail_open: u64) -> Account {
         token: Token::from(String::new()),
         remaining: lease.map(|_| 10 * MEGABYTE),
         limit: lease.map(|_| 10 * MEGABYTE),
-        valid_until: OffsetDateTime::now_utc(),
+        valid_until: clock.now(),
         expiry_before: Duration::ZERO,
         lease,
         asked_at: Instant::now(),
         allowance,
         breaker: Arc::new(CircuitBreaker::new(times, None)),
-        clock: Arc::new(Clock::new(second, &metrics)),
-        rate_limiter: Arc::default(),
+        clock: Arc::new(ControlClock::new(clock, source.section().unwrap(), &metrics)),
+        rate_limiter: Arc::new(RateLimiter::new(source.section().unwrap())),
         quota_percent: vec![80, 95],
         report_queue: Arc::default(),
         share: Arc::clone(&limits.memory),

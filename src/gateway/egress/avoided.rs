@@ -5,9 +5,6 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// More are not remembered.
-const MAX: usize = 256;
-
 /// A session's addresses, each until when its siblings are preferred.
 #[derive(Debug, Default)]
 pub(super) struct Avoided(Mutex<HashMap<IpAddr, Instant>>);
@@ -17,12 +14,13 @@ impl Avoided {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&address).is_some_and(|until| now < *until)
     }
 
-    fn add(&self, address: IpAddr, now: Instant, until: Instant) {
+    /// Remembers an address, if there are fewer than so many.
+    fn add(&self, address: IpAddr, now: Instant, until: Instant, most: usize) {
         let mut addresses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if addresses.len() >= MAX {
+        if addresses.len() >= most {
             addresses.retain(|_, until| now < *until);
         }
-        if addresses.len() < MAX {
+        if addresses.len() < most {
             addresses.insert(address, until);
         }
     }
@@ -35,6 +33,7 @@ pub(crate) struct Attempt {
     pub(super) address: IpAddr,
     pub(super) avoid_after: Duration,
     pub(super) avoid_for: Duration,
+    pub(super) avoid_max: usize,
 }
 
 impl Attempt {
@@ -44,7 +43,7 @@ impl Attempt {
             return;
         }
         let now = Instant::now();
-        self.avoided.add(self.address, now, now + self.avoid_for);
+        self.avoided.add(self.address, now, now + self.avoid_for, self.avoid_max);
     }
 }
 
@@ -52,18 +51,20 @@ impl Attempt {
 mod tests {
     use super::*;
 
+    const MOST: usize = 8;
+
     #[test]
     fn addresses_are_avoided_for_a_time_and_not_without_bound() {
         let (avoided, now, second) = (Avoided::default(), Instant::now(), Duration::from_secs(1));
         let address = |number: usize| IpAddr::from(u32::try_from(number).unwrap().to_be_bytes());
-        for number in 0..MAX {
-            avoided.add(address(number), now, now + second);
+        for number in 0..MOST {
+            avoided.add(address(number), now, now + second, MOST);
         }
         assert!(avoided.has(address(0), now) && !avoided.has(address(0), now + second));
-        avoided.add(address(MAX), now, now + second);
-        assert!(!avoided.has(address(MAX), now), "it is full");
-        avoided.add(address(MAX), now + second, now + second * 2);
-        assert!(avoided.has(address(MAX), now + second), "what is over makes room");
+        avoided.add(address(MOST), now, now + second, MOST);
+        assert!(!avoided.has(address(MOST), now), "it is full");
+        avoided.add(address(MOST), now + second, now + second * 2, MOST);
+        assert!(avoided.has(address(MOST), now + second), "what is over makes room");
     }
 
     #[test]
@@ -71,7 +72,7 @@ mod tests {
         let (avoid_after, avoid_for) = (Duration::from_secs(1), Duration::from_mins(1));
         let avoided = Arc::new(Avoided::default());
         let address = IpAddr::from([192, 0, 2, 1]);
-        let attempt = Attempt { avoided: Arc::clone(&avoided), address, avoid_after, avoid_for };
+        let attempt = Attempt { avoided: Arc::clone(&avoided), address, avoid_after, avoid_for, avoid_max: MOST };
         attempt.failed(avoid_after / 2, false);
         assert!(!avoided.has(address, Instant::now()));
         attempt.failed(avoid_after, false);

@@ -2,7 +2,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -75,7 +75,7 @@ pub(super) async fn answer(
     let (mut head, body) = response.into_parts();
     without_connection(&mut head.headers);
     if !head.headers.contains_key(DATE)
-        && let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
+        && let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(state.clock.system().now().into()))
     {
         head.headers.insert(DATE, now);
     }

@@ -15,8 +15,8 @@ use super::health::{Health, Outcome};
 use super::{Exit, Nodes};
 use crate::api::NodeHeartbeat;
 use crate::frame::Target;
-use crate::gateway::clock::Clock;
 use crate::gateway::control::ControlClient;
+use crate::gateway::control_clock::ControlClock;
 use crate::lifecycle::Shutdown;
 use crate::shadowsocks::NodeStream;
 
@@ -29,8 +29,6 @@ const BY_THE_OLD: &str = "answers to the old password only";
 const OFFSET_MAX: Duration = Duration::from_secs(25);
 /// What no server listens on: a node that works closes a stream to it at once. Its own host's, for it must need no network.
 const REFUSING: Target = Target::Ip(SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1));
-/// So many half closes in a row have to be kept.
-const HALF_CLOSES: usize = 3;
 
 const REASONS: [(ErrorKind, &str); 5] = [
     (ErrorKind::ConnectionRefused, "connection refused"),
@@ -60,7 +58,7 @@ enum Reply {
 
 impl Nodes {
     /// Probes every node when its health asks for it, and tells the control plane, until drained.
-    pub(crate) async fn run(&self, control: &ControlClient, clock: &Clock, shutdown: &Shutdown) {
+    pub(crate) async fn run(&self, control: &ControlClient, clock: &ControlClock, shutdown: &Shutdown) {
         let mut probes = FuturesUnordered::new();
         loop {
             let (due, next) = self.due();
@@ -112,7 +110,7 @@ impl Nodes {
         }
     }
 
-    async fn probe_one(&self, subject: Subject, control: &ControlClient, clock: &Clock) {
+    async fn probe_one(&self, subject: Subject, control: &ControlClient, clock: &ControlClock) {
         let exit = &subject.exit;
         let mut started = Instant::now();
         let (mut outcome, mut reason) = self.ask(exit, subject.reacts, clock).await;
@@ -209,7 +207,7 @@ impl Nodes {
 
     /// Connects and waits for what comes back: a byte of the probe target's, or without one the end of a stream that the
     /// node cannot connect. A wrong password is not answered.
-    async fn ask(&self, exit: &Exit, reacts: bool, clock: &Clock) -> (Outcome, Option<Reason>) {
+    async fn ask(&self, exit: &Exit, reacts: bool, clock: &ControlClock) -> (Outcome, Option<Reason>) {
         let target = match self.probe.target.as_str() {
             "" => REFUSING,
             target => match Target::parse(target) {
@@ -240,7 +238,7 @@ impl Nodes {
     /// Whether answers come although the gateway has ended its direction.
     async fn keeps_half_closes(&self, exit: &Exit) -> bool {
         let Ok(target) = Target::parse(&self.probe.target) else { return false };
-        for _ in 0..HALF_CLOSES {
+        for _ in 0..self.probe.half_closes {
             let deadline = tokio::time::Instant::now() + self.probe.timeout;
             let Ok(stream) = exit.dial(target.clone(), self.probe.timeout, Duration::ZERO).await else { return false };
             if !matches!(timeout_at(deadline, reply(stream, true, true)).await, Ok(Reply::Bytes)) {
@@ -271,7 +269,7 @@ async fn reply(mut stream: NodeStream, asks: bool, ends: bool) -> Reply {
 }
 
 /// Why a node that takes connections may say nothing.
-fn silence(exit: &Exit, clock: &Clock) -> Reason {
+fn silence(exit: &Exit, clock: &ControlClock) -> Reason {
     if !exit.is_timed() {
         return SILENT.into();
     }
@@ -297,11 +295,13 @@ fn reason(kind: ErrorKind) -> &'static str {
 mod tests {
     use base64::Engine;
     use base64::prelude::BASE64_STANDARD;
-    use time::OffsetDateTime;
+    use time::macros::datetime;
 
     use super::*;
     use crate::api::Node;
+    use crate::clock::ManualClock;
     use crate::config::Source;
+    use crate::gateway::control_clock::tests::config;
     use crate::gateway::metrics::GatewayMetrics;
     use crate::net::dial::Dialer;
 
@@ -330,12 +330,13 @@ mod tests {
 
     #[test]
     fn silence_is_explained_by_the_clock_where_the_cipher_asks_for_the_time() {
-        let clock = Clock::new(Duration::from_secs(5), &GatewayMetrics::new());
+        let manual = ManualClock::at(datetime!(2026-11-28 12:00 UTC));
+        let clock = ControlClock::new(manual.clock(), config(), &GatewayMetrics::new());
         let (timed, untimed) = (exit("2022-blake3-aes-256-gcm"), exit("aes-256-gcm"));
         assert_eq!((silence(&timed, &clock), silence(&untimed, &clock)), (SILENT_TIMED.into(), SILENT.into()));
-        clock.measured(OffsetDateTime::now_utc() + Duration::from_secs(20), Instant::now());
+        clock.measured(manual.now() + Duration::from_secs(20), Instant::now());
         assert_eq!(silence(&timed, &clock), SILENT_TIMED);
-        clock.measured(OffsetDateTime::now_utc() + Duration::from_millis(45_020), Instant::now());
+        clock.measured(manual.now() + Duration::from_millis(45_020), Instant::now());
         assert_eq!(
             silence(&timed, &clock),
             "no answer: the gateway's clock is 45.0 s behind the control plane's, AEAD-2022 allows 30 s; synchronize it by NTP"

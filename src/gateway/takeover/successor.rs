@@ -1,6 +1,5 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixStream};
 
@@ -9,9 +8,7 @@ use super::conversation::{Answer, Ask, Conversation, Offer, VERSION, has_gone};
 use crate::digest::sha256_hex;
 use crate::gateway::GatewayState;
 use crate::lifecycle::Shutdown;
-use crate::net::listener::Purpose;
-
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::net::listener::{ACCEPT_PAUSE, Purpose};
 
 /// A listening socket for a successor.
 pub(in crate::gateway) struct Offered {

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
@@ -17,8 +16,6 @@ use crate::gateway::journal::JournalEntry;
 use crate::lifecycle::Shutdown;
 
 const UNKNOWN_SESSION: &str = "UNKNOWN_SESSION";
-/// Time between urgent reports while the control plane takes none.
-const RETRY: Duration = Duration::from_millis(250);
 
 /// Which open sessions a report lists.
 #[derive(Clone, Copy)]
@@ -59,7 +56,7 @@ impl Usage {
             if !self.report(control, Listed::Some(&self.report_queue.take()), false).await {
                 tokio::select! {
                     () = shutdown.draining() => return,
-                    () = tokio::time::sleep(RETRY) => {}
+                    () = tokio::time::sleep(self.config.report_retry) => {}
                 }
             }
         }

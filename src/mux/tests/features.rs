@@ -141,6 +141,20 @@ fn news_reach_those_who_understand_them() {
 }
 
 #[test]
+fn a_ping_is_overdue_only_once_it_has_left_at_the_latest() {
+    let mut pair = Pair::open_with(Encoding::V2, limits());
+    let heard = pair.now;
+    let earliest = heard + Duration::from_secs(16);
+    let due = pair.gateway.poll_timeout().unwrap();
+    let latest = heard + Duration::from_secs(24);
+    assert!((earliest..=latest).contains(&due), "{:?}", due - heard);
+    assert_eq!(pair.gateway.overdue(latest), Duration::ZERO);
+    assert_eq!(pair.gateway.overdue(latest + Duration::from_secs(1)), Duration::from_secs(1));
+    pair.gateway.heard(latest);
+    assert_eq!(pair.gateway.overdue(latest + Duration::from_secs(1)), Duration::ZERO);
+}
+
+#[test]
 fn a_phone_may_sleep_longer() {
     let keepalive_of = |keepalive| {
         let mut pair = Pair::greeting(Encoding::V2, limits());

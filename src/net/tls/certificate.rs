@@ -17,8 +17,6 @@ use super::{Identity, TlsError, certificates};
 use crate::config::{self, FileError};
 use crate::digest::sha256_hex;
 
-const DAY: i64 = 86_400;
-
 /// What is served.
 pub(super) struct Served {
     pub(super) key: Arc<CertifiedKey>,
@@ -225,13 +223,13 @@ impl Certificate {
         let served = self.served();
         let of_time = served.as_ref().and_then(|served| {
             let name = served.name();
-            let left = (served.ends - now).whole_seconds();
+            let left = served.ends - now;
             if now < served.begins {
                 Some(format!("the certificate of {name} is valid only from {}", served.begins))
-            } else if left < 0 {
+            } else if left.is_negative() {
                 Some(format!("the certificate of {name} has expired at {}", served.ends))
-            } else if left < i64::try_from(self.warn_before.as_secs()).unwrap_or(i64::MAX) {
-                Some(format!("the certificate of {name} expires at {}, in {} days", served.ends, left / DAY))
+            } else if left < self.warn_before {
+                Some(format!("the certificate of {name} expires at {}, in {} days", served.ends, left.whole_days()))
             } else {
                 None
             }

@@ -30,7 +30,7 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Warns of what is out of date.
+    /// The default certificate, and those of other names.
     pub fn new(
         default: Arc<Certificate>,
         others: Vec<Arc<Certificate>>,
@@ -38,18 +38,21 @@ impl Certificates {
         metrics: &Metrics,
     ) -> Arc<Self> {
         let gauges = |name: &str, help: &str| metrics.gauges(name, help, &["name"]);
-        let certificates = Self {
+        Arc::new(Self {
             default,
             others,
             check_every: config.certificate_check,
             expiry: gauges("httvps_certificate_expiry_seconds", "Until the certificate expires, negative after"),
             unusable: gauges("httvps_certificate_unusable", "Whether the certificate's files cannot be used"),
             shown: Mutex::default(),
-        };
-        for complaint in certificates.complaints(OffsetDateTime::now_utc()) {
+        })
+    }
+
+    /// Logs what somebody should look after, at a time.
+    pub fn warn(&self, now: OffsetDateTime) {
+        for complaint in self.complaints(now) {
             tracing::warn!("{complaint}");
         }
-        Arc::new(certificates)
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Certificate>> {

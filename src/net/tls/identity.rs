@@ -33,13 +33,13 @@ impl Identity {
     }
 
     /// A fresh self-signed certificate for localhost and the loopback addresses, valid for 90 days since yesterday.
-    pub fn self_signed() -> Result<Self, TlsError> {
+    pub fn self_signed(now: OffsetDateTime) -> Result<Self, TlsError> {
         let made = || -> Result<Self, rcgen::Error> {
             let key = KeyPair::generate()?;
             let mut params = CertificateParams::new(LOCAL_NAMES.map(str::to_owned))?;
             params.distinguished_name = rcgen::DistinguishedName::new();
             params.distinguished_name.push(DnType::CommonName, LOCAL_NAMES[0]);
-            params.not_before = OffsetDateTime::now_utc() - BACKDATED;
+            params.not_before = now - BACKDATED;
             params.not_after = params.not_before + VALIDITY;
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -54,20 +54,21 @@ impl Identity {
 mod tests {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
+    use time::macros::datetime;
     use x509_cert::der::Decode;
 
     use super::*;
 
     #[test]
     fn a_self_signed_certificate_looks_like_anybodys() {
-        let identity = Identity::self_signed().unwrap();
+        let now = datetime!(2026-11-28 12:00 UTC);
+        let identity = Identity::self_signed(now).unwrap();
         let der = CertificateDer::from_pem_slice(&identity.cert).unwrap();
         let cert = x509_cert::Certificate::from_der(&der).unwrap().tbs_certificate;
         assert_eq!((cert.subject.to_string(), cert.issuer.to_string()), ("CN=localhost".into(), "CN=localhost".into()));
         let seconds = |time: x509_cert::time::Time| i64::try_from(time.to_unix_duration().as_secs()).unwrap();
         let (begins, ends) = (seconds(cert.validity.not_before), seconds(cert.validity.not_after));
-        let now = OffsetDateTime::now_utc().unix_timestamp();
         assert_eq!(ends - begins, 90 * 86_400);
-        assert!((now - begins).abs_diff(86_400) < 60, "{begins}");
+        assert!((now.unix_timestamp() - begins) == 86_400, "{begins}");
     }
 }

@@ -4,9 +4,9 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
-use rustls::pki_types::UnixTime;
 use rustls::server::ProducesTickets;
 
+use crate::clock::Clock;
 use crate::digest::fresh_bytes;
 use crate::seal::{SEALING_OVERHEAD, Sealer};
 
@@ -39,6 +39,7 @@ pub struct Tickets {
     source: Source,
     /// Seconds that a ticket is good for, and that a key is in use.
     lifetime: u64,
+    clock: Clock,
     keys: RwLock<Vec<Key>>,
 }
 
@@ -53,17 +54,21 @@ impl KeyType for Length {
 
 impl Tickets {
     /// Keys of this process alone.
-    pub fn own(lifetime: Duration) -> Self {
-        Self::new(Source::Own, lifetime)
+    pub fn own(lifetime: Duration, clock: Clock) -> Self {
+        Self::new(Source::Own, lifetime, clock)
     }
 
     /// Keys that everybody derives who has the secret.
-    pub fn shared(secret: &[u8], lifetime: Duration) -> Self {
-        Self::new(Source::Shared(Salt::new(HKDF_SHA256, SALT).extract(secret)), lifetime)
+    pub fn shared(secret: &[u8], lifetime: Duration, clock: Clock) -> Self {
+        Self::new(Source::Shared(Salt::new(HKDF_SHA256, SALT).extract(secret)), lifetime, clock)
     }
 
-    fn new(source: Source, lifetime: Duration) -> Self {
-        Self { source, lifetime: lifetime.as_secs().max(1), keys: RwLock::default() }
+    fn new(source: Source, lifetime: Duration, clock: Clock) -> Self {
+        Self { source, lifetime: lifetime.as_secs().max(1), clock, keys: RwLock::default() }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.clock.unix_seconds()).unwrap_or_default()
     }
 
     fn derive(&self, period: u64) -> Option<Key> {
@@ -150,11 +155,11 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.seal(plain, UnixTime::now().as_secs())
+        self.seal(plain, self.now())
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.open(cipher, UnixTime::now().as_secs())
+        self.open(cipher, self.now())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Notices during a session, and the advice that refused clients get.
 
+use httvps::clock::Clock;
 use httvps::frame::{Frame, Hello, Notice, SessionCode, StreamId, Target};
 use serde_json::json;
 
@@ -47,7 +48,7 @@ async fn quota_notices_come_at_their_thresholds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_the_subscription_and_a_drain_are_announced() {
     let mut deployment = Deployment::start(Kind::Sqlite, CHACHA).await;
-    let soon = time::OffsetDateTime::now_utc() + time::Duration::hours(30);
+    let soon = Clock::system().now() + time::Duration::hours(30);
     let valid_until = soon.format(&time::format_description::well_known::Rfc3339).unwrap();
     deployment
         .control

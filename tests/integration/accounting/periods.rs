@@ -1,6 +1,7 @@
 //! A new billing period brings a fresh quota at once.
 
 use bytes::Bytes;
+use httvps::clock::Clock;
 use httvps::frame::{Frame, SessionCode, StreamId};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -69,7 +70,7 @@ async fn a_new_period_readmits_a_user_at_once() {
         }
     })
     .await;
-    let late = OffsetDateTime::now_utc() - end;
+    let late = Clock::system().now() - end;
     assert!(late.is_positive() && late < PROMPTLY, "{late} after the end of the period");
     let used = use_up(&deployment, &mut raw, before).await;
     let quota = quota(&deployment).await;

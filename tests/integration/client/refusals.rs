@@ -1,6 +1,7 @@
 //! Clients that may not connect are told why, and `connect` exits with code 4.
 
 use bytes::Bytes;
+use httvps::clock::Clock;
 use httvps::frame::{Frame, Hello, SessionCode, StreamId, Target, Token};
 use httvps::net::websocket::Incoming;
 use httvps::token::Issuer;
@@ -32,7 +33,7 @@ async fn tokens_and_regions() {
     let device: uuid::Uuid = deployment.subscriber.device.parse().unwrap();
     let user: uuid::Uuid = deployment.subscriber.user.parse().unwrap();
     let other = Subscriber::create(&deployment.control, json!({})).await;
-    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let now = Clock::system().now().unix_timestamp();
     let ours = Issuer::new(&SEED).unwrap();
     let expired = ours.issue(device, user, now - 7200, 3600).unwrap();
     let foreign = Issuer::new(&[9; 32]).unwrap().issue(device, user, now, 3600).unwrap();
@@ -160,7 +161,7 @@ async fn hellos_of_a_device_are_rate_limited_at_the_gateway() {
     let refused = asks(&deployment, own, nowhere).await;
     assert!(matches!(refused, Frame::Error { code: SessionCode::UnknownRegion, .. }));
     let (device, user) = (own.device.parse().unwrap(), own.user.parse().unwrap());
-    let long_ago = time::OffsetDateTime::now_utc().unix_timestamp() - 7200;
+    let long_ago = Clock::system().now().unix_timestamp() - 7200;
     let expired = Issuer::new(&SEED).unwrap().issue(device, user, long_ago, 3600).unwrap();
     for _ in 0..3 {
         let late = asks(&deployment, own, |hello| hello.access_token = Token::from(expired.clone())).await;

@@ -18,6 +18,7 @@ use crate::support::destination::{Behavior, Destination};
 use crate::support::node::CHACHA;
 use crate::support::process::{Process, run};
 use crate::support::subscriber::Subscriber;
+use crate::support::times::now;
 use crate::support::transfer::start_streaming;
 use crate::support::wait::eventually;
 
@@ -89,7 +90,7 @@ async fn a_code_makes_one_device() {
             (&json!(user), &json!("phone"), &json!("test"), &json!("a name"), &json!("active"))
         );
         let verifier = Verifier::new(Issuer::new(&SEED).unwrap().key_set());
-        let claims = verifier.verify(tokens["access_token"].as_str().unwrap()).unwrap();
+        let claims = verifier.verify(tokens["access_token"].as_str().unwrap(), now()).unwrap();
         assert_eq!((json!(claims.sub), json!(claims.uid)), (tokens["device_id"].clone(), json!(user)));
         let row = control.get("codes", &id(&made)).await;
         assert_eq!((row["used_at"].is_string(), &row["device_id"]), (true, &tokens["device_id"]));
@@ -334,7 +335,7 @@ async fn a_tunnel_outlives_its_access_token_but_not_its_device() {
     assert_eq!(tokens["expires_in"], 2);
     let device: Uuid = tokens["device_id"].as_str().unwrap().parse().unwrap();
     let user: Uuid = deployment.subscriber.user.parse().unwrap();
-    let leeway_ends_soon = time::OffsetDateTime::now_utc().unix_timestamp() - 50;
+    let leeway_ends_soon = now().unix_timestamp() - 50;
     deployment.subscriber.device = device.to_string();
     deployment.subscriber.token = Issuer::new(&SEED).unwrap().issue(device, user, leeway_ends_soon - 2, 2).unwrap();
     let client = deployment.connect("v2").await;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use httvps::clock::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
@@ -232,7 +232,7 @@ impl LargeDataset {
         };
         let mut reports: Vec<Value> = (1..=BATCH).map(|number| report(number, Row::Session.id(number))).collect();
         let mut unknown = report(BATCH + 1, Uuid::now_v7());
-        unknown["started_at"] = json!(OffsetDateTime::now_utc().format(&Rfc3339).unwrap());
+        unknown["started_at"] = json!(Clock::system().now().format(&Rfc3339).unwrap());
         unknown["access_token"] = self.token_of(BATCH + 1).await;
         reports.push(unknown);
         let answer = self.post("usage/report", json!({ "reports": reports })).await;

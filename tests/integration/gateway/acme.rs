@@ -5,12 +5,13 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use httvps::clock::Clock;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio_rustls::TlsConnector;
@@ -233,7 +234,7 @@ async fn a_certificate_is_renewed_under_open_connections_once_the_directory_is_b
     deployment.gateway.take().unwrap().stop().await;
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new([NAME.to_owned(), "127.0.0.1".to_owned()]).unwrap();
-    let now = OffsetDateTime::now_utc();
+    let now = Clock::system().now();
     (params.not_before, params.not_after) = (now - Duration::days(80), now + Duration::days(9));
     let old = params.self_signed(&key).unwrap().pem();
     std::fs::write(acme.file(deployment.state.path(), "pem"), key.serialize_pem() + &old).unwrap();

@@ -1,5 +1,6 @@
 //! Certificates that are replaced, unusable, or out of date.
 
+use httvps::clock::Clock;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::ServerName;
 use serde_json::json;
@@ -61,7 +62,7 @@ async fn a_certificate_is_replaced_without_dropping_anybody() {
     let echo = Destination::start(Behavior::Echo);
     let client = deployment.connect("v2").await;
     let mut stream = open_echo(&client, &echo).await.unwrap();
-    let (now, day) = (OffsetDateTime::now_utc(), Duration::DAY);
+    let (now, day) = (Clock::system().now(), Duration::DAY);
     let (first, second) = (self_signed(now - day, now + day * 30), self_signed(now - day, now + day * 5));
     write(&deployment, &first.cert, &first.key);
     becomes(&deployment, "the new one is shown", async || shows(&deployment, &first.cert).await).await;
@@ -84,7 +85,7 @@ async fn a_certificate_is_replaced_without_dropping_anybody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_reads_the_certificate_again() {
     let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &[("NET__CERTIFICATE_CHECK", "0s")]).await;
-    let (now, day) = (OffsetDateTime::now_utc(), Duration::DAY);
+    let (now, day) = (Clock::system().now(), Duration::DAY);
     let other = self_signed(now - day, now + day * 30);
     write(&deployment, &other.cert, &other.key);
     assert!(!shows(&deployment, &other.cert).await);
@@ -97,7 +98,7 @@ async fn a_certificate_out_of_date_is_named_in_readiness_and_diagnosis() {
     let deployment =
         Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &[("NET__CERTIFICATE_CHECK", "100ms")]).await;
     deployment.connect("v2").await.stop().await;
-    let (now, day) = (OffsetDateTime::now_utc(), Duration::DAY);
+    let (now, day) = (Clock::system().now(), Duration::DAY);
     let cases = [
         (self_signed(now - day * 9, now - day), "has expired at", "CERTIFICATE_EXPIRED"),
         (self_signed(now + day, now + day * 9), "valid only from", "CERTIFICATE_NOT_YET_VALID"),

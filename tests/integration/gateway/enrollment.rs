@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use httvps::clock::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -66,10 +67,7 @@ async fn an_invitation_works_once_and_expires() {
             &time::format_description::well_known::Rfc3339,
         )
         .unwrap();
-        eventually(|| async {
-            if time::OffsetDateTime::now_utc() > until { Ok(()) } else { Err("not yet".to_owned()) }
-        })
-        .await;
+        eventually(|| async { if Clock::system().now() > until { Ok(()) } else { Err("not yet".to_owned()) } }).await;
         assert_eq!(enroll(&late["enroll_token"]).await.0, 404);
     }
 }

@@ -1,5 +1,6 @@
 //! What a gateway relays for clients, and what anybody else gets instead.
 
+use httvps::clock::Clock;
 use httvps::frame::{Frame, SessionCode};
 use httvps::token::Issuer;
 use reqwest::Method;
@@ -157,7 +158,7 @@ async fn a_client_needs_nothing_but_a_gateway() {
 async fn without_credentials_the_portal_is_invisible() {
     let mut deployment = deployment(&[MANY]).await;
     let other = Subscriber::create(&deployment.control, json!({})).await;
-    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let now = Clock::system().now().unix_timestamp();
     let (device, user) = (deployment.subscriber.device.parse().unwrap(), deployment.subscriber.user.parse().unwrap());
     let foreign = Issuer::new(&[9; 32]).unwrap().issue(device, user, now, 3600).unwrap();
     let expired = Issuer::new(&SEED).unwrap().issue(device, user, now - 7200, 3600).unwrap();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use httvps::clock::Clock;
 use httvps::frame::SessionCode;
 use httvps::token::Issuer;
 use serde_json::{Value, json};
@@ -226,8 +227,7 @@ async fn a_gateway_with_a_slow_clock_says_so_and_uses_the_control_planes() {
     let finding = why["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "CLOCK_OFFSET");
     assert!(finding.is_some_and(|finding| finding["text"].as_str().unwrap().contains("gateway gateway is ")), "{why}");
     let (device, user) = (deployment.subscriber.device.parse().unwrap(), deployment.subscriber.user.parse().unwrap());
-    let token =
-        |life| Issuer::new(&SEED).unwrap().issue(device, user, OffsetDateTime::now_utc().unix_timestamp(), life);
+    let token = |life| Issuer::new(&SEED).unwrap().issue(device, user, Clock::system().now().unix_timestamp(), life);
     let old = Subscriber { token: token(20).unwrap(), ..deployment.subscriber.clone() };
     let (_, answer) = say_hello(&deployment, &old).await;
     assert!(is_refused(&answer, SessionCode::TokenExpired), "by the control plane's clock it is over: {answer:?}");
@@ -243,7 +243,7 @@ async fn a_gateway_with_a_slow_clock_says_so_and_uses_the_control_planes() {
         let found = sessions.iter().find(|session| session["bytes_down"] == 2000);
         let found = found.ok_or("the session of the outage is not there yet")?;
         let started = OffsetDateTime::parse(found["started_at"].as_str().unwrap(), &Rfc3339).unwrap();
-        let ahead = started - OffsetDateTime::now_utc();
+        let ahead = started - Clock::system().now();
         if ahead > Duration::from_secs(30) { Ok(()) } else { Err(format!("{ahead}")) }
     })
     .await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastwebsockets::OpCode;
+use httvps::clock::Clock;
 use httvps::frame::{Frame, SessionCode, StreamId, Target};
 use httvps::token::Issuer;
 use serde_json::json;
@@ -89,7 +90,7 @@ async fn a_bearer_token_is_checked_before_the_upgrade_and_must_match_the_hello()
     let deployment = Deployment::build(Kind::Sqlite, &[CHACHA], json!({}), &[("TUNNEL__REQUIRE_BEARER", "true")]).await;
     let other = Subscriber::create(&deployment.control, json!({})).await;
     let (device, user) = (other.device.parse().unwrap(), other.user.parse().unwrap());
-    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let now = Clock::system().now().unix_timestamp();
     let expired = Issuer::new(&SEED).unwrap().issue(device, user, now - 7200, 3600).unwrap();
     let ask = async |header: String| {
         let mut socket = dial(&deployment).await;

@@ -225,7 +225,7 @@ fn without_support_id(frame: Frame) -> Frame {
         Frame::Error { code, message, retry_after_ms } => {
             let message = match message.split_once(" (support id ").and_then(|(_, id)| id.strip_suffix(')')) {
                 Some(id) if id.len() == 9 && id.as_bytes()[4] == b'-' => {
-                    let letters = id.bytes().filter(|byte| b"0123456789ABCDEFGHJKMNPQRSTVWXYZ".contains(byte));
+                    let letters = id.chars().filter(|letter| httvps::base32::is_digit(*letter));
                     assert_eq!(letters.count(), 8, "{id}");
                     format!("{} (support id {{support_id}})", code.as_str())
                 }

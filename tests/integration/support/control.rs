@@ -2,6 +2,9 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use httvps::clock::Clock;
+use httvps::config::Source;
+use httvps::lifecycle::Shutdown;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -38,6 +41,24 @@ impl Control {
 
     /// Starts on an empty database.
     pub(crate) async fn start_on(url: &str, folder: tempfile::TempDir, more: &[(&str, &str)]) -> Self {
+        let mut control = Self::prepared(url, folder, more).await;
+        control.resume().await;
+        control
+    }
+
+    /// Serves on SQLite within the test's own process, by a clock of the test's.
+    pub(crate) async fn start_by(clock: Clock, more: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = database::fresh(Kind::Sqlite, folder.path()).await;
+        let control = Self::prepared(&url, folder, more).await;
+        let source = Source::with(control.env.clone()).unwrap();
+        let serving = httvps::control::Control::bind(&source, clock).await.unwrap();
+        tokio::spawn(serving.serve(Shutdown::default()));
+        control
+    }
+
+    /// One with a database, that does not run.
+    async fn prepared(url: &str, folder: tempfile::TempDir, more: &[(&str, &str)]) -> Self {
         let listen = format!("127.0.0.1:{}", free_port());
         let mut env = env(&[
             ("DATABASE__URL", url),
@@ -53,9 +74,7 @@ impl Control {
         let (code, _, stderr) = run(&["migrate"], &env).await;
         assert_eq!(code, Some(0), "{stderr}");
         let http = Client::builder().no_proxy().build().unwrap();
-        let mut control = Self { env, url: format!("http://{listen}"), process: None, http, folder };
-        control.resume().await;
-        control
+        Self { env, url: format!("http://{listen}"), process: None, http, folder }
     }
 
     /// Starts the process, always at the same address.

@@ -10,6 +10,7 @@ use crate::support::node::{Node, Software};
 use crate::support::process::Process;
 use crate::support::settling::is_ready;
 use crate::support::subscriber::Subscriber;
+use crate::support::times::now;
 
 pub(crate) const PATH: &str = "/tunnel-of-the-tests";
 
@@ -43,7 +44,7 @@ impl Deployment {
         let (_, token) = register_gateway(&control, "gateway").await;
         let subscriber = Subscriber::create(&control, plan).await;
         let state = tempfile::tempdir().unwrap();
-        let identity = httvps::net::tls::Identity::self_signed().unwrap();
+        let identity = httvps::net::tls::Identity::self_signed(now()).unwrap();
         let file = |name: &str| state.path().join(name).to_string_lossy().into_owned();
         let (cert, key) = (file("cert.pem"), file("key.pem"));
         std::fs::write(&cert, &identity.cert).unwrap();

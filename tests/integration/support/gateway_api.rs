@@ -16,7 +16,10 @@ pub(crate) struct GatewayApi {
 
 impl GatewayApi {
     pub(crate) async fn start(kind: Kind, capacities: &[i32], more: &[(&str, &str)]) -> Self {
-        let control = Control::start_with(kind, more).await;
+        Self::on(Control::start_with(kind, more).await, capacities).await
+    }
+
+    pub(crate) async fn on(control: Control, capacities: &[i32]) -> Self {
         control.create("regions", json!({ "code": REGION })).await;
         let mut nodes = Vec::new();
         for (index, capacity) in capacities.iter().enumerate() {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use httvps::clock::Clock;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 pub(crate) fn now() -> OffsetDateTime {
-    OffsetDateTime::now_utc().replace_nanosecond(0).unwrap()
+    Clock::system().now().replace_nanosecond(0).unwrap()
 }
 
 pub(crate) fn rfc3339(at: OffsetDateTime) -> String {

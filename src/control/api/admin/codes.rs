@@ -4,12 +4,13 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::base32::grouped;
 use crate::control::api::answer::{Created, Deleted, One, View};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Admin, Body, Path, Query};
 use crate::control::api::page::{Page, pages};
 use crate::control::db::{Deletable, dispatch};
-use crate::control::domain::enrollment::{fresh_code, grouped};
+use crate::control::domain::enrollment::fresh_code;
 use crate::control::model::ActivationCode;
 use crate::control::model::filter::CodeFilter;
 use crate::control::model::id::{CodeId, DeviceId, UserId};
@@ -17,7 +18,6 @@ use crate::control::model::sort::CodeSort;
 use crate::control::model::types::Time;
 use crate::digest::sha256_hex;
 
-const HOUR_SECONDS: u64 = 3600;
 const MAX_HOURS: u64 = 8784;
 
 /// An activation code; what it says is kept nowhere.
@@ -110,7 +110,7 @@ pub(super) async fn get(admin: Admin, Path(id): Path<CodeId>) -> Result<One<Code
     responses((status = CREATED, body = FreshCode)))]
 pub(super) async fn create(admin: Admin, Body(new): Body<NewCode>) -> Result<Created<FreshCode>, ApiError> {
     let life = match new.hours {
-        Some(hours @ 1..=MAX_HOURS) => Duration::from_secs(hours * HOUR_SECONDS),
+        Some(hours @ 1..=MAX_HOURS) => Duration::from_hours(hours),
         Some(_) => return Err(ApiError::invalid("hours", "OUT_OF_RANGE", format!("must be 1 to {MAX_HOURS}"))),
         None => admin.state.enrollment.code_ttl,
     };

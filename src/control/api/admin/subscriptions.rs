@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -12,6 +10,7 @@ use crate::control::api::page::{Page, pages};
 use crate::control::api::refs::PlanRef;
 use crate::control::db::{Deletable, dispatch};
 use crate::control::domain::billing::{BillingError, Changed, Effect, Quota};
+use crate::control::model::calendar::days as of_days;
 use crate::control::model::filter::SubscriptionFilter;
 use crate::control::model::id::{PlanId, SubscriptionId, UserId};
 use crate::control::model::sort::SubscriptionSort;
@@ -19,7 +18,6 @@ use crate::control::model::state::{PaymentKind, SubscriptionState, SubscriptionS
 use crate::control::model::types::Time;
 use crate::control::model::{Payment, Plan, Subscription, SubscriptionAndPlan, SubscriptionChange};
 
-const DAY_SECONDS: u64 = 86_400;
 const DAYS_MAX: i32 = 3660;
 const GIGABYTES_MAX: f64 = 1e6;
 
@@ -270,7 +268,7 @@ pub(super) async fn create(
     let starts_at = new.starts_at.unwrap_or(admin.now);
     let valid_until = match (new.valid_until, new.days) {
         (Some(until), None) => until,
-        (None, Some(days)) => starts_at.after(Duration::from_secs(u64::from(days) * DAY_SECONDS)),
+        (None, Some(days)) => starts_at.after(of_days(days)),
         _ => return Err(ApiError::invalid("valid_until", "MISSING", "give either `valid_until` or `days`")),
     };
     if valid_until <= starts_at {

@@ -8,6 +8,7 @@ use super::devices::DeviceView;
 use super::plans::PlanView;
 use super::subscriptions::SubscriptionView;
 use super::users::UserView;
+use crate::base32;
 use crate::control::api::answer::{One, View};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Admin, Path, Query};
@@ -96,7 +97,7 @@ impl View for Diagnosis {}
 pub(super) async fn device(admin: Admin, Path(id): Path<DeviceId>) -> Result<One<Diagnosis>, ApiError> {
     let calendar = &admin.state.rules.calendar;
     let known = dispatch!(&mut admin.read().await?, refusals::device_snapshot(id, calendar, admin.now))?;
-    Ok(One(view(known, admin.now, admin.state.clock.warn_after)))
+    Ok(One(view(known, admin.now, admin.state.clock_warn_after)))
 }
 
 fn view(known: DeviceSnapshot, now: Time, clock_off: Duration) -> Diagnosis {
@@ -216,17 +217,8 @@ pub(super) async fn refusals(
 
 /// A support id as it is stored, however somebody has read it out (Crockford's base 32).
 fn canonical(text: &str) -> String {
-    let digits =
-        text.chars().filter(char::is_ascii_alphanumeric).take(8).map(|digit| match digit.to_ascii_uppercase() {
-            'O' => '0',
-            'I' | 'L' => '1',
-            other => other,
-        });
-    let digits: String = digits.collect();
-    match digits.split_at_checked(4) {
-        Some((head, tail)) => format!("{head}-{tail}"),
-        None => digits,
-    }
+    let digits: String = text.chars().filter_map(base32::read).take(8).collect();
+    base32::grouped(&digits)
 }
 
 #[cfg(test)]

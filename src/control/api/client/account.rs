@@ -3,13 +3,11 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::control::model::calendar::Period;
+use crate::control::model::calendar::{Period, days};
 use crate::control::model::id::{DeviceId, SubscriptionId, UserId};
 use crate::control::model::state::{DeviceStatus, SubscriptionState, UserStatus};
 use crate::control::model::types::Time;
 use crate::control::model::{Counters, Device, Plan, Subscription, User};
-
-const DAY_SECONDS: u64 = 86_400;
 
 /// The account of a device's user.
 #[derive(Debug, Serialize, ToSchema)]
@@ -152,7 +150,7 @@ impl AccountDevice {
 
 /// Days until a moment, a begun one counts.
 fn days_left(until: Time, now: Time) -> u64 {
-    (until.0 - now.0).whole_seconds().max(0).unsigned_abs().div_ceil(DAY_SECONDS)
+    (until.0 - now.0).whole_seconds().max(0).unsigned_abs().div_ceil(days(1).as_secs())
 }
 
 #[cfg(test)]

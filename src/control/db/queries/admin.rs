@@ -5,6 +5,7 @@ use diesel_async::RunQueryDsl;
 use super::{Conn, enrollment, events};
 use crate::control::db::Rejected;
 use crate::control::domain::admission::Refusal;
+use crate::control::domain::device_limit;
 use crate::control::model::id::{
     CodeId, DeviceId, EndpointId, GatewayId, NodeId, PlanId, RegionId, SubscriptionId, UserId,
 };
@@ -114,21 +115,15 @@ pub(super) async fn set_exits(conn: &mut Conn, gateway: GatewayId, exits: &[Regi
 pub(crate) async fn create_device(conn: &mut Conn, row: &Device) -> Result<(), Rejected<Refusal>> {
     transaction!(conn, async |conn: &mut Conn| {
         super::lock_user(conn, row.user_id).await?;
-        let found: Vec<(Subscription, Plan)> = subscriptions::table
-            .inner_join(plans::table.on(plans::id.eq(subscriptions::plan_id)))
-            .filter(subscriptions::user_id.eq(row.user_id))
-            .select((Subscription::as_select(), Plan::as_select()))
-            .order(subscriptions::valid_until.desc())
-            .load(conn)
-            .await?;
-        let plan = found.into_iter().find(|(subscription, plan)| subscription.serves(plan, row.created_at));
-        if let Some(max) = plan.and_then(|(_, plan)| plan.max_devices) {
+        let held = super::admission::subscription(conn, row.user_id, row.created_at).await?;
+        let serving = held.filter(|(subscription, plan)| subscription.serves(plan, row.created_at));
+        if let Some((_, plan)) = serving.filter(|(_, plan)| plan.max_devices.is_some()) {
             let count: i64 = devices::table
                 .filter(devices::user_id.eq(row.user_id).and(devices::status.eq(DeviceStatus::Active)))
                 .count()
                 .get_result(conn)
                 .await?;
-            if count >= i64::from(max) {
+            if !device_limit::has_room(&plan, count) {
                 return Err(Refusal::Code(SessionCode::DeviceLimit).into());
             }
         }

@@ -1,5 +1,4 @@
 use std::collections::HashMap;
-use std::time::Duration;
 
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
@@ -9,7 +8,7 @@ use super::{Conn, admin, events, lock_user, period};
 use crate::control::db::Rejected;
 use crate::control::domain::billing::{AffectedSessions, BillingError, Change, Changed, Effect, Quota, Traffic};
 use crate::control::model::NewEvent;
-use crate::control::model::calendar::Calendar;
+use crate::control::model::calendar::{Calendar, days};
 use crate::control::model::id::{NodeId, PlanId, RegionId, SubscriptionId, UserId};
 use crate::control::model::revision::Expected;
 use crate::control::model::schema::{
@@ -20,8 +19,6 @@ use crate::control::model::types::{SqlTime, SqlUuid, Time};
 use crate::control::model::{
     Payment, Plan, PlanChange, Subscription, SubscriptionAndPlan, SubscriptionChange, Written, live,
 };
-
-const DAY_SECONDS: u64 = 86_400;
 
 /// The regions of some codes, with these.
 pub(crate) async fn regions_by_code(conn: &mut Conn, codes: &[String]) -> QueryResult<Vec<(RegionId, String)>> {
@@ -143,8 +140,7 @@ pub(crate) async fn renew(conn: &mut Conn, payment: &Payment) -> Result<Changed,
             return Err(BillingError::Cancelled.into());
         }
         let now = payment.created_at;
-        let days = Duration::from_secs(u64::from(payment.days.unsigned_abs()) * DAY_SECONDS);
-        let until = held.valid_until.max(now).after(days);
+        let until = held.valid_until.max(now).after(days(payment.days.unsigned_abs()));
         diesel::update(subscriptions::table.find(held.id))
             .set((
                 subscriptions::status.eq(SubscriptionStatus::Active),

@@ -4,6 +4,7 @@ use diesel_async::RunQueryDsl;
 
 use super::{Conn, admission, events, lock_user};
 use crate::api::DeviceView;
+use crate::control::domain::device_limit;
 use crate::control::domain::enrollment::{
     CodeUse, Enrolling, Granted, Held, RefreshTokenDeriver, Refreshing, Refused, TokenUse, family_of,
 };
@@ -123,14 +124,14 @@ async fn crowd(
 ) -> QueryResult<Option<Vec<DeviceView>>> {
     let paid = admission::subscription(conn, user, wish.now).await?;
     let serving = paid.filter(|(subscription, plan)| subscription.serves(plan, wish.now));
-    let Some(max) = serving.and_then(|(_, plan)| plan.max_devices) else { return Ok(None) };
+    let Some((_, plan)) = serving.filter(|(_, plan)| plan.max_devices.is_some()) else { return Ok(None) };
     let count: i64 = devices::table
         .filter(devices::user_id.eq(user).and(devices::status.eq(DeviceStatus::Active)))
         .filter(devices::id.ne_all(uncounted))
         .count()
         .get_result(conn)
         .await?;
-    if count < i64::from(max) {
+    if device_limit::has_room(&plan, count) {
         return Ok(None);
     }
     let rows: Vec<Device> = devices::table

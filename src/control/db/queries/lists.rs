@@ -29,7 +29,6 @@ use crate::control::model::{
     User,
 };
 
-const HOUR_SECONDS: u64 = 3600;
 /// No text is behind those that begin with a prefix and go on with this.
 const LAST: char = char::MAX;
 
@@ -204,7 +203,7 @@ type Condition = Box<dyn BoxableExpression<subscriptions::table, Backend, SqlTyp
 fn over(graces: &[i32], now: Time) -> Condition {
     let none: Condition = Box::new(subscriptions::id.ne(subscriptions::id));
     graces.iter().fold(none, |others, hours| {
-        let cut = now.before(Duration::from_secs(u64::from(hours.unsigned_abs()) * HOUR_SECONDS));
+        let cut = now.before(Duration::from_hours(hours.unsigned_abs().into()));
         let with = plans::table.filter(plans::grace_hours.eq(*hours)).select(plans::id);
         Box::new(others.or(subscriptions::valid_until.le(cut).and(subscriptions::plan_id.eq_any(with))))
     })

@@ -3,7 +3,7 @@ use diesel::sql_types::{Nullable, Text};
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, admission, billing};
-use crate::api::RefusalNote;
+use crate::api::{RefusalNote, VERSION_MAX};
 use crate::control::db::prepared::places;
 use crate::control::domain::diagnosis::{DeviceSnapshot, Exit};
 use crate::control::model::calendar::Calendar;
@@ -20,7 +20,6 @@ const KEPT: i64 = 20;
 const AT_ONCE: usize = 100;
 const SESSIONS: i64 = 10;
 const NODES: i64 = 10_000;
-const VERSION_MAX: usize = 64;
 const SUPPORT_ID_MAX: usize = 32;
 
 /// Takes refusals that a gateway decided; those of unknown devices and those already known are left out.

@@ -1,10 +1,13 @@
 use std::time::Duration;
 
+use time::macros::datetime;
+
 use super::*;
 use crate::control::model::calendar::Calendar;
 use crate::control::model::id::UserId;
 use crate::control::model::state::{DeviceStatus, PeriodKind, SessionState, SubscriptionStatus, UserStatus};
 
+const NOON: Time = Time(datetime!(2026-11-28 12:00 UTC));
 const MIN: u64 = 1000;
 const LINE: u64 = 1_000_000_000;
 
@@ -21,7 +24,7 @@ struct World {
 
 impl World {
     fn new(limit: u64) -> Self {
-        let now = Time::now();
+        let now = NOON;
         let plan = Plan {
             id: PlanId::fresh(),
             name: String::new(),

@@ -1,11 +1,15 @@
 use std::time::Duration;
 
+use time::macros::datetime;
+
 use super::*;
 use crate::control::model::calendar::Calendar;
 use crate::control::model::id::{GatewayId, PlanId};
 use crate::control::model::state::{
     DeviceStatus, GatewayStatus, IdentifierKind, NodeHealth, PeriodKind, SubscriptionStatus, UserStatus,
 };
+
+const NOON: Time = Time(datetime!(2026-11-28 12:00 UTC));
 
 fn node(active: i32, max: i32, weight: i32) -> Candidate {
     let health_status = NodeHealth::Healthy;
@@ -17,7 +21,7 @@ fn used(bytes: i64) -> Counters {
 }
 
 fn wish(user: UserId) -> AdmissionRequest {
-    let now = Time::now();
+    let now = NOON;
     AdmissionRequest {
         gateway: Gateway {
             id: GatewayId::fresh(),
@@ -83,7 +87,7 @@ fn live(fading: bool) -> Live {
 }
 
 fn good(user: UserId) -> AdmissionContext {
-    let now = Time::now();
+    let now = NOON;
     let day = Duration::from_hours(24);
     let plan = Plan {
         id: PlanId::fresh(),

@@ -1,3 +1,5 @@
+use time::macros::datetime;
+
 use super::*;
 use crate::control::model::state::{DeviceStatus, IdentifierKind, UserStatus};
 
@@ -6,7 +8,7 @@ fn codes_are_read_as_people_type_them() {
     let code = fresh_code().unwrap();
     assert_eq!((code.len(), canonical(&code).as_ref()), (26, Some(&code)));
     assert_ne!(code, fresh_code().unwrap());
-    let shown = grouped(&code);
+    let shown = base32::grouped(&code);
     assert_eq!((shown.len(), shown.split('-').count()), (32, 7));
     assert_eq!(canonical(&format!(" {} ", shown.to_lowercase().replace('-', " - "))), Some(code));
     assert_eq!(canonical("oOiI-lL00-0000-0000-0000-0000-zZ").as_deref(), Some("001111000000000000000000ZZ"));
@@ -72,7 +74,7 @@ fn held(now: Time) -> Held {
 
 #[test]
 fn an_old_token_is_a_repeat_or_a_theft() {
-    let begin = Time::now();
+    let begin = Time(datetime!(2026-11-28 12:00 UTC));
     let at = |token: &str, seconds| Refreshing {
         token: token.into(),
         device_uuid: "phone".into(),

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
+use crate::clock::{Clock, ManualClock};
 use crate::config::Source;
 use crate::metrics::Metrics;
 use crate::net::tls::{self, Certificates, Tickets};
@@ -89,44 +90,62 @@ fn an_expiry_is_told_in_time() {
     assert!(said(ENDS + time::Duration::SECOND).contains("has expired"));
 }
 
+/// A connection of a client: how the handshake went, and the certificate that was shown.
+async fn met(acceptor: &TlsAcceptor, connector: &TlsConnector) -> (Option<HandshakeKind>, Vec<u8>) {
+    let (near, far) = tokio::io::duplex(65_536);
+    let acceptor = acceptor.clone();
+    let serving = tokio::spawn(async move {
+        let mut socket = acceptor.accept(far).await.unwrap();
+        socket.write_all(b"x").await.unwrap();
+        socket.flush().await.unwrap();
+        socket.read_to_end(&mut Vec::new()).await.unwrap();
+    });
+    let mut socket = connector.connect(ServerName::try_from("localhost").unwrap(), near).await.unwrap();
+    socket.read_exact(&mut [0]).await.unwrap();
+    let kind = socket.get_ref().1.handshake_kind();
+    let leaf = socket.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+    socket.shutdown().await.unwrap();
+    drop(socket);
+    serving.await.unwrap();
+    (kind, leaf)
+}
+
+/// One that is valid now.
+fn current() -> Identity {
+    let now = Clock::system().now();
+    made(now - time::Duration::DAY, now + time::Duration::DAY)
+}
+
+fn acceptor(certificate: &Arc<Certificate>, clock: Clock) -> TlsAcceptor {
+    let certificates = Certificates::new(Arc::clone(certificate), Vec::new(), &net(), &Metrics::new("test"));
+    let tickets = Tickets::own(Duration::from_mins(5), clock);
+    TlsAcceptor::from(tls::server(certificates, tickets, &[tls::HTTP_1_1]).unwrap())
+}
+
 #[tokio::test]
 async fn a_client_that_comes_back_resumes_also_once_the_certificate_was_replaced() {
-    let (begins, ends) =
-        (OffsetDateTime::now_utc() - time::Duration::DAY, OffsetDateTime::now_utc() + time::Duration::DAY);
-    let (first, second) = (made(begins, ends), made(begins, ends));
+    let (first, second) = (current(), current());
     let certificate = of(&first);
-    let certificates = Certificates::new(Arc::clone(&certificate), Vec::new(), &net(), &Metrics::new("test"));
-    let tickets = Tickets::own(Duration::from_mins(5));
-    let acceptor = TlsAcceptor::from(tls::server(certificates, tickets, &[tls::HTTP_1_1]).unwrap());
+    let acceptor = acceptor(&certificate, Clock::system());
     let connector = TlsConnector::from(tls::client(Some(&[first.cert.as_slice(), &second.cert].concat())).unwrap());
-    let met = async || {
-        let (near, far) = tokio::io::duplex(65_536);
-        let acceptor = acceptor.clone();
-        let serving = tokio::spawn(async move {
-            let mut socket = acceptor.accept(far).await.unwrap();
-            socket.write_all(b"x").await.unwrap();
-            socket.flush().await.unwrap();
-            socket.read_to_end(&mut Vec::new()).await.unwrap();
-        });
-        let mut socket = connector.connect(ServerName::try_from("localhost").unwrap(), near).await.unwrap();
-        socket.read_exact(&mut [0]).await.unwrap();
-        let kind = socket.get_ref().1.handshake_kind();
-        let leaf = socket.get_ref().1.peer_certificates().unwrap()[0].to_vec();
-        socket.shutdown().await.unwrap();
-        drop(socket);
-        serving.await.unwrap();
-        (kind, leaf)
-    };
-    let (kind, leaf) = met().await;
+    let (kind, leaf) = met(&acceptor, &connector).await;
     assert_eq!(kind, Some(HandshakeKind::Full));
-    assert_eq!(met().await, (Some(HandshakeKind::Resumed), leaf.clone()));
+    assert_eq!(met(&acceptor, &connector).await, (Some(HandshakeKind::Resumed), leaf.clone()));
     *certificate.served.write().unwrap() = Some(Arc::new(Served::new(&second, &certificate.provider).unwrap()));
-    assert_eq!(met().await.0, Some(HandshakeKind::Resumed));
+    assert_eq!(met(&acceptor, &connector).await.0, Some(HandshakeKind::Resumed));
     let fresh = TlsConnector::from(tls::client(Some(&second.cert)).unwrap());
-    let (near, far) = tokio::io::duplex(65_536);
-    let serving = acceptor.accept(far);
-    let name = ServerName::try_from("localhost").unwrap();
-    let (shown, served) = tokio::join!(fresh.connect(name, near), serving);
-    assert_ne!(shown.unwrap().get_ref().1.peer_certificates().unwrap()[0].to_vec(), leaf);
-    drop(served);
+    assert_ne!(met(&acceptor, &fresh).await.1, leaf);
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_after_the_tickets_lifetime_starts_anew() {
+    let identity = current();
+    let manual = ManualClock::at(BEGINS);
+    let acceptor = acceptor(&of(&identity), manual.clock());
+    let connector = TlsConnector::from(tls::client(Some(&identity.cert)).unwrap());
+    assert_eq!(met(&acceptor, &connector).await.0, Some(HandshakeKind::Full));
+    manual.advance(Duration::from_mins(5));
+    assert_eq!(met(&acceptor, &connector).await.0, Some(HandshakeKind::Resumed));
+    manual.advance(Duration::from_secs(301));
+    assert_eq!(met(&acceptor, &connector).await.0, Some(HandshakeKind::Full));
 }

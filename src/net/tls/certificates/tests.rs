@@ -1,6 +1,7 @@
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
+use crate::clock::Clock;
 use crate::config::Source;
 use crate::net::tls::Identity;
 
@@ -41,7 +42,7 @@ fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
 #[test]
 fn each_is_shown_by_its_name() {
     let (certificates, metrics) = several(&[&["a.example"], &["b.example"]]);
-    certificates.show(OffsetDateTime::now_utc());
+    certificates.show(Clock::system().now());
     let text = metrics.render();
     for name in ["a.example", "b.example"] {
         assert!(text.contains(&format!("httvps_certificate_expiry_seconds{{name=\"{name}\"}} ")), "{text}");
@@ -57,7 +58,7 @@ fn one_that_is_awaited_is_shown_as_unusable_while_its_file_is() {
     let certificate = Certificate::awaited(&path, Some("vpn.example.com".to_owned()), &net);
     let certificates = Certificates::new(Arc::clone(&certificate), Vec::new(), &net, &metrics);
     let shown = || {
-        certificates.show(OffsetDateTime::now_utc());
+        certificates.show(Clock::system().now());
         metrics.render()
     };
     assert!(shown().contains("httvps_certificate_unusable{name=\"vpn.example.com\"} 0"), "{}", shown());
@@ -67,6 +68,6 @@ fn one_that_is_awaited_is_shown_as_unusable_while_its_file_is() {
     assert!(text.contains("httvps_certificate_unusable{name=\"vpn.example.com\"} 1"), "{text}");
     assert!(!text.contains("httvps_certificate_expiry_seconds{"), "{text}");
     let nobody = Certificates::new(Certificate::none(&net), Vec::new(), &net, &Metrics::new("other"));
-    nobody.show(OffsetDateTime::now_utc());
-    assert_eq!((nobody.validity(), nobody.complaints(OffsetDateTime::now_utc()).len()), (None, 0));
+    nobody.show(Clock::system().now());
+    assert_eq!((nobody.validity(), nobody.complaints(Clock::system().now()).len()), (None, 0));
 }

@@ -5,7 +5,7 @@ const NOW: u64 = 1_800_000_000;
 const STATE: &[u8] = &[7; 100];
 
 fn shared(secret: &[u8]) -> Tickets {
-    Tickets::shared(secret, LIFETIME)
+    Tickets::shared(secret, LIFETIME, Clock::system())
 }
 
 #[test]
@@ -13,7 +13,7 @@ fn whoever_has_the_secret_opens_a_ticket_and_nobody_else() {
     let ticket = shared(b"one secret").seal(STATE, NOW).unwrap();
     assert_eq!(shared(b"one secret").open(&ticket, NOW).as_deref(), Some(STATE));
     assert_eq!(shared(b"another").open(&ticket, NOW), None);
-    let (own, other) = (Tickets::own(LIFETIME), Tickets::own(LIFETIME));
+    let (own, other) = (Tickets::own(LIFETIME, Clock::system()), Tickets::own(LIFETIME, Clock::system()));
     let ticket = own.seal(STATE, NOW).unwrap();
     assert_eq!(own.open(&ticket, NOW).as_deref(), Some(STATE));
     assert_eq!(other.open(&ticket, NOW), None);
@@ -21,7 +21,7 @@ fn whoever_has_the_secret_opens_a_ticket_and_nobody_else() {
 
 #[test]
 fn a_ticket_is_good_for_its_lifetime_over_a_change_of_keys() {
-    for tickets in [shared(b"one secret"), Tickets::own(LIFETIME)] {
+    for tickets in [shared(b"one secret"), Tickets::own(LIFETIME, Clock::system())] {
         for begin in [NOW, NOW + 299] {
             let ticket = tickets.seal(STATE, begin).unwrap();
             for (after, good) in [(0, true), (150, true), (300, true), (301, false), (700, false)] {
@@ -42,7 +42,7 @@ fn clocks_may_differ_by_a_period() {
 
 #[test]
 fn keys_change_and_old_ones_are_forgotten() {
-    let tickets = Tickets::own(LIFETIME);
+    let tickets = Tickets::own(LIFETIME, Clock::system());
     let name = |now| tickets.seal(STATE, now).unwrap()[..NAME_LEN].to_vec();
     assert_eq!(name(NOW), name(NOW + 299));
     assert_ne!(name(NOW), name(NOW + 300));

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::support::control::{ADMIN_KEY, REGION, SEED, id};
 use crate::support::database::BOTH;
 use crate::support::gateway_api::GatewayApi;
+use crate::support::times::now;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn administration() {
@@ -53,11 +54,11 @@ async fn administration() {
         let second = ask(Method::POST, "devices", ADMIN_KEY, json!({ "user_id": user["id"] })).await;
         assert_eq!((second.0, &second.1["code"]), (409, &json!("DEVICE_LIMIT")));
         let verifier = httvps::token::Verifier::new(httvps::token::Issuer::new(&SEED).unwrap().key_set());
-        let claims = verifier.verify(device["access_token"].as_str().unwrap()).unwrap();
+        let claims = verifier.verify(device["access_token"].as_str().unwrap(), now()).unwrap();
         assert_eq!((json!(claims.sub), claims.exp - claims.iat), (device["id"].clone(), 30 * 86_400));
         let (_, keys) = control.ask(Method::GET, "/.well-known/jwks.json", "", None).await;
         let set = serde_json::from_value(keys).unwrap();
-        assert!(httvps::token::Verifier::new(&set).verify(device["access_token"].as_str().unwrap()).is_ok());
+        assert!(httvps::token::Verifier::new(&set).verify(device["access_token"].as_str().unwrap(), now()).is_ok());
         let gateway = id(&control.list("gateways").await[0]);
         let rotated = control.create(&format!("gateways/{gateway}/token"), json!({ "now": true })).await;
         assert_ne!(rotated["token"], json!(api.token));

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{capacity, fresh, parsed};
+use crate::api::ACCESS_KEYS_MAX;
 use crate::control::api::answer::{Delivered, View};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Admin, Body};
@@ -11,8 +12,6 @@ use crate::control::api::refs::RegionRef;
 use crate::control::db::dispatch;
 use crate::control::model::OutlineNode;
 use crate::control::model::id::NodeId;
-
-const AT_ONCE: usize = 1000;
 
 /// Access keys, each of a node.
 #[derive(Deserialize, ToSchema)]
@@ -75,8 +74,8 @@ pub(in crate::control::api::admin) async fn import(
     if keys.access_keys.is_empty() {
         return Err(ApiError::invalid("access_keys", "MISSING", "give at least one key"));
     }
-    if keys.access_keys.len() > AT_ONCE {
-        return Err(ApiError::invalid("access_keys", "TOO_MANY", format!("at most {AT_ONCE} at once")));
+    if keys.access_keys.len() > ACCESS_KEYS_MAX {
+        return Err(ApiError::invalid("access_keys", "TOO_MANY", format!("at most {ACCESS_KEYS_MAX} at once")));
     }
     let capacity = capacity(keys.max_sessions, keys.weight)?;
     let region = keys.region.given(&mut admin.read().await?, "region").await?;

@@ -1,4 +1,4 @@
-//! The gateway's clock, corrected by the control plane's (docs/04, "Clocks").
+//! The control plane's time as the gateway knows it (docs/04, "Clocks").
 
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -7,14 +7,14 @@ use prometheus::Gauge;
 use time::OffsetDateTime;
 
 use super::metrics::GatewayMetrics;
-
-/// An answer that took longer says too little about the time it was given at.
-const ROUND_TRIP_MAX: Duration = Duration::from_secs(2);
+use crate::clock::Clock;
+use crate::config;
 
 /// The control plane's time, carried on by the monotonic clock, so that a step of the system's clock does not matter.
-pub(crate) struct Clock {
+pub(crate) struct ControlClock {
+    system: Clock,
     known: RwLock<Option<Known>>,
-    warn_after: Duration,
+    config: config::Clock,
     gauge: Gauge,
 }
 
@@ -26,19 +26,25 @@ struct Known {
     fresh: bool,
 }
 
-impl Clock {
-    /// A clock that trusts the system's until the control plane has answered; offsets from `warn_after` on are named.
-    pub(crate) fn new(warn_after: Duration, metrics: &GatewayMetrics) -> Self {
-        Self { known: RwLock::default(), warn_after, gauge: metrics.clock_offset.with_label_values(&["control"]) }
+impl ControlClock {
+    /// A clock that trusts the system's until the control plane has answered; offsets from `clock.warn_after` on are named.
+    pub(crate) fn new(system: Clock, config: config::Clock, metrics: &GatewayMetrics) -> Self {
+        let gauge = metrics.clock_offset.with_label_values(&["control"]);
+        Self { system, known: RwLock::default(), config, gauge }
     }
 
     fn known(&self) -> Option<Known> {
         *self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The clock of this host.
+    pub(crate) fn system(&self) -> &Clock {
+        &self.system
+    }
+
     /// The control plane's time, as far as it is known.
     pub(crate) fn now(&self) -> OffsetDateTime {
-        self.known().map_or_else(OffsetDateTime::now_utc, |known| known.time + known.at.elapsed())
+        self.known().map_or_else(|| self.system.now(), |known| known.time + known.at.elapsed())
     }
 
     /// Milliseconds by which the system's clock is ahead of the control plane's, negative if it is behind; `None` before
@@ -50,7 +56,7 @@ impl Clock {
 
     /// As [`Self::offset`], also by what an earlier process had measured.
     pub(super) fn ahead(&self) -> i64 {
-        millis(OffsetDateTime::now_utc() - self.now())
+        millis(self.system.now() - self.now())
     }
 
     /// Takes what an earlier process had measured, until there is a measurement.
@@ -64,7 +70,7 @@ impl Clock {
         let at = Instant::now();
         let round_trip = at.saturating_duration_since(asked_at);
         let before = self.offset();
-        if round_trip > ROUND_TRIP_MAX && before.is_some() {
+        if round_trip > self.config.round_trip_max && before.is_some() {
             return;
         }
         let known = Known { time: server_time + round_trip / 2, at, fresh: true };
@@ -90,7 +96,7 @@ impl Clock {
     }
 
     fn is_off(&self, offset: i64) -> bool {
-        Duration::from_millis(offset.unsigned_abs()) >= self.warn_after
+        Duration::from_millis(offset.unsigned_abs()) >= self.config.warn_after
     }
 
     fn advice(offset: i64) -> String {
@@ -109,11 +115,22 @@ fn millis(duration: time::Duration) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) mod tests {
+    use time::macros::datetime;
 
-    fn clock() -> Clock {
-        Clock::new(Duration::from_secs(5), &GatewayMetrics::new())
+    use super::*;
+    use crate::clock::ManualClock;
+
+    const NOON: OffsetDateTime = datetime!(2026-11-28 12:00 UTC);
+
+    pub(in crate::gateway) fn config() -> config::Clock {
+        config::Source::with::<&str, &str>([]).unwrap().section().unwrap()
+    }
+
+    fn clocks() -> (ManualClock, ControlClock) {
+        let manual = ManualClock::at(NOON);
+        let clock = ControlClock::new(manual.clock(), config(), &GatewayMetrics::new());
+        (manual, clock)
     }
 
     fn is_near(a: i64, b: i64) -> bool {
@@ -122,36 +139,49 @@ mod tests {
 
     #[test]
     fn the_control_planes_time_is_taken_and_carried_on() {
-        let clock = clock();
-        assert_eq!((clock.offset(), clock.complaint()), (None, None));
-        let ahead = OffsetDateTime::now_utc() + Duration::from_secs(90);
+        let (_, clock) = clocks();
+        assert_eq!((clock.now(), clock.offset(), clock.complaint()), (NOON, None, None));
+        let ahead = NOON + Duration::from_secs(90);
         clock.measured(ahead, Instant::now());
         assert!(clock.offset().is_some_and(|offset| is_near(offset, -90_000)), "{:?}", clock.offset());
         assert!(is_near(millis(clock.now() - ahead), 0));
         let complaint = clock.complaint().unwrap();
         assert!(complaint.contains(" s behind the control plane's"), "{complaint}");
         assert!((clock.gauge.get() + 90.0).abs() < 1.0, "{}", clock.gauge.get());
-        clock.measured(OffsetDateTime::now_utc() - Duration::from_secs(4), Instant::now());
+        clock.measured(NOON - Duration::from_secs(4), Instant::now());
         assert!(clock.offset().is_some_and(|offset| is_near(offset, 4000)) && clock.complaint().is_none());
+    }
+
+    #[test]
+    fn a_step_of_the_systems_clock_is_an_offset_and_moves_nothing_else() {
+        let (manual, clock) = clocks();
+        manual.advance(Duration::from_secs(7));
+        assert_eq!(clock.now(), NOON + Duration::from_secs(7), "nothing else is known");
+        clock.measured(NOON, Instant::now());
+        manual.advance(Duration::from_hours(1));
+        assert!(is_near(millis(clock.now() - NOON), 0), "{}", clock.now());
+        assert!(clock.offset().is_some_and(|offset| is_near(offset, 3_607_000)), "{:?}", clock.offset());
+        manual.set(NOON - Duration::from_hours(1));
+        assert!(clock.offset().is_some_and(|offset| is_near(offset, -3_600_000)), "{:?}", clock.offset());
     }
 
     #[test]
     fn half_the_round_trip_is_added_and_a_long_one_believed_only_if_nothing_is_known() {
         let asked_at = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
-        let (clock, server) = (clock(), OffsetDateTime::now_utc());
-        clock.measured(server, asked_at);
+        let (_, clock) = clocks();
+        clock.measured(NOON, asked_at);
         assert!(clock.offset().is_some_and(|offset| is_near(offset, -5000)), "{:?}", clock.offset());
-        clock.measured(server + Duration::from_hours(1), asked_at);
+        clock.measured(NOON + Duration::from_hours(1), asked_at);
         assert!(clock.offset().is_some_and(|offset| is_near(offset, -5000)));
     }
 
     #[test]
     fn what_an_earlier_process_measured_corrects_until_there_is_more() {
-        let clock = clock();
-        clock.resume(OffsetDateTime::now_utc() + Duration::from_secs(90));
+        let (_, clock) = clocks();
+        clock.resume(NOON + Duration::from_secs(90));
         assert!(is_near(clock.ahead(), -90_000) && clock.offset().is_none());
-        clock.measured(OffsetDateTime::now_utc(), Instant::now());
-        clock.resume(OffsetDateTime::now_utc() + Duration::from_secs(90));
+        clock.measured(NOON, Instant::now());
+        clock.resume(NOON + Duration::from_secs(90));
         assert!(clock.offset().is_some_and(|offset| is_near(offset, 0)));
     }
 }
