@@ -12,6 +12,7 @@ use super::pages::{CURSOR, Page};
 use super::values::{self, member, plain};
 use super::{ids, sheet, table, why};
 use crate::cli::{Failure, complain, qr, say, terminal};
+use crate::clock::Clock;
 
 /// As wide a table is at most on a terminal.
 pub(super) const WIDTH: usize = 80;
@@ -62,7 +63,7 @@ impl Output<'_> {
             return sheet::print(std::slice::from_ref(&answer));
         }
         if self.kind == ("devices", "why") {
-            why::print(&answer, std::io::stdout().is_terminal().then(OffsetDateTime::now_utc));
+            why::print(&answer, std::io::stdout().is_terminal().then(|| Clock::system().now()));
         } else if let Value::Object(fields) = &answer {
             self.object(fields).await;
         }
@@ -104,7 +105,7 @@ impl Output<'_> {
             }
         }
         let is_short = is_terminal && self.format == Format::Text;
-        let now = OffsetDateTime::now_utc();
+        let now = Clock::system().now();
         let mut drawn: Vec<table::Column> =
             chosen.iter().map(|column| drawn(column, items, &names, is_short, now)).collect();
         if self.format == Format::Wide || chosen.is_empty() {
@@ -138,7 +139,7 @@ impl Output<'_> {
                 names.look_up(self.api, resource, std::iter::once(id)).await;
             }
         }
-        for line in described(fields, &names, OffsetDateTime::now_utc()) {
+        for line in described(fields, &names, Clock::system().now()) {
             say(line);
         }
         if self.kind == ("codes", "create")

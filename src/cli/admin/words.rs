@@ -85,12 +85,13 @@ fn below(command: Command) -> Command {
 }
 
 fn of_verb(resource: &'static Resource, verb: &'static Verb) -> Command {
-    let (reference, help): (fn(&str) -> Result<Reference, String>, _) = if is_named(resource.name) {
-        (Reference::parse_or_name, "Its ID, the last digits of it that a list shows, or its name or code")
+    let id = Arg::new("id").value_name("ID");
+    let id = if is_named(resource.name) {
+        let help = "Its ID, the last digits of it that a list shows, or its name or code";
+        id.value_parser(Reference::parse_or_name).help(help)
     } else {
-        (Reference::parse, "Its ID, or the last digits of it that a list shows")
+        id.value_parser(Reference::parse).help("Its ID, or the last digits of it that a list shows")
     };
-    let id = Arg::new("id").value_name("ID").value_parser(reference).help(help);
     let fields = Arg::new("fields")
         .value_name("FIELD=VALUE")
         .action(ArgAction::Append)

@@ -1,4 +1,4 @@
-//! The REST API as a contract: every operation with what it takes and answers, as OpenAPI 3.1 (docs/openapi.json).
+//! The REST API as a contract: every operation with what it takes and answers, as `OpenAPI` 3.1 (docs/openapi.json).
 
 use std::sync::Arc;
 

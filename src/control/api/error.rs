@@ -17,8 +17,8 @@ pub(crate) struct ApiError {
     pub(crate) code: String,
     pub(crate) detail: Option<String>,
     pub(crate) errors: Vec<FieldError>,
-    pub(crate) devices: Vec<DeviceView>,
-    pub(crate) retry_after: Option<u64>,
+    pub(crate) devices: Box<[DeviceView]>,
+    pub(crate) retry_after: Option<u32>,
     /// What is in the way.
     pub(crate) existing: Option<Uuid>,
 }
@@ -35,7 +35,7 @@ impl ApiError {
             code: code.into(),
             detail: None,
             errors: Vec::new(),
-            devices: Vec::new(),
+            devices: Box::default(),
             retry_after: None,
             existing: None,
         }
@@ -206,7 +206,9 @@ impl From<Refused> for ApiError {
             }
             Refused::Banned(code) => Self::refused(code),
             Refused::Replace => Self::invalid("replace", "UNKNOWN", "the user has no such device"),
-            Refused::DeviceLimit(devices) => Self { devices, ..Self::refused(SessionCode::DeviceLimit) },
+            Refused::DeviceLimit(devices) => {
+                Self { devices: devices.into(), ..Self::refused(SessionCode::DeviceLimit) }
+            }
         }
     }
 }

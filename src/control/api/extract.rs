@@ -10,11 +10,9 @@ use serde_json::Value;
 use crate::api::{AssignOutline, GatewayHeartbeat, UsageReports, ValidateDevice};
 use crate::control::api::answer::Deleted;
 use crate::control::api::error::ApiError;
-use crate::control::api::page::{self, ListQuery};
 use crate::control::api::text;
 use crate::control::db::{DbConn, Deletable, dispatch};
 use crate::control::model::id::{DeviceId, UserId};
-use crate::control::model::list::Paging;
 use crate::control::model::revision::Expected;
 use crate::control::model::state::{DeviceStatus, UserStatus};
 use crate::control::model::types::Time;
@@ -94,11 +92,6 @@ impl Admin {
     /// A connection that may write; it is taken once the request was read.
     pub(crate) async fn write(&self) -> Result<DbConn, ApiError> {
         Ok(self.state.db.get().await?)
-    }
-
-    /// The page that a query asks for.
-    pub(crate) fn paging<Q: ListQuery>(&self, query: &Q) -> Result<Paging<Q::Key>, ApiError> {
-        page::paging(query)
     }
 
     /// Deletes a row and what belongs to it.

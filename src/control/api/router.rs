@@ -64,11 +64,11 @@ fn problem(mut response: Response, id: &str) -> Response {
     let status = response.status();
     let title = status.canonical_reason().unwrap_or("Error");
     let error = response.extensions_mut().remove::<ApiError>();
-    let retry_after = error.as_ref().and_then(|error| error.retry_after);
+    let retry_after = error.as_ref().and_then(|error| error.retry_after).map(u64::from);
     let code = error.as_ref().map_or_else(|| title.to_uppercase().replace(' ', "_"), |error| error.code.clone());
     let detail = error.as_ref().and_then(|error| error.detail.clone());
     let existing = error.as_ref().and_then(|error| error.existing);
-    let (errors, devices) = error.map(|error| (error.errors, error.devices)).unwrap_or_default();
+    let (errors, devices) = error.map(|error| (error.errors, error.devices.into_vec())).unwrap_or_default();
     let body = Problem {
         kind: "about:blank".into(),
         title: title.into(),

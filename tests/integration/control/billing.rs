@@ -120,7 +120,7 @@ async fn a_top_up_readmits_a_user_and_applies_once() {
         let session = billing.api.begin(&subscriber).await;
         assert_eq!(billing.report(&subscriber, &session, 10_000).await["code"], "LIMIT_REACHED");
         assert_eq!(billing.api.validate(&subscriber, json!({})).await["code"], "LIMIT_REACHED");
-        let payment = json!({ "gb": 0.000005, "payment_id": "extra" });
+        let payment = json!({ "gb": 0.000_005, "payment_id": "extra" });
         for repeated in [false, true, true] {
             let (status, answer) = billing.verb(&subscriber, "top-up", payment.clone()).await;
             assert_eq!((status, &answer["repeated"]), (200, &json!(repeated)), "{answer}");

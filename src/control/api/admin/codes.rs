@@ -8,7 +8,7 @@ use crate::base32::grouped;
 use crate::control::api::answer::{Created, Deleted, One, View};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Admin, Body, Path, Query};
-use crate::control::api::page::{Page, pages};
+use crate::control::api::page::{Page, pages, paging};
 use crate::control::db::{Deletable, dispatch};
 use crate::control::domain::enrollment::fresh_code;
 use crate::control::model::ActivationCode;
@@ -90,7 +90,7 @@ pages! { CodeQuery => CodeSort }
 #[utoipa::path(get, path = "/codes", tag = "codes", operation_id = "list_codes", params(CodeQuery),
     responses((status = OK, body = Page<CodeView>)))]
 pub(super) async fn list(admin: Admin, Query(query): Query<CodeQuery>) -> Result<Json<Page<CodeView>>, ApiError> {
-    let paging = admin.paging(&query)?;
+    let paging = paging(&query)?;
     let filter = CodeFilter { user: query.user_id };
     let found = dispatch!(&mut admin.read().await?, lists::codes(&filter, &paging))?;
     Page::of(found, &paging, CodeView::from)

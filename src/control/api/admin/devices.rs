@@ -7,7 +7,7 @@ use super::text;
 use crate::control::api::answer::{Created, Deleted, Delivered, One, View};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
-use crate::control::api::page::{Page, pages};
+use crate::control::api::page::{Page, pages, paging};
 use crate::control::db::{Deletable, dispatch};
 use crate::control::model::filter::DeviceFilter;
 use crate::control::model::id::{DeviceId, UserId};
@@ -150,7 +150,7 @@ async fn taken(admin: &Admin, error: ApiError, row: &Device) -> ApiError {
 #[utoipa::path(get, path = "/devices", tag = "devices", operation_id = "list_devices", params(DeviceQuery),
     responses((status = OK, body = Page<DeviceView>)))]
 pub(super) async fn list(admin: Admin, Query(query): Query<DeviceQuery>) -> Result<Json<Page<DeviceView>>, ApiError> {
-    let paging = admin.paging(&query)?;
+    let paging = paging(&query)?;
     let filter = DeviceFilter { user: query.user_id, status: query.status };
     let found = dispatch!(&mut admin.read().await?, lists::devices(&filter, &paging))?;
     Page::of(found, &paging, DeviceView::from)

@@ -9,7 +9,7 @@ use crate::config::{TUNNEL_PATH, is_tunnel_path};
 use crate::control::api::answer::{Created, Deleted, One, View};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
-use crate::control::api::page::{Page, pages};
+use crate::control::api::page::{Page, pages, paging};
 use crate::control::api::refs::GatewayRef;
 use crate::control::db::{Deletable, dispatch};
 use crate::control::domain::catalog;
@@ -220,7 +220,7 @@ pub(super) async fn list(
     admin: Admin,
     Query(query): Query<EndpointQuery>,
 ) -> Result<Json<Page<EndpointView>>, ApiError> {
-    let paging = admin.paging(&query)?;
+    let paging = paging(&query)?;
     let mut conn = admin.read().await?;
     let gateway = GatewayRef::maybe(query.gateway_id.as_ref(), &mut conn, "gateway_id").await?;
     let filter = EndpointFilter { gateway, state: query.state };

@@ -8,7 +8,7 @@ use super::{hostname, text};
 use crate::control::api::answer::{Deleted, Delivered, One, View};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
-use crate::control::api::page::{Page, pages};
+use crate::control::api::page::{Page, pages, paging};
 use crate::control::api::refs::{GatewayRef, RegionRef};
 use crate::control::db::{DbConn, Deletable, dispatch};
 use crate::control::model::filter::GatewayFilter;
@@ -225,7 +225,7 @@ async fn taken(admin: &Admin, error: ApiError, name: &str) -> ApiError {
 #[utoipa::path(get, path = "/gateways", tag = "gateways", operation_id = "list_gateways", params(GatewayQuery),
     responses((status = OK, body = Page<GatewayView>)))]
 pub(super) async fn list(admin: Admin, Query(query): Query<GatewayQuery>) -> Result<Json<Page<GatewayView>>, ApiError> {
-    let paging = admin.paging(&query)?;
+    let paging = paging(&query)?;
     let mut conn = admin.read().await?;
     let filter = GatewayFilter {
         region: RegionRef::maybe(query.region.as_ref(), &mut conn, "region").await?,

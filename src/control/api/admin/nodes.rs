@@ -10,7 +10,7 @@ use super::{hostname, text};
 use crate::control::api::answer::{Created, Deleted, Delivered, One, View};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
-use crate::control::api::page::{Page, pages};
+use crate::control::api::page::{Page, pages, paging};
 use crate::control::api::refs::RegionRef;
 use crate::control::db::{Deletable, dispatch};
 use crate::control::model::filter::NodeFilter;
@@ -283,7 +283,7 @@ async fn taken(admin: &Admin, error: ApiError, host: &str, port: i32) -> ApiErro
 #[utoipa::path(get, path = "/nodes", tag = "nodes", operation_id = "list_nodes", params(NodeQuery),
     responses((status = OK, body = Page<NodeView>)))]
 pub(super) async fn list(admin: Admin, Query(query): Query<NodeQuery>) -> Result<Json<Page<NodeView>>, ApiError> {
-    let paging = admin.paging(&query)?;
+    let paging = paging(&query)?;
     let mut conn = admin.read().await?;
     let region = RegionRef::maybe(query.region.as_ref(), &mut conn, "region").await?;
     let filter = NodeFilter { region, status: query.status };

@@ -6,7 +6,7 @@ use super::text;
 use crate::control::api::answer::{Created, Deleted, Delivered, One, View};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
-use crate::control::api::page::{Page, pages};
+use crate::control::api::page::{Page, pages, paging};
 use crate::control::api::patch;
 use crate::control::api::refs::PlanRef;
 use crate::control::db::{Deletable, dispatch};
@@ -103,7 +103,7 @@ pub(super) struct NewPlan {
     period_days: Option<i32>,
     #[schema(minimum = 0, maximum = 87600)]
     grace_hours: Option<i32>,
-    #[schema(minimum = 0, maximum = 1000000)]
+    #[schema(minimum = 0, maximum = 1_000_000)]
     fail_open_mb: Option<i32>,
     /// Codes; absent or empty for all regions.
     #[schema(max_items = 1000)]
@@ -140,7 +140,7 @@ pub(super) struct PlanPatch {
     period_days: Option<Option<i32>>,
     #[schema(minimum = 0, maximum = 87600)]
     grace_hours: Option<i32>,
-    #[schema(minimum = 0, maximum = 1000000)]
+    #[schema(minimum = 0, maximum = 1_000_000)]
     fail_open_mb: Option<i32>,
     /// Codes; empty for all regions.
     #[schema(max_items = 1000)]
@@ -250,7 +250,7 @@ async fn taken(admin: &Admin, error: ApiError, name: &str) -> ApiError {
 #[utoipa::path(get, path = "/plans", tag = "plans", operation_id = "list_plans", params(PlanQuery),
     responses((status = OK, body = Page<PlanView>)))]
 pub(super) async fn list(admin: Admin, Query(query): Query<PlanQuery>) -> Result<Json<Page<PlanView>>, ApiError> {
-    let paging = admin.paging(&query)?;
+    let paging = paging(&query)?;
     let mut conn = admin.read().await?;
     let found = dispatch!(&mut conn, lists::plans(&(), &paging))?;
     let ids: Vec<PlanId> = found.rows.iter().map(|plan| plan.id).collect();

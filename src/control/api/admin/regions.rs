@@ -9,7 +9,7 @@ use super::text;
 use crate::control::api::answer::{Created, Deleted, One, View};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
-use crate::control::api::page::{Page, pages};
+use crate::control::api::page::{Page, pages, paging};
 use crate::control::api::refs::RegionRef;
 use crate::control::db::{Deletable, dispatch};
 use crate::control::domain::catalog;
@@ -193,7 +193,7 @@ async fn taken(admin: &Admin, error: ApiError, code: &str) -> ApiError {
 #[utoipa::path(get, path = "/regions", tag = "regions", operation_id = "list_regions", params(RegionQuery),
     responses((status = OK, body = Page<RegionView>)))]
 pub(super) async fn list(admin: Admin, Query(query): Query<RegionQuery>) -> Result<Json<Page<RegionView>>, ApiError> {
-    let paging = admin.paging(&query)?;
+    let paging = paging(&query)?;
     let found = dispatch!(&mut admin.read().await?, lists::regions(&(), &paging))?;
     Page::of(found, &paging, RegionView::from)
 }

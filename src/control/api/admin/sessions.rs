@@ -5,7 +5,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::control::api::answer::{Delivered, One, View};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Admin, Path, Query};
-use crate::control::api::page::{Page, pages};
+use crate::control::api::page::{Page, pages, paging};
 use crate::control::api::refs::GatewayRef;
 use crate::control::db::dispatch;
 use crate::control::model::Session;
@@ -98,7 +98,7 @@ pages! { SessionQuery => SessionSort }
 #[utoipa::path(get, path = "/sessions", tag = "sessions", operation_id = "list_sessions", params(SessionQuery),
     responses((status = OK, body = Page<SessionView>)))]
 pub(super) async fn list(admin: Admin, Query(query): Query<SessionQuery>) -> Result<Json<Page<SessionView>>, ApiError> {
-    let paging = admin.paging(&query)?;
+    let paging = paging(&query)?;
     let mut conn = admin.read().await?;
     let filter = SessionFilter {
         user: query.user_id,

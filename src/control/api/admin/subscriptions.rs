@@ -6,7 +6,7 @@ use super::text;
 use crate::control::api::answer::{Created, Deleted, Delivered, One, View};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
-use crate::control::api::page::{Page, pages};
+use crate::control::api::page::{Page, pages, paging};
 use crate::control::api::refs::PlanRef;
 use crate::control::db::{Deletable, dispatch};
 use crate::control::domain::billing::{BillingError, Changed, Effect, Quota};
@@ -44,6 +44,7 @@ pub(in crate::control::api) struct SubscriptionView {
 
 impl SubscriptionView {
     /// What a subscription is at a moment.
+    #[expect(clippy::needless_pass_by_value, reason = "the row becomes the view")]
     pub(in crate::control::api) fn at(row: Subscription, plan: &Plan, now: Time) -> Self {
         Self {
             state: row.state(plan, now),
@@ -236,7 +237,7 @@ pub(super) async fn list(
     admin: Admin,
     Query(query): Query<SubscriptionQuery>,
 ) -> Result<Json<Page<SubscriptionView>>, ApiError> {
-    let paging = admin.paging(&query)?;
+    let paging = paging(&query)?;
     let mut conn = admin.read().await?;
     let filter = SubscriptionFilter {
         user: query.user_id,

@@ -5,7 +5,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::control::api::answer::{Created, Deleted, Delivered, One, View};
 use crate::control::api::error::ApiError;
 use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
-use crate::control::api::page::{Page, pages};
+use crate::control::api::page::{Page, pages, paging};
 use crate::control::db::{Deletable, dispatch};
 use crate::control::domain::identifier::{self, IdentifierFault};
 use crate::control::model::filter::UserFilter;
@@ -116,7 +116,7 @@ async fn taken(admin: &Admin, error: ApiError, kind: IdentifierKind, identifier:
 #[utoipa::path(get, path = "/users", tag = "users", operation_id = "list_users", params(UserQuery),
     responses((status = OK, body = Page<UserView>)))]
 pub(super) async fn list(admin: Admin, Query(query): Query<UserQuery>) -> Result<Json<Page<UserView>>, ApiError> {
-    let paging = admin.paging(&query)?;
+    let paging = paging(&query)?;
     let prefix = query.identifier_prefix.map(|prefix| prefix.trim_start().to_owned());
     let filter = UserFilter {
         identifiers: query.identifier.map(|text| identifier::candidates(&text)),

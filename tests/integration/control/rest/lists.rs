@@ -137,7 +137,7 @@ async fn subscriptions_are_found_by_what_they_are_now() {
             control.create("plans", json!({ "name": plan, "grace_hours": grace })).await;
         }
         let day = time::Duration::DAY;
-        let now = time::OffsetDateTime::now_utc();
+        let now = httvps::clock::Clock::system().now();
         let at = |days: i32| {
             let moment = now + day * days;
             moment.format(&time::format_description::well_known::Rfc3339).unwrap()
