@@ -155,13 +155,16 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Arc<ControlState>> for Path<T>
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ControlState>) -> Result<Self, ApiError> {
+        if text::has_control_escape(parts.uri.path()) {
+            return Err(ApiError::bad_request("the path must not contain control characters"));
+        }
         let read = axum::extract::Path::from_request_parts(parts, state).await;
         let axum::extract::Path(value) = read.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
         Ok(Self(value))
     }
 }
 
-/// A JSON body that may be absent.
+/// A JSON body that may be absent or null.
 pub(crate) struct MaybeBody<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Default> FromRequest<Arc<ControlState>> for MaybeBody<T> {
@@ -169,7 +172,8 @@ impl<T: DeserializeOwned + Default> FromRequest<Arc<ControlState>> for MaybeBody
 
     async fn from_request(request: Request, state: &Arc<ControlState>) -> Result<Self, ApiError> {
         let bytes = bytes(request, state).await?;
-        if bytes.is_empty() { Ok(Self(T::default())) } else { parse(&bytes, &[]).map(Self) }
+        let given: Option<T> = if bytes.is_empty() { None } else { parse(&bytes, &[])? };
+        Ok(Self(given.unwrap_or_default()))
     }
 }
 
