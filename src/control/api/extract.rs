@@ -148,7 +148,7 @@ impl FromRequestParts<Arc<ControlState>> for IfMatch {
     }
 }
 
-/// A part of a path.
+/// A part of a path; nothing has a name with control characters.
 pub(crate) struct Path<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Send> FromRequestParts<Arc<ControlState>> for Path<T> {
@@ -156,7 +156,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Arc<ControlState>> for Path<T>
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ControlState>) -> Result<Self, ApiError> {
         if text::has_control_escape(parts.uri.path()) {
-            return Err(ApiError::bad_request("the path must not contain control characters"));
+            return Err(ApiError::not_found());
         }
         let read = axum::extract::Path::from_request_parts(parts, state).await;
         let axum::extract::Path(value) = read.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
