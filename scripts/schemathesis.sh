@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -z "${HTTVPS_TEST_POSTGRES:-}" ]; then exec scripts/test.sh scripts/schemathesis.sh "$@"; fi
 . scripts/serve.sh
-examples=${1:-10}
+examples=${1:-30}
 venv=${XDG_CACHE_HOME:-$HOME/.cache}/httvps-schemathesis
 version=4.32.5
 

@@ -61,7 +61,18 @@ def main():
     kept, user, gateway, device = make("Standard", "eu-1", "10.0.0.5")
     known, *_ = make("Basic", "us-1", "10.0.1.5")
     other = post("admin/devices", {"user_id": user["id"]})
-    known["own_device"] = [other["id"]]
+    activation = post("admin/codes", {"user_id": user["id"]})
+    tokens = post("auth/enroll", {"code": activation["code"], "device_uuid": "installation", "platform": "android"})
+    known |= {
+        "own_device": [other["id"]],
+        "caller": [user["id"]],
+        "caller_device": kept["device"],
+        "caller_session": kept["session"],
+        "caller_token": [device],
+        "refresh_token": [tokens["refresh_token"]],
+        "activation_code": [post("admin/codes", {"user_id": user["id"]})["code"]],
+        "invitation": [post("admin/gateways/invite", {"name": "eu-1-2", "region": "eu-1"})["enroll_token"]],
+    }
     for kind, names in known.items():
         (FOLDER / f"{kind}.dict").write_text("".join(f'"{name}"\n' for name in names))
     print(f"HTTVPS_ST_GATEWAY={gateway}")
