@@ -37,6 +37,7 @@ soak:
 	scripts/soak.sh $(DRILL_SECONDS)
 	scripts/autobahn.sh
 	scripts/testssl.sh
+	scripts/schemathesis.sh
 	scripts/fuzz.sh $(FUZZ_SECONDS)
 	HTTVPS_BENCH_STRICT=1 scripts/bench.sh flood rate line
 

@@ -15,9 +15,12 @@ use crate::frame::lenient::or_default;
 pub struct Enroll {
     pub code: String,
     /// The installation's own id.
+    #[schema(min_length = 1, max_length = 255)]
     pub device_uuid: String,
+    #[schema(min_length = 1, max_length = 255)]
     pub platform: String,
     /// What the user calls the device.
+    #[schema(max_length = 255)]
     #[serde(default, deserialize_with = "or_default")]
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -107,6 +107,9 @@ fn written(contract: OpenApi) -> Value {
     let schemas = contract.pointer("/components/schemas").and_then(Value::as_object).cloned().unwrap_or_default();
     let named: Vec<(&String, &Value)> = schemas.iter().filter(|(_, schema)| schema["type"] == "object").collect();
     refer(&mut contract, &named, 0);
+    if let Some(data) = contract.pointer_mut("/components/schemas/EventMessage/properties/data") {
+        data["contentSchema"] = json!({ "$ref": "#/components/schemas/Event" });
+    }
     contract
 }
 
@@ -194,7 +197,7 @@ fn complete(operation: &mut Operation, method: &HttpMethod, path: &str) {
     let changes = *method != HttpMethod::Get;
     let statuses = [
         ("400", has_path || has_query || has_body),
-        ("401", credential.is_some()),
+        ("401", credential.is_some() || path.ends_with("/auth/refresh")),
         ("403", !is_admin),
         ("404", has_path || !is_admin),
         ("409", changes),

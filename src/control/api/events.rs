@@ -5,7 +5,9 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, Response, StatusCode};
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use crate::api::{Event, EventAck};
 use crate::control::api::error::ApiError;
@@ -17,6 +19,28 @@ use crate::control::runtime::ControlState;
 /// Proxies such as nginx pass on what carries it as it comes.
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+/// A message of the stream.
+pub(in crate::control) struct EventMessage;
+
+impl PartialSchema for EventMessage {
+    fn schema() -> RefOr<Schema> {
+        let text = |what| ObjectBuilder::new().schema_type(Type::String).description(Some(what));
+        ObjectBuilder::new()
+            .description(Some("A message of the event stream."))
+            .property("id", text("The event's `seq`."))
+            .property("data", text("An `Event`.").content_media_type("application/json"))
+            .required("data")
+            .into()
+    }
+}
+
+impl ToSchema for EventMessage {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((Event::name().into(), Event::schema()));
+        Event::schemas(schemas);
+    }
+}
+
 /// Where a gateway was when its stream ended.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -27,10 +51,10 @@ pub(in crate::control) struct Resume {
 
 /// Streams events to a gateway
 ///
-/// Server-sent events; the data of each is an `Event`. Behind `after` of the same `epoch` they go on, otherwise the
+/// Server-sent events. Behind `after` of the same `epoch` they go on, otherwise the
 /// first is a snapshot.
 #[utoipa::path(get, path = "/gateway/events", tag = "gateways' calls", operation_id = "follow_events", params(Resume),
-    responses((status = OK, content_type = "text/event-stream", body = Event)))]
+    responses((status = OK, content_type = "text/event-stream", body = EventMessage)))]
 pub(in crate::control) async fn events(
     State(state): State<Arc<ControlState>>,
     FromGateway(known): FromGateway,

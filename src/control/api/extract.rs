@@ -141,20 +141,23 @@ impl FromRequestParts<Arc<ControlState>> for IfMatch {
     }
 }
 
-/// A part of a path.
+/// A part of a path; nothing has a name with control characters.
 pub(crate) struct Path<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Send> FromRequestParts<Arc<ControlState>> for Path<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ControlState>) -> Result<Self, ApiError> {
+        if text::has_control_escape(parts.uri.path()) {
+            return Err(ApiError::not_found());
+        }
         let read = axum::extract::Path::from_request_parts(parts, state).await;
         let axum::extract::Path(value) = read.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
         Ok(Self(value))
     }
 }
 
-/// A JSON body that may be absent.
+/// A JSON body that may be absent or null.
 pub(crate) struct MaybeBody<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Default> FromRequest<Arc<ControlState>> for MaybeBody<T> {
@@ -162,7 +165,8 @@ impl<T: DeserializeOwned + Default> FromRequest<Arc<ControlState>> for MaybeBody
 
     async fn from_request(request: Request, state: &Arc<ControlState>) -> Result<Self, ApiError> {
         let bytes = bytes(request, state).await?;
-        if bytes.is_empty() { Ok(Self(T::default())) } else { parse(&bytes, &[]).map(Self) }
+        let given: Option<T> = if bytes.is_empty() { None } else { parse(&bytes, &[])? };
+        Ok(Self(given.unwrap_or_default()))
     }
 }
 

@@ -138,6 +138,9 @@ fn read<S: SortKey>(order: Order<S>, text: &str) -> Result<Cursor, ApiError> {
     if place.sort != sign(order) {
         return Err(bad("is of another order: ask for the first page again"));
     }
+    if place.text.as_ref().is_some_and(|text| text.contains(char::is_control)) {
+        return Err(bad("must be the `next` of a page of this list"));
+    }
     let key = match (place.text, place.time) {
         (Some(text), _) => Key::Text(text),
         (None, Some(time)) => Key::Time(Time(time)),

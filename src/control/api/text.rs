@@ -53,13 +53,15 @@ fn clean(value: &mut Value) {
     }
 }
 
+/// Whether a part of a URL has an escaped control character.
+pub(crate) fn has_control_escape(part: &str) -> bool {
+    let part = part.to_ascii_lowercase();
+    ["%0", "%1", "%7f", "%c2%8", "%c2%9"].iter().any(|escape| part.contains(escape))
+}
+
 /// The name of the first parameter of a query string with a control character.
 pub(crate) fn suspicious_parameter(query: &str) -> Option<&str> {
-    let is_control = |pair: &str| {
-        let pair = pair.to_ascii_lowercase();
-        ["%0", "%1", "%7f", "%c2%8", "%c2%9"].iter().any(|escape| pair.contains(escape))
-    };
-    query.split('&').find(|pair| is_control(pair)).map(|pair| pair.split('=').next().unwrap_or_default())
+    query.split('&').find(|pair| has_control_escape(pair)).map(|pair| pair.split('=').next().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -93,5 +95,6 @@ mod tests {
         assert_eq!(suspicious_parameter("limit=5&support_id=%00a"), Some("support_id"));
         assert_eq!(suspicious_parameter("a=%c2%9B"), Some("a"));
         assert_eq!(suspicious_parameter("limit=5&epoch=%D0%96+%20"), None);
+        assert!(has_control_escape("/plans/a%00b") && !has_control_escape("/plans/%D0%96%20"));
     }
 }

@@ -18,6 +18,8 @@ use crate::support::subscriber::Subscriber;
 use crate::support::times::{now, rfc3339};
 use crate::support::wait::eventually;
 
+const CURSOR_WITH_NUL: &str = "admin/plans?sort=name&cursor=eyJzb3J0IjoibmFtZSIsInRleHQiOiJcdTAwMDAiLCJpZCI6IjAxOTk3YjVlLTdjMDAtNzAwMC04MDAwLTAwMDAwMDAwMDAwMSJ9";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_fresh_token_a_gateway_can_only_move_its_own_live_sessions() {
     for kind in BOTH {
@@ -227,6 +229,7 @@ async fn control_characters_are_refused_with_their_field() {
                 "",
             ),
             ("support_id", ("admin/refusals?support_id=%00", Method::GET, Value::Null), ADMIN_KEY),
+            ("cursor", (CURSOR_WITH_NUL, Method::GET, Value::Null), ADMIN_KEY),
         ];
         for (field, (path, method, body), key) in cases {
             let body = (!body.is_null()).then_some(&body);
@@ -237,6 +240,8 @@ async fn control_characters_are_refused_with_their_field() {
                 "{kind:?} {path} {problem}"
             );
         }
+        let (status, _) = api.control.ask(Method::GET, "/api/v1/admin/plans/a%00b", ADMIN_KEY, None).await;
+        assert_eq!(status.as_u16(), 404, "{kind:?}");
     }
 }
 

@@ -2,6 +2,7 @@ use axum::Json;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{hostname, one_of, text};
@@ -91,8 +92,8 @@ pub(super) struct NewEndpoint {
     sni: Option<String>,
     #[schema(min_length = 2, max_length = 255, pattern = "^/")]
     path: String,
-    /// Some of `h2`, `h2ws`, `ws`, the best first; all if absent.
-    #[schema(min_items = 1)]
+    /// The best first; all if absent.
+    #[schema(schema_with = some_transports)]
     transports: Option<Vec<String>>,
     tls_pin: Option<String>,
     #[schema(minimum = 1)]
@@ -113,7 +114,7 @@ pub(super) struct EndpointPatch {
     sni: Option<String>,
     #[schema(min_length = 2, max_length = 255, pattern = "^/")]
     path: Option<String>,
-    #[schema(min_items = 1)]
+    #[schema(schema_with = some_transports)]
     transports: Option<Vec<String>>,
     tls_pin: Option<String>,
     #[schema(minimum = 1)]
@@ -142,6 +143,12 @@ pub(super) struct EndpointQuery {
 }
 
 pages! { EndpointQuery => EndpointSort }
+
+fn some_transports() -> Schema {
+    let transport = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(TRANSPORTS));
+    let list = ArrayBuilder::new().schema_type(SchemaType::from_iter([Type::Array, Type::Null]));
+    Schema::Array(list.items(transport).min_items(Some(1)).build())
+}
 
 impl EndpointPatch {
     fn change(self) -> Result<EndpointChange, ApiError> {

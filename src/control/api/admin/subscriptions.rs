@@ -19,6 +19,7 @@ use crate::control::model::types::Time;
 use crate::control::model::{Payment, Plan, Subscription, SubscriptionAndPlan, SubscriptionChange};
 
 const DAYS_MAX: i32 = 3660;
+const TERM_DAYS_MAX: u32 = 36_600;
 const GIGABYTES_MAX: f64 = 1e6;
 
 /// A user's right to a plan for a time.
@@ -269,6 +270,9 @@ pub(super) async fn create(
     let starts_at = new.starts_at.unwrap_or(admin.now);
     let valid_until = match (new.valid_until, new.days) {
         (Some(until), None) => until,
+        (None, Some(days)) if !(1..=TERM_DAYS_MAX).contains(&days) => {
+            return Err(ApiError::invalid("days", "OUT_OF_RANGE", format!("must be 1 to {TERM_DAYS_MAX}")));
+        }
         (None, Some(days)) => starts_at.after(of_days(days)),
         _ => return Err(ApiError::invalid("valid_until", "MISSING", "give either `valid_until` or `days`")),
     };

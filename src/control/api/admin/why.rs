@@ -199,7 +199,7 @@ impl From<RefusalRow> for RefusalView {
 #[into_params(parameter_in = Query)]
 pub(super) struct BySupportId {
     /// However somebody has read it out.
-    #[param(example = "7KQ2-M9XD", min_length = 1)]
+    #[param(example = "7KQ2-M9XD")]
     support_id: String,
 }
 
