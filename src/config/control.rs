@@ -115,6 +115,9 @@ pub struct Control {
     /// Longest time a request may take.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
+    /// For how long a request with an `Idempotency-Key` can be repeated.
+    #[serde(with = "humantime_serde")]
+    pub idempotency_ttl: Duration,
     /// Most connections; those that are idle make room for new ones.
     pub max_connections: usize,
     /// Longest wait for a TLS handshake, and for the head of a connection's first request.
@@ -151,6 +154,9 @@ impl Section for Control {
         }
         if !(1..=1000).contains(&self.report_batch_max) {
             return Err(Invalid::new(key!(Self, report_batch_max), "must be 1 to 1000"));
+        }
+        if self.idempotency_ttl <= self.request_timeout {
+            return Err(Invalid::new(key!(Self, idempotency_ttl), "must be longer than request_timeout"));
         }
         lasts(key!(Self, gateway_cache), self.gateway_cache, &(Duration::ZERO..=Duration::from_mins(1)))?;
         lasts(key!(Self, node_cache), self.node_cache, &(Duration::ZERO..=Duration::from_secs(10)))?;

@@ -51,6 +51,12 @@ fn mistakes_of_the_wire_are_named() {
 }
 
 #[test]
+fn answers_are_kept_for_longer_than_requests_take() {
+    let short = error_of::<Control>("[control]\nidempotency_ttl = \"15s\"\n");
+    assert_eq!(short, "control.idempotency_ttl: must be longer than request_timeout (FILE:2)");
+}
+
+#[test]
 fn mistakes_of_certificates_are_named() {
     let acme = |text: &str| error_of::<Acme>(&format!("[acme]\n{text}\n"));
     assert!(acme("names = [\"*.example.com\"]").starts_with("acme.names: *.example.com can only be proven by DNS-01"));

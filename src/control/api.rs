@@ -13,6 +13,7 @@ mod events;
 mod extract;
 mod gateway_enrollment;
 mod heartbeat;
+mod idempotency;
 #[expect(unused_qualifications, reason = "utoipa's own code has them")]
 mod page;
 mod patch;

@@ -19,6 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use super::idempotency::{IDEMPOTENCY_KEY, LONGEST_KEY};
 use super::{admin, admission, client, enrollment, events, gateway_enrollment, heartbeat, usage};
 use crate::api::Problem;
 use crate::control::runtime::ControlState;
@@ -187,11 +188,13 @@ fn complete(operation: &mut Operation, method: &HttpMethod, path: &str) {
     };
     let (has_path, has_query) = (has(&ParameterIn::Path), has(&ParameterIn::Query));
     if is_admin && *method == HttpMethod::Patch {
-        parameters.push(RefOr::T(header("If-Match", "The `ETag` that was read: nothing is done if it was changed")));
+        let what = "The `ETag` that was read: nothing is done if it was changed";
+        parameters.push(RefOr::T(header("If-Match", what, ObjectBuilder::new())));
     }
-    if is_admin && *method == HttpMethod::Post {
+    let may_be_repeated = is_admin && *method == HttpMethod::Post;
+    if may_be_repeated {
         let what = "A text of the caller's own: a repeated request within a day is answered as the first one was";
-        parameters.push(RefOr::T(header("Idempotency-Key", what)));
+        parameters.push(RefOr::T(header(IDEMPOTENCY_KEY, what, ObjectBuilder::new().pattern(Some("^[!-~]+$")))));
     }
     let has_body = operation.request_body.is_some();
     let changes = *method != HttpMethod::Get;
@@ -203,7 +206,7 @@ fn complete(operation: &mut Operation, method: &HttpMethod, path: &str) {
         ("409", changes),
         ("412", is_admin && *method == HttpMethod::Patch),
         ("413", has_body),
-        ("422", has_query || has_body),
+        ("422", has_query || has_body || may_be_repeated),
         ("426", credential == Some(GATEWAY)),
         ("500", true),
         ("503", true),
@@ -218,6 +221,11 @@ fn complete(operation: &mut Operation, method: &HttpMethod, path: &str) {
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response {
             describe(response, status);
+            if may_be_repeated && status.starts_with('2') {
+                let replayed =
+                    HeaderBuilder::new().description(Some("`true` if the first request's answer is repeated"));
+                response.headers.insert("Idempotency-Replayed".into(), RefOr::T(replayed.build()));
+            }
         }
     }
 }
@@ -237,13 +245,13 @@ fn describe(response: &mut Response, status: &str) {
     response.headers.insert("X-Request-Id".into(), RefOr::T(id));
 }
 
-fn header(name: &str, what: &str) -> Parameter {
+fn header(name: &str, what: &str, text: ObjectBuilder) -> Parameter {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(what))
-        .schema(Some(ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255))))
+        .schema(Some(text.schema_type(Type::String).min_length(Some(1)).max_length(Some(LONGEST_KEY))))
         .build()
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct ApiError {
     pub(crate) retry_after: Option<u32>,
     /// What is in the way.
     pub(crate) existing: Option<Uuid>,
+    /// Whether the database may have done it nevertheless.
+    pub(crate) is_unsure: bool,
 }
 
 /// Something with the same name is there.
@@ -38,6 +40,7 @@ impl ApiError {
             devices: Box::default(),
             retry_after: None,
             existing: None,
+            is_unsure: false,
         }
     }
 
@@ -142,8 +145,10 @@ impl IntoResponse for ApiError {
 impl From<Diesel> for ApiError {
     #[expect(clippy::wildcard_enum_match_arm, reason = "every other variant is treated alike")]
     fn from(error: Diesel) -> Self {
-        if Fault::of(&error) != Fault::Statement {
-            return Self::unavailable(&error.to_string());
+        let fault = Fault::of(&error);
+        if fault != Fault::Statement {
+            let is_unsure = matches!(fault, Fault::Connection | Fault::Unanswered);
+            return Self { is_unsure, ..Self::unavailable(&error.to_string()) };
         }
         match error {
             Diesel::NotFound => Self::not_found(),

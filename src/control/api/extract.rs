@@ -68,6 +68,8 @@ impl FromRequestParts<Arc<ControlState>> for FromDevice {
 /// An administrator's request, by key, and when it came.
 pub(crate) struct Admin {
     pub(crate) state: Arc<ControlState>,
+    /// SHA-256 of the key.
+    pub(crate) key_hash: String,
     pub(crate) now: Time,
 }
 
@@ -77,7 +79,9 @@ impl FromRequestParts<Arc<ControlState>> for Admin {
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ControlState>) -> Result<Self, ApiError> {
         let hash = sha256_hex(bearer(parts)?.as_bytes());
         match &state.bootstrap_hash {
-            Some(expected) if equal(expected, &hash) => Ok(Self { state: Arc::clone(state), now: state.now() }),
+            Some(expected) if equal(expected, &hash) => {
+                Ok(Self { state: Arc::clone(state), key_hash: hash, now: state.now() })
+            }
             _ => Err(ApiError::unauthorized()),
         }
     }
@@ -214,7 +218,8 @@ impl<T: Quoting> FromRequest<Arc<ControlState>> for Relayed<T> {
     }
 }
 
-async fn bytes(request: Request, state: &Arc<ControlState>) -> Result<Bytes, ApiError> {
+/// A whole body, which is at most `control.body_limit` long.
+pub(super) async fn bytes(request: Request, state: &Arc<ControlState>) -> Result<Bytes, ApiError> {
     Bytes::from_request(request, state)
         .await
         .map_err(|rejection| ApiError { status: rejection.status(), ..ApiError::bad_request(rejection.body_text()) })

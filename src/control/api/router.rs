@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::contract;
 use super::error::ApiError;
+use super::idempotency;
 use crate::api::Problem;
 use crate::control::runtime::ControlState;
 
@@ -24,6 +25,7 @@ pub(crate) fn router(state: Arc<ControlState>) -> Router {
     let api = contract::serve(api, contract, state.config.api_docs);
     api.fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), idempotency::once))
         .layer(DefaultBodyLimit::max(limit))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), observe))
         .with_state(state)

@@ -10,7 +10,7 @@ pub(super) fn millis(duration: std::time::Duration) -> u64 {
 
 /// A node with its password opened, for a gateway.
 pub(super) fn node_view(state: &ControlState, node: &OutlineNode, region: &str) -> Result<Node, ApiError> {
-    let open = |sealed: &str| state.sealer.open(node.id, sealed).map_err(ApiError::internal);
+    let open = |sealed: &str| state.sealer.open(node.id.as_bytes(), sealed).map_err(ApiError::internal);
     Ok(Node {
         id: node.id.uuid(),
         region: region.to_owned(),

@@ -167,6 +167,8 @@ pub(crate) mod enrollment;
 pub(crate) mod events;
 #[path = "queries/health.rs"]
 pub(crate) mod health;
+#[path = "queries/idempotency.rs"]
+pub(crate) mod idempotency;
 #[path = "queries/instances.rs"]
 pub(crate) mod instances;
 #[path = "queries/lists.rs"]

@@ -236,6 +236,14 @@ tables! {
         id -> Integer,
         filler -> Binary,
     }
+    idempotent_requests (key_hash) {
+        key_hash -> Text,
+        fingerprint -> Text,
+        status -> Nullable<Integer>,
+        body -> Nullable<Text>,
+        etag -> Nullable<Text>,
+        created_at -> SqlTime,
+    }
 }
 
 diesel::allow_tables_to_appear_in_same_query!(
@@ -261,4 +269,5 @@ diesel::allow_tables_to_appear_in_same_query!(
     events,
     installation,
     write_probe,
+    idempotent_requests,
 );

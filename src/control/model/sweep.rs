@@ -1,4 +1,4 @@
-use crate::config::{Events, Sessions};
+use crate::config::{Control, Events, Sessions};
 use crate::control::model::types::Time;
 
 /// Moments before which things are stale.
@@ -12,6 +12,7 @@ pub struct Cutoffs {
     pub refusals: Time,
     pub tombstones: Time,
     pub events: Time,
+    pub idempotency: Time,
     /// Most sessions deleted at once.
     pub batch: i64,
 }
@@ -28,7 +29,7 @@ pub struct Swept {
 
 impl Cutoffs {
     /// The cutoffs of a moment.
-    pub fn at(now: Time, config: &Sessions, events: &Events) -> Self {
+    pub fn at(now: Time, config: &Sessions, events: &Events, control: &Control) -> Self {
         Self {
             now,
             gateways: now.before(config.gateway_timeout),
@@ -38,6 +39,7 @@ impl Cutoffs {
             refusals: now.before(config.refusal_retention),
             tombstones: now.before(config.tombstone_retention),
             events: now.before(events.retention),
+            idempotency: now.before(control.idempotency_ttl),
             batch: config.sweep_batch.into(),
         }
     }

@@ -1,9 +1,8 @@
-//! Node passwords at rest: AES-256-GCM, bound to their row (docs/10, "Secrets").
+//! Secrets at rest: AES-256-GCM, bound to their row (docs/10, "Secrets").
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use crate::control::model::id::NodeId;
 use crate::seal::{SealError, Sealer as Bytes};
 
 /// Seals and opens secrets of rows.
@@ -37,15 +36,15 @@ impl Sealer {
         Bytes::new(key).map(Self)
     }
 
-    /// Encrypts a secret of a row.
-    pub(crate) fn seal(&self, row: NodeId, secret: &str) -> Result<String, SecretError> {
-        Ok(BASE64_STANDARD.encode(self.0.seal(row.as_bytes(), secret.as_bytes())?))
+    /// Encrypts a secret of the row with a key.
+    pub(crate) fn seal(&self, row: &[u8], secret: &str) -> Result<String, SecretError> {
+        Ok(BASE64_STANDARD.encode(self.0.seal(row, secret.as_bytes())?))
     }
 
     /// Decrypts a secret of a row; fails for another row's or another key's.
-    pub(crate) fn open(&self, row: NodeId, sealed: &str) -> Result<String, SecretError> {
+    pub(crate) fn open(&self, row: &[u8], sealed: &str) -> Result<String, SecretError> {
         let bytes = BASE64_STANDARD.decode(sealed).map_err(|_| SecretError::Base64)?;
-        let opened = self.0.open(row.as_bytes(), &bytes)?;
+        let opened = self.0.open(row, &bytes)?;
         String::from_utf8(opened).map_err(|_| SecretError::Text)
     }
 }
@@ -57,7 +56,7 @@ mod tests {
     #[test]
     fn a_secret_opens_only_for_its_row_and_key() {
         let sealer = Sealer::new(&[1; 32]).unwrap();
-        let (row, other) = (NodeId::fresh(), NodeId::fresh());
+        let (row, other) = (b"this".as_slice(), b"that".as_slice());
         let sealed = sealer.seal(row, "hush").unwrap();
         assert_ne!(sealed, sealer.seal(row, "hush").unwrap(), "nonces differ");
         assert_eq!(sealer.open(row, &sealed).as_deref(), Ok("hush"));

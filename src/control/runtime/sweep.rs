@@ -19,7 +19,7 @@ pub(crate) async fn run(state: &ControlState, events: &Events, shutdown: Shutdow
             () = shutdown.draining() => return,
             _ = interval.tick() => {}
         }
-        match state.db.sweep(Cutoffs::at(state.now(), config, events)).await {
+        match state.db.sweep(Cutoffs::at(state.now(), config, events, &state.config)).await {
             Ok(swept) if swept.expired + swept.reaped + swept.gateways + swept.nodes + swept.deleted > 0 => {
                 tracing::info!(?swept, "swept");
             }

@@ -4,6 +4,7 @@ mod administration;
 mod contract;
 mod credentials;
 mod gateways;
+mod idempotency;
 mod lists;
 mod nodes;
 mod regions;

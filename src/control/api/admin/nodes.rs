@@ -248,7 +248,7 @@ fn fresh(
         id,
         region_id: region,
         name: name.unwrap_or_else(|| format!("{}:{}", key.host, key.port)),
-        ss_password: state.sealer.seal(id, &key.password).map_err(ApiError::internal)?,
+        ss_password: state.sealer.seal(id.as_bytes(), &key.password).map_err(ApiError::internal)?,
         internal_ip: key.host,
         ss_port: key.port.into(),
         ss_method: key.method,
@@ -335,7 +335,7 @@ pub(super) async fn update(
     let sealer = &admin.state.sealer;
     let password = match &patch.password {
         Some(password) => password.clone(),
-        None => sealer.open(node.id, &node.ss_password).map_err(ApiError::internal)?,
+        None => sealer.open(node.id.as_bytes(), &node.ss_password).map_err(ApiError::internal)?,
     };
     let host = hostname("internal_ip", patch.internal_ip)?;
     if patch.port == Some(0) {
@@ -347,7 +347,7 @@ pub(super) async fn update(
     NodeKey { host: node.internal_ip, port: patch.port.unwrap_or(1), method, password: password.clone() }
         .server_config()
         .map_err(refused)?;
-    let sealed = patch.password.is_some().then(|| sealer.seal(node.id, &password));
+    let sealed = patch.password.is_some().then(|| sealer.seal(node.id.as_bytes(), &password));
     let change = NodeChange {
         region_id: RegionRef::maybe(patch.region.as_ref(), &mut conn, "region").await?,
         name: patch.name,

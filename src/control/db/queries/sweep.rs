@@ -1,7 +1,7 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, enrollment, events, instances, lock_sessions, session};
+use super::{Conn, enrollment, events, idempotency, instances, lock_sessions, session};
 use crate::control::model::id::SessionId;
 use crate::control::model::schema::{gateway_nodes, outline_nodes, refusals, session_tombstones, sessions};
 use crate::control::model::state::{GatewayStatus, NodeHealth, SessionState};
@@ -36,6 +36,7 @@ pub(crate) async fn sweep(conn: &mut Conn, cutoffs: Cutoffs) -> QueryResult<Swep
     instances::forget(conn, cutoffs.gateways).await?;
     enrollment::forget(conn, cutoffs.now, cutoffs.tombstones).await?;
     events::forget(conn, cutoffs.events).await?;
+    idempotency::forget(conn, cutoffs.idempotency).await?;
     diesel::delete(session_tombstones::table.filter(session_tombstones::deleted_at.lt(cutoffs.tombstones)))
         .execute(conn)
         .await?;

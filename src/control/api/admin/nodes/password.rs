@@ -42,7 +42,8 @@ pub(in crate::control::api::admin) async fn password(
         let port = u16::try_from(node.ss_port).map_err(ApiError::internal)?;
         let key = NodeKey { host: node.internal_ip, port, method: node.ss_method, password };
         key.server_config().map_err(refused)?;
-        change.ss_password = Some(admin.state.sealer.seal(node.id, &key.password).map_err(ApiError::internal)?);
+        change.ss_password =
+            Some(admin.state.sealer.seal(node.id.as_bytes(), &key.password).map_err(ApiError::internal)?);
     }
     let changed =
         dispatch!(&mut admin.write().await?, nodes::change(node.id, &change, &Expected::Any, forget, admin.now))?;
