@@ -1,12 +1,15 @@
 """What the tests leave alone, and which refusals of data that fits the contract are right (docs/08, "Contract tests")."""
 
 import os
+import re
 import uuid
 
 import schemathesis
 from schemathesis.openapi.checks import EnsureResourceAvailability, RejectedPositiveData
 
 VERSION_OF_IDS = 7
+IDEMPOTENCY_KEY = "Idempotency-Key"
+GOOD_KEY = re.compile("[!-~]{1,255}")
 KEPT = set(os.environ["HTTVPS_ST_KEPT"].split(","))
 CODES_BEYOND_SCHEMAS = {"UNKNOWN", "TOO_LONG", "MISSING"}
 FIELDS_BEYOND_SCHEMAS = {
@@ -55,6 +58,8 @@ def before_call(context, case, kwargs):
     asked = str(case.path_parameters.get("id"))
     if asked == "None" or (asked in KEPT and case.method != "GET"):
         case.path_parameters["id"] = str(uuid.uuid4())
+    if GOOD_KEY.fullmatch(str((case.headers or {}).get(IDEMPOTENCY_KEY, ""))):
+        case.headers[IDEMPOTENCY_KEY] = str(uuid.uuid4())
 
 
 @schemathesis.hook
