@@ -4,6 +4,7 @@ pub(crate) mod balancer;
 pub(crate) mod billing_api;
 pub(crate) mod certificates;
 pub(crate) mod configuration;
+pub(crate) mod contract;
 pub(crate) mod control;
 pub(crate) mod database;
 pub(crate) mod delayed_link;

@@ -83,7 +83,7 @@ impl View for PlanView {
 /// A plan to make.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(examples(json!({ "name": "Standard", "max_devices": 5, "traffic_limit_gb": 100, "price": 500 })))]
+#[schema(examples(json!({ "name": "Standard", "max_devices": 5, "traffic_limit_gb": 100 })))]
 pub(super) struct NewPlan {
     #[schema(min_length = 1, max_length = 255)]
     name: String,

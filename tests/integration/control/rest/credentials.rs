@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::contract::{operations, served};
+use crate::support::contract::{operations, served};
 use crate::support::control::ADMIN_KEY;
 use crate::support::database::Kind;
 use crate::support::gateway_api::GatewayApi;
