@@ -177,6 +177,9 @@ pub(crate) fn unanswered() -> Error {
     Error::DatabaseError(DatabaseErrorKind::UnableToSendCommand, Box::new(UNANSWERED.to_owned()))
 }
 
+/// The row is of another revision than a change is meant for: the transaction is rolled back.
+pub(crate) const OTHER_REVISION: Error = Error::RollbackTransaction;
+
 /// How long to wait before a transaction is begun again; `None` if its outcome stands.
 pub(crate) fn again<T, E: Failure>(outcome: &Result<T, E>, attempt: &mut u32) -> Option<Duration> {
     let fault = outcome.as_ref().err().and_then(Failure::fault);

@@ -1,9 +1,9 @@
 use diesel::prelude::*;
-use diesel::result::Error;
 use diesel_async::RunQueryDsl;
 
 use super::{Conn, enrollment, events};
 use crate::control::db::Rejected;
+use crate::control::db::fault::OTHER_REVISION;
 use crate::control::domain::admission::Refusal;
 use crate::control::domain::device_limit;
 use crate::control::model::id::{
@@ -47,7 +47,7 @@ macro_rules! resource {
                     }
                 };
                 let row = get(conn, id).await?;
-                if changed == 0 { Err(Error::RollbackTransaction) } else { Ok(row) }
+                if changed == 0 { Err(OTHER_REVISION) } else { Ok(row) }
             }
         }
     };
