@@ -55,8 +55,10 @@ impl Session {
         let Some(stream) = self.streams.get(&key) else { return };
         if stream.reset.is_none() {
             let id = stream.id;
+            let may_be_lost = self.is_resuming();
             let known_to_peer = self.encoding == Encoding::V2 || self.ids.get(&id) == Some(&key);
-            if known_to_peer && !(stream.outgoing.finished && stream.incoming.finished) {
+            let is_open = known_to_peer && !(stream.outgoing.finished && stream.incoming.finished);
+            if is_open || may_be_lost {
                 self.refuse(id, code);
             }
             self.mark_reset(key, code);
@@ -136,7 +138,9 @@ impl Session {
             Some(stream) => stream.is_over(),
             None => false,
         };
-        if over {
+        if over && self.is_resuming() {
+            self.tell_gone(key);
+        } else if over {
             self.tell_last(key);
         }
         if over && let Some(stream) = self.streams.remove(&key) {

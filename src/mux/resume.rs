@@ -86,6 +86,19 @@ impl Session {
         self.control.push_back(Frame::Window { id: stream.id, consumed, limit: incoming.limit });
     }
 
+    /// A client that has asked to go on is done with a stream that it has named: the gateway hears so behind its answer.
+    pub(super) fn tell_gone(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get(&key).filter(|stream| stream.reset.is_none()) else { return };
+        let (id, incoming) = (stream.id, &stream.incoming);
+        let is_refused = |frame: &Frame| matches!(frame, Frame::Reset { id: refused, .. } if *refused == id);
+        if incoming.finished && !stream.stopped && stream.outgoing.end_taken {
+            let consumed = incoming.received.saturating_add(1);
+            self.control.push_back(Frame::Window { id, consumed, limit: incoming.limit });
+        } else if !self.control.iter().any(is_refused) {
+            self.refuse(id, StreamCode::Cancelled);
+        }
+    }
+
     /// What this end has of the session's streams.
     fn table(&self) -> Vec<StreamState> {
         let streams = self.streams.values().filter(|stream| stream.reset.is_none() && !stream.is_headless());
@@ -169,9 +182,8 @@ impl Session {
         let is_known = |id: StreamId| opened.is_none_or(|opened| id.0 <= opened);
         let live: HashSet<StreamId> = self.streams.values().map(|stream| stream.id).collect();
         self.control.retain(|frame| {
-            let of_the_past = |id: &StreamId| is_known(*id) && !live.contains(id);
-            matches!(frame, Frame::Reset { id, .. } if is_known(*id))
-                || matches!(frame, Frame::Window { id, .. } if of_the_past(id))
+            let (Frame::Reset { id, .. } | Frame::Window { id, .. }) = frame else { return false };
+            is_known(*id) && !live.contains(id)
         });
         self.ready.clear();
         let mut keys: Vec<_> = self.streams.iter().map(|(key, stream)| (stream.id, *key)).collect();

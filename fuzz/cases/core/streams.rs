@@ -1,7 +1,7 @@
 //! What a stream's owners do, and what has to come of it.
 
 use bytes::Bytes;
-use httvps::frame::{StreamCode, Target};
+use httvps::frame::{Encoding, StreamCode, Target};
 use httvps::mux::{Capacity, OpenError, Payload, Received, StreamKey};
 
 use super::setup::{STREAMS, UDP_QUEUE};
@@ -52,7 +52,7 @@ impl Side {
 }
 
 pub(super) struct Stream {
-    pub(super) key: StreamKey,
+    pub(super) keys: [StreamKey; 2],
     pub(super) target: Option<Target>,
     pub(super) udp: bool,
     pub(super) opened: bool,
@@ -93,9 +93,18 @@ impl World {
     }
 
     fn begin(&mut self, key: StreamKey, target: Option<Target>, sent: u64) {
-        assert!(self.keys.insert(key, self.streams.len()).is_none(), "a key was used twice");
+        assert!(self.keys[CLIENT].insert(key, self.streams.len()).is_none(), "a key was used twice");
+        if self.setup.encoding == Encoding::V2 {
+            self.keys[GATEWAY].insert(key, self.streams.len());
+        }
         let udp = target.is_none();
-        self.streams.push(Stream { key, target, udp, opened: false, sides: [Side::new(sent), Side::new(0)] });
+        self.streams.push(Stream {
+            keys: [key; 2],
+            target,
+            udp,
+            opened: false,
+            sides: [Side::new(sent), Side::new(0)],
+        });
     }
 
     fn acts(&self, (index, end): (usize, usize)) -> bool {
@@ -124,7 +133,7 @@ impl World {
         if self.streams[index].udp || !self.acts(at) {
             return;
         }
-        let key = self.streams[index].key;
+        let key = self.streams[index].keys[end];
         let mut left = len.min(self.budget);
         while left > 0 {
             let capacity = self.ends[end].session.capacity(key);
@@ -161,7 +170,7 @@ impl World {
             return;
         }
         self.budget -= len;
-        let key = self.streams[index].key;
+        let key = self.streams[index].keys[end];
         let side = self.side(at);
         let number = side.sent as u32;
         side.sent += 1;
@@ -179,7 +188,7 @@ impl World {
         if !self.acts(at) {
             return;
         }
-        let key = self.streams[index].key;
+        let key = self.streams[index].keys[end];
         self.ends[end].session.finish(key);
         self.see(end);
         let half = self.setup.half_closes();
@@ -196,7 +205,7 @@ impl World {
     pub(super) fn reset(&mut self, at: (usize, usize), code: StreamCode) {
         let (index, end) = at;
         if self.acts(at) {
-            let key = self.streams[index].key;
+            let key = self.streams[index].keys[end];
             self.ends[end].session.reset(key, code);
             self.see(end);
             self.side(at).gone = true;
@@ -209,7 +218,7 @@ impl World {
         if !self.acts(at) {
             return;
         }
-        let key = self.streams[index].key;
+        let key = self.streams[index].keys[end];
         self.ends[end].session.forget(key);
         self.see(end);
         let half = self.setup.half_closes();
@@ -234,7 +243,7 @@ impl World {
         if !self.acts(at) || self.side(at).over {
             return false;
         }
-        let key = self.streams[index].key;
+        let key = self.streams[index].keys[end];
         let was_starved = self.side(at).starved;
         let received = self.ends[end].session.receive(key);
         self.see(end);
@@ -305,7 +314,7 @@ impl World {
         let (index, end) = at;
         let len = len.min(self.side(at).taken);
         if len > 0 && self.acts(at) {
-            let key = self.streams[index].key;
+            let key = self.streams[index].keys[end];
             self.side(at).taken -= len;
             self.ends[end].session.consumed(key, len, self.now);
             self.see(end);

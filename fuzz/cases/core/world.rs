@@ -48,7 +48,8 @@ pub(super) struct World {
     pub(super) ends: [Node; 2],
     pub(super) now: Instant,
     pub(super) streams: Vec<Stream>,
-    pub(super) keys: HashMap<StreamKey, usize>,
+    pub(super) keys: [HashMap<StreamKey, usize>; 2],
+    arrived: usize,
     pub(super) budget: usize,
     pub(super) greeted: bool,
     pub(super) accepted: bool,
@@ -69,7 +70,8 @@ impl World {
             ends,
             now,
             streams: Vec::new(),
-            keys: HashMap::new(),
+            keys: [HashMap::new(), HashMap::new()],
+            arrived: 0,
             budget: BUDGET,
             greeted: false,
             accepted: false,
@@ -224,6 +226,11 @@ impl World {
         let now = self.now;
         let unopened = self.streams.iter().filter(|stream| !stream.opened).count();
         self.crowded |= self.ends[GATEWAY].session.stream_count() + unopened > STREAMS;
+        if let Item::Message(message) = &item
+            && to == GATEWAY
+        {
+            self.number(message);
+        }
         let session = &mut self.ends[to].session;
         session.heard(now);
         match item {
@@ -245,6 +252,21 @@ impl World {
         let node = &self.ends[GATEWAY];
         self.crowded |= node.session.stream_count() >= STREAMS || node.memory.held() >= self.setup.pressure();
         self.see(to);
+    }
+
+    /// A v1 gateway numbers streams as they arrive: what a client has reset before it was seen is left out.
+    fn number(&mut self, message: &Bytes) {
+        if self.setup.encoding == Encoding::V1
+            && let Ok(Frame::Open { id, .. }) = json::decode(message, Features::ALL)
+        {
+            let key = self.streams.get(self.arrived).map(|stream| stream.keys[CLIENT]);
+            let index = id.0 as usize / 2;
+            self.arrived += 1;
+            if let Some((key, stream)) = key.zip(self.streams.get_mut(index)) {
+                stream.keys[GATEWAY] = key;
+                self.keys[GATEWAY].insert(key, index);
+            }
+        }
     }
 
     fn judge(&mut self, end: usize, result: Result<(), SessionError>) {
@@ -273,7 +295,7 @@ impl World {
                 Event::Notice(notice) => assert!(notice == NOTICE || self.tainted),
                 Event::Ended { code, .. } => assert!(self.code == Some(code) || self.tainted),
                 Event::Wake(key) => {
-                    if let Some(index) = self.keys.get(&key) {
+                    if let Some(index) = self.keys[end].get(&key) {
                         self.streams[*index].sides[end].wake();
                     }
                 }
@@ -287,7 +309,7 @@ impl World {
     }
 
     fn opened(&mut self, key: StreamKey, target: Option<&Target>) {
-        let Some(index) = self.keys.get(&key) else {
+        let Some(index) = self.keys[GATEWAY].get(&key) else {
             assert!(self.tainted, "a stream that nobody opened");
             self.ends[GATEWAY].session.forget(key);
             return;

@@ -453,6 +453,72 @@ fn a_stream_that_ends_before_the_answer_is_over_at_both_ends() {
 }
 
 #[test]
+fn a_stream_that_is_over_before_the_answer_leaves_no_place() {
+    let gone: [fn(&mut Line, StreamKey); 2] = [
+        |line, ours| assert_eq!(line.pair.client.receive(ours), Received::Finished),
+        |line, ours| line.pair.client.reset(ours, StreamCode::Cancelled),
+    ];
+    for (encoding, gone) in
+        [Encoding::V1, Encoding::V2].into_iter().flat_map(|encoding| gone.map(|gone| (encoding, gone)))
+    {
+        let mut line = Line::new(encoding, kept_limits());
+        let (ours, theirs) = line.pair.stream();
+        line.pair.gateway.finish(theirs);
+        line.pair.gateway.forget(theirs);
+        line.leave(usize::MAX);
+        line.arrive(usize::MAX);
+        line.cut(0);
+        gone(&mut line, ours);
+        line.exchange();
+        assert_eq!(
+            (line.pair.client.stream_count(), line.pair.gateway.stream_count()),
+            (0, 0),
+            "stopped, {encoding:?}"
+        );
+
+        let (ours, theirs) = line.pair.stream();
+        line.pair.gateway.finish(theirs);
+        line.exchange();
+        line.pair.client.finish(ours);
+        line.leave(usize::MAX);
+        line.cut(0);
+        line.pair.client.reset(ours, StreamCode::Cancelled);
+        line.exchange();
+        assert!(line.pair.gateway.is_gone(theirs), "its end was lost, {encoding:?}");
+
+        let ours = line.pair.client.open_udp(line.pair.now).unwrap();
+        line.exchange();
+        let theirs = *line.pair.gateway.streams.iter().find(|(_, stream)| stream.udp).unwrap().0;
+        line.pair.gateway.finish(theirs);
+        line.exchange();
+        line.pair.client.finish(ours);
+        line.leave(usize::MAX);
+        line.cut(0);
+        gone(&mut line, ours);
+        line.exchange();
+        assert!(line.pair.gateway.is_gone(theirs), "an association whose end was lost, {encoding:?}");
+    }
+}
+
+#[test]
+fn what_was_sent_before_an_end_arrives_though_its_owner_is_done_before_the_answer() {
+    for encoding in [Encoding::V1, Encoding::V2] {
+        let mut line = Line::new(encoding, kept_limits());
+        let (ours, theirs) = line.pair.stream();
+        send_all(&mut line.pair.client, ours, b"all of it");
+        line.pair.client.finish(ours);
+        line.leave(usize::MAX);
+        line.cut(0);
+        line.pair.client.forget(ours);
+        line.exchange();
+        let (bytes, end) = receive_all(&mut line.pair.gateway, theirs, line.pair.now);
+        assert_eq!((&bytes[..], end), (&b"all of it"[..], Received::Finished), "{encoding:?}");
+        line.exchange();
+        assert_eq!((line.pair.client.stream_count(), line.pair.gateway.stream_count()), (0, 0), "{encoding:?}");
+    }
+}
+
+#[test]
 fn a_stream_that_was_reset_before_its_session_was_accepted_leaves_no_place() {
     let mut pair = Pair::greeting(Encoding::V2, kept_limits());
     pair.client.hello(Hello { features: Features::ALL, ..hello() });
