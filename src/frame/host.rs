@@ -46,7 +46,7 @@ fn is_name(text: &str) -> bool {
     text.len() <= NAME_MAX && text.split('.').all(is_label)
 }
 
-/// As [`is_name`], where no label begins or ends with a hyphen (RFC 1123).
+/// As `is_name`, where no label begins or ends with a hyphen (RFC 1123).
 pub fn is_strict_name(text: &str) -> bool {
     is_name(text) && text.split('.').all(|label| !label.starts_with('-') && !label.ends_with('-'))
 }
