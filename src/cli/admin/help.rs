@@ -10,6 +10,8 @@ const WIDTH: usize = 80;
 /// Names that are longer stand on a line of their own.
 const NAME: usize = 18;
 const INDENT: usize = 2;
+/// A command goes on in the next line.
+const GOES_ON: &str = " \\";
 const IMPORT: (&str, &str) = ("access_keys", "file");
 
 /// The fields of a verb and an example.
@@ -126,8 +128,19 @@ fn example(resource: &Resource, verb: &Verb, request: &Request) -> String {
     let value = |value: &str| if value.parse::<Uuid>().is_ok() { "ID".to_owned() } else { quoted(value) };
     let fields = request.example.iter().map(|(name, text)| format!("{name}={}", value(text)));
     let words = ["httvps", "admin", resource.name, verb.name].map(str::to_owned);
-    let words: Vec<String> = words.into_iter().chain(id).chain(fields).collect();
-    format!("  {}", words.join(" "))
+    let mut lines = vec![String::new()];
+    for word in words.into_iter().chain(id).chain(fields) {
+        let width = lines.last().map_or(0, |line| line.width() + word.width());
+        match lines.last_mut() {
+            Some(line) if INDENT + width + GOES_ON.width() < WIDTH => {
+                line.push_str(if line.is_empty() { "" } else { " " });
+                line.push_str(&word);
+            }
+            _ => lines.push(format!("{:INDENT$}{word}", "")),
+        }
+    }
+    let lines: Vec<String> = lines.into_iter().map(|line| format!("{:INDENT$}{line}", "")).collect();
+    lines.join(&format!("{GOES_ON}\n"))
 }
 
 /// A value as a shell takes it.
