@@ -183,7 +183,8 @@ async fn reconnect(client: &tokio_postgres::Client, control: &Control) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deadlock_victims_are_retried() {
-    let api = GatewayApi::start(Kind::Postgres, &[10], &[("DATABASE__POOL_SIZE", "1")]).await;
+    let alone = [("DATABASE__POOL_SIZE", "1"), ("SESSIONS__SWEEP_INTERVAL", "1m")];
+    let api = GatewayApi::start(Kind::Postgres, &[10], &alone).await;
     let subscriber = Subscriber::create(&api.control, json!({})).await;
     let session = api.begin(&subscriber).await;
     let name = api.control.database().rsplit_once('/').unwrap().1.to_owned();
