@@ -124,6 +124,21 @@ impl Admin {
     }
 }
 
+/// An error, or what is in the way if that is what it means: the row that has the same name, which a query finds.
+macro_rules! existing {
+    ($admin:expr, $error:expr, $($path:ident)::+ ( $($argument:expr),* ), $what:expr) => {
+        if $error.is_conflict()
+            && let Ok(mut conn) = $admin.read().await
+            && let Ok(Some(id)) = dispatch!(&mut conn, $($path)::+($($argument),*))
+        {
+            ApiError::exists($what, id.uuid())
+        } else {
+            $error
+        }
+    };
+}
+pub(crate) use existing;
+
 /// The revisions that a change is meant for (RFC 9110, 13.1.1).
 pub(crate) struct IfMatch(pub(crate) Expected);
 

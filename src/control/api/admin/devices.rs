@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::text;
 use crate::control::api::answer::{Created, Deleted, Delivered, One, View};
 use crate::control::api::error::ApiError;
-use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
+use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query, existing};
 use crate::control::api::page::{Page, pages, paging};
 use crate::control::db::{Deletable, dispatch};
 use crate::control::model::filter::DeviceFilter;
@@ -136,14 +136,7 @@ fn issue(state: &ControlState, device: Device, now: Time) -> Result<DeviceWithTo
 
 /// Names the device that an installation has already, if that is what an error means.
 async fn taken(admin: &Admin, error: ApiError, row: &Device) -> ApiError {
-    if !error.is_conflict() {
-        return error;
-    }
-    let Ok(mut conn) = admin.read().await else { return error };
-    match dispatch!(&mut conn, names::device(row)) {
-        Ok(Some(id)) => ApiError::exists("the user has a device with this `device_uuid`", id.uuid()),
-        Ok(None) | Err(_) => error,
-    }
+    existing!(admin, error, names::device(row), "the user has a device with this `device_uuid`")
 }
 
 /// Lists devices

@@ -9,7 +9,7 @@ use super::{hostname, one_of, text};
 use crate::config::{TUNNEL_PATH, is_tunnel_path};
 use crate::control::api::answer::{Created, Deleted, One, View};
 use crate::control::api::error::ApiError;
-use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
+use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query, existing};
 use crate::control::api::page::{Page, pages, paging};
 use crate::control::api::refs::GatewayRef;
 use crate::control::db::{Deletable, dispatch};
@@ -210,14 +210,7 @@ fn transports(names: &[String]) -> Result<String, ApiError> {
 
 /// Names the endpoint that has the same address, if that is what an error means.
 async fn taken(admin: &Admin, error: ApiError, row: &Endpoint) -> ApiError {
-    if !error.is_conflict() {
-        return error;
-    }
-    let Ok(mut conn) = admin.read().await else { return error };
-    match dispatch!(&mut conn, names::endpoint(row)) {
-        Ok(Some(id)) => ApiError::exists("the gateway has an endpoint with this host, port and path", id.uuid()),
-        Ok(None) | Err(_) => error,
-    }
+    existing!(admin, error, names::endpoint(row), "the gateway has an endpoint with this host, port and path")
 }
 
 /// Lists endpoints

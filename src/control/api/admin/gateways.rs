@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{hostname, text};
 use crate::control::api::answer::{Deleted, Delivered, One, View};
 use crate::control::api::error::ApiError;
-use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
+use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query, existing};
 use crate::control::api::page::{Page, pages, paging};
 use crate::control::api::refs::{GatewayRef, RegionRef};
 use crate::control::db::{DbConn, Deletable, dispatch};
@@ -211,14 +211,7 @@ async fn shown(conn: &mut DbConn, row: Gateway) -> Result<GatewayView, ApiError>
 
 /// Names the gateway that has a name already, if that is what an error means.
 async fn taken(admin: &Admin, error: ApiError, name: &str) -> ApiError {
-    if !error.is_conflict() {
-        return error;
-    }
-    let Ok(mut conn) = admin.read().await else { return error };
-    match dispatch!(&mut conn, names::gateway_named(name)) {
-        Ok(Some(id)) => ApiError::exists(format!("a gateway {name:?} exists"), id.uuid()),
-        Ok(None) | Err(_) => error,
-    }
+    existing!(admin, error, names::gateway_named(name), format!("a gateway {name:?} exists"))
 }
 
 /// Lists gateways

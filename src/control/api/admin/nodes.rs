@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{hostname, text};
 use crate::control::api::answer::{Created, Deleted, Delivered, One, View};
 use crate::control::api::error::ApiError;
-use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
+use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query, existing};
 use crate::control::api::page::{Page, pages, paging};
 use crate::control::api::refs::RegionRef;
 use crate::control::db::{Deletable, dispatch};
@@ -269,14 +269,7 @@ fn fresh(
 
 /// Names the node that has an address already, if that is what an error means.
 async fn taken(admin: &Admin, error: ApiError, host: &str, port: i32) -> ApiError {
-    if !error.is_conflict() {
-        return error;
-    }
-    let Ok(mut conn) = admin.read().await else { return error };
-    match dispatch!(&mut conn, names::node(host, port)) {
-        Ok(Some(id)) => ApiError::exists(format!("there is a node at {host}:{port}"), id.uuid()),
-        Ok(None) | Err(_) => error,
-    }
+    existing!(admin, error, names::node(host, port), format!("there is a node at {host}:{port}"))
 }
 
 /// Lists nodes

@@ -5,7 +5,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::text;
 use crate::control::api::answer::{Created, Deleted, Delivered, One, View};
 use crate::control::api::error::ApiError;
-use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
+use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query, existing};
 use crate::control::api::page::{Page, pages, paging};
 use crate::control::api::patch;
 use crate::control::api::refs::PlanRef;
@@ -236,14 +236,7 @@ async fn shown(admin: &Admin, plan: Plan) -> Result<PlanView, ApiError> {
 
 /// Names the plan that has a name already, if that is what an error means.
 async fn taken(admin: &Admin, error: ApiError, name: &str) -> ApiError {
-    if !error.is_conflict() {
-        return error;
-    }
-    let Ok(mut conn) = admin.read().await else { return error };
-    match dispatch!(&mut conn, names::plan_named(name)) {
-        Ok(Some(id)) => ApiError::exists(format!("a plan {name:?} exists"), id.uuid()),
-        Ok(None) | Err(_) => error,
-    }
+    existing!(admin, error, names::plan_named(name), format!("a plan {name:?} exists"))
 }
 
 /// Lists plans

@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::text;
 use crate::control::api::answer::{Created, Deleted, One, View};
 use crate::control::api::error::ApiError;
-use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
+use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query, existing};
 use crate::control::api::page::{Page, pages, paging};
 use crate::control::api::refs::RegionRef;
 use crate::control::db::{Deletable, dispatch};
@@ -179,14 +179,7 @@ fn addresses(list: &[String]) -> Result<String, ApiError> {
 
 /// Names the region that has a code already, if that is what an error means.
 async fn taken(admin: &Admin, error: ApiError, code: &str) -> ApiError {
-    if !error.is_conflict() {
-        return error;
-    }
-    let Ok(mut conn) = admin.read().await else { return error };
-    match dispatch!(&mut conn, names::region_coded(code)) {
-        Ok(Some(id)) => ApiError::exists(format!("a region {code:?} exists"), id.uuid()),
-        Ok(None) | Err(_) => error,
-    }
+    existing!(admin, error, names::region_coded(code), format!("a region {code:?} exists"))
 }
 
 /// Lists regions

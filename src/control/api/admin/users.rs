@@ -4,7 +4,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::control::api::answer::{Created, Deleted, Delivered, One, View};
 use crate::control::api::error::ApiError;
-use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query};
+use crate::control::api::extract::{Admin, Body, IfMatch, Path, Query, existing};
 use crate::control::api::page::{Page, pages, paging};
 use crate::control::db::{Deletable, dispatch};
 use crate::control::domain::identifier::{self, IdentifierFault};
@@ -102,14 +102,7 @@ fn fault(fault: IdentifierFault) -> ApiError {
 
 /// Names the user who has an identifier already, if that is what an error means.
 async fn taken(admin: &Admin, error: ApiError, kind: IdentifierKind, identifier: &str) -> ApiError {
-    if !error.is_conflict() {
-        return error;
-    }
-    let Ok(mut conn) = admin.read().await else { return error };
-    match dispatch!(&mut conn, names::user(kind, identifier)) {
-        Ok(Some(id)) => ApiError::exists(format!("a user with this {} exists", kind.in_words()), id.uuid()),
-        Ok(None) | Err(_) => error,
-    }
+    existing!(admin, error, names::user(kind, identifier), format!("a user with this {} exists", kind.in_words()))
 }
 
 /// Lists users
